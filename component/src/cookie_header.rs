@@ -1,0 +1,306 @@
+//! Reading the `Cookie` header and writing `Set-Cookie`, byte for byte as
+//! express-session does with `cookie` 0.7.2.
+//!
+//! The `cookie` crate is the judge in the tests but not used here: it writes the
+//! attributes in another order (and Max-Age, which express-session never sends),
+//! keeps a value's quotes, refuses header values that are not UTF-8, and decodes
+//! malformed percent-escapes that `decodeURIComponent` leaves alone.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// What `encodeURIComponent` leaves as it is.
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
+/// More than this in all Cookie headers together is not looked at: Node refuses
+/// requests whose headers exceed 16 KiB.
+const MAX_HEADERS: usize = 16 * 1024;
+
+/// No cookie is larger: browsers keep at most 4096 octets of name and value
+/// (RFC 6265bis, section 5.6).
+pub(crate) const MAX_COOKIE: usize = 4096;
+
+/// What the Cookie headers say about one name.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Found<'a> {
+    /// No cookie of that name, or an empty one.
+    Absent,
+    /// The value of the first cookie of that name: unquoted and percent-decoded.
+    Value(Cow<'a, str>),
+    /// The cookie, or all of them together, are larger than any honest one.
+    Oversized,
+}
+
+/// The first cookie called `name`; several headers count as one, in their order.
+pub(crate) fn find<'a>(headers: &'a [Vec<u8>], name: &str) -> Found<'a> {
+    if headers.iter().map(Vec::len).sum::<usize>() > MAX_HEADERS {
+        return Found::Oversized;
+    }
+    let pairs = headers.iter().flat_map(|header| header.split(|b| *b == b';'));
+    for pair in pairs {
+        let Some(equals) = pair.iter().position(|b| *b == b'=') else {
+            continue;
+        };
+        if trim(&pair[..equals]) != name.as_bytes() {
+            continue;
+        }
+        let value = unquote(trim(&pair[equals + 1..]));
+        return match value.len() {
+            0 => Found::Absent,
+            n if n > MAX_COOKIE => Found::Oversized,
+            _ => Found::Value(decode(value)),
+        };
+    }
+    Found::Absent
+}
+
+/// Space and tab are cut, nothing else.
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+fn unquote(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inner @ .., b'"'] => inner,
+        [b'"'] => &[],
+        _ => value,
+    }
+}
+
+/// `decodeURIComponent`, and the text as it is where that would throw. Bytes that
+/// are not UTF-8 are read as Latin-1, as Node reads headers.
+fn decode(value: &[u8]) -> Cow<'_, str> {
+    let text = if value.is_ascii() {
+        std::str::from_utf8(value).map_or_else(|_| latin1(value), Cow::Borrowed)
+    } else {
+        latin1(value)
+    };
+    if !text.contains('%') || !escapes_are_complete(text.as_bytes()) {
+        return text;
+    }
+    match percent_decode_str(&text).decode_utf8() {
+        Ok(decoded) => Cow::Owned(decoded.into_owned()),
+        Err(_) => text,
+    }
+}
+
+fn latin1(value: &[u8]) -> Cow<'static, str> {
+    Cow::Owned(value.iter().map(|b| char::from(*b)).collect())
+}
+
+fn escapes_are_complete(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|b| *b == b'%') {
+        match rest[at + 1..] {
+            [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => rest = &rest[at + 3..],
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// The attributes of a Set-Cookie, ready to be written.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Attributes<'a> {
+    pub(crate) domain: Option<&'a str>,
+    pub(crate) path: Option<&'a str>,
+    /// As IMF-fixdate (RFC 9110, section 5.6.7).
+    pub(crate) expires: Option<String>,
+    pub(crate) http_only: bool,
+    pub(crate) secure: bool,
+    pub(crate) partitioned: bool,
+    pub(crate) priority: Option<&'static str>,
+    pub(crate) same_site: Option<&'static str>,
+}
+
+/// `name=value` and its attributes in express-session's order.
+pub(crate) fn serialize(name: &str, value: &str, attributes: &Attributes<'_>) -> String {
+    let mut text = String::with_capacity(name.len() + value.len() + 96);
+    text.push_str(name);
+    text.push('=');
+    text.extend(utf8_percent_encode(value, COMPONENT));
+    let mut attribute = |name: &str, value: &str| {
+        text.push_str(name);
+        text.push_str(value);
+    };
+    if let Some(domain) = attributes.domain {
+        attribute("; Domain=", domain);
+    }
+    if let Some(path) = attributes.path {
+        attribute("; Path=", path);
+    }
+    if let Some(expires) = &attributes.expires {
+        attribute("; Expires=", expires);
+    }
+    if attributes.http_only {
+        attribute("; HttpOnly", "");
+    }
+    if attributes.secure {
+        attribute("; Secure", "");
+    }
+    if attributes.partitioned {
+        attribute("; Partitioned", "");
+    }
+    if let Some(priority) = attributes.priority {
+        attribute("; Priority=", priority);
+    }
+    if let Some(same_site) = attributes.same_site {
+        attribute("; SameSite=", same_site);
+    }
+    text
+}
+
+/// A cookie's name is an RFC 9110 token.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// A host name, with an optional leading dot.
+pub(crate) fn is_domain(domain: &str) -> bool {
+    domain.strip_prefix('.').unwrap_or(domain).split('.').all(|label| {
+        let bytes = label.as_bytes();
+        matches!(bytes, [first, .., last] | [first @ last] if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric())
+            && bytes.len() <= 63
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    })
+}
+
+/// Printable ASCII without `;` and `<`, as `cookie` 0.7.2 has it.
+pub(crate) fn is_path(path: &str) -> bool {
+    path.bytes().all(|b| matches!(b, 0x20..=0x3a | 0x3d..=0x7e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn found(header: &[u8]) -> Option<String> {
+        match find(&[header.to_vec()], "connect.sid") {
+            Found::Value(value) => Some(value.into_owned()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn cookies_are_read_as_express_reads_them() {
+        for (header, value) in [
+            (&b"connect.sid=s%3Aa.b"[..], Some("s:a.b")),
+            (b"connect.sid=\"s%3Aa.b\"", Some("s:a.b")),
+            (b" a=1 ; connect.sid=x; connect.sid=y", Some("x")),
+            (b"connect.sid=%E0%A4%A", Some("%E0%A4%A")),
+            (b"connect.sid=%E0%A4", Some("%E0%A4")),
+            (b"foo; connect.sid=1", Some("1")),
+            (b"connect.sid=a=b", Some("a=b")),
+            (b"connect.sid=", None),
+            (b"connect.sid=\"", None),
+            (b"=v; connect.sid=z", Some("z")),
+            (b"CONNECT.SID=u", None),
+            (b"a=1,connect.sid=2", None),
+            (b"connect.sid \t=\t q ", Some("q")),
+            (b"connect.sid=\xe9", Some("é")),
+            (b"\xff\xfe=1; connect.sid=q", Some("q")),
+            (b"", None),
+        ] {
+            assert_eq!(found(header).as_deref(), value, "{}", header.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_first_of_several_headers_wins() {
+        let headers = [b"a=1".to_vec(), b"n=first".to_vec(), b"n=second".to_vec()];
+        assert_eq!(find(&headers, "n"), Found::Value("first".into()));
+    }
+
+    #[test]
+    fn oversized_cookies_are_not_looked_at() {
+        assert_eq!(find(&[vec![b'x'; 64 * 1024]], "n"), Found::Oversized);
+        let long = [b"n=".to_vec(), vec![b'x'; MAX_COOKIE + 1]].concat();
+        assert_eq!(find(&[long], "n"), Found::Oversized);
+    }
+
+    #[test]
+    fn attributes_come_in_expresss_order() {
+        let all = Attributes {
+            domain: Some(".Example.com"),
+            path: Some("/"),
+            expires: Some("Wed, 02 Jan 2030 03:04:05 GMT".into()),
+            http_only: true,
+            secure: true,
+            partitioned: true,
+            priority: Some("High"),
+            same_site: Some("None"),
+        };
+        assert_eq!(
+            serialize("connect.sid", "s:a+b/c.d", &all),
+            "connect.sid=s%3Aa%2Bb%2Fc.d; Domain=.Example.com; Path=/; \
+             Expires=Wed, 02 Jan 2030 03:04:05 GMT; HttpOnly; Secure; Partitioned; \
+             Priority=High; SameSite=None"
+        );
+        assert_eq!(serialize("n", "é !'()*~", &Attributes::default()), "n=%C3%A9%20!'()*~");
+    }
+
+    #[test]
+    fn names_domains_and_paths_are_checked_as_express_checks_them() {
+        for good in ["connect.sid", "__Host-sid", "a"] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", "a b", "sess;x", "é", "a=b"] {
+            assert!(!is_name(bad), "{bad}");
+        }
+        for good in ["example.com", ".Example.com", "a", "x-y.z"] {
+            assert!(is_domain(good), "{good}");
+        }
+        for bad in ["", "exa mple", "a..b", "-a", "a-", "..a", &"a".repeat(64)] {
+            assert!(!is_domain(bad), "{bad}");
+        }
+        assert!(is_path("/a b:=") && !is_path("/a;b") && !is_path("/\n") && !is_path("/é"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_panics(headers in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..4)) {
+            find(&headers, "n");
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(value in ".{1,200}") {
+            let headers = [serialize("n", &value, &Attributes::default()).into_bytes()];
+            prop_assert_eq!(find(&headers, "n"), Found::Value(value.into()));
+        }
+
+        #[test]
+        fn the_cookie_crate_reads_what_is_written(value in "[ -~]{0,99}", path in "/[a-z]{0,9}", secure: bool, http_only: bool) {
+            let attributes = Attributes { path: Some(&path), secure, http_only, same_site: Some("Lax"), ..Attributes::default() };
+            let text = serialize("n", &value, &attributes);
+            let judge = cookie::Cookie::parse_encoded(&text).unwrap();
+            prop_assert_eq!(judge.value(), value);
+            prop_assert_eq!(judge.path(), Some(path.as_str()));
+            prop_assert_eq!(judge.secure().unwrap_or(false), secure);
+            prop_assert_eq!(judge.http_only().unwrap_or(false), http_only);
+            prop_assert_eq!(judge.same_site(), Some(cookie::SameSite::Lax));
+        }
+
+        #[test]
+        fn the_cookie_crate_finds_the_same_value(header in "[a-c =;]{0,40}") {
+            // Where the two agree on what a cookie is: non-empty, and with `=`.
+            let judge = cookie::Cookie::split_parse(header.as_str()).flatten().find(|c| c.name() == "a");
+            let ours = match find(&[header.clone().into_bytes()], "a") { Found::Value(v) => v.into_owned(), _ => String::new() };
+            prop_assert_eq!(ours, judge.map_or(String::new(), |c| c.value().to_owned()));
+        }
+    }
+}

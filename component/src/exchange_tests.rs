@@ -1,0 +1,797 @@
+//! Whole exchanges against a model of a store, with a clock and randomness of the test's own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::options::defaults;
+use crate::wit::{DataChange, Edit};
+
+const START: Millis = 1_893_456_000_000;
+const TTL: Millis = 14 * 24 * 60 * 60 * 1000;
+
+struct World {
+    engine: Engine,
+    now: Cell<Millis>,
+    drawn: Cell<u64>,
+    store: RefCell<HashMap<String, Stored>>,
+    /// The store requests so far, by name.
+    log: RefCell<Vec<&'static str>>,
+}
+
+impl Environment for World {
+    fn now(&self) -> Millis {
+        self.now.get()
+    }
+    fn random(&self) -> [u8; 24] {
+        self.drawn.set(self.drawn.get() + 1);
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.drawn.get().to_le_bytes());
+        bytes
+    }
+}
+
+impl World {
+    fn new(spoil: impl FnOnce(&mut Options)) -> Self {
+        Self::with(Preset::Safe, spoil)
+    }
+
+    fn with(preset: Preset, spoil: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options { secrets: vec![vec![b'k'; 32]], ..defaults(preset) };
+        spoil(&mut options);
+        Self {
+            engine: Engine::open(options).unwrap_or_else(|problems| panic!("{problems:?}")),
+            now: Cell::new(START),
+            drawn: Cell::default(),
+            store: RefCell::default(),
+            log: RefCell::default(),
+        }
+    }
+
+    /// The five operations as `wit/engine.wit` promises them.
+    fn perform(&self, request: StoreRequest) -> StoreReply {
+        let mut store = self.store.borrow_mut();
+        let now = self.now.get();
+        store.retain(|_, stored| stored.expires.is_none_or(|expires| expires > now));
+        let stored =
+            |entry: &Entry| Stored { data: entry.data.clone(), expires: Some(entry.expires) };
+        let (name, reply) = match request {
+            StoreRequest::Load(id) => {
+                ("load", store.get(&id).cloned().map_or(StoreReply::Missing, StoreReply::Found))
+            }
+            StoreRequest::Create(entry) => ("create", {
+                if store.contains_key(&entry.id) {
+                    StoreReply::Taken
+                } else {
+                    store.insert(entry.id.clone(), stored(&entry));
+                    StoreReply::Done
+                }
+            }),
+            StoreRequest::Replace(Replacement { entry, expected }) => ("replace", {
+                match (store.get(&entry.id).cloned(), expected) {
+                    (None, Some(_)) => StoreReply::Missing,
+                    (Some(current), Some(expected)) if current.data != expected => {
+                        StoreReply::Conflict(current)
+                    }
+                    _ => {
+                        store.insert(entry.id.clone(), stored(&entry));
+                        StoreReply::Done
+                    }
+                }
+            }),
+            StoreRequest::Touch(touched) => (
+                "touch",
+                match store.get_mut(&touched.id) {
+                    None => StoreReply::Missing,
+                    Some(stored) => {
+                        stored.expires = Some(touched.expires);
+                        StoreReply::Done
+                    }
+                },
+            ),
+            StoreRequest::Delete(removal) => ("delete", {
+                match (store.get(&removal.id).cloned(), removal.expected) {
+                    (None, _) => StoreReply::Missing,
+                    (Some(current), Some(expected)) if current.data != expected => {
+                        StoreReply::Conflict(current)
+                    }
+                    _ => {
+                        store.remove(&removal.id);
+                        StoreReply::Done
+                    }
+                }
+            }),
+        };
+        self.log.borrow_mut().push(name);
+        reply
+    }
+
+    /// The loop of a gateway, without the short cut.
+    fn drive(&self, mut step: Step, change: Option<&Change>) -> Step {
+        while let Step::Store(pending) = step {
+            let reply = self.perform(pending.request);
+            step = self.engine.resume(self, pending.exchange, change, reply);
+        }
+        step
+    }
+
+    fn open(&self, cookie: Option<&str>) -> Session {
+        match self.drive(self.engine.begin(self, &request(cookie)), None) {
+            Step::Ready(session) => session,
+            other => panic!("no session: {other:?}"),
+        }
+    }
+
+    fn close(&self, session: Session, change: &Change) -> Outcome {
+        match self.drive(self.engine.finish(self, session.exchange, change), Some(change)) {
+            Step::Done(outcome) => outcome,
+            other => panic!("not done: {other:?}"),
+        }
+    }
+
+    /// One whole request.
+    fn visit(&self, cookie: Option<&str>, change: &Change) -> Outcome {
+        self.log.borrow_mut().clear();
+        let session = self.open(cookie);
+        self.close(session, change)
+    }
+
+    /// A visitor who has a session with `a` = 1; its cookie.
+    fn visitor(&self) -> String {
+        cookie(&self.visit(None, &set("a", "1")))
+    }
+
+    fn only(&self) -> String {
+        let store = self.store.borrow();
+        assert_eq!(store.len(), 1, "{store:?}");
+        store.values().next().unwrap().data.clone()
+    }
+
+    fn log(&self) -> String {
+        self.log.borrow().join(" ")
+    }
+}
+
+fn request(cookie: Option<&str>) -> Request {
+    Request {
+        cookies: cookie.map(|c| c.as_bytes().to_vec()).into_iter().collect(),
+        path: "/".into(),
+        tls: false,
+        secure: false,
+        forwarded_proto: None,
+    }
+}
+
+fn change(action: Action, data: DataChange) -> Change {
+    Change { action, data, cookie: None }
+}
+
+fn nothing() -> Change {
+    change(Action::Keep, DataChange::Nothing)
+}
+
+fn set(key: &str, value: &str) -> Change {
+    let edit = Edit { key: key.into(), value: Some(value.into()) };
+    change(Action::Keep, DataChange::Edits(vec![edit]))
+}
+
+/// What the browser sends back.
+fn cookie(outcome: &Outcome) -> String {
+    let header = outcome.set_cookie.as_deref().expect("a Set-Cookie");
+    header.split(';').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_new_visitor_gets_a_cookie_with_the_first_data() {
+    let world = World::new(|_| {});
+    let outcome = world.visit(None, &set("viewCount", "1"));
+    assert_eq!(outcome.event, Event::Created);
+    assert_eq!(world.log(), "create");
+    assert_eq!(
+        world.only(),
+        r#"{"cookie":{"originalMaxAge":null,"expires":null,"secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"viewCount":1}"#
+    );
+    let header = outcome.set_cookie.unwrap();
+    assert!(header.starts_with("connect.sid=s%3A"), "{header}");
+    assert!(header.ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{header}");
+    assert!(outcome.no_store);
+}
+
+#[test]
+fn nothing_is_stored_or_sent_without_data() {
+    let world = World::new(|_| {});
+    let outcome = world.visit(None, &nothing());
+    assert_eq!((outcome.event, outcome.id, outcome.set_cookie), (Event::None, None, None));
+    assert_eq!(world.log(), "");
+}
+
+#[test]
+fn the_express_preset_stores_and_sends_at_once() {
+    let world = World::with(Preset::Express, |_| {});
+    let outcome = world.visit(None, &nothing());
+    assert!(outcome.set_cookie.unwrap().ends_with("; Path=/; HttpOnly"));
+    assert!(!outcome.no_store);
+    assert_eq!(
+        world.only(),
+        r#"{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}}"#
+    );
+}
+
+#[test]
+fn a_returning_visitor_is_touched_or_saved() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    world.now.set(START + 5000);
+    assert_eq!(world.visit(Some(&cookie), &nothing()).event, Event::Touched);
+    assert_eq!(world.log(), "load touch");
+    assert_eq!(world.store.borrow().values().next().unwrap().expires, Some(START + 5000 + TTL));
+    let outcome = world.visit(Some(&cookie), &set("a", "2"));
+    assert_eq!((outcome.event, outcome.set_cookie), (Event::Saved, None));
+    assert_eq!(world.log(), "load replace");
+    assert!(world.only().ends_with(r#","a":2}"#));
+}
+
+#[test]
+fn an_unchanged_value_is_no_change() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    assert_eq!(world.visit(Some(&cookie), &set("a", "1")).event, Event::Touched);
+}
+
+#[test]
+fn resave_saves_what_did_not_change() {
+    let world = World::new(|o| o.resave = true);
+    let cookie = world.visitor();
+    assert_eq!(world.visit(Some(&cookie), &nothing()).event, Event::Saved);
+}
+
+#[test]
+fn touch_after_spares_the_store() {
+    let world = World::new(|o| o.touch_after = 60);
+    let cookie = world.visitor();
+    world.now.set(START + 59_999);
+    assert_eq!(world.visit(Some(&cookie), &nothing()).event, Event::None);
+    assert_eq!(world.log(), "load");
+    world.now.set(START + 60_000);
+    assert_eq!(world.visit(Some(&cookie), &nothing()).event, Event::Touched);
+}
+
+#[test]
+fn a_lifetime_is_sent_and_moves_with_every_save() {
+    let world = World::new(|o| o.cookie.max_age = Some(60_000));
+    let first = world.visit(None, &set("a", "1"));
+    assert!(
+        first.set_cookie.as_ref().unwrap().contains("; Expires=Tue, 01 Jan 2030 00:01:00 GMT;")
+    );
+    let cookie = cookie(&first);
+    world.now.set(START + 30_000);
+    let saved = world.visit(Some(&cookie), &set("a", "2"));
+    assert!(saved.set_cookie.unwrap().contains("Expires=Tue, 01 Jan 2030 00:01:30 GMT"));
+    assert!(world.only().contains(r#""expires":"2030-01-01T00:01:30.000Z""#));
+    world.now.set(START + 60_000);
+    let touched = world.visit(Some(&cookie), &nothing());
+    assert_eq!((touched.event, touched.set_cookie), (Event::Touched, None));
+    world.now.set(START + 120_000);
+    assert_eq!(world.open(Some(&cookie)).exchange.origin, Origin::Unknown);
+}
+
+#[test]
+fn rolling_sends_the_cookie_each_time() {
+    let world = World::new(|o| o.rolling = true);
+    let cookie = world.visitor();
+    let outcome = world.visit(Some(&cookie), &nothing());
+    assert_eq!(self::cookie(&outcome), cookie);
+}
+
+#[test]
+fn a_changed_lifetime_reaches_the_browser_and_the_store() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let session = world.open(Some(&cookie));
+    let mut new = session.cookie.clone();
+    new.original_max_age = Some(1000);
+    let change = Change { cookie: Some(new), ..nothing() };
+    let outcome = world.close(session, &change);
+    assert_eq!(outcome.event, Event::Saved);
+    assert!(outcome.set_cookie.unwrap().contains("Expires=Tue, 01 Jan 2030 00:00:01 GMT"));
+    assert!(world.only().contains(r#""originalMaxAge":1000,"#));
+}
+
+#[test]
+fn a_changed_lifetime_alone_is_only_touched_under_the_express_preset() {
+    let world = World::with(Preset::Express, |o| o.resave = false);
+    let cookie = world.visitor();
+    let session = world.open(Some(&cookie));
+    let mut new = session.cookie.clone();
+    new.original_max_age = Some(1000);
+    let outcome = world.close(session, &Change { cookie: Some(new), ..nothing() });
+    assert_eq!((outcome.event, outcome.set_cookie), (Event::Touched, None));
+    assert_eq!(world.store.borrow().values().next().unwrap().expires, Some(START + 1000));
+}
+
+#[test]
+fn an_invalid_cookie_setting_is_refused() {
+    let world = World::new(|_| {});
+    let session = world.open(None);
+    let mut new = session.cookie.clone();
+    new.path = "/\r\nX: y".into();
+    let outcome = world.close(session, &Change { cookie: Some(new), ..set("a", "1") });
+    assert!(matches!(outcome.failure, Some(Failure::InvalidChange(_))), "{outcome:?}");
+    assert!(world.store.borrow().is_empty());
+}
+
+#[test]
+fn bad_cookies_never_reach_the_store() {
+    let world = World::new(|_| {});
+    let good = world.visitor();
+    let big = format!("connect.sid=s%3A{}", "x".repeat(64 * 1024));
+    world.log.borrow_mut().clear();
+    for (cookie, origin) in [
+        ("a=b", Origin::Absent),
+        ("connect.sid=", Origin::Absent),
+        ("connect.sid=abc", Origin::Malformed),
+        ("connect.sid=s%3Aabc", Origin::Forged),
+        (&good[..good.len() - 1], Origin::Forged),
+        (&good.replace("s%3A", "s%3AX"), Origin::Forged),
+        (&big, Origin::Oversized),
+    ] {
+        let session = world.open(Some(cookie));
+        assert_eq!(session.exchange.origin, origin, "{cookie:.60}");
+    }
+    assert_eq!(world.log(), "");
+}
+
+#[test]
+fn the_first_of_two_cookies_counts() {
+    let world = World::new(|_| {});
+    let good = world.visitor();
+    assert_eq!(
+        world.open(Some(&format!("connect.sid=x; {good}"))).exchange.origin,
+        Origin::Malformed
+    );
+    assert_eq!(world.open(Some(&format!("{good}; connect.sid=x"))).exchange.origin, Origin::Loaded);
+}
+
+#[test]
+fn a_signed_but_empty_identifier_is_none() {
+    let world = World::new(|_| {});
+    let signed = format!("connect.sid=s:{}", world.engine.keys.sign(""));
+    assert_eq!(world.open(Some(&signed)).exchange.origin, Origin::Malformed);
+}
+
+#[test]
+fn an_unknown_identifier_is_never_adopted() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    world.store.borrow_mut().clear();
+    let session = world.open(Some(&cookie));
+    assert_eq!(session.exchange.origin, Origin::Unknown);
+    assert!(!cookie.contains(&session.exchange.id));
+}
+
+#[test]
+fn an_expired_session_is_unknown_even_if_the_store_returns_it() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let Step::Store(pending) = world.engine.begin(&world, &request(Some(&cookie))) else {
+        panic!()
+    };
+    let late = Stored { data: world.only(), expires: Some(START) };
+    let step = world.engine.resume(&world, pending.exchange, None, StoreReply::Found(late));
+    assert!(matches!(step, Step::Ready(session) if session.exchange.origin == Origin::Unknown));
+}
+
+#[test]
+fn a_damaged_document_is_left_alone() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    for text in ["", "null", "{}", "{\"cookie\":5}", "{\"cookie\":{\"path\":5}}", "not json"] {
+        for stored in world.store.borrow_mut().values_mut() {
+            stored.data = text.into();
+        }
+        let session = world.open(Some(&cookie));
+        assert_eq!(session.exchange.origin, Origin::Damaged, "{text}");
+        let old = session.exchange.id.clone();
+        assert!(!cookie.contains(&old));
+        world.close(session, &nothing());
+        assert_eq!(world.only(), text);
+    }
+}
+
+#[test]
+fn paths_outside_the_cookies_path_have_no_session() {
+    let world = World::new(|o| o.cookie.path = "/foo".into());
+    let begin =
+        |path: &str| world.engine.begin(&world, &Request { path: path.into(), ..request(None) });
+    assert!(matches!(begin("/"), Step::Done(Outcome { id: None, .. })));
+    assert!(matches!(begin(""), Step::Done(_)));
+    assert!(matches!(begin("/foobar"), Step::Ready(_)));
+}
+
+#[test]
+fn a_request_is_secure_as_proxy_defines_it() {
+    let secure = |proxy, tls, secure, proto: Option<&str>| {
+        let world = World::new(|o| o.proxy = proxy);
+        world.engine.is_secure(&Request {
+            tls,
+            secure,
+            forwarded_proto: proto.map(|p| p.as_bytes().to_vec()),
+            ..request(None)
+        })
+    };
+    assert!(secure(Some(false), true, false, None));
+    assert!(!secure(Some(false), false, true, Some("https")));
+    assert!(secure(None, false, true, None));
+    assert!(!secure(None, false, false, Some("https")));
+    assert!(secure(Some(true), false, false, Some(" HTTPS , http")));
+    assert!(!secure(Some(true), false, true, Some("http, https")));
+    assert!(!secure(Some(true), false, true, None));
+}
+
+#[test]
+fn a_secure_cookie_is_stored_but_withheld_from_insecure_requests() {
+    let world = World::new(|o| o.cookie.secure = Some(crate::wit::Secure::Always));
+    let outcome = world.visit(None, &set("a", "1"));
+    assert_eq!((outcome.event, outcome.set_cookie), (Event::Created, None));
+    assert!(world.only().contains(r#""secure":true"#));
+}
+
+#[test]
+fn a_cookie_of_an_older_secret_is_accepted_and_not_signed_anew() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let mut options = world.engine.options.clone();
+    options.secrets.insert(0, vec![b'n'; 32]);
+    let world = World { engine: Engine::open(options).ok().unwrap(), ..world };
+    let outcome = world.visit(Some(&cookie), &set("a", "2"));
+    assert_eq!((outcome.event, outcome.set_cookie), (Event::Saved, None));
+}
+
+#[test]
+fn destroying_deletes_the_session_and_clears_the_cookie() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let outcome = world.visit(Some(&cookie), &change(Action::Destroy, DataChange::Nothing));
+    assert_eq!((outcome.event, outcome.id), (Event::Destroyed, None));
+    assert_eq!(
+        outcome.set_cookie.unwrap(),
+        "connect.sid=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax"
+    );
+    assert!(world.store.borrow().is_empty());
+    let nobody = world.visit(None, &change(Action::Destroy, DataChange::Nothing));
+    assert_eq!((nobody.event, nobody.set_cookie), (Event::None, None));
+}
+
+#[test]
+fn the_express_preset_leaves_the_browsers_cookie_alone() {
+    let world = World::with(Preset::Express, |_| {});
+    let cookie = world.visitor();
+    let outcome = world.visit(Some(&cookie), &change(Action::Destroy, DataChange::Nothing));
+    assert_eq!((outcome.event, outcome.set_cookie), (Event::Destroyed, None));
+}
+
+#[test]
+fn unsetting_follows_its_option() {
+    let unset = change(Action::Unset, DataChange::Nothing);
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    assert_eq!(world.visit(Some(&cookie), &unset).event, Event::None);
+    assert_eq!(world.log(), "load");
+    let world = World::new(|o| o.unset = Unset::Destroy);
+    let cookie = world.visitor();
+    assert_eq!(world.visit(Some(&cookie), &unset).event, Event::Destroyed);
+}
+
+#[test]
+fn renewing_moves_the_data_to_a_new_identifier() {
+    let world = World::new(|_| {});
+    let old = world.visitor();
+    let renew = Change { action: Action::Renew, ..set("user", "\"ada\"") };
+    let outcome = world.visit(Some(&old), &renew);
+    assert_eq!(outcome.event, Event::Moved);
+    assert_eq!(world.log(), "load create delete");
+    assert_ne!(cookie(&outcome), old);
+    assert!(world.only().ends_with(r#","a":1,"user":"ada"}"#));
+    assert_eq!(world.open(Some(&old)).exchange.origin, Origin::Unknown);
+    assert_eq!(world.open(Some(&cookie(&outcome))).exchange.origin, Origin::Loaded);
+}
+
+#[test]
+fn regenerating_begins_an_empty_session() {
+    let world = World::new(|_| {});
+    let old = world.visitor();
+    let outcome = world.visit(Some(&old), &Change { action: Action::Regenerate, ..set("b", "2") });
+    assert_eq!(outcome.event, Event::Moved);
+    assert!(world.only().ends_with(r#""sameSite":"lax"},"b":2}"#));
+    assert_ne!(cookie(&outcome), old);
+}
+
+#[test]
+fn regenerating_without_data_still_sends_the_new_identifier() {
+    let world = World::new(|_| {});
+    let old = world.visitor();
+    let outcome = world.visit(Some(&old), &change(Action::Regenerate, DataChange::Nothing));
+    assert_eq!(outcome.event, Event::Moved);
+    assert!(outcome.set_cookie.is_some());
+}
+
+#[test]
+fn parallel_changes_are_merged_by_key() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let (first, second) = (world.open(Some(&cookie)), world.open(Some(&cookie)));
+    world.close(first, &set("b", "2"));
+    let outcome = world.close(second, &set("c", "3"));
+    assert_eq!((outcome.event, outcome.conflicts), (Event::Saved, 1));
+    assert!(world.only().ends_with(r#","a":1,"b":2,"c":3}"#));
+}
+
+#[test]
+fn whole_data_merges_by_what_it_changed() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let (first, second) = (world.open(Some(&cookie)), world.open(Some(&cookie)));
+    let whole = |text: &str| change(Action::Keep, DataChange::Whole(text.into()));
+    world.close(first, &whole(r#"{"a":1,"b":2}"#));
+    world.close(second, &whole(r#"{"c":3}"#));
+    assert!(world.only().ends_with(r#","b":2,"c":3}"#), "{}", world.only());
+    assert!(!world.only().contains(r#""a""#));
+}
+
+#[test]
+fn overwriting_loses_the_other_change_as_express_does() {
+    let world = World::new(|o| o.conflicts = Conflicts::Overwrite);
+    let cookie = world.visitor();
+    let (first, second) = (world.open(Some(&cookie)), world.open(Some(&cookie)));
+    world.close(first, &set("b", "2"));
+    world.close(second, &set("c", "3"));
+    assert!(world.only().ends_with(r#","a":1,"c":3}"#));
+}
+
+#[test]
+fn a_late_save_or_touch_does_not_bring_a_session_back() {
+    for late in [set("b", "2"), nothing(), Change { action: Action::Renew, ..set("b", "2") }] {
+        let world = World::new(|_| {});
+        let cookie = world.visitor();
+        let (first, second) = (world.open(Some(&cookie)), world.open(Some(&cookie)));
+        world.close(first, &change(Action::Destroy, DataChange::Nothing));
+        let outcome = world.close(second, &late);
+        assert_eq!((outcome.event, outcome.id), (Event::Gone, None));
+        assert!(world.store.borrow().is_empty());
+        assert!(outcome.set_cookie.unwrap().starts_with("connect.sid=; "));
+    }
+}
+
+#[test]
+fn a_change_that_races_a_renewal_moves_along() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let renewing = world.open(Some(&cookie));
+    let change = Change { action: Action::Renew, ..set("user", "\"ada\"") };
+    // The renewal has created the successor and is about to delete the old session …
+    let Step::Store(create) = world.engine.finish(&world, renewing.exchange, &change) else {
+        panic!()
+    };
+    let reply = world.perform(create.request);
+    let step = world.engine.resume(&world, create.exchange, Some(&change), reply);
+    // … when another request changes it.
+    world.visit(Some(&cookie), &set("b", "2"));
+    let Step::Done(outcome) = world.drive(step, Some(&change)) else { panic!() };
+    assert_eq!((outcome.event, outcome.conflicts), (Event::Moved, 1));
+    assert!(world.only().ends_with(r#","a":1,"b":2,"user":"ada"}"#), "{}", world.only());
+}
+
+#[test]
+fn a_taken_identifier_is_not_overwritten() {
+    let world = World::new(|_| {});
+    let session = world.open(None);
+    let taken = Stored { data: "other".into(), expires: None };
+    world.store.borrow_mut().insert(session.exchange.id.clone(), taken.clone());
+    let id = session.exchange.id.clone();
+    let outcome = world.close(session, &set("a", "1"));
+    assert_eq!(outcome.event, Event::Created);
+    assert_ne!(outcome.id.as_ref(), Some(&id));
+    assert_eq!(world.store.borrow()[&id], taken);
+    assert!(outcome.set_cookie.unwrap().contains(&outcome.id.unwrap()));
+}
+
+#[test]
+fn endless_conflicts_end() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let session = world.open(Some(&cookie));
+    let change = set("a", "2");
+    let mut step = world.engine.finish(&world, session.exchange, &change);
+    let mut rounds = 0;
+    while let Step::Store(pending) = step {
+        rounds += 1;
+        let other = Stored { data: format!(r#"{{"cookie":{{}},"n":{rounds}}}"#), expires: None };
+        step = world.engine.resume(
+            &world,
+            pending.exchange,
+            Some(&change),
+            StoreReply::Conflict(other),
+        );
+    }
+    assert!(matches!(step, Step::Done(Outcome { failure: Some(Failure::Contention), .. })));
+    assert_eq!(rounds, MAX_CONFLICTS + 1);
+}
+
+#[test]
+fn a_store_that_is_down_denies_or_detaches() {
+    let down = || StoreReply::Unavailable("down".into());
+    let denied = |step: &Step| matches!(step, Step::Done(Outcome { failure: Some(Failure::Unavailable(why)), .. }) if why == "down");
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let begin = |world: &World| match world.engine.begin(world, &request(Some(&cookie))) {
+        Step::Store(pending) => pending.exchange,
+        other => panic!("{other:?}"),
+    };
+    assert!(denied(&world.engine.resume(&world, begin(&world), None, down())));
+    let session = world.open(Some(&cookie));
+    let change = set("a", "2");
+    let Step::Store(pending) = world.engine.finish(&world, session.exchange, &change) else {
+        panic!()
+    };
+    assert!(denied(&world.engine.resume(&world, pending.exchange, Some(&change), down())));
+
+    let world = World::new(|o| o.on_store_error = OnStoreError::Anonymous);
+    let Step::Ready(session) = world.engine.resume(&world, begin(&world), None, down()) else {
+        panic!()
+    };
+    assert_eq!(session.exchange.origin, Origin::Detached);
+    let outcome = world.close(session, &set("a", "1"));
+    assert_eq!((outcome.event, outcome.set_cookie, outcome.failure), (Event::None, None, None));
+    assert_eq!(world.log(), "");
+}
+
+#[test]
+fn a_store_that_breaks_its_promises_is_unavailable() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let Step::Store(pending) = world.engine.begin(&world, &request(Some(&cookie))) else {
+        panic!()
+    };
+    let Step::Done(outcome) =
+        world.engine.resume(&world, pending.exchange, None, StoreReply::Taken)
+    else {
+        panic!()
+    };
+    assert_eq!(
+        outcome.failure,
+        Some(Failure::Unavailable("the store answered `taken` to a load".into()))
+    );
+}
+
+#[test]
+fn a_session_above_the_cap_is_not_stored() {
+    let world = World::new(|o| o.max_session_bytes = 200);
+    let big = format!("\"{}\"", "x".repeat(200));
+    let outcome = world.visit(None, &set("a", &big));
+    assert!(matches!(outcome.failure, Some(Failure::TooLarge(n)) if n > 200), "{outcome:?}");
+    assert!(world.store.borrow().is_empty());
+}
+
+#[test]
+fn the_short_cut_says_what_resume_says() {
+    let world = World::new(|o| o.cookie.max_age = Some(1000));
+    let cookie = world.visitor();
+    for change in [
+        nothing(),
+        set("a", "2"),
+        Change { action: Action::Renew, ..nothing() },
+        Change { action: Action::Regenerate, ..nothing() },
+        Change { action: Action::Destroy, ..nothing() },
+    ] {
+        for cookie in [None, Some(cookie.as_str())] {
+            let session = world.open(cookie);
+            let mut step = world.engine.finish(&world, session.exchange, &change);
+            while let Step::Store(pending) = step {
+                // Nothing is performed: the visitor is there for the next round.
+                step =
+                    world.engine.resume(&world, pending.exchange, Some(&change), StoreReply::Done);
+                if let (Some(short_cut), Step::Done(outcome)) = (pending.on_done, &step) {
+                    assert_eq!(&short_cut, outcome, "{change:?}");
+                }
+            }
+        }
+    }
+}
+
+/// One request of a generated history: which visitor's cookie, when it closes, and what it does.
+#[derive(Clone, Debug)]
+enum Deed {
+    Set(u8, u8),
+    Nothing,
+    Renew,
+    Destroy,
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        4 => (0..4u8, any::<u8>()).prop_map(|(key, value)| Deed::Set(key, value)),
+        2 => Just(Deed::Nothing),
+        1 => Just(Deed::Renew),
+        1 => Just(Deed::Destroy),
+    ]
+}
+
+impl Deed {
+    fn change(&self) -> Change {
+        match self {
+            Deed::Set(key, value) => set(&format!("k{key}"), &value.to_string()),
+            Deed::Nothing => nothing(),
+            Deed::Renew => change(Action::Renew, DataChange::Nothing),
+            Deed::Destroy => change(Action::Destroy, DataChange::Nothing),
+        }
+    }
+}
+
+proptest! {
+    /// All requests open, then close in turn: whatever they do, the end is as if each
+    /// had run alone in the order of their closing.
+    #[test]
+    fn overlapping_requests_are_serialisable(deeds in proptest::collection::vec(deed(), 1..8)) {
+        let world = World::new(|_| {});
+        let mut browser = Some(world.visitor());
+        let open: Vec<_> = deeds.iter().map(|_| world.open(browser.as_deref())).collect();
+        let mut model = Some(serde_json::json!({"a": 1}));
+        let mut moved = false;
+        for (deed, session) in deeds.iter().zip(open) {
+            let outcome = world.close(session, &deed.change());
+            prop_assert!(outcome.failure.is_none());
+            if model.is_none() || moved {
+                prop_assert!(matches!(outcome.event, Event::Gone | Event::Destroyed), "{:?}", outcome);
+                continue;
+            }
+            match deed {
+                Deed::Set(key, value) => model.as_mut().unwrap()[format!("k{key}")] = (*value).into(),
+                Deed::Nothing => {}
+                Deed::Renew => { moved = true; browser = Some(cookie(&outcome)); }
+                Deed::Destroy => { model = None; }
+            }
+        }
+        let end = world.open(browser.as_deref());
+        match model {
+            None => prop_assert_eq!(end.exchange.origin, Origin::Unknown),
+            Some(model) => {
+                let data: serde_json::Value = serde_json::from_str(&end.data).unwrap();
+                prop_assert_eq!(data, model);
+            }
+        }
+    }
+
+    /// No reply in any state panics or loops.
+    #[test]
+    fn any_reply_in_any_state_has_an_outcome(replies in proptest::collection::vec(0..6usize, 0..12), deed in deed(), cookie: bool, text in "\\PC{0,20}") {
+        let world = World::new(|_| {});
+        let visitor = world.visitor();
+        let stored = || Stored { data: text.clone(), expires: None };
+        let mut replies = replies.into_iter().map(|n| match n {
+            0 => StoreReply::Found(stored()),
+            1 => StoreReply::Missing,
+            2 => StoreReply::Done,
+            3 => StoreReply::Taken,
+            4 => StoreReply::Conflict(stored()),
+            _ => StoreReply::Unavailable("down".into()),
+        });
+        let mut step = world.engine.begin(&world, &request(cookie.then_some(visitor.as_str())));
+        let change = deed.change();
+        let mut given = None;
+        loop {
+            step = match step {
+                Step::Done(_) => break,
+                Step::Ready(session) => {
+                    given = Some(&change);
+                    world.engine.finish(&world, session.exchange, &change)
+                }
+                Step::Store(pending) => match replies.next() {
+                    None => break,
+                    Some(reply) => world.engine.resume(&world, pending.exchange, given, reply),
+                },
+            };
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The component's exports and imports, joined to the logic. Holds no logic itself.
+//!
+//! `export!` makes symbols that only a WebAssembly linker understands, so it is
+//! left out of native builds (unit tests, benches).
+#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+
+use crate::bindings::wasi::{clocks::wall_clock, random::random};
+use crate::exchange::{Engine, Environment};
+use crate::options::defaults;
+use crate::wit::{
+    self, Change, Exchange, Guest, GuestEngine, Options, Preset, Problem, Request, Step, StoreReply,
+};
+
+/// The clock and the randomness that the component imports.
+struct Wasi;
+
+impl Environment for Wasi {
+    fn now(&self) -> wit::Millis {
+        let now = wall_clock::now();
+        now.seconds * 1000 + u64::from(now.nanoseconds / 1_000_000)
+    }
+
+    fn random(&self) -> [u8; 24] {
+        // Three integers cross the boundary more cheaply than one list.
+        let mut bytes = [0; 24];
+        for chunk in bytes.chunks_exact_mut(8) {
+            chunk.copy_from_slice(&random::get_random_u64().to_le_bytes());
+        }
+        bytes
+    }
+}
+
+struct Component;
+
+impl Guest for Component {
+    type Engine = Engine;
+
+    fn defaults(preset: Preset) -> Options {
+        defaults(preset)
+    }
+
+    fn open(options: Options) -> Result<wit::Engine, Vec<Problem>> {
+        Engine::open(options).map(wit::Engine::new)
+    }
+}
+
+impl GuestEngine for Engine {
+    fn begin(&self, request: Request) -> Step {
+        Engine::begin(self, &Wasi, &request)
+    }
+
+    fn finish(&self, exchange: Exchange, change: Change) -> Step {
+        Engine::finish(self, &Wasi, exchange, &change)
+    }
+
+    fn resume(&self, exchange: Exchange, change: Option<Change>, reply: StoreReply) -> Step {
+        Engine::resume(self, &Wasi, exchange, change.as_ref(), reply)
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+#[allow(unsafe_code, reason = "export symbols of the component model")]
+mod export {
+    crate::bindings::export!(Component with_types_in crate::bindings);
+    use super::Component;
+}

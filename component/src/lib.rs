@@ -1,0 +1,33 @@
+//! express-session's session logic, as plain Rust modules and a WebAssembly
+//! component made of them.
+//!
+//! The logic decides and never does I/O: it is given facts (a request's cookies,
+//! what the store replied) and answers with what to do next. The contract is
+//! `wit/engine.wit`; the types of [`wit`] are generated from it, so that it exists once.
+//!
+//! | module | its job |
+//! |---|---|
+//! | [`exchange`] | one request from its cookie to its Set-Cookie: the state machine |
+//! | `lifecycle` | the rules: when to save, touch, set the cookie |
+//! | `options` | defaults of the presets, and the check of a configuration |
+//! | `cookie_header` | reading `Cookie`, writing `Set-Cookie` |
+//! | `signature` | HMAC-SHA256 over identifiers, with several secrets |
+//! | `identifier` | fresh identifiers |
+//! | `document` | the stored JSON text: what is in it, and changing only what changed |
+//! | `session_cookie` | the `cookie` member of that text |
+//! | `glue` | WIT exports and the two imports; holds no logic |
+
+mod bindings;
+mod cookie_header;
+mod document;
+pub mod exchange;
+mod glue;
+mod identifier;
+mod lifecycle;
+mod options;
+mod session_cookie;
+mod signature;
+
+pub use bindings::exports::edge::session::engine as wit;
+pub use exchange::{Engine, Environment};
+pub use options::defaults;

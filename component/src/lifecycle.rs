@@ -1,0 +1,134 @@
+//! The rules of a session's life, as express-session has them: when it is stored,
+//! when it is only touched, and when its cookie is sent.
+
+use crate::wit::{Millis, Options};
+
+/// What the rules depend on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// The browser does not have this identifier yet.
+    pub(crate) is_new: bool,
+    /// The request changed the session.
+    pub(crate) modified: bool,
+    /// The cookie has an expiry.
+    pub(crate) expires: bool,
+}
+
+/// What the store is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Storage {
+    Save,
+    Touch,
+    Leave,
+}
+
+/// Whether the session is saved, touched, or neither.
+pub(crate) fn storage(options: &Options, facts: Facts) -> Storage {
+    if facts.is_new {
+        if facts.modified || options.save_uninitialized { Storage::Save } else { Storage::Leave }
+    } else if facts.modified || options.resave {
+        Storage::Save
+    } else {
+        Storage::Touch
+    }
+}
+
+/// Whether a Set-Cookie is sent. (A Secure cookie is withheld from insecure requests on
+/// top of this.)
+pub(crate) fn sends_cookie(options: &Options, facts: Facts) -> bool {
+    if facts.is_new {
+        facts.modified || options.save_uninitialized
+    } else {
+        options.rolling || (facts.expires && facts.modified)
+    }
+}
+
+/// connect-mongo's `touchAfter`: whether the last touch is too recent for another.
+/// `lifetime` is what a touch adds, so that the stored expiry tells when the last one was.
+pub(crate) fn was_touched_recently(
+    options: &Options,
+    stored_expiry: Option<Millis>,
+    lifetime: Millis,
+    now: Millis,
+) -> bool {
+    stored_expiry.is_some_and(|expiry| {
+        let last_touch = expiry.saturating_sub(lifetime);
+        now.saturating_sub(last_touch) < options.touch_after.saturating_mul(1000)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::defaults;
+    use crate::wit::Preset;
+
+    /// `[is_new, modified, expires]` → what is done.
+    fn table(options: &Options) -> Vec<(Storage, bool)> {
+        (0..8)
+            .map(|bits| {
+                let facts = Facts {
+                    is_new: bits & 4 != 0,
+                    modified: bits & 2 != 0,
+                    expires: bits & 1 != 0,
+                };
+                (storage(options, facts), sends_cookie(options, facts))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_safe_preset_stores_what_changed() {
+        use Storage::{Leave, Save, Touch};
+        assert_eq!(
+            table(&defaults(Preset::Safe)),
+            [
+                (Touch, false),
+                (Touch, false),
+                (Save, false),
+                (Save, true),
+                (Leave, false),
+                (Leave, false),
+                (Save, true),
+                (Save, true),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_express_preset_stores_everything() {
+        use Storage::Save;
+        assert_eq!(
+            table(&defaults(Preset::Express)),
+            [
+                (Save, false),
+                (Save, false),
+                (Save, false),
+                (Save, true),
+                (Save, true),
+                (Save, true),
+                (Save, true),
+                (Save, true),
+            ]
+        );
+    }
+
+    #[test]
+    fn rolling_sends_the_cookie_of_every_known_session() {
+        let options = Options { rolling: true, ..defaults(Preset::Safe) };
+        assert!(table(&options)[..4].iter().all(|(_, sent)| *sent));
+        assert!(!table(&options)[4].1);
+    }
+
+    #[test]
+    fn touch_after_counts_from_the_last_touch() {
+        let options = Options { touch_after: 10, ..defaults(Preset::Safe) };
+        let touched_at = 1_000_000;
+        let recently = |now| was_touched_recently(&options, Some(touched_at + 500), 500, now);
+        assert!(recently(touched_at) && recently(touched_at + 9_999));
+        assert!(!recently(touched_at + 10_000));
+        assert!(!was_touched_recently(&options, None, 500, touched_at));
+        let always = defaults(Preset::Safe);
+        assert!(!was_touched_recently(&always, Some(touched_at + 500), 500, touched_at));
+    }
+}

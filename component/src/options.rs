@@ -1,0 +1,277 @@
+//! The presets' defaults, and the check of a configuration: once, when an engine is
+//! opened, all problems together.
+
+use crate::cookie_header::{MAX_COOKIE, is_domain, is_name, is_path};
+use crate::wit::{
+    Conflicts, CookieOptions, OnStoreError, Options, Preset, Problem, SameSite, Secure, Unset,
+};
+
+/// Shorter secrets are refused: HMAC-SHA256 is as strong as its key (RFC 2104, section 3).
+const MIN_SECRET: usize = 32;
+
+/// RFC 6265bis, section 5.5: browsers cut longer lifetimes.
+const MAX_LIFETIME_DAYS: u64 = 400;
+
+/// RFC 6265bis, section 5.6: browsers ignore longer attribute values.
+const MAX_ATTRIBUTE: usize = 1024;
+
+/// The options that a preset stands for; `secrets` is empty.
+pub fn defaults(preset: Preset) -> Options {
+    let safe = preset == Preset::Safe;
+    Options {
+        preset,
+        name: "connect.sid".into(),
+        secrets: Vec::new(),
+        allow_weak_secret: !safe,
+        resave: !safe,
+        save_uninitialized: !safe,
+        rolling: false,
+        unset: Unset::Keep,
+        proxy: None,
+        cookie: CookieOptions {
+            path: "/".into(),
+            domain: None,
+            max_age: None,
+            expires: None,
+            http_only: true,
+            secure: safe.then_some(Secure::Auto),
+            same_site: safe.then_some(SameSite::Lax),
+            partitioned: None,
+            priority: None,
+        },
+        ttl: 14 * 24 * 60 * 60,
+        touch_after: 0,
+        conflicts: if safe { Conflicts::Merge } else { Conflicts::Overwrite },
+        on_store_error: OnStoreError::Deny,
+        max_session_bytes: if safe { 1 << 20 } else { 15 << 20 },
+    }
+}
+
+/// Everything that is wrong with `options`.
+pub(crate) fn check(options: &Options) -> Vec<Problem> {
+    let mut problems = Problems(Vec::new());
+    check_secrets(options, &mut problems);
+    check_syntax(options, &mut problems);
+    if options.preset == Preset::Safe {
+        check_safety(options, &mut problems);
+    }
+    problems.0
+}
+
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn when(&mut self, wrong: bool, option: &str, message: impl Into<String>) {
+        if wrong {
+            self.0.push(Problem { name: option.into(), message: message.into() });
+        }
+    }
+}
+
+fn check_secrets(options: &Options, problems: &mut Problems) {
+    problems.when(
+        options.secrets.is_empty(),
+        "secret",
+        "is missing: give at least one secret of 32 random bytes or more",
+    );
+    for (at, secret) in options.secrets.iter().enumerate() {
+        let number = at + 1;
+        problems.when(secret.is_empty(), "secret", format!("number {number} is empty"));
+        problems.when(
+            !secret.is_empty() && secret.len() < MIN_SECRET && !options.allow_weak_secret,
+            "secret",
+            format!(
+                "number {number} has {} bytes, fewer than {MIN_SECRET}: take a longer one, or set allow_weak_secret = true",
+                secret.len()
+            ),
+        );
+    }
+}
+
+/// What express-session itself could not write.
+fn check_syntax(options: &Options, problems: &mut Problems) {
+    let cookie = &options.cookie;
+    problems.when(
+        !is_name(&options.name),
+        "name",
+        format!(
+            "{:?} is not a cookie name: only letters, digits and !#$%&'*+-.^_`|~ are allowed",
+            options.name
+        ),
+    );
+    problems.when(
+        options.name.len() > MAX_COOKIE / 2,
+        "name",
+        format!(
+            "has {} bytes: a cookie's name and value together have at most {MAX_COOKIE}",
+            options.name.len()
+        ),
+    );
+    problems.when(
+        !is_path(&cookie.path) || !cookie.path.starts_with('/'),
+        "cookie.path",
+        format!("{:?} is not a path: it begins with / and has no ; in it", cookie.path),
+    );
+    if let Some(domain) = &cookie.domain {
+        problems.when(
+            !is_domain(domain),
+            "cookie.domain",
+            format!("{domain:?} is not a host name"),
+        );
+    }
+    problems.when(options.ttl == 0, "store.ttl", "must be at least 1 second");
+    problems.when(
+        options.touch_after > 0 && options.touch_after >= options.ttl,
+        "store.touch_after",
+        format!(
+            "{} seconds is not less than store.ttl, {} seconds: sessions in use would expire",
+            options.touch_after, options.ttl
+        ),
+    );
+    problems.when(options.max_session_bytes == 0, "max_session_bytes", "must be at least 1");
+}
+
+/// What express-session accepts and browsers or attackers punish.
+fn check_safety(options: &Options, problems: &mut Problems) {
+    let cookie = &options.cookie;
+    let always_secure = cookie.secure == Some(Secure::Always);
+    let prefixed = |prefix: &str| {
+        options.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    if prefixed("__Host-") {
+        problems.when(
+            cookie.domain.is_some(),
+            "cookie.domain",
+            "must not be set: the name's prefix __Host- forbids a domain",
+        );
+        problems.when(
+            cookie.path != "/",
+            "cookie.path",
+            "must be \"/\": the name's prefix __Host- demands it",
+        );
+    }
+    problems.when(
+        (prefixed("__Host-") || prefixed("__Secure-")) && !always_secure,
+        "cookie.secure",
+        "must be true: the name's prefix demands it",
+    );
+    problems.when(
+        cookie.same_site == Some(SameSite::None) && !always_secure,
+        "cookie.same_site",
+        "\"none\" needs cookie.secure = true: browsers refuse the cookie otherwise",
+    );
+    problems.when(
+        cookie.partitioned == Some(true) && !always_secure,
+        "cookie.partitioned",
+        "needs cookie.secure = true: browsers refuse the cookie otherwise",
+    );
+    problems.when(
+        cookie.max_age.is_some() && cookie.expires.is_some(),
+        "cookie.expires",
+        "conflicts with cookie.max_age: set one of them",
+    );
+    problems.when(
+        cookie.max_age.is_some_and(|age| age > MAX_LIFETIME_DAYS * 86_400_000),
+        "cookie.max_age",
+        format!("is more than {MAX_LIFETIME_DAYS} days (in milliseconds): browsers cut it"),
+    );
+    for (option, value) in
+        [("cookie.path", Some(&cookie.path)), ("cookie.domain", cookie.domain.as_ref())]
+    {
+        problems.when(
+            value.is_some_and(|value| value.len() > MAX_ATTRIBUTE),
+            option,
+            format!("has more than {MAX_ATTRIBUTE} bytes: browsers ignore it"),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn safe() -> Options {
+        Options { secrets: vec![vec![7; 32]], ..defaults(Preset::Safe) }
+    }
+
+    fn named(options: &Options) -> Vec<String> {
+        check(options).into_iter().map(|problem| problem.name).collect()
+    }
+
+    #[test]
+    fn the_presets_are_sound_once_they_have_a_secret() {
+        assert_eq!(check(&safe()), []);
+        let express =
+            Options { secrets: vec![b"keyboard cat".to_vec()], ..defaults(Preset::Express) };
+        assert_eq!(check(&express), []);
+    }
+
+    #[test]
+    fn all_problems_are_reported_together() {
+        let mut options = defaults(Preset::Safe);
+        options.name = "__Host-a b".into();
+        options.cookie.domain = Some("exa mple".into());
+        options.cookie.path = "a".into();
+        options.cookie.same_site = Some(SameSite::None);
+        options.ttl = 0;
+        assert_eq!(
+            named(&options),
+            [
+                "secret",
+                "name",
+                "cookie.path",
+                "cookie.domain",
+                "store.ttl",
+                "cookie.domain",
+                "cookie.path",
+                "cookie.secure",
+                "cookie.same_site",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_weak_secret_is_refused_by_length_and_never_quoted() {
+        let mut options = safe();
+        options.secrets.push(b"hunter2".to_vec());
+        let problems = check(&options);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].message.starts_with("number 2 has 7 bytes"));
+        assert!(!problems[0].message.contains("hunter2"));
+        options.allow_weak_secret = true;
+        assert_eq!(check(&options), []);
+        options.secrets.push(Vec::new());
+        assert_eq!(named(&options), ["secret"]);
+    }
+
+    #[test]
+    fn combinations_that_browsers_refuse_are_refused() {
+        let cases: [(&str, fn(&mut Options)); 7] = [
+            ("cookie.secure", |o| o.name = "__secure-sid".into()),
+            ("cookie.partitioned", |o| o.cookie.partitioned = Some(true)),
+            ("cookie.same_site", |o| o.cookie.same_site = Some(SameSite::None)),
+            ("cookie.max_age", |o| o.cookie.max_age = Some(401 * 86_400_000)),
+            ("cookie.path", |o| o.cookie.path = format!("/{}", "a".repeat(1024))),
+            ("store.touch_after", |o| o.touch_after = o.ttl),
+            ("cookie.expires", |o| {
+                o.cookie.max_age = Some(1);
+                o.cookie.expires = Some(1);
+            }),
+        ];
+        for (option, spoil) in cases {
+            let mut options = safe();
+            spoil(&mut options);
+            assert_eq!(named(&options), [option]);
+        }
+    }
+
+    #[test]
+    fn a_host_prefixed_secure_cookie_is_fine() {
+        let mut options = safe();
+        options.name = "__Host-sid".into();
+        options.cookie.secure = Some(Secure::Always);
+        options.cookie.same_site = Some(SameSite::None);
+        options.cookie.partitioned = Some(true);
+        assert_eq!(check(&options), []);
+    }
+}
