@@ -1,1 +1,44 @@
-//! stub
+//! Web sessions compatible with express-session, decided by a WebAssembly component.
+//!
+//! A gateway embeds them as a tower layer; handlers extract a [`Session`]:
+//!
+//! ```no_run
+//! use axum::{Router, routing::get};
+//! use edge_session::{Component, Preset, Session, SessionError, SessionLayer, store::MemoryStore};
+//!
+//! async fn count(session: Session) -> Result<String, SessionError> {
+//!     let count = session.get::<u64>("viewCount")?.unwrap_or(0) + 1;
+//!     session.insert("viewCount", count)?;
+//!     Ok(format!("you have visited this page {count} times"))
+//! }
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let component = Component::from_file("target/session.wasm", None)?;
+//! let mut options = component.defaults(Preset::Safe)?;
+//! options.secrets = vec![std::fs::read("secret")?];
+//! let layer = SessionLayer::new(component, options, MemoryStore::default())?;
+//! let app: Router = Router::new().route("/", get(count)).layer(layer);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The rules of sessions are not in this crate but in the component (`session.wasm`),
+//! which imports a clock and randomness and nothing else. This crate runs it, keeps
+//! sessions in a [`store::Store`], and speaks HTTP.
+
+mod bindings;
+mod component;
+mod instance;
+mod layer;
+mod session;
+mod sessions;
+pub mod store;
+
+pub use bindings::exports::edge::session::engine::{
+    Conflicts, Cookie, CookieOptions, OnStoreError, Options, Origin, Preset, Priority, Problem,
+    SameSite, Secure, Unset,
+};
+pub use component::{Component, ComponentError};
+pub use layer::{Encrypted, SessionLayer, SessionService};
+pub use session::{NoSession, Session, SessionError};
+pub use sessions::OptionsError;

@@ -1,0 +1,38 @@
+# The project's verbs. What takes more than a line is a script in scripts/.
+# CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
+
+.DEFAULT_GOAL := help
+.PHONY: run test component bench lint fmt setup clean help
+
+run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
+	@exec scripts/run $(ARGS)
+
+test: ## set up, build, run every test, lint (ARGS="…" go to `cargo test`, then without lint)
+	@exec scripts/test $(ARGS)
+
+component: ## build the WebAssembly component, target/session.wasm
+	@scripts/setup wasm
+	@[ -f target/session.wasm ] || echo "==> building the component, up to 5 minutes the first time …"
+	@cargo run -q -p xtask -- component
+
+bench: component ## measure what a session costs, beside tower-sessions
+	@scripts/setup wrk
+	@cargo run --release -p edge-session-bench
+
+lint: ## formatting, clippy and the docs, warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+
+fmt: ## format the sources
+	cargo fmt --all
+
+setup: ## install what building and testing need, without building anything
+	@scripts/setup wasm node mongod browser wrk
+
+clean: ## remove all that was built or installed here; data/, with its sessions and secret, stays
+	cargo clean
+	rm -rf target tests/node/node_modules
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

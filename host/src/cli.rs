@@ -1,0 +1,65 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Sessions for web applications, shared with express-session.
+///
+/// A WebAssembly component decides; this program gives it HTTP and a store.
+#[derive(Debug, Parser)]
+#[command(name = "edge-session", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the built-in view counter with sessions.
+    ///
+    /// The secret that signs cookies comes from the environment, never from the command line:
+    ///
+    ///   EDGE_SESSION_SECRET       the secret; several, newest first, separated by commas
+    ///   EDGE_SESSION_SECRET_FILE  or a file of secrets, newest first, one a line
+    ///
+    /// A secret has 32 bytes or more, for example from `openssl rand -base64 48`.
+    /// What is logged is set by EDGE_SESSION_LOG: error, warn, info (default), debug.
+    #[command(verbatim_doc_comment)]
+    Serve(Serve),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// Address and port to listen on [default: 127.0.0.1:8080]
+    #[arg(long, env = "EDGE_SESSION_LISTEN", value_name = "ADDR", hide_env_values = true)]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Where sessions are kept [default: file:data/sessions.redb]
+    ///
+    ///   memory:              in this process, gone with it
+    ///   file:PATH            in a file, for one process
+    ///   mongodb://HOST/DB    in MongoDB, shared with connect-mongo
+    #[arg(long, env = "EDGE_SESSION_STORE", value_name = "URL", hide_env_values = true)]
+    #[arg(verbatim_doc_comment)]
+    pub(crate) store: Option<String>,
+
+    /// Options of sessions, cookies and the store, in TOML
+    #[arg(long, env = "EDGE_SESSION_CONFIG", value_name = "FILE", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// The component [default: session.wasm beside the program or in target/]
+    #[arg(long, env = "EDGE_SESSION_COMPONENT", value_name = "FILE", hide_env_values = true)]
+    pub(crate) component: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

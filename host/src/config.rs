@@ -1,0 +1,359 @@
+//! The configuration file: TOML in express-session's and connect-mongo's words.
+//!
+//! Reading never stops at the first problem: all are collected, each under its key.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use edge_session::store::{AutoRemove, MongoOptions};
+use edge_session::{
+    Conflicts, OnStoreError, Options, Preset, Priority, Problem, SameSite, Secure, Unset,
+};
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+/// A configuration file's preset has to be known before the options that it sets.
+pub(crate) struct File {
+    root: Section,
+    cookie: Section,
+    store: Section,
+    problems: Vec<Problem>,
+    pub(crate) preset: Preset,
+}
+
+/// What a configuration file says beside the component's options.
+#[derive(Default)]
+pub(crate) struct Settings {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) store: Option<String>,
+    pub(crate) mongodb: MongoOptions,
+}
+
+impl File {
+    pub(crate) fn empty() -> Self {
+        Self::new(Table::new())
+    }
+
+    /// Fails only where the text is not TOML.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self::new).map_err(|error: toml::de::Error| error.to_string())
+    }
+
+    fn new(table: Table) -> Self {
+        let mut problems = Vec::new();
+        let mut root = Section { prefix: "", table };
+        let mut section = |name: &str, prefix| {
+            let table = root.take(name, &mut problems).unwrap_or_default();
+            Section { prefix, table }
+        };
+        let cookie = section("cookie", "cookie.");
+        let store = section("store", "store.");
+        let preset = root.choose(
+            "preset",
+            &[("safe", Preset::Safe), ("express", Preset::Express)],
+            &mut problems,
+        );
+        Self { root, cookie, store, problems, preset: preset.unwrap_or(Preset::Safe) }
+    }
+
+    /// Put what the file says into `options`, which are the preset's.
+    pub(crate) fn apply(self, options: &mut Options) -> (Settings, Vec<Problem>) {
+        let Self { mut root, mut cookie, mut store, mut problems, preset: _ } = self;
+        let wrong = &mut problems;
+        let mut settings = Settings::default();
+
+        set(&mut options.name, root.take("name", wrong));
+        set(&mut options.allow_weak_secret, root.take("allow_weak_secret", wrong));
+        set(&mut options.resave, root.take("resave", wrong));
+        set(&mut options.save_uninitialized, root.take("save_uninitialized", wrong));
+        set(&mut options.rolling, root.take("rolling", wrong));
+        let unsets = [("keep", Unset::Keep), ("destroy", Unset::Destroy)];
+        set(&mut options.unset, root.choose("unset", &unsets, wrong));
+        options.proxy = root.take("proxy", wrong).or(options.proxy);
+        let conflicts = [("merge", Conflicts::Merge), ("overwrite", Conflicts::Overwrite)];
+        set(&mut options.conflicts, root.choose("conflicts", &conflicts, wrong));
+        let policies = [("deny", OnStoreError::Deny), ("anonymous", OnStoreError::Anonymous)];
+        set(&mut options.on_store_error, root.choose("on_store_error", &policies, wrong));
+        set(&mut options.max_session_bytes, root.take("max_session_bytes", wrong));
+        settings.listen = root.take("listen", wrong);
+        if root.table.remove("secret").is_some() {
+            let message = "does not belong into a file that is shown around: set \
+                           EDGE_SESSION_SECRET or EDGE_SESSION_SECRET_FILE instead";
+            wrong.push(Problem { name: "secret".to_owned(), message: message.to_owned() });
+        }
+
+        let new = &mut options.cookie;
+        set(&mut new.path, cookie.take("path", wrong));
+        new.domain = cookie.take("domain", wrong).or(new.domain.take());
+        new.max_age = cookie.take("max_age", wrong).or(new.max_age);
+        new.expires = cookie.date("expires", wrong).or(new.expires);
+        set(&mut new.http_only, cookie.take("http_only", wrong));
+        new.secure = cookie.secure(wrong).or(new.secure);
+        let same_sites = [
+            ("strict", SameSite::Strict),
+            ("lax", SameSite::Lax),
+            ("none", SameSite::None),
+            ("auto", SameSite::Auto),
+        ];
+        new.same_site = cookie.choose("same_site", &same_sites, wrong).or(new.same_site);
+        new.partitioned = cookie.take("partitioned", wrong).or(new.partitioned);
+        let priorities =
+            [("low", Priority::Low), ("medium", Priority::Medium), ("high", Priority::High)];
+        new.priority = cookie.choose("priority", &priorities, wrong).or(new.priority);
+
+        set(&mut options.ttl, store.take("ttl", wrong));
+        set(&mut options.touch_after, store.take("touch_after", wrong));
+        settings.store = store.take("url", wrong);
+        set(&mut settings.mongodb.collection, store.take("collection", wrong));
+        settings.mongodb.db_name = store.take("db_name", wrong);
+        let removers = [("native", AutoRemove::Native), ("disabled", AutoRemove::Disabled)];
+        set(&mut settings.mongodb.auto_remove, store.choose("auto_remove", &removers, wrong));
+        let timeout = store.take("timeout_ms", wrong).map(Duration::from_millis);
+        set(&mut settings.mongodb.timeout, timeout);
+        if timeout == Some(Duration::ZERO) {
+            let message = "must be at least 1".to_owned();
+            wrong.push(Problem { name: "store.timeout_ms".to_owned(), message });
+        }
+
+        for section in [root, cookie, store] {
+            section.report_unknown(wrong);
+        }
+        (settings, problems)
+    }
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+/// One table of the file. Keys that were read are taken out.
+struct Section {
+    prefix: &'static str,
+    table: Table,
+}
+
+impl Section {
+    fn problem(&self, key: &str, message: String) -> Problem {
+        Problem { name: format!("{}{key}", self.prefix), message }
+    }
+
+    fn take<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
+        let value = self.table.remove(key)?;
+        match value.try_into() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                problems.push(self.problem(key, error.message().to_owned()));
+                None
+            }
+        }
+    }
+
+    /// One of several words.
+    fn choose<T: Copy>(
+        &mut self,
+        key: &str,
+        choices: &[(&str, T)],
+        problems: &mut Vec<Problem>,
+    ) -> Option<T> {
+        let value = self.table.remove(key)?;
+        let chosen = choices.iter().find(|(word, _)| value.as_str() == Some(word));
+        if chosen.is_none() {
+            let words: Vec<_> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+            problems
+                .push(self.problem(key, format!("is {value}, not one of {}", words.join(", "))));
+        }
+        chosen.map(|(_, choice)| *choice)
+    }
+
+    fn secure(&mut self, problems: &mut Vec<Problem>) -> Option<Secure> {
+        match self.table.remove("secure")? {
+            Value::Boolean(true) => Some(Secure::Always),
+            Value::Boolean(false) => Some(Secure::Never),
+            Value::String(word) if word == "auto" => Some(Secure::Auto),
+            other => {
+                problems.push(
+                    self.problem("secure", format!("is {other}, not true, false or \"auto\"")),
+                );
+                None
+            }
+        }
+    }
+
+    /// A date with an offset (RFC 3339), in milliseconds since the Unix epoch.
+    fn date(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<u64> {
+        let value = self.table.remove(key)?;
+        let text = match &value {
+            Value::Datetime(date) => Some(date.to_string()),
+            Value::String(text) => Some(text.clone()),
+            _ => None,
+        };
+        let date = text.and_then(|text| mongodb::bson::DateTime::parse_rfc3339_str(text).ok());
+        let millis = date.and_then(|date| u64::try_from(date.timestamp_millis()).ok());
+        if millis.is_none() {
+            let message = format!("is {value}, not a date such as 2030-01-02T03:04:05Z");
+            problems.push(self.problem(key, message));
+        }
+        millis
+    }
+
+    fn report_unknown(self, problems: &mut Vec<Problem>) {
+        for key in self.table.keys() {
+            problems.push(self.problem(key, "is not an option".to_owned()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Options as a preset might have them; the real ones are the component's.
+    fn options() -> Options {
+        Options {
+            preset: Preset::Safe,
+            name: "connect.sid".into(),
+            secrets: Vec::new(),
+            allow_weak_secret: false,
+            resave: false,
+            save_uninitialized: false,
+            rolling: false,
+            unset: Unset::Keep,
+            proxy: None,
+            cookie: edge_session::CookieOptions {
+                path: "/".into(),
+                domain: None,
+                max_age: None,
+                expires: None,
+                http_only: true,
+                secure: Some(Secure::Auto),
+                same_site: Some(SameSite::Lax),
+                partitioned: None,
+                priority: None,
+            },
+            ttl: 1,
+            touch_after: 0,
+            conflicts: Conflicts::Merge,
+            on_store_error: OnStoreError::Deny,
+            max_session_bytes: 1,
+        }
+    }
+
+    fn read(text: &str) -> (Options, Settings, Vec<String>) {
+        let mut options = options();
+        let (settings, problems) = File::parse(text).unwrap().apply(&mut options);
+        let problems = problems.into_iter().map(|p| format!("{}: {}", p.name, p.message));
+        (options, settings, problems.collect())
+    }
+
+    #[test]
+    fn an_empty_file_changes_nothing() {
+        let (read, _, problems) = read("");
+        assert_eq!(read, options());
+        assert!(problems.is_empty());
+    }
+
+    #[test]
+    fn every_option_can_be_set() {
+        let (options, settings, problems) = read(
+            r#"
+            preset = "safe"
+            listen = "127.0.0.1:9"
+            name = "sid"
+            allow_weak_secret = true
+            resave = true
+            save_uninitialized = true
+            rolling = true
+            unset = "destroy"
+            proxy = true
+            conflicts = "overwrite"
+            on_store_error = "anonymous"
+            max_session_bytes = 7
+            [cookie]
+            path = "/a"
+            domain = "x.com"
+            max_age = 60000
+            expires = 2030-01-02T03:04:05.678Z
+            http_only = false
+            secure = true
+            same_site = "none"
+            partitioned = true
+            priority = "high"
+            [store]
+            url = "memory:"
+            ttl = 5
+            touch_after = 6
+            collection = "c"
+            db_name = "d"
+            auto_remove = "disabled"
+            timeout_ms = 8
+            "#,
+        );
+        assert_eq!(problems, Vec::<String>::new());
+        let expected = Options {
+            preset: Preset::Safe,
+            name: "sid".into(),
+            secrets: Vec::new(),
+            allow_weak_secret: true,
+            resave: true,
+            save_uninitialized: true,
+            rolling: true,
+            unset: Unset::Destroy,
+            proxy: Some(true),
+            cookie: edge_session::CookieOptions {
+                path: "/a".into(),
+                domain: Some("x.com".into()),
+                max_age: Some(60000),
+                expires: Some(1_893_553_445_678),
+                http_only: false,
+                secure: Some(Secure::Always),
+                same_site: Some(SameSite::None),
+                partitioned: Some(true),
+                priority: Some(Priority::High),
+            },
+            ttl: 5,
+            touch_after: 6,
+            conflicts: Conflicts::Overwrite,
+            on_store_error: OnStoreError::Anonymous,
+            max_session_bytes: 7,
+        };
+        assert_eq!(options, expected);
+        assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9).into()));
+        assert_eq!(settings.store.as_deref(), Some("memory:"));
+        assert_eq!(settings.mongodb.collection, "c");
+        assert_eq!(settings.mongodb.db_name.as_deref(), Some("d"));
+        assert_eq!(settings.mongodb.auto_remove, AutoRemove::Disabled);
+        assert_eq!(settings.mongodb.timeout, Duration::from_millis(8));
+    }
+
+    #[test]
+    fn all_problems_are_collected_under_their_keys() {
+        let (_, _, problems) = read(
+            "resave = \"yes\"\nsaveUninitialized = true\nunset = \"no\"\nsecret = \"hunter2\"\n\
+             [cookie]\nsecure = \"maybe\"\nexpires = 5\nmax_age = -1\nsize = 3\n[store]\ntimeout_ms = 0",
+        );
+        let keys: Vec<_> = problems.iter().map(|p| p.split(':').next().unwrap()).collect();
+        assert_eq!(
+            keys,
+            [
+                "resave",
+                "unset",
+                "secret",
+                "cookie.max_age",
+                "cookie.expires",
+                "cookie.secure",
+                "store.timeout_ms",
+                "saveUninitialized",
+                "cookie.size",
+            ]
+        );
+        assert!(!problems.concat().contains("hunter2"));
+        assert_eq!(problems[1], "unset: is \"no\", not one of \"keep\", \"destroy\"");
+    }
+
+    #[test]
+    fn a_section_that_is_no_table_is_a_problem() {
+        assert_eq!(read("cookie = 5").2.len(), 1);
+    }
+}

@@ -1,0 +1,182 @@
+//! The tower layer: a session for every request.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, SET_COOKIE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::bindings::exports::edge::session::engine as wit;
+use crate::component::Component;
+use crate::sessions::{Begun, OptionsError, Sessions};
+use crate::store::Store;
+use crate::{Options, Session};
+
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+
+/// How long a store may take for one operation, unless it is configured.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Put this into a request's extensions when its connection is TLS of the gateway's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Encrypted;
+
+/// Gives every request a [`Session`], and every response its cookie.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use edge_session::{Component, Preset, SessionLayer, store::MemoryStore};
+///
+/// let component = Component::from_file("target/session.wasm", None)?;
+/// let mut options = component.defaults(Preset::Safe)?;
+/// options.secrets = vec![std::fs::read("secret")?];
+/// let layer = SessionLayer::new(component, options, MemoryStore::default())?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SessionLayer {
+    sessions: Arc<Sessions>,
+}
+
+impl SessionLayer {
+    /// Check the options, and join the component to a store. Every store operation may take
+    /// 2 seconds.
+    pub fn new(
+        component: Component,
+        options: Options,
+        store: impl Store,
+    ) -> Result<Self, OptionsError> {
+        Self::with_deadline(component, options, Arc::new(store), DEADLINE)
+    }
+
+    /// As [`Self::new`], with a store that is shared and another deadline for each of its
+    /// operations. A request makes two of them as a rule.
+    pub fn with_deadline(
+        component: Component,
+        options: Options,
+        store: Arc<dyn Store>,
+        deadline: Duration,
+    ) -> Result<Self, OptionsError> {
+        let sessions = Arc::new(Sessions::new(component, options, store, deadline)?);
+        Ok(Self { sessions })
+    }
+
+    /// Whether the store answers; if not, why.
+    pub async fn check_store(&self) -> Result<(), String> {
+        self.sessions.check_store().await
+    }
+
+    /// The options that are in force.
+    pub fn options(&self) -> &Options {
+        self.sessions.options()
+    }
+}
+
+impl std::fmt::Debug for SessionLayer {
+    /// Without the options: they hold the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionLayer").finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> SessionService<S> {
+        SessionService { inner, sessions: self.sessions.clone() }
+    }
+}
+
+/// A service behind a [`SessionLayer`].
+#[derive(Clone)]
+pub struct SessionService<S> {
+    inner: S,
+    sessions: Arc<Sessions>,
+}
+
+impl<S: std::fmt::Debug> std::fmt::Debug for SessionService<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionService").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, RequestBody, ResponseBody> Service<Request<RequestBody>> for SessionService<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<ResponseBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    RequestBody: Send + 'static,
+    ResponseBody: From<&'static str> + Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
+        // The service that was polled ready is the one to call.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let sessions = self.sessions.clone();
+        Box::pin(async move {
+            let (session, exchange) = match sessions.begin(&facts(&request)).await {
+                Begun::Session(session) => Session::new(*session),
+                Begun::None => return inner.call(request).await,
+                Begun::Failed(failure) => return Ok(refusal(&failure)),
+            };
+            request.extensions_mut().insert(session.clone());
+            let mut response = inner.call(request).await?;
+            let outcome = sessions.finish(exchange, session.change()).await;
+            if let Some(failure) = &outcome.failure {
+                return Ok(refusal(failure));
+            }
+            let headers = response.headers_mut();
+            let set_cookie = outcome.set_cookie.and_then(|text| HeaderValue::try_from(text).ok());
+            if let Some(set_cookie) = set_cookie {
+                headers.append(SET_COOKIE, set_cookie);
+                if outcome.no_store && !headers.contains_key(CACHE_CONTROL) {
+                    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                }
+            }
+            Ok(response)
+        })
+    }
+}
+
+fn facts<B>(request: &Request<B>) -> wit::Request {
+    let headers = request.headers();
+    wit::Request {
+        cookies: headers.get_all(COOKIE).iter().map(|value| value.as_bytes().to_vec()).collect(),
+        path: request.uri().path().to_owned(),
+        tls: request.extensions().get::<Encrypted>().is_some(),
+        secure: false,
+        forwarded_proto: headers.get(X_FORWARDED_PROTO).map(|value| value.as_bytes().to_vec()),
+    }
+}
+
+/// The answer to a request whose session failed. The log says why.
+fn refusal<B: From<&'static str>>(failure: &wit::Failure) -> Response<B> {
+    let (status, text) = match failure {
+        wit::Failure::Unavailable(_) | wit::Failure::Contention => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Sessions are unavailable. Please try again.\n")
+        }
+        wit::Failure::InvalidChange(_) | wit::Failure::TooLarge(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "The session could not be saved.\n")
+        }
+    };
+    let mut response = Response::new(B::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,240 @@
+//! `edge-session serve`: put together what was configured, and serve until told to stop.
+
+use std::env;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use edge_session::store::{FileStore, MemoryStore, MongoOptions, MongoStore, Store};
+use edge_session::{Component, Options, Problem, SessionLayer};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app;
+use crate::cli;
+use crate::config::{File, Settings};
+
+const LISTEN: &str = "127.0.0.1:8080";
+const STORE: &str = "file:data/sessions.redb";
+
+/// How long requests may take to end after a signal to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Serve. An error is for the person who started the program.
+pub(crate) async fn serve(arguments: &cli::Serve) -> Result<(), String> {
+    let component = load_component(arguments.component.as_deref())?;
+    let (options, settings) = configure(arguments, &component)?;
+
+    let url = arguments.store.clone().or(settings.store).unwrap_or(STORE.to_owned());
+    let deadline = settings.mongodb.timeout;
+    let store = open_store(&url, &settings.mongodb).await?;
+    let layer = SessionLayer::with_deadline(component, options, store, deadline)
+        .map_err(|error| error.to_string())?;
+
+    let listen = arguments.listen.or(settings.listen).map_or(LISTEN.to_owned(), |a| a.to_string());
+    let listener = TcpListener::bind(&listen)
+        .await
+        .map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let stop = stop_signal()?;
+    tracing::info!("serving http://{address}, sessions in {}", without_secrets(&url));
+
+    let app = app::router().layer(layer.clone());
+    let router = app.merge(Router::new().route("/healthz", get(healthz)).with_state(layer));
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        stop.await;
+        tracing::info!("stopping: requests in flight may end");
+        let _ = stopping.send(());
+    });
+    let too_late = async {
+        // An error means that the server ended first.
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = server => result.map_err(|error| format!("the server failed: {error}"))?,
+        () = too_late => tracing::warn!("some requests did not end within {} s", GRACE.as_secs()),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Ready to serve requests, which need the store.
+async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &'static str) {
+    match layer.check_store().await {
+        Ok(()) => (StatusCode::OK, "ok\n"),
+        Err(why) => {
+            tracing::warn!("not healthy: {why}");
+            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n")
+        }
+    }
+}
+
+/// SIGTERM, or Ctrl-C.
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
+    let handler = |kind| signal(kind).map_err(|error| format!("cannot handle signals: {error}"));
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+// ------------------------------------------------------------------ the component ----
+
+fn load_component(given: Option<&Path>) -> Result<Component, String> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => find_component()?,
+    };
+    let cache = cache_directory();
+    Component::from_file(&path, cache.as_deref()).map_err(|error| error.to_string())
+}
+
+fn find_component() -> Result<PathBuf, String> {
+    let program = env::current_exe().ok();
+    let beside = program.as_deref().and_then(Path::parent);
+    let mut places: Vec<PathBuf> = Vec::new();
+    places.extend(beside.map(|directory| directory.join("session.wasm")));
+    places.extend(beside.and_then(Path::parent).map(|directory| directory.join("session.wasm")));
+    places.push("target/session.wasm".into());
+    if let Some(found) = places.iter().find(|place| place.is_file()) {
+        return Ok(found.clone());
+    }
+    let looked: Vec<_> = places.iter().map(|place| format!("\n  {}", place.display())).collect();
+    Err(format!(
+        "the component session.wasm was not found. `make component` makes it; \
+         --component FILE says where it is. Looked for it at:{}",
+        looked.concat()
+    ))
+}
+
+/// For compiled code, in a place that belongs to the user who runs this.
+fn cache_directory() -> Option<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or(absolute("HOME").map(|home| home.join(".cache")))?;
+    Some(caches.join("edge-session").join("compiled"))
+}
+
+// ---------------------------------------------------------------- the configuration ----
+
+/// Everything that was configured, or everything that is wrong with it.
+fn configure(arguments: &cli::Serve, component: &Component) -> Result<(Options, Settings), String> {
+    let file = match &arguments.config {
+        None => File::empty(),
+        Some(path) => {
+            let shown = path.display();
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read the configuration {shown}: {error}"))?;
+            File::parse(&text).map_err(|error| format!("{shown} is not TOML: {error}"))?
+        }
+    };
+    let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
+    let (settings, mut problems) = file.apply(&mut options);
+    let is_read = match secrets() {
+        Ok(secrets) => {
+            options.secrets = secrets;
+            true
+        }
+        Err(message) => {
+            problems.push(Problem { name: "secret".to_owned(), message });
+            false
+        }
+    };
+    if let Err(error) = component.check(&options) {
+        // A secret file that cannot be read is a better answer than "no secret".
+        problems.extend(error.problems.into_iter().filter(|p| is_read || p.name != "secret"));
+    }
+    if problems.is_empty() {
+        return Ok((options, settings));
+    }
+    let lines: Vec<_> = problems
+        .iter()
+        .map(|problem| format!("\n  {}: {}", problem.name, problem.message))
+        .collect();
+    let count = match problems.len() {
+        1 => "a problem".to_owned(),
+        n => format!("{n} problems"),
+    };
+    Err(format!("the configuration has {count}:{}", lines.concat()))
+}
+
+/// The secrets, newest first; none is a problem that the component reports.
+fn secrets() -> Result<Vec<Vec<u8>>, String> {
+    let (variable, file) = ("EDGE_SESSION_SECRET", "EDGE_SESSION_SECRET_FILE");
+    let text = match (env::var(variable), env::var_os(file)) {
+        (Ok(_), Some(_)) => return Err(format!("{variable} and {file} are both set: unset one")),
+        (Ok(secrets), None) => secrets.replace(',', "\n"),
+        (Err(env::VarError::NotUnicode(_)), _) => {
+            return Err(format!("{variable} is not UTF-8: use {file}"));
+        }
+        (Err(env::VarError::NotPresent), Some(path)) => std::fs::read_to_string(&path)
+            .map_err(|error| format!("cannot read {file}: {}: {error}", path.display()))?,
+        (Err(env::VarError::NotPresent), None) => String::new(),
+    };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(lines.map(|line| line.as_bytes().to_vec()).collect())
+}
+
+// ------------------------------------------------------------------------ the store ----
+
+async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Arc<dyn Store>, String> {
+    let shown = without_secrets(url);
+    if url == "memory:" {
+        tracing::warn!("sessions are kept in memory: they end with this process");
+        return Ok(Arc::new(MemoryStore::default()));
+    }
+    if let Some(path) = url.strip_prefix("file:").filter(|path| !path.is_empty()) {
+        return Ok(Arc::new(FileStore::open(path).map_err(|error| error.to_string())?));
+    }
+    if url.starts_with("mongodb://") || url.starts_with("mongodb+srv://") {
+        let store = MongoStore::connect(url, mongodb);
+        return Ok(Arc::new(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
+    }
+    Err(format!("the store {shown:?} is not one of memory:, file:PATH, mongodb://HOST/DATABASE"))
+}
+
+/// A store's URL for people: without user, password and parameters.
+fn without_secrets(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_url_holds_no_secrets() {
+        for (url, shown) in [
+            ("mongodb://user:p@ss:word@db:27017/app?authSource=admin", "mongodb://db:27017/app"),
+            ("mongodb://db/app?x=secret", "mongodb://db/app"),
+            ("file:data/a@b.redb", "file:data/a@b.redb"),
+            ("memory:", "memory:"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_store_is_quoted_with_what_there_is() {
+        let error =
+            open_store("redis://u:hunter2@h", &MongoOptions::default()).await.err().unwrap();
+        assert!(error.contains("redis://h") && error.contains("memory:, file:PATH"), "{error}");
+        assert!(!error.contains("hunter2"));
+    }
+}

@@ -1,0 +1,280 @@
+//! The session as a handler sees it.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum_core::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::request::Parts;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+
+use crate::bindings::exports::edge::session::engine as wit;
+use crate::{Cookie, Origin};
+
+/// One visitor's session, for the length of one request.
+///
+/// Extract it in an axum handler, or take it from the request's extensions anywhere else.
+/// All clones are the same session. Changes are stored when the handler is done, before
+/// the response's headers leave; a handler that fails to answer changes nothing.
+///
+/// ```
+/// # use edge_session::Session;
+/// async fn view_counter(session: Session) -> Result<String, edge_session::SessionError> {
+///     let count = session.get::<u64>("viewCount")?.unwrap_or(0) + 1;
+///     session.insert("viewCount", count)?;
+///     Ok(format!("you have visited this page {count} times"))
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Session(Arc<Mutex<State>>);
+
+struct State {
+    id: String,
+    origin: Origin,
+    /// The stored data, a JSON object.
+    data: String,
+    cookie: Cookie,
+    is_cookie_changed: bool,
+    expires: Option<u64>,
+    /// The keys that were set or removed.
+    edits: BTreeMap<String, Option<Box<RawValue>>>,
+    /// The data that was there counts no more.
+    is_cleared: bool,
+    action: wit::Action,
+}
+
+/// A value that cannot be stored, or is stored in another form than was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The value cannot be written as JSON.
+    #[error("the session value `{key}` cannot be written as JSON: {source}")]
+    Serialize {
+        /// Which key.
+        key: String,
+        /// What is wrong with the value.
+        source: serde_json::Error,
+    },
+    /// The stored value is not of the type that was asked for.
+    #[error("the session value `{key}` is not what was expected: {source}")]
+    Deserialize {
+        /// Which key.
+        key: String,
+        /// How the value differs.
+        source: serde_json::Error,
+    },
+}
+
+impl IntoResponse for SessionError {
+    /// 500, without details.
+    fn into_response(self) -> Response {
+        tracing::error!("{self}");
+        (StatusCode::INTERNAL_SERVER_ERROR, "session error\n").into_response()
+    }
+}
+
+impl Session {
+    /// The handle for the application, and what stays with the gateway.
+    pub(crate) fn new(session: wit::Session) -> (Self, wit::Exchange) {
+        let wit::Session { exchange, data, cookie, expires } = session;
+        let state = State {
+            id: exchange.id.clone(),
+            origin: exchange.origin,
+            data,
+            cookie,
+            is_cookie_changed: false,
+            expires,
+            edits: BTreeMap::new(),
+            is_cleared: false,
+            action: wit::Action::Keep,
+        };
+        (Self(Arc::new(Mutex::new(state))), exchange)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The value of `key`, if there is one.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
+        let state = self.lock();
+        let parse = |text: &str| {
+            serde_json::from_str(text)
+                .map(Some)
+                .map_err(|source| SessionError::Deserialize { key: key.to_owned(), source })
+        };
+        match state.edits.get(key) {
+            Some(Some(raw)) => parse(raw.get()),
+            Some(None) => Ok(None),
+            None => match state.stored().get(key) {
+                Some(raw) => parse(raw.get()),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Set `key` to `value`, as JSON. `cookie` and the names of JavaScript's
+    /// `Session.prototype` (`id`, `save`, `toString`, …) cannot be keys: the request fails.
+    pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), SessionError> {
+        let raw = to_raw_value(&value)
+            .map_err(|source| SessionError::Serialize { key: key.to_owned(), source })?;
+        self.lock().edits.insert(key.to_owned(), Some(raw));
+        Ok(())
+    }
+
+    /// Remove `key`.
+    pub fn remove(&self, key: &str) {
+        self.lock().edits.insert(key.to_owned(), None);
+    }
+
+    /// Remove all keys.
+    pub fn clear(&self) {
+        let mut state = self.lock();
+        state.edits.clear();
+        state.is_cleared = true;
+    }
+
+    /// All values, as they are now.
+    pub fn data(&self) -> Map<String, Value> {
+        let state = self.lock();
+        // What is not Unicode text (a lone surrogate) has no `Value`.
+        let value = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or(Value::Null);
+        let mut data: Map<_, _> =
+            state.stored().into_iter().map(|(key, raw)| (key.into_owned(), value(raw))).collect();
+        for (key, edit) in &state.edits {
+            match edit {
+                Some(raw) => data.insert(key.clone(), value(raw)),
+                None => data.remove(key),
+            };
+        }
+        data
+    }
+
+    /// Go on under a new identifier, with the data: call it when a visitor's privileges
+    /// change, at login above all, so that an identifier that somebody planted is worthless.
+    pub fn renew(&self) {
+        let mut state = self.lock();
+        if state.action == wit::Action::Keep {
+            state.action = wit::Action::Renew;
+        }
+    }
+
+    /// Delete the session and begin an empty one under a new identifier.
+    pub fn regenerate(&self) {
+        self.clear();
+        self.lock().action = wit::Action::Regenerate;
+    }
+
+    /// Delete the session and clear the browser's cookie: logout.
+    pub fn destroy(&self) {
+        self.clear();
+        self.lock().action = wit::Action::Destroy;
+    }
+
+    /// Set how long this session and its cookie live from the last request on: "remember
+    /// me". None: until the browser closes. Other sessions keep the configured lifetime.
+    pub fn set_max_age(&self, max_age: Option<Duration>) {
+        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let mut state = self.lock();
+        state.cookie.original_max_age = max_age.map(millis);
+        state.is_cookie_changed = true;
+    }
+
+    /// The session's identifier. It is a secret as good as a password: never log or show it.
+    pub fn id(&self) -> String {
+        self.lock().id.clone()
+    }
+
+    /// Where the session comes from.
+    pub fn origin(&self) -> Origin {
+        self.lock().origin
+    }
+
+    /// The session's cookie.
+    pub fn cookie(&self) -> Cookie {
+        self.lock().cookie.clone()
+    }
+
+    /// When the stored session ends unless it is used; none for one that is not stored yet.
+    pub fn expires(&self) -> Option<SystemTime> {
+        let expires = self.lock().expires?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(expires))
+    }
+
+    /// What the application did.
+    pub(crate) fn change(&self) -> wit::Change {
+        let mut state = self.lock();
+        let edits = std::mem::take(&mut state.edits);
+        let data = if state.is_cleared {
+            let kept: BTreeMap<_, _> =
+                edits.iter().filter_map(|(key, raw)| Some((key, raw.as_deref()?))).collect();
+            // Texts that are JSON already always can be written.
+            wit::DataChange::Whole(serde_json::to_string(&kept).unwrap_or_else(|_| "{}".to_owned()))
+        } else if edits.is_empty() {
+            wit::DataChange::Nothing
+        } else {
+            let edit = |(key, raw): (String, Option<Box<RawValue>>)| wit::Edit {
+                key,
+                value: raw.map(|raw| String::from(Box::<str>::from(raw))),
+            };
+            wit::DataChange::Edits(edits.into_iter().map(edit).collect())
+        };
+        let cookie = state.is_cookie_changed.then(|| state.cookie.clone());
+        wit::Change { action: state.action, data, cookie }
+    }
+}
+
+impl State {
+    /// The stored values that still count.
+    fn stored(&self) -> BTreeMap<Cow<'_, str>, &RawValue> {
+        if self.is_cleared {
+            return BTreeMap::new();
+        }
+        serde_json::from_str(&self.data).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Session {
+    /// Neither the identifier nor the data: both are secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+/// There is no session to extract: the route is not behind a `SessionLayer`, or its path
+/// is outside the cookie's path.
+#[derive(Clone, Copy, Debug)]
+pub struct NoSession;
+
+impl IntoResponse for NoSession {
+    /// 500: it is the gateway's mistake, not the visitor's.
+    fn into_response(self) -> Response {
+        tracing::error!(
+            "a handler wants a session and there is none: is the route behind a SessionLayer, \
+             and does its path begin with cookie.path?"
+        );
+        (StatusCode::INTERNAL_SERVER_ERROR, "no session\n").into_response()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Session {
+    type Rejection = NoSession;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NoSession> {
+        parts.extensions.get::<Self>().cloned().ok_or(NoSession)
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for Session {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
+        Ok(parts.extensions.get::<Self>().cloned())
+    }
+}

@@ -1,0 +1,261 @@
+//! The loop that every gateway runs: ask the component, do what it says to the store.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::bindings::exports::edge::session::engine as wit;
+use crate::component::Component;
+use crate::instance::{Instances, OpenError};
+use crate::store::{Changed, Created, Store, StoreError};
+use crate::{Options, Problem};
+
+/// The options cannot be used, and why: everything that is wrong with them.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct OptionsError {
+    /// What is wrong, one entry for each problem.
+    pub problems: Vec<Problem>,
+}
+
+impl std::fmt::Display for OptionsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the options cannot be used:")?;
+        for Problem { name, message } in &self.problems {
+            write!(f, "\n  {name}: {message}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for OptionsError {}
+
+impl From<OpenError> for OptionsError {
+    fn from(error: OpenError) -> Self {
+        let problems = match error {
+            OpenError::Options(problems) => problems,
+            OpenError::Trap(error) => vec![Problem {
+                name: "component".to_owned(),
+                message: format!("failed while it checked the options: {error:#}"),
+            }],
+        };
+        Self { problems }
+    }
+}
+
+/// The component and a store, joined.
+pub(crate) struct Sessions {
+    instances: Instances,
+    store: Arc<dyn Store>,
+    deadline: Duration,
+}
+
+/// What a request begins with.
+pub(crate) enum Begun {
+    /// The application may use this session.
+    Session(Box<wit::Session>),
+    /// The path has none.
+    None,
+    /// The request cannot be answered.
+    Failed(wit::Failure),
+}
+
+impl Sessions {
+    pub(crate) fn new(
+        component: Component,
+        options: Options,
+        store: Arc<dyn Store>,
+        deadline: Duration,
+    ) -> Result<Self, OptionsError> {
+        let instances = Instances::open(component, options)?;
+        Ok(Self { instances, store, deadline })
+    }
+
+    pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
+        let mut step = self.instances.begin(request);
+        loop {
+            match step {
+                Ok(wit::Step::Store(pending)) => {
+                    let reply = self.perform(pending.request).await;
+                    step = self.instances.resume(&pending.exchange, None, &reply);
+                }
+                Ok(wit::Step::Ready(session)) => {
+                    let origin = origin_name(session.exchange.origin);
+                    metrics::counter!("edge_session_begun_total", "origin" => origin).increment(1);
+                    match session.exchange.origin {
+                        wit::Origin::Loaded | wit::Origin::Absent => {}
+                        _ => tracing::info!(origin, "a new session begins"),
+                    }
+                    return Begun::Session(Box::new(session));
+                }
+                Ok(wit::Step::Done(wit::Outcome { failure: Some(failure), .. })) => {
+                    report_failure(&failure);
+                    return Begun::Failed(failure);
+                }
+                Ok(wit::Step::Done(_)) => return Begun::None,
+                Err(error) => return Begun::Failed(trapped(&error)),
+            }
+        }
+    }
+
+    pub(crate) async fn finish(
+        &self,
+        exchange: wit::Exchange,
+        change: wit::Change,
+    ) -> wit::Outcome {
+        let mut step = self.instances.finish(&exchange, &change);
+        let outcome = loop {
+            match step {
+                Ok(wit::Step::Store(pending)) => {
+                    let reply = self.perform(pending.request).await;
+                    step = match (reply, pending.on_done) {
+                        (wit::StoreReply::Done, Some(outcome)) => break outcome,
+                        (reply, _) => {
+                            self.instances.resume(&pending.exchange, Some(&change), &reply)
+                        }
+                    };
+                }
+                Ok(wit::Step::Done(outcome)) => break outcome,
+                Ok(wit::Step::Ready(_)) => {
+                    break failed(trapped(&"it answered `ready` to a finish"));
+                }
+                Err(error) => break failed(trapped(&error)),
+            }
+        };
+        let event = event_name(outcome.event);
+        metrics::counter!("edge_session_finished_total", "event" => event).increment(1);
+        if outcome.conflicts > 0 {
+            metrics::counter!("edge_session_conflicts_total").increment(outcome.conflicts.into());
+        }
+        if let Some(failure) = &outcome.failure {
+            report_failure(failure);
+        }
+        outcome
+    }
+
+    /// Do what the component asks of the store, within the deadline.
+    async fn perform(&self, request: wit::StoreRequest) -> wit::StoreReply {
+        let name = request_name(&request);
+        let began = Instant::now();
+        let done = tokio::time::timeout(self.deadline, perform(&*self.store, request)).await;
+        metrics::histogram!("edge_session_store_seconds", "operation" => name)
+            .record(began.elapsed());
+        let why = match done {
+            Ok(Ok(reply)) => return reply,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", self.deadline.as_secs_f32()),
+        };
+        metrics::counter!("edge_session_store_errors_total", "operation" => name).increment(1);
+        wit::StoreReply::Unavailable(format!("{name}: {why}"))
+    }
+
+    pub(crate) async fn check_store(&self) -> Result<(), String> {
+        // No identifier is that short: the store has to look for it and finds nothing.
+        match self.perform(wit::StoreRequest::Load("-".to_owned())).await {
+            wit::StoreReply::Unavailable(why) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        self.instances.options()
+    }
+}
+
+async fn perform(
+    store: &dyn Store,
+    request: wit::StoreRequest,
+) -> Result<wit::StoreReply, StoreError> {
+    use wit::{StoreReply as Reply, StoreRequest as Request};
+    let changed = |changed| match changed {
+        Changed::Done => Reply::Done,
+        Changed::Missing => Reply::Missing,
+        Changed::Conflict(stored) => Reply::Conflict(stored),
+    };
+    Ok(match request {
+        Request::Load(id) => store.load(&id).await?.map_or(Reply::Missing, Reply::Found),
+        Request::Create(entry) => match store.create(entry).await? {
+            Created::Done => Reply::Done,
+            Created::Taken => Reply::Taken,
+        },
+        Request::Replace(replacement) => {
+            changed(store.replace(replacement.entry, replacement.expected).await?)
+        }
+        Request::Touch(touched) => changed(store.touch(&touched.id, touched.expires).await?),
+        Request::Delete(removal) => changed(store.delete(&removal.id, removal.expected).await?),
+    })
+}
+
+fn failed(failure: wit::Failure) -> wit::Outcome {
+    wit::Outcome {
+        event: wit::Event::None,
+        id: None,
+        set_cookie: None,
+        no_store: false,
+        conflicts: 0,
+        failure: Some(failure),
+    }
+}
+
+fn trapped(error: &dyn std::fmt::Display) -> wit::Failure {
+    wit::Failure::Unavailable(format!("the component failed: {error}"))
+}
+
+fn report_failure(failure: &wit::Failure) {
+    let reason = match failure {
+        wit::Failure::Unavailable(why) => {
+            tracing::error!("sessions are unavailable: {why}");
+            "unavailable"
+        }
+        wit::Failure::InvalidChange(why) => {
+            tracing::error!("the application's change to the session was refused: {why}");
+            "invalid-change"
+        }
+        wit::Failure::TooLarge(bytes) => {
+            tracing::error!(
+                bytes,
+                "the session is larger than max_session_bytes and was not stored"
+            );
+            "too-large"
+        }
+        wit::Failure::Contention => {
+            tracing::error!("too many requests changed one session at once: this one gave up");
+            "contention"
+        }
+    };
+    metrics::counter!("edge_session_failures_total", "reason" => reason).increment(1);
+}
+
+fn request_name(request: &wit::StoreRequest) -> &'static str {
+    match request {
+        wit::StoreRequest::Load(_) => "load",
+        wit::StoreRequest::Create(_) => "create",
+        wit::StoreRequest::Replace(_) => "replace",
+        wit::StoreRequest::Touch(_) => "touch",
+        wit::StoreRequest::Delete(_) => "delete",
+    }
+}
+
+fn origin_name(origin: wit::Origin) -> &'static str {
+    match origin {
+        wit::Origin::Loaded => "loaded",
+        wit::Origin::Absent => "absent",
+        wit::Origin::Malformed => "malformed",
+        wit::Origin::Forged => "forged",
+        wit::Origin::Oversized => "oversized",
+        wit::Origin::Unknown => "unknown",
+        wit::Origin::Damaged => "damaged",
+        wit::Origin::Detached => "detached",
+    }
+}
+
+fn event_name(event: wit::Event) -> &'static str {
+    match event {
+        wit::Event::None => "none",
+        wit::Event::Created => "created",
+        wit::Event::Saved => "saved",
+        wit::Event::Touched => "touched",
+        wit::Event::Moved => "moved",
+        wit::Event::Destroyed => "destroyed",
+        wit::Event::Gone => "gone",
+    }
+}

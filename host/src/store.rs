@@ -1,0 +1,103 @@
+//! Where sessions are kept.
+//!
+//! A store is five operations on texts. It knows nothing of cookies, signatures or
+//! the rules of sessions: these are the component's.
+
+use async_trait::async_trait;
+
+pub use crate::bindings::exports::edge::session::engine::{Entry, Stored};
+
+pub mod conformance;
+#[cfg(feature = "file")]
+mod file;
+mod memory;
+#[cfg(feature = "mongodb")]
+mod mongodb;
+
+#[cfg(feature = "file")]
+pub use file::FileStore;
+pub use memory::MemoryStore;
+#[cfg(feature = "mongodb")]
+pub use mongodb::{AutoRemove, MongoOptions, MongoStore};
+
+/// The store failed, or cannot be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StoreError {
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// `message` is for the log: it must hold no session identifier and no password.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None }
+    }
+
+    /// Keep what caused it.
+    #[must_use]
+    pub fn caused_by(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+}
+
+/// What became of a [`Store::create`].
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub enum Created {
+    /// The session is stored.
+    Done,
+    /// The identifier is in use; nothing was changed.
+    Taken,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub enum Changed {
+    /// It was made.
+    Done,
+    /// There is no such session, or it has expired; nothing was changed.
+    Missing,
+    /// The stored text is not the expected one; nothing was changed. This one is stored.
+    Conflict(Stored),
+}
+
+/// Five operations. Times are milliseconds since the Unix epoch.
+///
+/// To every operation an expired session is a missing one. What was answered is
+/// durable to the degree that the store promises in its documentation. The host puts a
+/// deadline around every call, and drops it then: an operation that was dropped may have
+/// been done or not, but never by half.
+///
+/// [`conformance`] tests all promises of an implementation.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The session `id`, or none.
+    async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError>;
+
+    /// Store a session whose identifier is new. Never overwrites.
+    async fn create(&self, entry: Entry) -> Result<Created, StoreError>;
+
+    /// Store `entry` in place of what is there; without `expected` in any case, created
+    /// when it is missing. With `expected` only while the stored text equals it: comparing
+    /// and writing are one atomic operation.
+    async fn replace(&self, entry: Entry, expected: Option<String>) -> Result<Changed, StoreError>;
+
+    /// Move the expiry. Never creates, never changes the text, never conflicts.
+    async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError>;
+
+    /// Delete the session; with `expected` only while the stored text equals it.
+    async fn delete(&self, id: &str, expected: Option<String>) -> Result<Changed, StoreError>;
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+fn is_expired(expires: Option<u64>, now: u64) -> bool {
+    expires.is_some_and(|expires| expires <= now)
+}

@@ -1,0 +1,182 @@
+//! What every store must do, as a test: for stores of your own.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! use edge_session::store::{MemoryStore, conformance};
+//!
+//! conformance::check(std::sync::Arc::new(MemoryStore::default())).await;
+//! # });
+//! ```
+
+use std::sync::Arc;
+
+use super::{Changed, Created, Entry, Store, Stored, now};
+
+/// Check every promise of [`Store`].
+///
+/// # Panics
+///
+/// With a description of the promise that was broken. The store's sessions whose
+/// identifiers begin with `conformance-` are overwritten and deleted.
+pub async fn check(store: Arc<impl Store>) {
+    let store = Suite { store };
+    store.creating().await;
+    store.replacing().await;
+    store.replacing_when_expected().await;
+    store.touching().await;
+    store.deleting().await;
+    store.expired_sessions_are_missing().await;
+    store.texts_survive().await;
+    store.one_of_many_wins().await;
+}
+
+struct Suite<S> {
+    store: Arc<S>,
+}
+
+const LATER: u64 = 4_102_444_800_000; // The year 2100.
+
+fn entry(id: &str, data: &str) -> Entry {
+    Entry { id: format!("conformance-{id}"), data: data.to_owned(), expires: LATER }
+}
+
+fn stored(data: &str) -> Stored {
+    Stored { data: data.to_owned(), expires: Some(LATER) }
+}
+
+macro_rules! promise {
+    ($promise:literal, $actual:expr, $expected:expr) => {
+        let actual = $actual.await.expect("the store works");
+        assert_eq!(actual, $expected, "{}", $promise);
+    };
+}
+
+impl<S: Store> Suite<S> {
+    /// A session in the store, whatever was there before.
+    async fn with(&self, id: &str, data: &str) -> String {
+        let entry = entry(id, data);
+        let id = entry.id.clone();
+        let _ = self.store.replace(entry, None).await.expect("the store works");
+        id
+    }
+
+    async fn without(&self, id: &str) -> String {
+        let id = entry(id, "").id;
+        let _ = self.store.delete(&id, None).await.expect("the store works");
+        id
+    }
+
+    async fn creating(&self) {
+        let store = &self.store;
+        let id = self.without("create").await;
+        promise!("what was never stored is missing", store.load(&id), None);
+        promise!("creating stores", store.create(entry("create", "a")), Created::Done);
+        promise!("what was stored is found", store.load(&id), Some(stored("a")));
+        promise!("creating never overwrites", store.create(entry("create", "b")), Created::Taken);
+        promise!(
+            "after a refused creation the old text is there",
+            store.load(&id),
+            Some(stored("a"))
+        );
+    }
+
+    async fn replacing(&self) {
+        let store = &self.store;
+        let id = self.without("replace").await;
+        promise!("replacing creates", store.replace(entry("replace", "a"), None), Changed::Done);
+        promise!("replacing overwrites", store.replace(entry("replace", "b"), None), Changed::Done);
+        promise!("the last text is found", store.load(&id), Some(stored("b")));
+    }
+
+    async fn replacing_when_expected(&self) {
+        let store = &self.store;
+        let id = self.with("expect", "a").await;
+        let replace =
+            |data, expected: &str| store.replace(entry("expect", data), Some(expected.to_owned()));
+        promise!("the expected text is replaced", replace("b", "a"), Changed::Done);
+        promise!("another text is a conflict", replace("c", "a"), Changed::Conflict(stored("b")));
+        promise!("after a conflict nothing has changed", store.load(&id), Some(stored("b")));
+        promise!("the same text can be stored again", replace("b", "b"), Changed::Done);
+        self.without("expect").await;
+        promise!("a missing session is not created", replace("c", "b"), Changed::Missing);
+        promise!("nor is it there afterwards", store.load(&id), None);
+    }
+
+    async fn touching(&self) {
+        let store = &self.store;
+        let id = self.with("touch", "a").await;
+        promise!("touching moves the expiry", store.touch(&id, LATER + 1), Changed::Done);
+        let expected = Some(Stored { expires: Some(LATER + 1), ..stored("a") });
+        promise!("and leaves the text", store.load(&id), expected);
+        promise!("touching twice is fine", store.touch(&id, LATER + 1), Changed::Done);
+        self.without("touch").await;
+        promise!("touching never creates", store.touch(&id, LATER), Changed::Missing);
+        promise!("nor is it there afterwards", store.load(&id), None);
+    }
+
+    async fn deleting(&self) {
+        let store = &self.store;
+        let id = self.with("delete", "a").await;
+        let delete = |expected: &str| store.delete(&id, Some(expected.to_owned()));
+        promise!("another text is not deleted", delete("b"), Changed::Conflict(stored("a")));
+        promise!("the expected one is", delete("a"), Changed::Done);
+        promise!("what was deleted is missing", store.load(&id), None);
+        promise!("deleting nothing says so", store.delete(&id, None), Changed::Missing);
+        promise!("also when something was expected", delete("a"), Changed::Missing);
+        self.with("delete", "a").await;
+        promise!("without a condition it is deleted", store.delete(&id, None), Changed::Done);
+        promise!("and is missing then", store.load(&id), None);
+    }
+
+    async fn expired_sessions_are_missing(&self) {
+        let store = &self.store;
+        let id = self.with("expired", "a").await;
+        let past = now() - 1000;
+        promise!("a session can be made to end", store.touch(&id, past), Changed::Done);
+        promise!("an expired session is not loaded", store.load(&id), None);
+        promise!("nor touched", store.touch(&id, LATER), Changed::Missing);
+        let replaced = store.replace(entry("expired", "b"), Some("a".to_owned()));
+        promise!("nor replaced", replaced, Changed::Missing);
+        promise!("nor deleted", store.delete(&id, Some("a".to_owned())), Changed::Missing);
+        promise!("nor brought back by any of these", store.load(&id), None);
+        self.without("expired").await;
+    }
+
+    async fn texts_survive(&self) {
+        let store = &self.store;
+        let long = "x".repeat(1 << 20);
+        for text in ["", "\0", "{\"a\":\"\\ud800 é \u{10ffff}\"}", " { } ", "\"'$.\\", &long] {
+            let id = self.with("text", text).await;
+            promise!("a text comes back byte for byte", store.load(&id), Some(stored(text)));
+            let same = store.replace(entry("text", "y"), Some(text.to_owned()));
+            promise!("and is recognised", same, Changed::Done);
+        }
+        for id in ["$where", "a.b", "é", "'; --", "../x"] {
+            let id = self.with(id, "a").await;
+            promise!("any text can be an identifier", store.load(&id), Some(stored("a")));
+            promise!("and be deleted", store.delete(&id, None), Changed::Done);
+        }
+        self.without("text").await;
+    }
+
+    async fn one_of_many_wins(&self) {
+        let id = self.with("race", "0").await;
+        for round in 1..=8 {
+            let found = self.store.load(&id).await.expect("the store works");
+            let expected = found.expect("the session is there").data;
+            let mut running = tokio::task::JoinSet::new();
+            for writer in 0..16 {
+                let (store, expected) = (self.store.clone(), expected.clone());
+                let mine = entry("race", &format!("{round}-{writer}"));
+                running.spawn(async move { store.replace(mine, Some(expected)).await });
+            }
+            let mut won = 0;
+            while let Some(result) = running.join_next().await {
+                let result = result.expect("no panic").expect("the store works");
+                won += usize::from(result == Changed::Done);
+            }
+            assert_eq!(won, 1, "of many that expect the same text, exactly one replaces it");
+        }
+        self.without("race").await;
+    }
+}

@@ -1,0 +1,217 @@
+//! `memory:` — sessions in this process, gone with it.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use lru::LruCache;
+
+use super::{Changed, Created, Entry, Store, StoreError, Stored, is_expired, now};
+
+/// Locks that requests of different sessions seldom share.
+const SHARDS: usize = 16;
+
+/// What an entry costs beside its texts: keys, pointers, the allocator's share.
+const OVERHEAD: usize = 160;
+
+/// Sessions in memory, for one process. Bounded: when it is full, the sessions that were
+/// not used for longest make room, expired ones first.
+pub struct MemoryStore {
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: RandomState,
+}
+
+struct Shard {
+    sessions: LruCache<String, Stored>,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Default for MemoryStore {
+    /// At most 512 MiB.
+    fn default() -> Self {
+        Self::with_max_bytes(512 << 20)
+    }
+}
+
+impl MemoryStore {
+    /// At most about `max_bytes` of memory. A single session larger than a sixteenth of it
+    /// is not kept.
+    pub fn with_max_bytes(max_bytes: usize) -> Self {
+        let shard =
+            || Shard { sessions: LruCache::unbounded(), bytes: 0, max_bytes: max_bytes / SHARDS };
+        Self { shards: std::array::from_fn(|_| Mutex::new(shard())), hasher: RandomState::new() }
+    }
+
+    fn shard(&self, id: &str) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[self.hasher.hash_one(id) as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn cost(id: &str, stored: &Stored) -> usize {
+    OVERHEAD + id.len() + stored.data.len()
+}
+
+impl Shard {
+    /// The live session `id`; an expired one is removed on the way.
+    fn live(&mut self, id: &str) -> Option<&mut Stored> {
+        if self.sessions.peek(id).is_some_and(|stored| is_expired(stored.expires, now())) {
+            self.remove(id);
+        }
+        self.sessions.get_mut(id)
+    }
+
+    fn put(&mut self, entry: Entry) -> Result<(), StoreError> {
+        let Entry { id, data, expires } = entry;
+        let stored = Stored { data, expires: Some(expires) };
+        let cost = cost(&id, &stored);
+        if cost > self.max_bytes {
+            return Err(StoreError::new(format!(
+                "a session of {} bytes does not fit into the memory store",
+                stored.data.len()
+            )));
+        }
+        self.remove(&id);
+        while self.bytes + cost > self.max_bytes {
+            let Some((old, evicted)) = self.sessions.pop_lru() else { break };
+            self.bytes -= self::cost(&old, &evicted);
+            if !is_expired(evicted.expires, now()) {
+                metrics::counter!("edge_session_memory_store_evictions_total").increment(1);
+            }
+        }
+        self.bytes += cost;
+        self.sessions.put(id, stored);
+        self.expire_some();
+        Ok(())
+    }
+
+    fn remove(&mut self, id: &str) -> bool {
+        let Some(old) = self.sessions.pop(id) else { return false };
+        self.bytes -= cost(id, &old);
+        true
+    }
+
+    /// Every write looks at the two sessions that were not used for longest, so that
+    /// expired ones go without anybody asking for them.
+    fn expire_some(&mut self) {
+        for _ in 0..2 {
+            let Some((id, oldest)) = self.sessions.peek_lru() else { return };
+            if !is_expired(oldest.expires, now()) {
+                return;
+            }
+            let id = id.clone();
+            self.remove(&id);
+        }
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        Ok(self.shard(id).live(id).cloned())
+    }
+
+    async fn create(&self, entry: Entry) -> Result<Created, StoreError> {
+        let mut shard = self.shard(&entry.id);
+        if shard.live(&entry.id).is_some() {
+            return Ok(Created::Taken);
+        }
+        shard.put(entry)?;
+        Ok(Created::Done)
+    }
+
+    async fn replace(&self, entry: Entry, expected: Option<String>) -> Result<Changed, StoreError> {
+        let mut shard = self.shard(&entry.id);
+        if let Some(expected) = expected {
+            match shard.live(&entry.id) {
+                None => return Ok(Changed::Missing),
+                Some(stored) if stored.data != expected => {
+                    return Ok(Changed::Conflict(stored.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        shard.put(entry)?;
+        Ok(Changed::Done)
+    }
+
+    async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
+        Ok(match self.shard(id).live(id) {
+            None => Changed::Missing,
+            Some(stored) => {
+                stored.expires = Some(expires);
+                Changed::Done
+            }
+        })
+    }
+
+    async fn delete(&self, id: &str, expected: Option<String>) -> Result<Changed, StoreError> {
+        let mut shard = self.shard(id);
+        match (shard.live(id), expected) {
+            (None, _) => return Ok(Changed::Missing),
+            (Some(stored), Some(expected)) if stored.data != expected => {
+                return Ok(Changed::Conflict(stored.clone()));
+            }
+            _ => {}
+        }
+        shard.remove(id);
+        Ok(Changed::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: usize, size: usize, expires: u64) -> Entry {
+        Entry { id: format!("{id:032}"), data: "x".repeat(size), expires }
+    }
+
+    fn usage(store: &MemoryStore) -> (usize, usize) {
+        let shards = store.shards.iter().map(|shard| shard.lock().unwrap());
+        shards.fold((0, 0), |(n, bytes), shard| (n + shard.sessions.len(), bytes + shard.bytes))
+    }
+
+    #[tokio::test]
+    async fn it_stays_within_its_bound() {
+        let store = MemoryStore::with_max_bytes(1 << 20);
+        for id in 0..10_000 {
+            assert_eq!(store.create(entry(id, 1000, u64::MAX)).await.unwrap(), Created::Done);
+        }
+        let (sessions, bytes) = usage(&store);
+        assert!(bytes <= 1 << 20, "{bytes}");
+        assert!(sessions > 700, "{sessions}");
+        assert!(store.load(&entry(9999, 0, 0).id).await.unwrap().is_some());
+        assert!(store.load(&entry(0, 0, 0).id).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn expired_sessions_leave_without_being_asked_for() {
+        let store = MemoryStore::default();
+        for id in 0..1000 {
+            assert_eq!(store.create(entry(id, 10, 1)).await.unwrap(), Created::Done);
+        }
+        for id in 1000..3000 {
+            assert_eq!(store.create(entry(id, 10, u64::MAX)).await.unwrap(), Created::Done);
+        }
+        assert_eq!(usage(&store).0, 2000);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_fit_is_refused() {
+        let store = MemoryStore::with_max_bytes(16 * 1000);
+        assert!(store.create(entry(1, 1001, u64::MAX)).await.is_err());
+        assert_eq!(usage(&store), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn removing_gives_the_memory_back() {
+        let store = MemoryStore::default();
+        let entry = entry(1, 100, u64::MAX);
+        assert_eq!(store.create(entry.clone()).await.unwrap(), Created::Done);
+        assert_eq!(store.replace(entry.clone(), None).await.unwrap(), Changed::Done);
+        assert_eq!(store.delete(&entry.id, None).await.unwrap(), Changed::Done);
+        assert_eq!(usage(&store), (0, 0));
+    }
+}

@@ -1,0 +1,161 @@
+//! `target/session.wasm` itself: what it can do, what it cannot, and what becomes of
+//! calls that go wrong. `make component` makes it.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use edge_session::store::{MemoryStore, Store};
+use edge_session::{Component, ComponentError, Preset, SessionLayer};
+use support::{Gateway, component, component_path, visits};
+use wasmtime::component::types::ComponentItem;
+
+#[test]
+fn the_component_imports_a_clock_and_randomness_and_exports_the_engine() {
+    let engine = wasmtime::Engine::default();
+    let component = wasmtime::component::Component::from_file(&engine, component_path()).unwrap();
+    let ty = component.component_type();
+    let functions = |item: ComponentItem| match item {
+        ComponentItem::ComponentInstance(instance) => {
+            let mut names: Vec<_> = instance
+                .exports(&engine)
+                .filter(|(_, e)| matches!(e.ty, ComponentItem::ComponentFunc(_)))
+                .map(|(name, _)| name.to_owned())
+                .collect();
+            names.sort();
+            names
+        }
+        other => panic!("not an interface: {other:?}"),
+    };
+    let imports: Vec<_> =
+        ty.imports(&engine).map(|(name, i)| (name.to_owned(), functions(i.ty))).collect();
+    assert_eq!(
+        imports,
+        [
+            ("wasi:clocks/wall-clock@0.2.0".to_owned(), vec!["now".to_owned()]),
+            ("wasi:random/random@0.2.0".to_owned(), vec!["get-random-u64".to_owned()]),
+        ]
+    );
+    let exports: Vec<_> = ty.exports(&engine).map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(exports, ["edge:session/engine@0.1.0"]);
+}
+
+/// The import list is what a component asks for; this is what it can do with it. A linker
+/// that holds the two functions, and nothing else of WASI, is enough to run it.
+#[test]
+fn two_functions_are_all_that_the_component_needs() {
+    let engine = wasmtime::Engine::default();
+    let component = wasmtime::component::Component::from_file(&engine, component_path()).unwrap();
+    let mut linker = wasmtime::component::Linker::<()>::new(&engine);
+    let refused = linker.instantiate_pre(&component).err().unwrap().to_string();
+    assert!(refused.contains("wasi:"), "{refused}");
+    linker
+        .instance("wasi:clocks/wall-clock@0.2.0")
+        .unwrap()
+        .func_new("now", |_, _, _, results| {
+            let (seconds, nanoseconds) =
+                (wasmtime::component::Val::U64(0), wasmtime::component::Val::U32(0));
+            results[0] = wasmtime::component::Val::Record(vec![
+                ("seconds".into(), seconds),
+                ("nanoseconds".into(), nanoseconds),
+            ]);
+            Ok(())
+        })
+        .unwrap();
+    linker
+        .instance("wasi:random/random@0.2.0")
+        .unwrap()
+        .func_wrap("get-random-u64", |_, (): ()| Ok((4_u64,)))
+        .unwrap();
+    linker.instantiate(wasmtime::Store::new(&engine, ()), &component).unwrap();
+}
+
+fn refusal(path: &Path) -> (ComponentError, String) {
+    let error = Component::from_file(path, None).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(path.to_str().unwrap()), "{text}");
+    (error, text)
+}
+
+#[test]
+fn a_missing_component_is_named_with_what_makes_it() {
+    let (error, text) = refusal(Path::new("/nowhere/session.wasm"));
+    assert!(matches!(error, ComponentError::Unreadable { .. }));
+    assert!(text.contains("make component"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_no_component_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.wasm");
+    for bytes in [&b"this is text"[..], b"", b"\0asm\x01\0\0\0"] {
+        std::fs::write(&path, bytes).unwrap();
+        let (error, text) = refusal(&path);
+        assert!(matches!(error, ComponentError::NotAComponent { .. }), "{text}");
+    }
+}
+
+#[test]
+fn a_component_of_another_world_is_refused_with_what_was_expected() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.wasm");
+    for wat in ["(component)", r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)))"#] {
+        std::fs::write(&path, wat::parse_str(wat).unwrap()).unwrap();
+        let (error, text) = refusal(&path);
+        assert!(matches!(error, ComponentError::OtherWorld { .. }), "{text}");
+        assert!(text.contains("edge:session/engine@0.1.0"), "{text}");
+    }
+}
+
+#[test]
+fn compiled_code_is_kept_for_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let component = Component::from_file(component_path(), Some(directory.path())).unwrap();
+        assert_eq!(component.defaults(Preset::Safe).unwrap().name, "connect.sid");
+    }
+}
+
+#[test]
+fn all_problems_of_the_options_are_reported_together() {
+    let component = component();
+    let mut options = component.defaults(Preset::Safe).unwrap();
+    options.name = "a b".into();
+    options.ttl = 0;
+    let error = component.check(&options).unwrap_err();
+    let names: Vec<_> = error.problems.iter().map(|problem| problem.name.as_str()).collect();
+    assert_eq!(names, ["secret", "name", "store.ttl"]);
+    assert!(SessionLayer::new(component, options, MemoryStore::default()).is_err());
+}
+
+#[tokio::test]
+async fn a_call_that_needs_too_much_memory_fails_alone() {
+    let store = Arc::new(MemoryStore::with_max_bytes(4 << 30));
+    let gateway = Gateway::with(component(), |_| {}, store.clone());
+    // Passed in and handed back, this takes more than an instance may use.
+    let data = format!(r#"{{"cookie":{{}},"a":"{}"}}"#, "x".repeat(100 << 20));
+    let entry = edge_session::store::Entry { id: "big".into(), data, expires: u64::MAX };
+    assert_eq!(store.create(entry).await.unwrap(), edge_session::store::Created::Done);
+    assert_eq!(gateway.get("/", Some(&support::signed("big"))).await.status(), 503);
+    assert_eq!(visits(&gateway.get("/", None).await), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_takes_too_long_is_ended_and_the_next_one_works() {
+    let stuck = Arc::new(AtomicBool::new(true));
+    let is_stuck = stuck.clone();
+    let component = component().with_clock(move || {
+        // The clock is the only place where a call can be held up from outside.
+        if is_stuck.swap(false, Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        SystemTime::now()
+    });
+    let gateway = Gateway::with(component, |_| {}, Arc::new(MemoryStore::default()));
+    assert_eq!(gateway.get("/", None).await.status(), 503);
+    assert!(!stuck.load(Ordering::SeqCst));
+    assert_eq!(visits(&gateway.get("/", None).await), 1);
+}

@@ -1,0 +1,164 @@
+//! A gateway in the test's own process: an axum app with a session layer around it.
+#![allow(dead_code, reason = "every test program uses a part of it")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Path;
+use axum::routing::{get, post};
+use edge_session::store::Store;
+use edge_session::{Component, Options, Preset, Session, SessionError, SessionLayer};
+use http::{Request, Response};
+use tower::ServiceExt as _;
+
+pub(crate) const SECRET: &[u8] = b"only-for-tests-0123456789-abcdefghij";
+
+pub(crate) fn component_path() -> PathBuf {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/session.wasm");
+    assert!(path.exists(), "{} is missing: run `make component`", path.display());
+    path
+}
+
+pub(crate) fn component() -> Component {
+    Component::from_file(component_path(), None).unwrap()
+}
+
+pub(crate) fn options(component: &Component) -> Options {
+    Options { secrets: vec![SECRET.to_vec()], ..component.defaults(Preset::Safe).unwrap() }
+}
+
+/// An app whose every page counts visits, with a few pages for what sessions can do.
+pub(crate) struct Gateway(Router);
+
+impl Gateway {
+    pub(crate) fn new(store: impl Store) -> Self {
+        Self::with(component(), |_| {}, Arc::new(store))
+    }
+
+    pub(crate) fn with(
+        component: Component,
+        spoil: impl FnOnce(&mut Options),
+        store: Arc<dyn Store>,
+    ) -> Self {
+        let mut options = options(&component);
+        spoil(&mut options);
+        let deadline = Duration::from_secs(2);
+        let layer = SessionLayer::with_deadline(component, options, store, deadline).unwrap();
+        let app =
+            Router::new()
+                .route("/", get(count))
+                .route("/set/{key}/{value}", post(set))
+                .route("/logout", post(|session: Session| async move { session.destroy() }))
+                .route("/renew", post(|session: Session| async move { session.renew() }))
+                .route("/regenerate", post(|session: Session| async move { session.regenerate() }))
+                .route("/remember", post(remember))
+                .route("/clear", post(|session: Session| async move { session.clear() }))
+                .route(
+                    "/data",
+                    get(|session: Session| async move {
+                        serde_json::to_string(&session.data()).unwrap()
+                    }),
+                )
+                .route("/own-cookie", get(own_cookie))
+                .layer(layer);
+        Self(app)
+    }
+
+    pub(crate) async fn get(&self, path: &str, cookie: Option<&str>) -> Response<Body> {
+        self.send(Request::get(path), cookie).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, cookie: Option<&str>) -> Response<Body> {
+        self.send(Request::post(path), cookie).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        request: http::request::Builder,
+        cookie: Option<&str>,
+    ) -> Response<Body> {
+        let request = match cookie {
+            Some(cookie) => request.header("cookie", cookie),
+            None => request,
+        };
+        self.0.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+}
+
+async fn count(session: Session) -> Result<([(&'static str, String); 1], String), SessionError> {
+    let count = session.get::<u64>("viewCount")?.unwrap_or(0) + 1;
+    session.insert("viewCount", count)?;
+    Ok(([("x-visits", count.to_string())], format!("you have visited this page {count} times")))
+}
+
+async fn set(
+    session: Session,
+    Path((key, value)): Path<(String, String)>,
+) -> Result<(), SessionError> {
+    session.insert(&key, value)
+}
+
+async fn remember(session: Session) {
+    session.set_max_age(Some(Duration::from_secs(3600)));
+}
+
+async fn own_cookie(session: Session) -> Result<[(&'static str, &'static str); 2], SessionError> {
+    session.insert("a", 1)?;
+    Ok([("set-cookie", "mine=1"), ("cache-control", "max-age=5")])
+}
+
+pub(crate) fn visits<B>(response: &Response<B>) -> u64 {
+    response.headers()["x-visits"].to_str().unwrap().parse().unwrap()
+}
+
+/// What a browser would send back.
+pub(crate) fn cookie<B>(response: &Response<B>) -> String {
+    let header = response.headers()["set-cookie"].to_str().unwrap();
+    header.split(';').next().unwrap().to_owned()
+}
+
+/// A cookie for an identifier, signed with the gateway's secret.
+pub(crate) fn signed(id: &str) -> String {
+    use edge_session_component::{Engine, wit};
+    // The component's own code makes it: its signature is tested against the real package.
+    struct Fixed;
+    impl edge_session_component::Environment for Fixed {
+        fn now(&self) -> u64 {
+            0
+        }
+        fn random(&self) -> [u8; 24] {
+            [0; 24]
+        }
+    }
+    let mut options = edge_session_component::defaults(wit::Preset::Safe);
+    options.secrets = vec![SECRET.to_vec()];
+    options.rolling = true;
+    let engine = Engine::open(options).ok().unwrap();
+    let exchange = wit::Exchange {
+        id: id.to_owned(),
+        phase: wit::Phase::Open,
+        secure: true,
+        presented: true,
+        origin: wit::Origin::Loaded,
+        loaded: Some(wit::Stored { data: r#"{"cookie":{}}"#.to_owned(), expires: None }),
+        seen: None,
+        successor: None,
+        conflicts: 0,
+    };
+    let change =
+        wit::Change { action: wit::Action::Keep, data: wit::DataChange::Nothing, cookie: None };
+    match engine.finish(&Fixed, exchange, &change) {
+        wit::Step::Store(wit::Pending { on_done: Some(outcome), .. }) => {
+            outcome.set_cookie.unwrap().split(';').next().unwrap().to_owned()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) async fn text(response: Response<Body>) -> String {
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}

@@ -1,0 +1,153 @@
+//! A real MongoDB: databases for single tests, and servers that a test may hurt.
+
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use mongodb::bson::{Document, doc};
+use mongodb::sync::{Client, Collection};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{checkout, temp_dir};
+
+/// A new, empty database, dropped at the end: on the server of `MONGODB_URI` or on one of its own.
+pub struct Database {
+    client: Client,
+    name: String,
+    url: String,
+    _own: Option<Mongod>,
+}
+
+impl Database {
+    /// On the server that all tests share.
+    #[track_caller]
+    pub fn new() -> Self {
+        match std::env::var("MONGODB_URI") {
+            Ok(uri) => Self::at(&uri, None),
+            Err(_) => {
+                let mongod = Mongod::start();
+                Self::at(&mongod.uri.clone(), Some(mongod))
+            }
+        }
+    }
+
+    fn at(uri: &str, own: Option<Mongod>) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "edge_session_test_{}_{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let client = Client::with_uri_str(uri).expect("MONGODB_URI is a connection string");
+        Self { client, url: with_database(uri, &name), name, _own: own }
+    }
+
+    /// The connection string, with the database in it: a `--store` URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The documents of the sessions.
+    pub fn sessions(&self) -> Collection<Document> {
+        self.client.database(&self.name).collection("sessions")
+    }
+
+    /// The document of one session.
+    #[track_caller]
+    pub fn session(&self, id: &str) -> Option<Document> {
+        self.sessions().find_one(doc! { "_id": id }).run().expect("MongoDB answers")
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // What is left behind on failure goes with the server.
+        let _ = self.client.database(&self.name).drop().run();
+    }
+}
+
+/// A MongoDB server for one test, with its data on disk; a replica set of one.
+pub struct Mongod {
+    uri: String,
+    dir: TempDir,
+}
+
+impl Mongod {
+    /// Starts one.
+    #[track_caller]
+    pub fn start() -> Self {
+        let dir = temp_dir("mongod-");
+        Self { uri: start_in(&dir), dir }
+    }
+
+    /// The connection string with a database in it: a `--store` URL.
+    pub fn url(&self) -> String {
+        with_database(&self.uri, "edge_session_test")
+    }
+
+    /// Runs a command of the `admin` database.
+    #[track_caller]
+    pub fn admin(&self, command: Document) -> Document {
+        let client = Client::with_uri_str(&self.uri).expect("it is a connection string");
+        client.database("admin").run_command(command).run().expect("MongoDB does as told")
+    }
+
+    /// `kill -9`
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Stops it in its tracks: connections stay open, and nothing is answered.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Ends [`Mongod::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Starts it again after [`Mongod::kill`], on the same data and port.
+    #[track_caller]
+    pub fn restart(&self) {
+        assert_eq!(start_in(&self.dir), self.uri);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = fs::read_to_string(self.dir.path().join("pid")).expect("mongod wrote its pid");
+        let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("it is a pid");
+        // Failing means that it has ended already.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[track_caller]
+fn start_in(dir: &TempDir) -> String {
+    let mut command = Command::new(checkout().join("scripts/mongod"));
+    let output = command.arg("start").arg(dir.path()).output().expect("scripts/mongod can be run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The connection string with this database instead of any that it names.
+fn with_database(uri: &str, name: &str) -> String {
+    let (hosts, options) =
+        uri.split_once('?').map_or((uri, None), |(hosts, options)| (hosts, Some(options)));
+    let hosts_start = hosts.find("://").map_or(0, |at| at + 3);
+    let hosts_end = hosts[hosts_start..].find('/').map_or(hosts.len(), |at| hosts_start + at);
+    let options = options.map(|options| format!("?{options}")).unwrap_or_default();
+    format!("{}/{name}{options}", &hosts[..hosts_end])
+}

@@ -1,0 +1,75 @@
+//! The programs in `tests/node`: the peers that edge-session is compared with, and a browser.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::checkout;
+
+/// Runs one of the programs to its end and returns what it printed.
+#[track_caller]
+pub fn run(program: &str, argument: &str, env: &[(&str, &str)]) -> String {
+    let output =
+        command(program).arg(argument).envs(env.iter().copied()).output().expect("node can be run");
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Takes a browser with an empty profile through `steps` (`browser.mjs` says which there are) and
+/// returns its note after each one: `url`, `status`, `text`, `cookies`.
+#[track_caller]
+pub fn browse(javascript: bool, steps: &[Value]) -> Vec<Value> {
+    let task = json!({ "javascript": javascript, "steps": steps });
+    serde_json::from_str(&run("browser.mjs", &task.to_string(), &[]))
+        .expect("browser.mjs prints JSON")
+}
+
+/// The view counter on Express, express-session and connect-mongo, running.
+pub struct ExpressApp {
+    child: Child,
+    port: u16,
+}
+
+impl ExpressApp {
+    /// Starts it with this secret on this database.
+    #[track_caller]
+    pub fn start(secret: &str, mongodb: &str) -> Self {
+        let mut child = command("express-app.mjs")
+            .env("SECRET", secret)
+            .env("MONGODB_URI", mongodb)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node can be run");
+        let mut port = String::new();
+        let stdout = child.stdout.take().expect("its output is piped");
+        BufReader::new(stdout).read_line(&mut port).expect("its output can be read");
+        let port = port.trim().parse().expect("express-app.mjs prints its port");
+        Self { child, port }
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for ExpressApp {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[track_caller]
+fn command(program: &str) -> Command {
+    let dir: PathBuf = checkout().join("tests/node");
+    assert!(
+        dir.join("node_modules/.installed-lock").exists(),
+        "npm packages are missing: run scripts/setup node"
+    );
+    let mut command = Command::new("node");
+    command.arg(program).current_dir(dir);
+    command
+}

@@ -1,0 +1,107 @@
+//! Many requests of one visitor at once.
+
+use std::thread;
+
+use edge_session_tests::{Database, Launch, Server, temp_dir};
+
+const AT_ONCE: usize = 64;
+
+/// All at once, in turn through each of the servers.
+fn parallel_writes_are_all_kept(servers: Vec<Server>) {
+    let mut visitor = servers[0].visitor();
+    visitor.get("/login");
+    thread::scope(|scope| {
+        for n in 0..AT_ONCE {
+            let mut tab = visitor.clone().moved_to(servers[n % servers.len()].url());
+            scope.spawn(move || {
+                let page =
+                    tab.post("/demo/set", &[("key", &format!("key-{n:02}")), ("value", "kept")]);
+                assert!(page.status < 400, "{page:#?}");
+            });
+        }
+    });
+    let page = visitor.get("/");
+    assert_eq!(page.count(), 1);
+    let lost: Vec<_> = (0..AT_ONCE)
+        .map(|n| format!("key-{n:02}"))
+        .filter(|key| !page.body.contains(key))
+        .collect();
+    assert!(lost.is_empty(), "lost: {lost:?}");
+    servers.into_iter().for_each(Server::stop);
+}
+
+/// Logs out in the midst of writes, which must not bring the session back. `stored` tells whether
+/// the session of an identifier exists.
+fn a_destroyed_session_stays_destroyed(server: Server, stored: impl Fn(&str) -> bool) {
+    const ROUNDS: usize = 4;
+    for _ in 0..ROUNDS {
+        let mut visitor = server.visitor();
+        visitor.log_in("ada");
+        visitor.get("/account");
+        let (id, mut ghost) = (visitor.session_id(), visitor.clone());
+        thread::scope(|scope| {
+            for n in 0..AT_ONCE {
+                let mut tab = visitor.clone();
+                // Those that come too late are refused; how many do is chance.
+                scope.spawn(move || {
+                    tab.post("/demo/set", &[("key", &format!("key-{n}")), ("value", "late")])
+                });
+                if n == AT_ONCE / 2 {
+                    let mut leaving = visitor.clone();
+                    scope.spawn(move || assert_eq!(leaving.post("/logout", &[]).status, 303));
+                }
+            }
+        });
+        assert!(!stored(&id), "it was destroyed and is stored again");
+        assert_eq!(ghost.get("/account").status, 302, "the old cookie still logs in");
+        assert_eq!(ghost.get("/").count(), 1);
+        assert_ne!(ghost.session_id(), id, "an identifier that was destroyed is in use again");
+    }
+    server.stop();
+}
+
+#[test]
+fn sixty_four_parallel_writes_are_all_kept_in_memory() {
+    parallel_writes_are_all_kept(vec![Launch::new("memory:").start()]);
+}
+
+#[test]
+fn sixty_four_parallel_writes_are_all_kept_in_the_embedded_store() {
+    let dir = temp_dir("store-");
+    let store = format!("file:{}/sessions.redb", dir.path().display());
+    parallel_writes_are_all_kept(vec![Launch::new(&store).start()]);
+}
+
+#[test]
+fn sixty_four_parallel_writes_are_all_kept_in_mongodb() {
+    let database = Database::new();
+    parallel_writes_are_all_kept(vec![Launch::new(database.url()).start()]);
+}
+
+#[test]
+fn sixty_four_parallel_writes_through_two_processes_are_all_kept_in_mongodb() {
+    let database = Database::new();
+    let launch = Launch::new(database.url());
+    parallel_writes_are_all_kept(vec![launch.start(), launch.start()]);
+}
+
+// Only MongoDB lets a test look into the store; for the others the pages have to tell.
+
+#[test]
+fn a_session_destroyed_amid_writes_stays_destroyed_in_memory() {
+    a_destroyed_session_stays_destroyed(Launch::new("memory:").start(), |_| false);
+}
+
+#[test]
+fn a_session_destroyed_amid_writes_stays_destroyed_in_the_embedded_store() {
+    let dir = temp_dir("store-");
+    let store = format!("file:{}/sessions.redb", dir.path().display());
+    a_destroyed_session_stays_destroyed(Launch::new(&store).start(), |_| false);
+}
+
+#[test]
+fn a_session_destroyed_amid_writes_stays_destroyed_in_mongodb() {
+    let database = Database::new();
+    let server = Launch::new(database.url()).start();
+    a_destroyed_session_stays_destroyed(server, |id| database.session(id).is_some());
+}

@@ -1,0 +1,103 @@
+//! kill -9 under load: what a visitor was told has been counted stays counted.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use edge_session_tests::{Database, Launch, Mongod, Page, Visitor, temp_dir, wait_for};
+
+const VISITORS: usize = 24;
+/// How many acknowledged requests there are before something is killed.
+const WARM_UP: u64 = 600;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Visits `/` until what came of it is `enough`, and returns the last count that was acknowledged.
+/// Every count must be above the last one, whatever became of the requests between the two.
+fn visit_until(
+    visitor: &mut Visitor,
+    acknowledged: &AtomicU64,
+    enough: impl Fn(&Result<Page, ureq::Error>) -> bool,
+) -> u64 {
+    let start = Instant::now();
+    let mut last = 0;
+    loop {
+        let outcome = visitor.try_get("/");
+        if let Ok(page) = &outcome
+            && page.status == 200
+        {
+            let count = page.count();
+            assert!(count > last, "{last} was acknowledged, and now it is {count}");
+            last = count;
+            acknowledged.fetch_add(1, Relaxed);
+        }
+        if enough(&outcome) {
+            return last;
+        }
+        assert!(start.elapsed() < PATIENCE, "still {outcome:?}");
+    }
+}
+
+fn killing_the_process_loses_nothing(store: &str) {
+    let launch = Launch::new(store);
+    let server = launch.start();
+    let acknowledged = AtomicU64::new(0);
+    let visitors: Vec<(Visitor, u64)> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..VISITORS)
+            .map(|_| {
+                let (mut visitor, acknowledged) = (server.visitor(), &acknowledged);
+                scope.spawn(move || {
+                    let last = visit_until(&mut visitor, acknowledged, Result::is_err);
+                    (visitor, last)
+                })
+            })
+            .collect();
+        wait_for("some load", PATIENCE, || (acknowledged.load(Relaxed) >= WARM_UP).then_some(()));
+        server.kill();
+        threads.into_iter().map(|thread| thread.join().expect("nothing is lost")).collect()
+    });
+
+    let server = launch.start();
+    for (visitor, last) in visitors {
+        let count = visitor.moved_to(server.url()).get("/").count();
+        assert!(count > last, "{last} was acknowledged, and after the restart it is {count}");
+    }
+    server.stop();
+}
+
+#[test]
+fn killing_the_process_loses_no_acknowledged_count_in_the_embedded_store() {
+    let dir = temp_dir("store-");
+    killing_the_process_loses_nothing(&format!("file:{}/sessions.redb", dir.path().display()));
+}
+
+#[test]
+fn killing_the_process_loses_no_acknowledged_count_in_mongodb() {
+    killing_the_process_loses_nothing(Database::new().url());
+}
+
+#[test]
+fn killing_mongodb_loses_no_acknowledged_count() {
+    let mongod = Mongod::start();
+    let server = Launch::new(&mongod.url()).start();
+    let acknowledged = AtomicU64::new(0);
+    let restarted = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..VISITORS {
+            let (mut visitor, acknowledged, restarted) =
+                (server.visitor(), &acknowledged, &restarted);
+            // Until the first page that the restarted database gave.
+            scope.spawn(move || {
+                visit_until(&mut visitor, acknowledged, |outcome| {
+                    let page = outcome.as_ref().expect("the server itself never goes away");
+                    assert!([200, 503].contains(&page.status), "{page:?}");
+                    restarted.load(Relaxed) && page.status == 200
+                })
+            });
+        }
+        wait_for("some load", PATIENCE, || (acknowledged.load(Relaxed) >= WARM_UP).then_some(()));
+        mongod.kill();
+        mongod.restart();
+        restarted.store(true, Relaxed);
+    });
+    server.stop();
+}

@@ -1,0 +1,36 @@
+//! Documents that somebody or something else left in MongoDB under a session's identifier.
+
+use edge_session_tests::{Database, Launch};
+use mongodb::bson::{Bson, doc};
+
+#[test]
+fn a_damaged_document_gets_a_fresh_session_and_is_left_as_it_is() {
+    let database = Database::new();
+    let server = Launch::new(database.url()).start();
+    let cases: [(&str, Bson); 7] = [
+        ("no text at all", "".into()),
+        ("not JSON", "{ \"cookie\": ".into()),
+        ("no object", "[1, 2]".into()),
+        ("JSON's null", "null".into()),
+        ("without a cookie", "{\"viewCount\":7}".into()),
+        ("a number", 42.into()),
+        ("BSON's null", Bson::Null),
+    ];
+    for (case, session) in cases {
+        let mut visitor = server.visitor();
+        assert_eq!(visitor.get("/").count(), 1);
+        let id = visitor.session_id();
+        let damage = doc! { "$set": { "session": session } };
+        database.sessions().update_one(doc! { "_id": &id }, damage).run().unwrap();
+        let damaged = database.session(&id);
+        let log_before = server.log().len();
+
+        assert_eq!(visitor.get("/").count(), 1, "{case}");
+        assert_ne!(visitor.session_id(), id, "{case}");
+        assert_eq!(visitor.get("/").count(), 2, "{case}");
+        assert_eq!(database.session(&id), damaged, "{case}");
+        let said = server.log()[log_before..].to_owned();
+        assert!(said.contains("damaged"), "{case}: the log says nothing of it: {said}");
+    }
+    server.stop();
+}

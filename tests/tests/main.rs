@@ -1,0 +1,12 @@
+//! Black-box tests of the built `edge-session` binary. `make test` builds and fetches what they need.
+
+mod bad_cookies;
+mod browser;
+mod concurrency;
+mod counter;
+mod crashes;
+mod damaged_documents;
+mod interop;
+mod login;
+mod outages;
+mod refusals;

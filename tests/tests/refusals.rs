@@ -1,0 +1,82 @@
+//! What cannot work is refused at the start, and the message says what to change.
+
+use std::fs;
+
+use edge_session_tests::{Launch, temp_dir};
+
+#[track_caller]
+fn assert_says(output: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(output.contains(part), "{part:?} is not in: {output}");
+    }
+}
+
+#[test]
+fn every_bad_option_is_listed_at_once() {
+    let weak = "hunter2-is-weak";
+    let output = Launch::new("memory:")
+        .env("EDGE_SESSION_SECRET", weak)
+        .config(
+            r#"
+            name = "__Host-sid"
+            saveUninitialised = true
+
+            [cookie]
+            domain = "example.org"
+            same_site = "none"
+            secure = false
+            "#,
+        )
+        .refusal();
+    assert_says(&output, &["saveUninitialised", "__Host-", "domain", "same_site", "secret"]);
+    assert!(!output.contains(weak), "the secret is shown: {output}");
+}
+
+#[test]
+fn a_missing_secret_is_refused() {
+    let output = Launch::new("memory:").without_env("EDGE_SESSION_SECRET").refusal();
+    assert_says(&output, &["EDGE_SESSION_SECRET"]);
+}
+
+#[test]
+fn an_unknown_kind_of_store_is_refused() {
+    let output = Launch::new("redis://visitor:hunter2@127.0.0.1/").refusal();
+    assert_says(&output, &["redis", "memory:", "file:", "mongodb://"]);
+    assert!(!output.contains("hunter2"), "the password is shown: {output}");
+}
+
+#[test]
+fn a_mongodb_that_cannot_be_reached_is_named_without_its_password() {
+    // Port 1 is refused at once; 192.0.2.1 (TEST-NET-1) may swallow packets for ever.
+    for host in ["127.0.0.1:1", "192.0.2.1:27017"] {
+        let output = Launch::new(&format!("mongodb://visitor:hunter2@{host}/sessions")).refusal();
+        assert_says(&output, &[host]);
+        assert!(!output.contains("hunter2"), "the password is shown: {output}");
+    }
+}
+
+#[test]
+fn a_configuration_file_that_is_not_toml_is_refused() {
+    assert_says(&Launch::new("memory:").config("name = \n").refusal(), &["config.toml"]);
+}
+
+#[test]
+fn a_file_that_is_not_the_component_is_named_with_what_was_expected() {
+    let dir = temp_dir("component-");
+    let cases: [(&str, Option<&[u8]>, &str); 4] = [
+        ("missing.wasm", None, "No such file"),
+        ("text.wasm", Some(b"not WebAssembly"), "WebAssembly component"),
+        ("core-module.wasm", Some(b"\0asm\x01\0\0\0"), "WebAssembly component"),
+        // A component, and all that it is: it exports nothing.
+        ("another-world.wasm", Some(b"\0asm\x0d\0\x01\0"), "edge:session"),
+    ];
+    for (name, content, expected) in cases {
+        let path = dir.path().join(name);
+        if let Some(content) = content {
+            fs::write(&path, content).unwrap();
+        }
+        let path = path.to_str().unwrap();
+        let output = Launch::new("memory:").env("EDGE_SESSION_COMPONENT", path).refusal();
+        assert_says(&output, &[path, expected]);
+    }
+}
