@@ -353,6 +353,24 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_example_is_valid_and_says_the_defaults() {
+        let page = include_str!("../../docs/configuration.md");
+        let example = page.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+        let mut options = options();
+        (options.ttl, options.max_session_bytes) = (14 * 24 * 60 * 60, 1 << 20);
+        let defaults = options.clone();
+        let (settings, problems) = File::parse(example).unwrap().apply(&mut options);
+        assert!(problems.is_empty());
+        assert_eq!(options, defaults);
+        assert_eq!(settings.mongodb.timeout, MongoOptions::default().timeout);
+        // What is commented out is valid too.
+        let all = example.replace("\n# ", "\n");
+        let lines = all.lines().filter(|line| !line.starts_with("Of ") && !line.starts_with("expires"));
+        let (_, problems) = File::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap().apply(&mut options);
+        assert!(problems.is_empty());
+    }
+
+    #[test]
     fn a_section_that_is_no_table_is_a_problem() {
         assert_eq!(read("cookie = 5").2.len(), 1);
     }

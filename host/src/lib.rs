@@ -26,6 +26,11 @@
 //! which imports a clock and randomness and nothing else. This crate runs it, keeps
 //! sessions in a [`store::Store`], and speaks HTTP.
 
+// The examples of the README are compiled with those of this crate.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 mod bindings;
 mod component;
 mod instance;

@@ -44,7 +44,8 @@ pub(crate) async fn serve(arguments: &cli::Serve) -> Result<(), String> {
     let stop = stop_signal()?;
     tracing::info!("serving http://{address}, sessions in {}", without_secrets(&url));
 
-    let app = app::router().layer(layer.clone());
+    // The session panel shows some of the options that are in force.
+    let app = app::router().layer(layer.clone()).layer(axum::Extension(layer.clone()));
     let router = app.merge(Router::new().route("/healthz", get(healthz)).with_state(layer));
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
