@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run test component bench lint fmt setup clean help
+.PHONY: run test component bench fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -18,6 +18,9 @@ component: ## build the WebAssembly component, target/session.wasm
 bench: component ## measure what a session costs, beside tower-sessions
 	@scripts/setup wrk
 	@cargo run --release -p edge-session-bench
+
+fuzz: ## fuzz the parsers for a minute each (needs `cargo install cargo-fuzz`)
+	@scripts/fuzz
 
 lint: ## formatting, clippy and the docs, warnings as errors
 	cargo fmt --all --check

@@ -303,7 +303,8 @@ mod tests {
     fn what_is_not_changed_stays_byte_for_byte() {
         let text = r#"{"cookie":{},"f":1.0,"e":1e21,"n":12345678901234567890,"s":"\ud800 \u00e9\/","o":{"b":1, "a":2},"2":1,"1":[ ]}"#;
         let changed = after(text, DataChange::Edits(vec![edit("x", Some("1"))]));
-        assert_eq!(changed, text.replace('}', "}").trim_end_matches('}').to_owned() + r#","x":1}"#);
+        let expected = text.strip_suffix('}').unwrap().to_owned() + r#","x":1}"#;
+        assert_eq!(changed, expected);
     }
 
     #[test]

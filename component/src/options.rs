@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn combinations_that_browsers_refuse_are_refused() {
-        let cases: [(&str, fn(&mut Options)); 7] = [
+        type Spoil = fn(&mut Options);
+        let cases: [(&str, Spoil); 7] = [
             ("cookie.secure", |o| o.name = "__secure-sid".into()),
             ("cookie.partitioned", |o| o.cookie.partitioned = Some(true)),
             ("cookie.same_site", |o| o.cookie.same_site = Some(SameSite::None)),

@@ -365,8 +365,10 @@ mod tests {
         assert_eq!(settings.mongodb.timeout, MongoOptions::default().timeout);
         // What is commented out is valid too.
         let all = example.replace("\n# ", "\n");
-        let lines = all.lines().filter(|line| !line.starts_with("Of ") && !line.starts_with("expires"));
-        let (_, problems) = File::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap().apply(&mut options);
+        let lines =
+            all.lines().filter(|line| !line.starts_with("Of ") && !line.starts_with("expires"));
+        let (_, problems) =
+            File::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap().apply(&mut options);
         assert!(problems.is_empty());
     }
 

@@ -31,6 +31,9 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod bindings;
 mod component;
 mod instance;

@@ -3,6 +3,7 @@
 //!
 //! A document is `{_id, expires: Date, session: String}`.
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -65,7 +66,9 @@ impl MongoStore {
             // Not the driver's text alone: it may quote a part of the URI.
             StoreError::new("the mongodb:// address is not valid").caused_by(Hidden::from(error))
         };
-        let mut client = ClientOptions::parse(uri).await.map_err(invalid)?;
+        // A mongodb+srv:// address is looked up in the DNS.
+        let parsed = within(options.timeout * 2, ClientOptions::parse(uri)).await?;
+        let mut client = parsed.map_err(invalid)?;
         client.server_selection_timeout.get_or_insert(options.timeout);
         client.connect_timeout.get_or_insert(options.timeout);
         client.app_name.get_or_insert_with(|| "edge-session".to_owned());
@@ -88,16 +91,7 @@ impl MongoStore {
                 .options(IndexOptions::builder().expire_after(Duration::ZERO).build())
                 .build();
             let made = store.sessions.create_index(index);
-            // The driver has no socket timeout.
-            match tokio::time::timeout(options.timeout * 2, made).await {
-                Ok(made) => drop(made.map_err(unavailable)?),
-                Err(_) => {
-                    return Err(StoreError::new(format!(
-                        "MongoDB did not answer within {} s",
-                        (options.timeout * 2).as_secs_f32()
-                    )));
-                }
-            }
+            drop(within(options.timeout * 2, made).await?.map_err(unavailable)?);
         }
         Ok(store)
     }
@@ -119,6 +113,13 @@ impl MongoStore {
     async fn refusal(&self, id: &str) -> Result<Changed, StoreError> {
         Ok(self.find(id).await?.map_or(Changed::Missing, Changed::Conflict))
     }
+}
+
+/// The driver has no socket timeout.
+async fn within<T>(limit: Duration, work: impl IntoFuture<Output = T>) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, work.into_future()).await.map_err(|_| {
+        StoreError::new(format!("MongoDB did not answer within {} s", limit.as_secs_f32()))
+    })
 }
 
 /// connect-mongo's query: the document of that `_id` which has not expired.

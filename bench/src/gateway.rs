@@ -1,0 +1,246 @@
+//! What a session costs a gateway: the CPU time per request of servers under load, ours
+//! beside tower-sessions, each beside the same page without a session.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::server::Kind;
+use crate::{Effort, Result, median, say};
+
+const VISITORS: u64 = 1000;
+const CONNECTIONS: u64 = 32;
+
+/// A server and the visitors that come to it.
+struct Subject {
+    name: &'static str,
+    kind: Kind,
+    server: Server,
+    /// A file with the visitors' Cookie headers.
+    cookies: PathBuf,
+    /// How many requests were answered under load.
+    requests: u64,
+    loads: u64,
+    /// Microseconds of CPU time per request, one figure for each round.
+    costs: Vec<f64>,
+}
+
+pub(crate) fn measure(effort: &Effort) -> Result<String> {
+    let directory = tempfile::tempdir()?;
+    say(format!("servers on core 0, wrk on core {}; {VISITORS} visitors each …", last_core()));
+    let cookies = |name: &str| directory.path().join(name);
+    let [theirs, ours] = [cookies("theirs"), cookies("ours")];
+    // In this order, and every second time in the opposite one.
+    let mut subjects = [
+        Subject::start("tower-sessions: bare", Kind::Bare, &theirs)?,
+        Subject::start("tower-sessions", Kind::TowerSessions, &theirs)?,
+        Subject::start("edge-session", Kind::EdgeSession, &ours)?,
+        Subject::start("edge-session: bare", Kind::Bare, &ours)?,
+    ];
+    for subject in &subjects {
+        if subject.kind != Kind::Bare {
+            subject.server.invite(&subject.cookies)?;
+        }
+    }
+    for subject in &mut subjects {
+        subject.load(1)?;
+    }
+    for round in 0..effort.rounds {
+        let mut order = [0, 1, 2, 3];
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for at in order {
+            let subject = &mut subjects[at];
+            let cost = subject.load(effort.load.as_secs())?;
+            subject.costs.push(cost);
+            say(format!("round {} of {}: {} {cost:.2} µs", round + 1, effort.rounds, subject.name));
+        }
+    }
+    for subject in &subjects {
+        if subject.kind != Kind::Bare {
+            subject.check_counts()?;
+        }
+    }
+    let [bare_theirs, theirs, ours, bare_ours] = subjects.map(|subject| subject.costs);
+    table(&bare_theirs, &theirs, &ours, &bare_ours)
+}
+
+fn table(bare_theirs: &[f64], theirs: &[f64], ours: &[f64], bare_ours: &[f64]) -> Result<String> {
+    let mut table = String::from(
+        "### The layer beside tower-sessions\n\n\
+         | CPU time per request | bare page | with a session | the session's share |\n\
+         |---|--:|--:|--:|\n",
+    );
+    let mut row = |name: &str, bare: f64, with: f64| {
+        let share = with - bare;
+        writeln!(table, "| {name} | {bare:.2} µs | {with:.2} µs | **{share:.2} µs** |")?;
+        Ok::<_, std::fmt::Error>(share)
+    };
+    let their_share = row("axum + tower-sessions, signed", median(bare_theirs), median(theirs))?;
+    let our_share = row("axum + edge-session", median(bare_ours), median(ours))?;
+    let rounds = (0..ours.len())
+        .map(|at| (ours[at] - bare_ours[at]) / (theirs[at] - bare_theirs[at]))
+        .collect::<Vec<_>>();
+    let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    writeln!(
+        table,
+        "\nThe session's share is **{:.2}×** that of tower-sessions (medians of {} rounds; \
+         round by round {least:.2} to {most:.2}). The limit is 0.8, the aim 0.5.",
+        our_share / their_share,
+        rounds.len(),
+    )?;
+    Ok(table)
+}
+
+impl Subject {
+    fn start(name: &'static str, kind: Kind, cookies: &Path) -> Result<Self> {
+        let server = Server::start(kind)?;
+        Ok(Self {
+            name,
+            kind,
+            server,
+            cookies: cookies.to_owned(),
+            requests: 0,
+            loads: 0,
+            costs: Vec::new(),
+        })
+    }
+
+    /// Put the server under load; the microseconds of CPU time that a request cost.
+    fn load(&mut self, seconds: u64) -> Result<f64> {
+        let before = self.server.cpu_nanoseconds()?;
+        let output = Command::new("taskset")
+            .args(["-c", &last_core().to_string(), "wrk", "-t1"])
+            .arg(format!("-c{CONNECTIONS}"))
+            .arg(format!("-d{seconds}s"))
+            .args(["-s", concat!(env!("CARGO_MANIFEST_DIR"), "/src/visit.lua")])
+            .arg(self.server.url("/"))
+            .arg("--")
+            .arg(&self.cookies)
+            .output()
+            .map_err(|error| format!("wrk cannot be run ({error}): scripts/setup wrk"))?;
+        let used = self.server.cpu_nanoseconds()? - before;
+        let output = String::from_utf8_lossy(&output.stdout);
+        let result = output
+            .lines()
+            .find_map(|line| line.strip_prefix("requests=")?.split_once(" failed="))
+            .ok_or_else(|| format!("wrk said nothing of requests:\n{output}"))?;
+        let [requests, failed]: [u64; 2] = [result.0.parse()?, result.1.parse()?];
+        if requests == 0 || failed > 0 {
+            return Err(format!("{}: {failed} failures:\n{output}", self.name).into());
+        }
+        self.requests += requests;
+        self.loads += 1;
+        Ok(used as f64 / requests as f64 / 1e3)
+    }
+
+    /// Every visit must have been counted: the first one of each visitor, those under
+    /// load, and the one in which this looks at the count.
+    fn check_counts(&self) -> Result<()> {
+        let mut counted = 0;
+        for cookie in std::fs::read_to_string(&self.cookies)?.lines() {
+            let (count, _) = self.server.visit(Some(cookie))?;
+            if count < 3 {
+                return Err(format!("{}: a visitor was counted {count} times", self.name).into());
+            }
+            counted += count;
+        }
+        let answered = self.requests + 2 * VISITORS;
+        // Requests that were under way when wrk stopped.
+        let abandoned = CONNECTIONS * self.loads;
+        if !(answered..=answered + abandoned).contains(&counted) {
+            return Err(format!(
+                "{}: {answered} visits were answered and {counted} counted",
+                self.name
+            )
+            .into());
+        }
+        say(format!("{}: all {answered} visits were counted", self.name));
+        Ok(())
+    }
+}
+
+/// A server process. It ends with its owner.
+struct Server {
+    process: Child,
+    port: u16,
+    client: ureq::Agent,
+}
+
+impl Server {
+    fn start(kind: Kind) -> Result<Self> {
+        let mut process = Command::new("taskset")
+            .args(["-c", "0"])
+            .arg(std::env::current_exe()?)
+            .args(["serve", kind.name()])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        if let Some(output) = process.stdout.take() {
+            BufReader::new(output).read_line(&mut line)?;
+        }
+        // From here on it is stopped when something fails.
+        let mut server = Self { process, port: 0, client: ureq::Agent::new_with_defaults() };
+        server.port =
+            line.trim().parse().map_err(|_| format!("the server {} failed", kind.name()))?;
+        Ok(server)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    fn cpu_nanoseconds(&self) -> Result<u64> {
+        let mut response = self.client.get(self.url("/cpu")).call()?;
+        Ok(response.body_mut().read_to_string()?.parse()?)
+    }
+
+    /// Visit the page: the count that it shows, and the cookie that it sets.
+    fn visit(&self, cookie: Option<&str>) -> Result<(u64, Option<String>)> {
+        let mut request = self.client.get(self.url("/"));
+        if let Some(cookie) = cookie {
+            request = request.header("cookie", cookie);
+        }
+        let mut response = request.call()?;
+        let set_cookie = match response.headers().get("set-cookie") {
+            Some(header) => header.to_str()?.split(';').next().map(str::to_owned),
+            None => None,
+        };
+        let page = response.body_mut().read_to_string()?;
+        let count = page
+            .strip_prefix("<h1>you have visited this page ")
+            .and_then(|rest| rest.strip_suffix(" times</h1>"))
+            .ok_or_else(|| format!("not the page: {page}"))?;
+        Ok((count.parse()?, set_cookie))
+    }
+
+    /// Let all visitors come for the first time, and write their cookies to `file`.
+    fn invite(&self, file: &Path) -> Result<()> {
+        let mut cookies = String::new();
+        for _ in 0..VISITORS {
+            let (count, cookie) = self.visit(None)?;
+            if count != 1 {
+                return Err(format!("a new visitor was counted {count} times").into());
+            }
+            writeln!(cookies, "{}", cookie.ok_or("a new visitor got no cookie")?)?;
+        }
+        std::fs::write(file, cookies)?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The core for wrk; the servers are on core 0.
+fn last_core() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) - 1
+}

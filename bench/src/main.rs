@@ -1,0 +1,93 @@
+//! What a session costs. `make bench` runs it and writes the figures into `bench/README.md`.
+//!
+//! | module | its job |
+//! |---|---|
+//! | `component` | the component beside the same logic compiled natively |
+//! | `gateway` | servers under load: our layer beside tower-sessions |
+//! | `server` | those servers: this program again, with `serve KIND` |
+//! | `report` | the machine, the versions, and the README |
+
+mod component;
+mod gateway;
+mod report;
+mod server;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// What both halves give to their sessions to sign with.
+const SECRET: &[u8] = b"only-for-the-benchmark-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF";
+
+/// How thorough a run is.
+struct Effort {
+    /// How often each server is put under load, each time for `load`.
+    rounds: usize,
+    load: Duration,
+    /// How often each case of the component is measured, each time for `batch`.
+    batches: usize,
+    batch: Duration,
+}
+
+impl Effort {
+    const FULL: Self = Self {
+        rounds: 6,
+        load: Duration::from_secs(5),
+        batches: 50,
+        batch: Duration::from_millis(10),
+    };
+    /// To see whether the bench itself works. Its figures say little and are not kept.
+    const QUICK: Self = Self {
+        rounds: 1,
+        load: Duration::from_secs(1),
+        batches: 10,
+        batch: Duration::from_millis(2),
+    };
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        [] => run(&Effort::FULL).and_then(|table| report::keep(&table)),
+        ["--quick"] => run(&Effort::QUICK).map(|_| println!("==> a quick run: nothing is kept")),
+        ["serve", kind] => server::serve(kind),
+        _ => Err("usage: edge-session-bench [--quick]".into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("==> failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(effort: &Effort) -> Result<String> {
+    let mut table = component::measure(effort)?;
+    table.push('\n');
+    table += &gateway::measure(effort)?;
+    println!("\n{table}");
+    Ok(table)
+}
+
+fn component_path() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/session.wasm"))
+}
+
+fn say(text: impl std::fmt::Display) {
+    println!("==> {text}");
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) {
+        (sorted[middle - 1] + sorted[middle]) / 2.0
+    } else {
+        sorted[middle]
+    }
+}

@@ -1,0 +1,104 @@
+//! The servers under load: one page, with and without a session. The program runs
+//! itself once for each.
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::Html;
+use axum::routing::get;
+use edge_session::{Component, Options, Preset, SessionLayer};
+use rustix::time::{ClockId, clock_gettime};
+use tower_sessions::SessionManagerLayer;
+use tower_sessions::cookie::Key;
+
+use crate::{Result, SECRET, component_path};
+
+/// What a server's page does.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    /// Nothing with sessions.
+    Bare,
+    /// It counts visits in a session of tower-sessions.
+    TowerSessions,
+    /// It counts visits in a session of ours.
+    EdgeSession,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::TowerSessions => "tower-sessions",
+            Self::EdgeSession => "edge-session",
+        }
+    }
+}
+
+/// Serve until killed. The port is the first line of the output.
+pub(crate) fn serve(kind: &str) -> Result<()> {
+    let kinds = [Kind::Bare, Kind::TowerSessions, Kind::EdgeSession];
+    let kind = kinds.into_iter().find(|it| it.name() == kind).ok_or("no such kind of server")?;
+    let app = match kind {
+        Kind::Bare => Router::new().route("/", get(static_page)),
+        Kind::TowerSessions => {
+            let layer = SessionManagerLayer::new(tower_sessions::MemoryStore::default())
+                .with_secure(false)
+                .with_signed(Key::from(SECRET));
+            Router::new().route("/", get(count_in_tower_sessions)).layer(layer)
+        }
+        Kind::EdgeSession => {
+            let component = Component::from_file(component_path(), None)?;
+            let options =
+                Options { secrets: vec![SECRET.to_vec()], ..component.defaults(Preset::Safe)? };
+            let store = edge_session::store::MemoryStore::default();
+            let layer = SessionLayer::new(component, options, store)?;
+            Router::new().route("/", get(count_in_edge_session)).layer(layer)
+        }
+    };
+    let app = app.route("/cpu", get(async || cpu_nanoseconds().to_string()));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?.port());
+        std::io::stdout().flush()?;
+        axum::serve(listener, app).await?;
+        Ok(())
+    })
+}
+
+fn page(count: u64) -> Html<String> {
+    Html(format!("<h1>you have visited this page {count} times</h1>"))
+}
+
+async fn static_page() -> Html<String> {
+    // As many digits as the others' counts have.
+    static COUNT: AtomicU64 = AtomicU64::new(100);
+    page(COUNT.load(Ordering::Relaxed))
+}
+
+async fn count_in_tower_sessions(
+    session: tower_sessions::Session,
+) -> std::result::Result<Html<String>, StatusCode> {
+    let failed = |_| StatusCode::INTERNAL_SERVER_ERROR;
+    let count = session.get::<u64>("viewCount").await.map_err(failed)?.unwrap_or(0) + 1;
+    session.insert("viewCount", count).await.map_err(failed)?;
+    Ok(page(count))
+}
+
+async fn count_in_edge_session(
+    session: edge_session::Session,
+) -> std::result::Result<Html<String>, StatusCode> {
+    let failed = |_| StatusCode::INTERNAL_SERVER_ERROR;
+    let count = session.get::<u64>("viewCount").map_err(failed)?.unwrap_or(0) + 1;
+    session.insert("viewCount", count).map_err(failed)?;
+    Ok(page(count))
+}
+
+/// The CPU time that this process has used, all its threads together.
+fn cpu_nanoseconds() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
