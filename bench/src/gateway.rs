@@ -22,8 +22,21 @@ struct Subject {
     /// How many requests were answered under load.
     requests: u64,
     loads: u64,
-    /// Microseconds of CPU time per request, one figure for each round.
-    costs: Vec<f64>,
+    /// What a request cost, one figure for each round.
+    costs: Vec<Cost>,
+}
+
+/// Microseconds of CPU time per request: in the program and in the kernel.
+#[derive(Clone, Copy)]
+struct Cost {
+    user: f64,
+    system: f64,
+}
+
+impl Cost {
+    fn both(self) -> f64 {
+        self.user + self.system
+    }
 }
 
 pub(crate) fn measure(effort: &Effort) -> Result<String> {
@@ -55,7 +68,9 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
             let subject = &mut subjects[at];
             let cost = subject.load(effort.load.as_secs())?;
             subject.costs.push(cost);
-            say(format!("round {} of {}: {} {cost:.2} µs", round + 1, effort.rounds, subject.name));
+            let (name, Cost { user, system }) = (subject.name, cost);
+            let rounds = effort.rounds;
+            say(format!("round {} of {rounds}: {name}: {user:.2} + {system:.2} µs", round + 1));
         }
     }
     for subject in &subjects {
@@ -67,22 +82,39 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
     table(&bare_theirs, &theirs, &ours, &bare_ours)
 }
 
-fn table(bare_theirs: &[f64], theirs: &[f64], ours: &[f64], bare_ours: &[f64]) -> Result<String> {
+fn table(
+    bare_theirs: &[Cost],
+    theirs: &[Cost],
+    ours: &[Cost],
+    bare_ours: &[Cost],
+) -> Result<String> {
     let mut table = String::from(
         "### The layer beside tower-sessions\n\n\
-         | CPU time per request | bare page | with a session | the session's share |\n\
-         |---|--:|--:|--:|\n",
+         | CPU time per request | bare page | with a session | the session's share | \
+         of it in the program | in the kernel |\n|---|--:|--:|--:|--:|--:|\n",
     );
-    let mut row = |name: &str, bare: f64, with: f64| {
-        let share = with - bare;
-        writeln!(table, "| {name} | {bare:.2} µs | {with:.2} µs | **{share:.2} µs** |")?;
-        Ok::<_, std::fmt::Error>(share)
+    let of = |costs: &[Cost], part: fn(Cost) -> f64| {
+        median(&costs.iter().map(|cost| part(*cost)).collect::<Vec<_>>())
     };
-    let their_share = row("axum + tower-sessions, signed", median(bare_theirs), median(theirs))?;
-    let our_share = row("axum + edge-session", median(bare_ours), median(ours))?;
-    let rounds = (0..ours.len())
-        .map(|at| (ours[at] - bare_ours[at]) / (theirs[at] - bare_theirs[at]))
-        .collect::<Vec<_>>();
+    let mut row = |name: &str, bare: &[Cost], with: &[Cost]| {
+        let share = |part| of(with, part) - of(bare, part);
+        let both = share(Cost::both);
+        writeln!(
+            table,
+            "| {name} | {:.2} µs | {:.2} µs | **{both:.2} µs** | {:.2} µs | {:.2} µs |",
+            of(bare, Cost::both),
+            of(with, Cost::both),
+            share(|cost| cost.user),
+            share(|cost| cost.system),
+        )?;
+        Ok::<_, std::fmt::Error>(both)
+    };
+    let their_share = row("axum + tower-sessions, signed", bare_theirs, theirs)?;
+    let our_share = row("axum + edge-session", bare_ours, ours)?;
+    let share = |with: &[Cost], bare: &[Cost], at: usize| with[at].both() - bare[at].both();
+    let rounds: Vec<_> = (0..ours.len())
+        .map(|at| share(ours, bare_ours, at) / share(theirs, bare_theirs, at))
+        .collect();
     let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
     let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     writeln!(
@@ -109,20 +141,21 @@ impl Subject {
         })
     }
 
-    /// Put the server under load; the microseconds of CPU time that a request cost.
-    fn load(&mut self, seconds: u64) -> Result<f64> {
-        let before = self.server.cpu_nanoseconds()?;
+    /// Put the server under load: what a request costs.
+    fn load(&mut self, seconds: u64) -> Result<Cost> {
+        let before = self.server.cpu_time()?;
         let output = Command::new("taskset")
             .args(["-c", &last_core().to_string(), "wrk", "-t1"])
             .arg(format!("-c{CONNECTIONS}"))
             .arg(format!("-d{seconds}s"))
-            .args(["-s", concat!(env!("CARGO_MANIFEST_DIR"), "/src/visit.lua")])
+            .arg("-s")
+            .arg(crate::directory().join("src/visit.lua"))
             .arg(self.server.url("/"))
             .arg("--")
             .arg(&self.cookies)
             .output()
             .map_err(|error| format!("wrk cannot be run ({error}): scripts/setup wrk"))?;
-        let used = self.server.cpu_nanoseconds()? - before;
+        let after = self.server.cpu_time()?;
         let output = String::from_utf8_lossy(&output.stdout);
         let result = output
             .lines()
@@ -134,7 +167,8 @@ impl Subject {
         }
         self.requests += requests;
         self.loads += 1;
-        Ok(used as f64 / requests as f64 / 1e3)
+        let per_request = |at: usize| (after[at] - before[at]) as f64 / requests as f64;
+        Ok(Cost { user: per_request(0), system: per_request(1) })
     }
 
     /// Every visit must have been counted: the first one of each visitor, those under
@@ -193,9 +227,19 @@ impl Server {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    fn cpu_nanoseconds(&self) -> Result<u64> {
-        let mut response = self.client.get(self.url("/cpu")).call()?;
-        Ok(response.body_mut().read_to_string()?.parse()?)
+    /// The CPU time that all threads have used so far, in microseconds: in the program,
+    /// and in the kernel.
+    fn cpu_time(&self) -> Result<[u64; 2]> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // The program's name in parentheses may hold anything; utime and stime are the
+        // 12th and 13th field after it. Linux counts in hundredths of a second.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        let mut fields = fields.split(' ').skip(11).map(str::parse::<u64>);
+        let mut field = || match fields.next() {
+            Some(Ok(ticks)) => Ok(ticks * 10_000),
+            _ => Err("/proc says nothing of a server's CPU time"),
+        };
+        Ok([field()?, field()?])
     }
 
     /// Visit the page: the count that it shows, and the cookie that it sets.

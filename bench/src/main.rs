@@ -73,8 +73,14 @@ fn run(effort: &Effort) -> Result<String> {
     Ok(table)
 }
 
+/// This crate's: as cargo says it now, not as it was when this was compiled, for checkouts
+/// may share a target directory.
+fn directory() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into()).into()
+}
+
 fn component_path() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/session.wasm"))
+    directory().join("../target/session.wasm")
 }
 
 fn say(text: impl std::fmt::Display) {

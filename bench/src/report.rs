@@ -4,7 +4,6 @@ use std::process::Command;
 
 use crate::{Result, say};
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 const LOCK: &str = include_str!("../../Cargo.lock");
 
 const BEGIN: &str = "<!-- Written by `make bench`: begin -->";
@@ -12,14 +11,15 @@ const END: &str = "<!-- Written by `make bench`: end -->";
 
 /// Put `table` into the README, between the marks.
 pub(crate) fn keep(table: &str) -> Result<()> {
-    let readme = std::fs::read_to_string(README)?;
+    let path = crate::directory().join("README.md");
+    let readme = std::fs::read_to_string(&path)?;
     let parts = readme.split_once(BEGIN).and_then(|(before, rest)| {
         let (_, after) = rest.split_once(END)?;
         Some((before, after))
     });
     let (before, after) = parts.ok_or("bench/README.md has lost its marks")?;
     let circumstances = circumstances();
-    std::fs::write(README, format!("{before}{BEGIN}\n{circumstances}\n{table}{END}{after}"))?;
+    std::fs::write(path, format!("{before}{BEGIN}\n{circumstances}\n{table}{END}{after}"))?;
     say("written to bench/README.md");
     Ok(())
 }

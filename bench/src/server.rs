@@ -9,7 +9,6 @@ use axum::http::StatusCode;
 use axum::response::Html;
 use axum::routing::get;
 use edge_session::{Component, Options, Preset, SessionLayer};
-use rustix::time::{ClockId, clock_gettime};
 use tower_sessions::SessionManagerLayer;
 use tower_sessions::cookie::Key;
 
@@ -57,7 +56,6 @@ pub(crate) fn serve(kind: &str) -> Result<()> {
             Router::new().route("/", get(count_in_edge_session)).layer(layer)
         }
     };
-    let app = app.route("/cpu", get(async || cpu_nanoseconds().to_string()));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
@@ -95,10 +93,4 @@ async fn count_in_edge_session(
     let count = session.get::<u64>("viewCount").map_err(failed)?.unwrap_or(0) + 1;
     session.insert("viewCount", count).map_err(failed)?;
     Ok(page(count))
-}
-
-/// The CPU time that this process has used, all its threads together.
-fn cpu_nanoseconds() -> u64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -73,7 +73,7 @@ fn name(key: &str) -> Cow<'_, str> {
 }
 
 fn is_same_key(a: &str, b: &str) -> bool {
-    a == b || name(a) == name(b)
+    a == b || ((a.contains('\\') || b.contains('\\')) && name(a) == name(b))
 }
 
 /// The members of a JSON object in their order. Of duplicate keys the last value
@@ -91,7 +91,12 @@ impl<'a> Members<'a> {
 
     /// The raw value of `name`.
     pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().find(|member| member.name() == name).map(|member| member.value)
+        self.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// Names and raw values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, &'a str)> {
+        self.0.iter().map(|member| (member.name(), member.value))
     }
 
     fn set(&mut self, key: Cow<'a, str>, value: &'a str) {
@@ -167,12 +172,16 @@ impl<'a> Document<'a> {
     /// fails on it too.
     pub(crate) fn parse(text: &'a str) -> Result<Self, Damaged> {
         let mut data = Members::parse(text)?;
-        let cookie = data.get(COOKIE).ok_or(Damaged)?;
+        let mut cookie = None;
         data.0.retain(|member| {
             let name = member.name();
-            name != COOKIE && !is_reserved(&name)
+            if name == COOKIE {
+                cookie = Some(member.value);
+                return false;
+            }
+            !is_reserved(&name)
         });
-        Ok(Self { cookie: Some(cookie), data })
+        Ok(Self { cookie: Some(cookie.ok_or(Damaged)?), data })
     }
 
     /// The application's members as JSON text.

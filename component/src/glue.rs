@@ -40,7 +40,10 @@ impl Guest for Component {
     }
 
     fn open(options: Options) -> Result<wit::Engine, Vec<Problem>> {
-        Engine::open(options).map(wit::Engine::new)
+        let engine = Engine::open(options).map(wit::Engine::new)?;
+        #[cfg(target_arch = "wasm32")]
+        crate::arena::keep();
+        Ok(engine)
     }
 }
 

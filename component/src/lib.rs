@@ -15,8 +15,11 @@
 //! | `identifier` | fresh identifiers |
 //! | `document` | the stored JSON text: what is in it, and changing only what changed |
 //! | `session_cookie` | the `cookie` member of that text |
+//! | `arena` | the component's allocator |
 //! | `glue` | WIT exports and the two imports; holds no logic |
 
+#[cfg(target_arch = "wasm32")]
+mod arena;
 mod bindings;
 mod cookie_header;
 mod document;

@@ -43,7 +43,12 @@ impl<'a> SessionCookie<'a> {
     /// is damage.
     pub(crate) fn parse(text: &'a str) -> Result<Self, Damaged> {
         let members = Members::parse(text)?;
-        let cookie = Self(KEYS.map(|key| members.get(key).map(Cow::Borrowed)));
+        let mut cookie = Self([const { None }; 9]);
+        for (name, value) in members.iter() {
+            if let Some(at) = KEYS.iter().position(|key| *key == name) {
+                cookie.0[at] = Some(Cow::Borrowed(value));
+            }
+        }
         cookie.check().ok_or(Damaged)?;
         Ok(cookie)
     }
@@ -220,24 +225,18 @@ impl<'a> SessionCookie<'a> {
     }
 
     fn priority(&self) -> Option<Priority> {
-        match self.text(PRIORITY)?.to_ascii_lowercase().as_str() {
-            "low" => Some(Priority::Low),
-            "medium" => Some(Priority::Medium),
-            "high" => Some(Priority::High),
-            _ => None,
-        }
+        let text = self.text(PRIORITY)?;
+        let all = [Priority::Low, Priority::Medium, Priority::High];
+        all.into_iter().find(|priority| text.eq_ignore_ascii_case(priority_name(*priority)))
     }
 
     fn same_site(&self) -> Option<SameSite> {
         if self.0[SAME_SITE].as_deref() == Some("true") {
             return Some(SameSite::Strict);
         }
-        match self.text(SAME_SITE)?.to_ascii_lowercase().as_str() {
-            "strict" => Some(SameSite::Strict),
-            "lax" => Some(SameSite::Lax),
-            "none" => Some(SameSite::None),
-            _ => None,
-        }
+        let text = self.text(SAME_SITE)?;
+        let all = [SameSite::Strict, SameSite::Lax, SameSite::None];
+        all.into_iter().find(|same_site| text.eq_ignore_ascii_case(same_site_name(*same_site)))
     }
 
     fn is_null(&self, at: usize) -> bool {

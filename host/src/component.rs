@@ -85,6 +85,15 @@ impl Component {
     fn from_bytes(bytes: &[u8], path: &Path, cache: Option<&Path>) -> Result<Self, ComponentError> {
         let path = path.to_owned();
         let reason = |error: wasmtime::Error| format!("{error:#}");
+        let refused = |reason: &str| {
+            Err(ComponentError::NotAComponent { path: path.clone(), reason: reason.to_owned() })
+        };
+        // The magic number, and then the version and layer: 1 and 0 are a core module's.
+        match bytes {
+            [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => return refused("it is a core module"),
+            [0, b'a', b's', b'm', ..] => {}
+            _ => return refused("it does not begin as WebAssembly does"),
+        }
         let engine = engine(cache).map_err(|error| ComponentError::Runtime(reason(error)))?;
         let component = match wasmtime::component::Component::from_binary(&engine, bytes) {
             Ok(component) => component,

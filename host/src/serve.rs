@@ -154,7 +154,7 @@ fn configure(arguments: &cli::Serve, component: &Component) -> Result<(Options, 
         }
     };
     if let Err(error) = component.check(&options) {
-        // A secret file that cannot be read is a better answer than "no secret".
+        // Where secrets come from is known here; the component would only say that there are none.
         problems.extend(error.problems.into_iter().filter(|p| is_read || p.name != "secret"));
     }
     if problems.is_empty() {
@@ -171,7 +171,7 @@ fn configure(arguments: &cli::Serve, component: &Component) -> Result<(Options, 
     Err(format!("the configuration has {count}:{}", lines.concat()))
 }
 
-/// The secrets, newest first; none is a problem that the component reports.
+/// The secrets, newest first.
 fn secrets() -> Result<Vec<Vec<u8>>, String> {
     let (variable, file) = ("EDGE_SESSION_SECRET", "EDGE_SESSION_SECRET_FILE");
     let text = match (env::var(variable), env::var_os(file)) {
@@ -185,7 +185,14 @@ fn secrets() -> Result<Vec<Vec<u8>>, String> {
         (Err(env::VarError::NotPresent), None) => String::new(),
     };
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    Ok(lines.map(|line| line.as_bytes().to_vec()).collect())
+    let secrets: Vec<_> = lines.map(|line| line.as_bytes().to_vec()).collect();
+    if secrets.is_empty() {
+        return Err(format!(
+            "is missing: set {variable}, for example to what `openssl rand -base64 48` prints, or \
+             {file} to a file of secrets"
+        ));
+    }
+    Ok(secrets)
 }
 
 // ------------------------------------------------------------------------ the store ----

@@ -83,6 +83,12 @@ impl Sessions {
                     metrics::counter!("edge_session_begun_total", "origin" => origin).increment(1);
                     match session.exchange.origin {
                         wit::Origin::Loaded | wit::Origin::Absent => {}
+                        wit::Origin::Damaged => {
+                            tracing::warn!(
+                                origin,
+                                "a stored session cannot be read and is left alone"
+                            );
+                        }
                         _ => tracing::info!(origin, "a new session begins"),
                     }
                     return Begun::Session(Box::new(session));

@@ -91,7 +91,8 @@ fn a_missing_component_is_named_with_what_makes_it() {
 fn a_file_that_is_no_component_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.wasm");
-    for bytes in [&b"this is text"[..], b"", b"\0asm\x01\0\0\0"] {
+    let damaged = b"\0asm\x0d\0\x01\0 and then something else";
+    for bytes in [&b"this is text"[..], b"", b"\0asm\x01\0\0\0", damaged] {
         std::fs::write(&path, bytes).unwrap();
         let (error, text) = refusal(&path);
         assert!(matches!(error, ComponentError::NotAComponent { .. }), "{text}");

@@ -10,6 +10,7 @@ mod server;
 mod visitor;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 pub use mongo::{Database, Mongod};
@@ -18,7 +19,12 @@ pub use visitor::{Page, Visitor, count_in};
 
 /// The root of this checkout.
 pub fn checkout() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is a folder of the workspace")
+    // As cargo says it now: checkouts may share a target directory, and with it what was compiled.
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+        Path::new(&manifest).parent().expect("the crate is a folder of the workspace").into()
+    });
+    &ROOT
 }
 
 /// A new folder that is removed when it is dropped: on disk, in the folder of the whole run if

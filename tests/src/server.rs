@@ -89,8 +89,8 @@ impl Launch {
         let log = File::create(dir.path().join("log")).expect("the log can be created");
         let mut command = Command::new(built(
             "EDGE_SESSION_BIN",
-            || target_dir().join("release/edge-session"),
-            "cargo build --release -p edge-session",
+            || target_dir().join("debug/edge-session"),
+            "cargo build -p edge-session",
         ));
         let component = built(
             "EDGE_SESSION_COMPONENT",

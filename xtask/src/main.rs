@@ -37,7 +37,10 @@ fn main() -> ExitCode {
 }
 
 fn component() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
+    // As cargo says it now, not as it was when this was compiled: checkouts may share a
+    // target directory.
+    let manifest = env::var("CARGO_MANIFEST_DIR").map_err(|_| "run it by `cargo run -p xtask`")?;
+    let root = Path::new(&manifest).parent().ok_or("no workspace")?;
     let target_dir = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     // A directory of its own: the flags differ from those of native builds.
     let wasm_dir = target_dir.join("wasm");

@@ -17,7 +17,9 @@ use tower::ServiceExt as _;
 pub(crate) const SECRET: &[u8] = b"only-for-tests-0123456789-abcdefghij";
 
 pub(crate) fn component_path() -> PathBuf {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/session.wasm");
+    // Not `env!`: checkouts may share a target directory.
+    let manifest = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
+    let path = std::path::Path::new(&manifest).join("../target/session.wasm");
     assert!(path.exists(), "{} is missing: run `make component`", path.display());
     path
 }

@@ -1,0 +1,131 @@
+//! The component's allocator: memory of a call is given back at once when the call is over.
+//!
+//! A call into the component makes some dozens of small allocations and frees all of
+//! them before the next one. Handing out memory by moving a pointer, and moving it back
+//! when nothing is in use any more, costs a fraction of what a general allocator does.
+//!
+//! What outlives calls (an open engine) is put out of the way by [`keep`].
+//!
+//! # Safety
+//!
+//! Memory is handed out once, from `next` upwards, and never handed out again before all
+//! that was handed out since [`keep`] has been freed: `in_use` counts it. The one
+//! exception, taking back the last allocation, ends where that one began. WebAssembly
+//! without the threads proposal has one thread, so that `Cell`s are enough.
+
+#![allow(unsafe_code, reason = "a global allocator is unsafe to implement")]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
+
+/// The size of a page of WebAssembly memory, in bytes.
+const PAGE: usize = 1 << 16;
+
+/// No more than this is asked for, so that no address overflows.
+const MOST: usize = 1 << 31;
+
+struct Arena {
+    /// Where the next allocation begins. 0 before the first one.
+    next: Cell<usize>,
+    /// The end of the memory that there is.
+    end: Cell<usize>,
+    /// What lies below is kept for ever.
+    floor: Cell<usize>,
+    /// Allocations at or above `floor` that were not freed.
+    in_use: Cell<usize>,
+}
+
+// SAFETY: there is one thread, see above.
+unsafe impl Sync for Arena {}
+
+#[global_allocator]
+static ARENA: Arena =
+    Arena { next: Cell::new(0), end: Cell::new(0), floor: Cell::new(0), in_use: Cell::new(0) };
+
+/// Keep all that is allocated now for ever.
+pub(crate) fn keep() {
+    ARENA.floor.set(ARENA.next.get());
+    ARENA.in_use.set(0);
+}
+
+impl Arena {
+    /// Make sure that there is memory up to `needed`.
+    fn reach(&self, needed: usize) -> bool {
+        if needed <= self.end.get() {
+            return true;
+        }
+        if needed > MOST {
+            return false;
+        }
+        let pages = (needed - self.end.get()).div_ceil(PAGE);
+        // Some at once, so that growing is rare.
+        let grown = core::arch::wasm32::memory_grow(0, pages.max(4));
+        if grown == usize::MAX {
+            return false;
+        }
+        if self.next.get() == 0 {
+            // The first memory begins where the linker's ends.
+            self.next.set(grown * PAGE);
+            self.floor.set(grown * PAGE);
+        }
+        self.end.set((grown + pages.max(4)) * PAGE);
+        true
+    }
+}
+
+// SAFETY: see the module's documentation.
+unsafe impl GlobalAlloc for Arena {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if self.next.get() == 0 && !self.reach(self.end.get() + 1) {
+            return std::ptr::null_mut();
+        }
+        let begin = self.next.get().next_multiple_of(layout.align());
+        // `next` is at most MOST, and a layout's size at most isize::MAX.
+        let end = begin + layout.size();
+        if !self.reach(end) {
+            return std::ptr::null_mut();
+        }
+        self.next.set(end);
+        self.in_use.set(self.in_use.get() + 1);
+        begin as *mut u8
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let begin = pointer as usize;
+        if begin < self.floor.get() {
+            return;
+        }
+        self.in_use.set(self.in_use.get() - 1);
+        if self.in_use.get() == 0 {
+            self.next.set(self.floor.get());
+        } else if begin + layout.size() == self.next.get() {
+            self.next.set(begin);
+        }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let begin = pointer as usize;
+        let is_last = begin >= self.floor.get() && begin + layout.size() == self.next.get();
+        if is_last && size > 0 {
+            let end = begin + size;
+            if !self.reach(end) {
+                return std::ptr::null_mut();
+            }
+            self.next.set(end);
+            return pointer;
+        }
+        // SAFETY: the caller promises a valid layout for `size`, and a live `pointer` of
+        // `layout`; the new memory does not overlap it.
+        unsafe {
+            let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !new.is_null() {
+                std::ptr::copy_nonoverlapping(pointer, new, size.min(layout.size()));
+                self.dealloc(pointer, layout);
+            }
+            new
+        }
+    }
+}
