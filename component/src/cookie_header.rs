@@ -91,10 +91,9 @@ fn decode(value: &[u8]) -> Cow<'_, str> {
     if !text.contains('%') || !escapes_are_complete(text.as_bytes()) {
         return text;
     }
-    match percent_decode_str(&text).decode_utf8() {
-        Ok(decoded) => Cow::Owned(decoded.into_owned()),
-        Err(_) => text,
-    }
+    let mut decoded = Vec::with_capacity(text.len());
+    decoded.extend(percent_decode_str(&text));
+    String::from_utf8(decoded).map_or(text, Cow::Owned)
 }
 
 fn latin1(value: &[u8]) -> Cow<'static, str> {

@@ -47,33 +47,46 @@ fn is_reserved(key: &str) -> bool {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Damaged;
 
-/// One member of a JSON object, as it is written.
+/// The key of a member, as it is written: with its quotes and escapes.
+#[derive(Clone, Debug)]
+struct Key<'a> {
+    raw: Cow<'a, str>,
+    /// Few keys are, and the others are compared as they stand.
+    is_escaped: bool,
+}
+
+impl<'a> Key<'a> {
+    fn new(raw: Cow<'a, str>) -> Self {
+        let is_escaped = raw.as_bytes().contains(&b'\\');
+        Self { raw, is_escaped }
+    }
+
+    /// What the key says. One that is no Unicode text (a lone surrogate) equals nothing but
+    /// its own spelling.
+    fn name(&self) -> Cow<'_, str> {
+        let inner = &self.raw[1..self.raw.len() - 1];
+        if self.is_escaped {
+            serde_json::from_str(&self.raw).map_or(Cow::Borrowed(inner), Cow::Owned)
+        } else {
+            Cow::Borrowed(inner)
+        }
+    }
+}
+
+impl PartialEq for Key<'_> {
+    /// Whether the two say the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.raw == other.raw
+            || ((self.is_escaped || other.is_escaped) && self.name() == other.name())
+    }
+}
+
+/// One member of a JSON object.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Member<'a> {
-    /// With its quotes and escapes.
-    key: Cow<'a, str>,
+    key: Key<'a>,
+    /// As it is written.
     value: &'a str,
-}
-
-impl Member<'_> {
-    fn name(&self) -> Cow<'_, str> {
-        name(&self.key)
-    }
-}
-
-/// What a key, as it is written, says. One that is no Unicode text (a lone surrogate)
-/// equals nothing but its own spelling.
-fn name(key: &str) -> Cow<'_, str> {
-    let inner = &key[1..key.len() - 1];
-    if inner.contains('\\') {
-        serde_json::from_str(key).map_or(Cow::Borrowed(inner), Cow::Owned)
-    } else {
-        Cow::Borrowed(inner)
-    }
-}
-
-fn is_same_key(a: &str, b: &str) -> bool {
-    a == b || ((a.contains('\\') || b.contains('\\')) && name(a) == name(b))
 }
 
 /// The members of a JSON object in their order. Of duplicate keys the last value
@@ -96,29 +109,29 @@ impl<'a> Members<'a> {
 
     /// Names and raw values.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, &'a str)> {
-        self.0.iter().map(|member| (member.name(), member.value))
+        self.0.iter().map(|member| (member.key.name(), member.value))
     }
 
-    fn set(&mut self, key: Cow<'a, str>, value: &'a str) {
+    fn set(&mut self, key: Key<'a>, value: &'a str) {
         let new = Member { key, value };
-        match self.0.iter().position(|old| is_same_key(&old.key, &new.key)) {
+        match self.0.iter().position(|old| old.key == new.key) {
             Some(at) => self.0[at].value = value,
             None => self.0.push(new),
         }
     }
 
-    fn apply(&mut self, edits: Vec<(Cow<'a, str>, Option<&'a str>)>) {
+    fn apply(&mut self, edits: Vec<KeyEdit<'a>>) {
         for (key, value) in edits {
             match value {
                 Some(value) => self.set(key, value),
-                None => self.0.retain(|member| !is_same_key(&member.key, &key)),
+                None => self.0.retain(|member| member.key != key),
             }
         }
     }
 
     /// The object as JSON text, its first member `cookie` if one is given.
     fn to_text(&self, cookie: Option<&str>) -> String {
-        let size: usize = self.0.iter().map(|m| m.key.len() + m.value.len() + 2).sum();
+        let size: usize = self.0.iter().map(|m| m.key.raw.len() + m.value.len() + 2).sum();
         let mut text = String::with_capacity(size + cookie.map_or(0, str::len) + 12);
         text.push('{');
         if let Some(cookie) = cookie {
@@ -129,7 +142,7 @@ impl<'a> Members<'a> {
             if text.len() > 1 {
                 text.push(',');
             }
-            text.push_str(&member.key);
+            text.push_str(&member.key.raw);
             text.push(':');
             text.push_str(member.value);
         }
@@ -149,7 +162,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Members(Vec::with_capacity(8));
                 while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    members.set(Cow::Borrowed(key.get()), value.get());
+                    members.set(Key::new(Cow::Borrowed(key.get())), value.get());
                 }
                 Ok(members)
             }
@@ -174,7 +187,7 @@ impl<'a> Document<'a> {
         let mut data = Members::parse(text)?;
         let mut cookie = None;
         data.0.retain(|member| {
-            let name = member.name();
+            let name = member.key.name();
             if name == COOKIE {
                 cookie = Some(member.value);
                 return false;
@@ -211,9 +224,9 @@ impl<'a> Document<'a> {
                 let whole = Members::parse(text)
                     .map_err(|Damaged| "the whole data is not a JSON object".to_owned())?;
                 for member in &whole.0 {
-                    check_key(&member.name())?;
+                    check_key(&member.key.name())?;
                 }
-                let removed = self.data.0.iter().filter(|old| whole.get(&old.name()).is_none());
+                let removed = self.data.0.iter().filter(|old| whole.get(&old.key.name()).is_none());
                 let edits = removed
                     .map(|old| (old.key.clone(), None))
                     .chain(whole.0.iter().map(|new| (new.key.clone(), Some(new.value))))
@@ -229,7 +242,7 @@ impl<'a> Document<'a> {
         let edits = edits
             .into_iter()
             .filter(|(key, value)| {
-                self.data.0.iter().find(|m| is_same_key(&m.key, key)).map(|m| m.value) != *value
+                self.data.0.iter().find(|m| m.key == *key).map(|m| m.value) != *value
             })
             .collect();
         let whole = whole.filter(|whole| *whole != self.data);
@@ -255,7 +268,7 @@ impl<'a> Document<'a> {
     }
 }
 
-type KeyEdit<'a> = (Cow<'a, str>, Option<&'a str>);
+type KeyEdit<'a> = (Key<'a>, Option<&'a str>);
 
 /// What a request changes in the data.
 #[derive(Debug, Default)]
@@ -281,7 +294,7 @@ fn check_key(name: &str) -> Result<(), String> {
 
 fn read_edit(edit: &Edit) -> Result<KeyEdit<'_>, String> {
     check_key(&edit.key)?;
-    let key = Cow::Owned(serde_json::Value::String(edit.key.clone()).to_string());
+    let key = Key::new(Cow::Owned(serde_json::Value::from(edit.key.as_str()).to_string()));
     let value = match &edit.value {
         None => None,
         Some(text) => {

@@ -36,6 +36,7 @@ struct Readme;
 pub mod bench;
 mod bindings;
 mod component;
+mod counters;
 mod instance;
 mod layer;
 mod session;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
+use crate::counters::{Counters, operation, origin_name};
 use crate::instance::{Instances, OpenError};
 use crate::store::{Changed, Created, Store, StoreError};
 use crate::{Options, Problem};
@@ -47,6 +48,7 @@ pub(crate) struct Sessions {
     instances: Instances,
     store: Arc<dyn Store>,
     deadline: Duration,
+    counters: Counters,
 }
 
 /// What a request begins with.
@@ -67,7 +69,7 @@ impl Sessions {
         deadline: Duration,
     ) -> Result<Self, OptionsError> {
         let instances = Instances::open(component, options)?;
-        Ok(Self { instances, store, deadline })
+        Ok(Self { instances, store, deadline, counters: Counters::new() })
     }
 
     pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
@@ -79,8 +81,8 @@ impl Sessions {
                     step = self.instances.resume(&pending.exchange, None, &reply);
                 }
                 Ok(wit::Step::Ready(session)) => {
+                    self.counters.begun(session.exchange.origin);
                     let origin = origin_name(session.exchange.origin);
-                    metrics::counter!("edge_session_begun_total", "origin" => origin).increment(1);
                     match session.exchange.origin {
                         wit::Origin::Loaded | wit::Origin::Absent => {}
                         wit::Origin::Damaged => {
@@ -94,7 +96,7 @@ impl Sessions {
                     return Begun::Session(Box::new(session));
                 }
                 Ok(wit::Step::Done(wit::Outcome { failure: Some(failure), .. })) => {
-                    report_failure(&failure);
+                    self.report(&failure);
                     return Begun::Failed(failure);
                 }
                 Ok(wit::Step::Done(_)) => return Begun::None,
@@ -127,30 +129,24 @@ impl Sessions {
                 Err(error) => break failed(trapped(&error)),
             }
         };
-        let event = event_name(outcome.event);
-        metrics::counter!("edge_session_finished_total", "event" => event).increment(1);
-        if outcome.conflicts > 0 {
-            metrics::counter!("edge_session_conflicts_total").increment(outcome.conflicts.into());
-        }
+        self.counters.finished(&outcome);
         if let Some(failure) = &outcome.failure {
-            report_failure(failure);
+            self.report(failure);
         }
         outcome
     }
 
     /// Do what the component asks of the store, within the deadline.
     async fn perform(&self, request: wit::StoreRequest) -> wit::StoreReply {
-        let name = request_name(&request);
+        let (operation, name) = operation(&request);
         let began = Instant::now();
         let done = tokio::time::timeout(self.deadline, perform(&*self.store, request)).await;
-        metrics::histogram!("edge_session_store_seconds", "operation" => name)
-            .record(began.elapsed());
+        self.counters.store(operation, began.elapsed(), !matches!(done, Ok(Ok(_))));
         let why = match done {
             Ok(Ok(reply)) => return reply,
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", self.deadline.as_secs_f32()),
         };
-        metrics::counter!("edge_session_store_errors_total", "operation" => name).increment(1);
         wit::StoreReply::Unavailable(format!("{name}: {why}"))
     }
 
@@ -164,6 +160,22 @@ impl Sessions {
 
     pub(crate) fn options(&self) -> &Options {
         self.instances.options()
+    }
+
+    fn report(&self, failure: &wit::Failure) {
+        self.counters.failed(failure);
+        match failure {
+            wit::Failure::Unavailable(why) => tracing::error!("sessions are unavailable: {why}"),
+            wit::Failure::InvalidChange(why) => {
+                tracing::error!("the application's change to the session was refused: {why}");
+            }
+            wit::Failure::TooLarge(bytes) => {
+                tracing::error!(bytes, "the session is above max_session_bytes and was not stored");
+            }
+            wit::Failure::Contention => {
+                tracing::error!("too many requests changed one session at once: this one gave up");
+            }
+        }
     }
 }
 
@@ -204,64 +216,4 @@ fn failed(failure: wit::Failure) -> wit::Outcome {
 
 fn trapped(error: &dyn std::fmt::Display) -> wit::Failure {
     wit::Failure::Unavailable(format!("the component failed: {error}"))
-}
-
-fn report_failure(failure: &wit::Failure) {
-    let reason = match failure {
-        wit::Failure::Unavailable(why) => {
-            tracing::error!("sessions are unavailable: {why}");
-            "unavailable"
-        }
-        wit::Failure::InvalidChange(why) => {
-            tracing::error!("the application's change to the session was refused: {why}");
-            "invalid-change"
-        }
-        wit::Failure::TooLarge(bytes) => {
-            tracing::error!(
-                bytes,
-                "the session is larger than max_session_bytes and was not stored"
-            );
-            "too-large"
-        }
-        wit::Failure::Contention => {
-            tracing::error!("too many requests changed one session at once: this one gave up");
-            "contention"
-        }
-    };
-    metrics::counter!("edge_session_failures_total", "reason" => reason).increment(1);
-}
-
-fn request_name(request: &wit::StoreRequest) -> &'static str {
-    match request {
-        wit::StoreRequest::Load(_) => "load",
-        wit::StoreRequest::Create(_) => "create",
-        wit::StoreRequest::Replace(_) => "replace",
-        wit::StoreRequest::Touch(_) => "touch",
-        wit::StoreRequest::Delete(_) => "delete",
-    }
-}
-
-fn origin_name(origin: wit::Origin) -> &'static str {
-    match origin {
-        wit::Origin::Loaded => "loaded",
-        wit::Origin::Absent => "absent",
-        wit::Origin::Malformed => "malformed",
-        wit::Origin::Forged => "forged",
-        wit::Origin::Oversized => "oversized",
-        wit::Origin::Unknown => "unknown",
-        wit::Origin::Damaged => "damaged",
-        wit::Origin::Detached => "detached",
-    }
-}
-
-fn event_name(event: wit::Event) -> &'static str {
-    match event {
-        wit::Event::None => "none",
-        wit::Event::Created => "created",
-        wit::Event::Saved => "saved",
-        wit::Event::Touched => "touched",
-        wit::Event::Moved => "moved",
-        wit::Event::Destroyed => "destroyed",
-        wit::Event::Gone => "gone",
-    }
 }

@@ -152,7 +152,7 @@ fn bad_cookies_are_counted_and_never_reach_the_store() {
         });
     });
     let mut counters = counters(&snapshotter);
-    counters.retain(|(name, _)| name.starts_with("edge_session_begun"));
+    counters.retain(|(name, count)| name.starts_with("edge_session_begun") && *count > 0);
     counters.sort();
     let begun = |origin: &str, n| (format!("edge_session_begun_total {origin}"), n);
     assert_eq!(counters, [begun("forged", 3), begun("malformed", 1), begun("oversized", 1)]);
