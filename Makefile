@@ -15,9 +15,9 @@ component: ## build the WebAssembly component, target/session.wasm
 	@[ -f target/session.wasm ] || echo "==> building the component, up to 5 minutes the first time …"
 	@cargo run -q -p xtask -- component
 
-bench: component ## measure what a session costs, beside tower-sessions
+bench: component ## measure what a session costs, beside tower-sessions (ARGS=--quick: only try it out)
 	@scripts/setup wrk
-	@cargo run --release -p edge-session-bench
+	@cargo run --release -p edge-session-bench -- $(ARGS)
 
 fuzz: ## fuzz the parsers for a minute each (needs `cargo install cargo-fuzz`)
 	@scripts/fuzz

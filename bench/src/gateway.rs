@@ -89,7 +89,7 @@ fn table(
     bare_ours: &[Cost],
 ) -> Result<String> {
     let mut table = String::from(
-        "### The layer beside tower-sessions\n\n\
+        "### The layer beside tower-sessions, under load\n\n\
          | CPU time per request | bare page | with a session | the session's share | \
          of it in the program | in the kernel |\n|---|--:|--:|--:|--:|--:|\n",
     );

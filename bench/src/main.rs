@@ -3,12 +3,14 @@
 //! | module | its job |
 //! |---|---|
 //! | `component` | the component beside the same logic compiled natively |
-//! | `gateway` | servers under load: our layer beside tower-sessions |
-//! | `server` | those servers: this program again, with `serve KIND` |
+//! | `layer` | our layer beside tower-sessions, called without HTTP |
+//! | `gateway` | the same under load, with HTTP |
+//! | `server` | the page with either layer; as a server: this program again, with `serve KIND` |
 //! | `report` | the machine, the versions, and the README |
 
 mod component;
 mod gateway;
+mod layer;
 mod report;
 mod server;
 
@@ -16,7 +18,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Error = Box<dyn std::error::Error>;
+type Result<T> = std::result::Result<T, Error>;
 
 /// What both halves give to their sessions to sign with.
 const SECRET: &[u8] = b"only-for-the-benchmark-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF";
@@ -26,7 +29,7 @@ struct Effort {
     /// How often each server is put under load, each time for `load`.
     rounds: usize,
     load: Duration,
-    /// How often each case of the component is measured, each time for `batch`.
+    /// How often each case in this process is measured, each time for `batch`.
     batches: usize,
     batch: Duration,
 }
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
         [] => run(&Effort::FULL).and_then(|table| report::keep(&table)),
-        ["--quick"] => run(&Effort::QUICK).map(|_| println!("==> a quick run: nothing is kept")),
+        ["--quick"] => run(&Effort::QUICK).map(|_| say("a quick run: nothing is kept")),
         ["serve", kind] => server::serve(kind),
         _ => Err("usage: edge-session-bench [--quick]".into()),
     };
@@ -67,6 +70,8 @@ fn main() -> ExitCode {
 
 fn run(effort: &Effort) -> Result<String> {
     let mut table = component::measure(effort)?;
+    table.push('\n');
+    table += &layer::measure(effort)?;
     table.push('\n');
     table += &gateway::measure(effort)?;
     println!("\n{table}");

@@ -1,4 +1,4 @@
-//! The servers under load: one page, with and without a session. The program runs
+//! One page, with and without a session, and servers of it: for these the program runs
 //! itself once for each.
 
 use std::io::Write as _;
@@ -35,11 +35,9 @@ impl Kind {
     }
 }
 
-/// Serve until killed. The port is the first line of the output.
-pub(crate) fn serve(kind: &str) -> Result<()> {
-    let kinds = [Kind::Bare, Kind::TowerSessions, Kind::EdgeSession];
-    let kind = kinds.into_iter().find(|it| it.name() == kind).ok_or("no such kind of server")?;
-    let app = match kind {
+/// The page, and the layer around it.
+pub(crate) fn app(kind: Kind) -> Result<Router> {
+    Ok(match kind {
         Kind::Bare => Router::new().route("/", get(static_page)),
         Kind::TowerSessions => {
             let layer = SessionManagerLayer::new(tower_sessions::MemoryStore::default())
@@ -55,7 +53,14 @@ pub(crate) fn serve(kind: &str) -> Result<()> {
             let layer = SessionLayer::new(component, options, store)?;
             Router::new().route("/", get(count_in_edge_session)).layer(layer)
         }
-    };
+    })
+}
+
+/// Serve until killed. The port is the first line of the output.
+pub(crate) fn serve(kind: &str) -> Result<()> {
+    let kinds = [Kind::Bare, Kind::TowerSessions, Kind::EdgeSession];
+    let kind = kinds.into_iter().find(|it| it.name() == kind).ok_or("no such kind of server")?;
+    let app = app(kind)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {

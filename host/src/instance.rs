@@ -147,25 +147,31 @@ impl Instances {
         call: impl FnOnce(&Guest, ResourceAny, &mut Store<State>) -> wasmtime::Result<T>,
     ) -> wasmtime::Result<T> {
         let slot = &self.slots[thread_number() % self.slots.len()];
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        // Taken out, so that a panic on the way drops it too.
-        let mut instance = match slot.take() {
-            Some(instance) => instance,
-            None => {
-                Instance::open(&self.component, &self.options).map_err(|error| match error {
-                    OpenError::Trap(error) => error,
-                    OpenError::Options(_) => {
-                        wasmtime::Error::msg("options that were valid are not")
-                    }
-                })?
-            }
-        };
+        let mut slot = slot.lock().unwrap_or_else(|poisoned| {
+            // A panic went through a call: what it left is not to be trusted either.
+            slot.clear_poison();
+            let mut slot = poisoned.into_inner();
+            *slot = None;
+            slot
+        });
+        let instance =
+            match &mut *slot {
+                Some(instance) => instance,
+                empty => empty.insert(Instance::open(&self.component, &self.options).map_err(
+                    |error| match error {
+                        OpenError::Trap(error) => error,
+                        OpenError::Options(_) => {
+                            wasmtime::Error::msg("options that were valid are not any more")
+                        }
+                    },
+                )?),
+            };
         instance.store.set_epoch_deadline(TICKS_PER_CALL);
         let guest = instance.session.edge_session_engine();
         let result = call(guest, instance.engine, &mut instance.store);
-        match &result {
-            Ok(_) => *slot = Some(instance),
-            Err(_) => metrics::counter!("edge_session_component_traps_total").increment(1),
+        if result.is_err() {
+            *slot = None;
+            metrics::counter!("edge_session_component_traps_total").increment(1);
         }
         result
     }

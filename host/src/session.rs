@@ -10,7 +10,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
@@ -112,10 +112,8 @@ impl Session {
         match state.edits.get(key) {
             Some(Some(raw)) => parse(raw.get()),
             Some(None) => Ok(None),
-            None => match state.stored().get(key) {
-                Some(raw) => parse(raw.get()),
-                None => Ok(None),
-            },
+            None if state.is_cleared => Ok(None),
+            None => find(&state.data, key).map_or(Ok(None), |raw| parse(raw.get())),
         }
     }
 
@@ -240,6 +238,57 @@ impl State {
     }
 }
 
+/// The value of one key in a JSON object, without keeping the others.
+fn find<'d>(object: &'d str, key: &str) -> Option<&'d RawValue> {
+    struct Find<'k>(&'k str);
+
+    impl<'d> Visitor<'d> for Find<'_> {
+        type Value = Option<&'d RawValue>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = None;
+            while let Some(is_it) = map.next_key_seed(Is(self.0))? {
+                let value = map.next_value::<&RawValue>()?;
+                if is_it {
+                    found = Some(value);
+                }
+            }
+            Ok(found)
+        }
+    }
+
+    /// Whether a key is this one.
+    struct Is<'k>(&'k str);
+
+    impl<'d> DeserializeSeed<'d> for Is<'_> {
+        type Value = bool;
+
+        fn deserialize<D: Deserializer<'d>>(self, deserializer: D) -> Result<bool, D::Error> {
+            deserializer.deserialize_str(self)
+        }
+    }
+
+    impl Visitor<'_> for Is<'_> {
+        type Value = bool;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a key")
+        }
+
+        fn visit_str<E>(self, key: &str) -> Result<bool, E> {
+            Ok(key == self.0)
+        }
+    }
+
+    // The component hands over JSON objects only; one with a key that is no Unicode text
+    // (a lone surrogate) cannot be read here.
+    serde_json::Deserializer::from_str(object).deserialize_map(Find(key)).ok()?
+}
+
 impl std::fmt::Debug for Session {
     /// Neither the identifier nor the data: both are secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -276,5 +325,21 @@ impl<S: Sync> OptionalFromRequestParts<S> for Session {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
         Ok(parts.extensions.get::<Self>().cloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_is_found_among_others() {
+        let object = r#"{"a":{"b":1},"b":2,"\u0063":[3]}"#;
+        let found = |key| find(object, key).map(RawValue::get);
+        assert_eq!(found("a"), Some(r#"{"b":1}"#));
+        assert_eq!(found("b"), Some("2"));
+        assert_eq!(found("c"), Some("[3]"));
+        assert_eq!(found("d"), None);
+        assert!(find("{}", "a").is_none());
     }
 }

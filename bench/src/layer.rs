@@ -1,0 +1,97 @@
+//! What a session costs in a call of the service: our layer beside tower-sessions, one
+//! thread, without HTTP. It varies less from run to run than servers under load do.
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{COOKIE, SET_COOKIE};
+use axum::http::{HeaderValue, Request, Response, StatusCode};
+use tower::ServiceExt as _;
+
+use crate::server::{Kind, app};
+use crate::{Effort, Result, median, say};
+
+const VISITORS: usize = 1000;
+
+/// An app and the visitors that come to it in turns.
+struct Subject {
+    app: Router,
+    cookies: Vec<HeaderValue>,
+    next: usize,
+    /// Nanoseconds per request.
+    costs: Vec<f64>,
+}
+
+pub(crate) fn measure(effort: &Effort) -> Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let [bare, theirs, ours] = runtime.block_on(async {
+        let mut subjects = [
+            Subject::new(Kind::Bare).await?,
+            Subject::new(Kind::TowerSessions).await?,
+            Subject::new(Kind::EdgeSession).await?,
+        ];
+        for batch in 0..effort.batches {
+            for at in 0..subjects.len() {
+                subjects[(batch + at) % 3].run(effort).await?;
+            }
+        }
+        Ok::<_, crate::Error>(subjects.map(|subject| median(&subject.costs)))
+    })?;
+    say(format!("without HTTP: bare {bare:.0}, tower-sessions {theirs:.0}, ours {ours:.0} ns"));
+    let mut table = String::from(
+        "### The layer beside tower-sessions, without HTTP\n\n\
+         | one call of the service | bare page | with a session | the session's share |\n\
+         |---|--:|--:|--:|\n",
+    );
+    for (name, with) in [("axum + tower-sessions, signed", theirs), ("axum + edge-session", ours)] {
+        let share = with - bare;
+        writeln!(table, "| {name} | {bare:.0} ns | {with:.0} ns | **{share:.0} ns** |")?;
+    }
+    writeln!(table, "\nRatio of the shares: **{:.2}**.", (ours - bare) / (theirs - bare))?;
+    Ok(table)
+}
+
+impl Subject {
+    async fn new(kind: Kind) -> Result<Self> {
+        let cookies = Vec::with_capacity(VISITORS);
+        let mut subject = Self { app: app(kind)?, cookies, next: 0, costs: Vec::new() };
+        for _ in 0..VISITORS {
+            let response = subject.visit(HeaderValue::from_static("other=1")).await?;
+            let cookie = match response.headers().get(SET_COOKIE) {
+                Some(header) => header.to_str()?.split(';').next().unwrap_or_default().parse()?,
+                None if kind == Kind::Bare => HeaderValue::from_static("other=1"),
+                None => return Err("a new visitor got no cookie".into()),
+            };
+            subject.cookies.push(cookie);
+        }
+        Ok(subject)
+    }
+
+    async fn visit(&self, cookie: HeaderValue) -> Result<Response<Body>> {
+        let request = Request::get("/").header(COOKIE, cookie).body(Body::empty())?;
+        let response = self.app.clone().oneshot(request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("a visit was answered with {}", response.status()).into());
+        }
+        Ok(response)
+    }
+
+    /// Let visitors come for the time of one batch.
+    async fn run(&mut self, effort: &Effort) -> Result<()> {
+        let mut count = 0;
+        let began = Instant::now();
+        while began.elapsed() < effort.batch {
+            for _ in 0..100 {
+                let cookie = self.cookies[self.next].clone();
+                self.next = (self.next + 1) % VISITORS;
+                drop(black_box(self.visit(cookie).await?));
+            }
+            count += 100;
+        }
+        self.costs.push(began.elapsed().as_nanos() as f64 / f64::from(count));
+        Ok(())
+    }
+}
