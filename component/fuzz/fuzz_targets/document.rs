@@ -3,7 +3,7 @@
 #![no_main]
 
 use edge_session_component::wit::{
-    Action, Change, DataChange, Edit, Exchange, Origin, Phase, Preset, Step, StoreReply,
+    Action, Change, DataChange, Edit, Exchange, Origin, Phase, Preset, Session, Step, StoreReply,
     StoreRequest, Stored,
 };
 use edge_session_component::{Engine, Environment, defaults};
@@ -28,21 +28,7 @@ fuzz_target!(|data: &[u8]| {
     let mut options = defaults(Preset::Safe);
     options.secrets = vec![vec![b'k'; 32]];
     let Ok(engine) = Engine::open(options) else { unreachable!("the options are valid") };
-    let exchange = Exchange {
-        id: "x".into(),
-        phase: Phase::Loading,
-        secure: false,
-        presented: true,
-        origin: Origin::Loaded,
-        loaded: None,
-        seen: None,
-        successor: None,
-        conflicts: 0,
-    };
-    let found = StoreReply::Found(stored(loaded));
-    let Step::Ready(session) = engine.resume(&Fixed, exchange, None, found) else {
-        panic!("every document has an outcome");
-    };
+    let session = load(&engine, stored(loaded));
     let edit = Edit { key: new.chars().take(3).collect(), value: Some(new.clone()) };
     for data in [DataChange::Whole(new), DataChange::Edits(vec![edit])] {
         let change = Change { action: Action::Keep, data, cookie: None };
@@ -68,6 +54,12 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn is_session(engine: &Engine, text: &str) -> bool {
+    let stored = Stored { data: text.to_owned(), expires: None };
+    load(engine, stored).exchange.origin == Origin::Loaded
+}
+
+/// What the engine makes of a stored text.
+fn load(engine: &Engine, stored: Stored) -> Session {
     let exchange = Exchange {
         id: "x".into(),
         phase: Phase::Loading,
@@ -79,7 +71,8 @@ fn is_session(engine: &Engine, text: &str) -> bool {
         successor: None,
         conflicts: 0,
     };
-    let found = StoreReply::Found(Stored { data: text.to_owned(), expires: None });
-    let step = engine.resume(&Fixed, exchange, None, found);
-    matches!(step, Step::Ready(session) if session.exchange.origin == Origin::Loaded)
+    match engine.resume(&Fixed, exchange, None, StoreReply::Found(stored)) {
+        Step::Ready(session) => session,
+        other => panic!("every document has an outcome, not {other:?}"),
+    }
 }
