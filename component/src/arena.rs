@@ -21,7 +21,7 @@ use std::cell::Cell;
 /// The size of a page of WebAssembly memory, in bytes.
 const PAGE: usize = 1 << 16;
 
-/// No more than this is asked for, so that no address overflows.
+/// Nothing is handed out beyond this address, so that none overflows.
 const MOST: usize = 1 << 31;
 
 struct Arena {
@@ -51,11 +51,11 @@ pub(crate) fn keep() {
 impl Arena {
     /// Make sure that there is memory up to `needed`.
     fn reach(&self, needed: usize) -> bool {
-        if needed <= self.end.get() {
-            return true;
-        }
         if needed > MOST {
             return false;
+        }
+        if needed <= self.end.get() {
+            return true;
         }
         let pages = (needed - self.end.get()).div_ceil(PAGE);
         // Some at once, so that growing is rare.

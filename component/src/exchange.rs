@@ -76,15 +76,8 @@ impl Engine {
                         return Step::Store(Pending {
                             request: StoreRequest::Load(id.to_owned()),
                             exchange: Exchange {
-                                id: id.to_owned(),
                                 phase: Phase::Loading,
-                                secure,
-                                presented,
-                                origin: Origin::Loaded,
-                                loaded: None,
-                                seen: None,
-                                successor: None,
-                                conflicts: 0,
+                                ..exchange(id.to_owned(), Origin::Loaded, secure, presented)
                             },
                             on_done: None,
                         });
@@ -128,12 +121,10 @@ impl Engine {
             (Phase::Destroying, StoreReply::Done | StoreReply::Missing) => {
                 Step::Done(self.destroyed(&exchange))
             }
-            (Phase::Creating | Phase::Saving | Phase::Touching, StoreReply::Done) => {
-                match self.decide(env, &exchange, change) {
-                    Ok(decision) => Step::Done(decision.outcome),
-                    Err(failure) => failed(failure, exchange.conflicts),
-                }
-            }
+            (
+                Phase::Creating | Phase::Saving | Phase::Touching | Phase::Retiring,
+                StoreReply::Done,
+            ) => self.decided(env, &exchange, change),
             (Phase::Creating, StoreReply::Taken) => {
                 exchange.id = identifier::from_random(env.random());
                 self.again(env, exchange, change)
@@ -143,15 +134,15 @@ impl Engine {
                 self.again(env, exchange, change)
             }
             (Phase::Moving, StoreReply::Done) => self.retire(env, exchange, change),
-            (Phase::Retiring, StoreReply::Done) => self.moved(env, exchange, change),
             (Phase::Retiring, StoreReply::Missing) if change.action == Action::Regenerate => {
-                self.moved(env, exchange, change)
+                self.decided(env, &exchange, change)
             }
             // Ended by another request: the successor must not outlive it.
             (Phase::Retiring, StoreReply::Missing) => {
                 exchange.id = exchange.successor.take().unwrap_or(exchange.id);
                 exchange.origin = Origin::Unknown;
-                let on_done = Some(self.gone(&exchange));
+                exchange.phase = Phase::Destroying;
+                let on_done = self.gone(&exchange);
                 delete(exchange, None, on_done)
             }
             (Phase::Saving | Phase::Touching, StoreReply::Missing) => {
@@ -199,17 +190,7 @@ impl Engine {
     /// A new session. The identifier that came with the request, if any, is never adopted.
     fn fresh(&self, env: &impl Environment, origin: Origin, secure: bool, presented: bool) -> Step {
         Step::Ready(Session {
-            exchange: Exchange {
-                id: identifier::from_random(env.random()),
-                phase: Phase::Open,
-                secure,
-                presented,
-                origin,
-                loaded: None,
-                seen: None,
-                successor: None,
-                conflicts: 0,
-            },
+            exchange: exchange(identifier::from_random(env.random()), origin, secure, presented),
             data: "{}".to_owned(),
             cookie: SessionCookie::new(&self.options.cookie, secure, env.now()).view(),
             expires: None,
@@ -368,16 +349,12 @@ impl Engine {
             Ok(decision) => decision.outcome,
             Err(failure) => return failed(failure, exchange.conflicts),
         };
-        let request = StoreRequest::Delete(Removal { id: exchange.id.clone(), expected });
-        Step::Store(Pending {
-            request,
-            exchange: Exchange { phase: Phase::Retiring, ..exchange },
-            on_done: Some(on_done),
-        })
+        delete(Exchange { phase: Phase::Retiring, ..exchange }, expected, on_done)
     }
 
-    fn moved(&self, env: &impl Environment, exchange: Exchange, change: &Change) -> Step {
-        match self.decide(env, &exchange, change) {
+    /// The store has done all that was decided.
+    fn decided(&self, env: &impl Environment, exchange: &Exchange, change: &Change) -> Step {
+        match self.decide(env, exchange, change) {
             Ok(decision) => Step::Done(decision.outcome),
             Err(failure) => failed(failure, exchange.conflicts),
         }
@@ -388,7 +365,7 @@ impl Engine {
         if exchange.loaded.is_none() {
             return Step::Done(on_done);
         }
-        delete(exchange, None, Some(on_done))
+        delete(Exchange { phase: Phase::Destroying, ..exchange }, None, on_done)
     }
 
     fn destroyed(&self, exchange: &Exchange) -> Outcome {
@@ -453,19 +430,30 @@ impl Engine {
     }
 }
 
+/// The beginning of every exchange.
+fn exchange(id: String, origin: Origin, secure: bool, presented: bool) -> Exchange {
+    Exchange {
+        id,
+        phase: Phase::Open,
+        secure,
+        presented,
+        origin,
+        loaded: None,
+        seen: None,
+        successor: None,
+        conflicts: 0,
+    }
+}
+
 /// The text that the store has, as far as this exchange knows.
 fn expected(exchange: &Exchange) -> Option<String> {
     let known: Option<&Stored> = exchange.seen.as_ref().or(exchange.loaded.as_ref());
     known.map(|stored| stored.data.clone())
 }
 
-fn delete(exchange: Exchange, expected: Option<String>, on_done: Option<Outcome>) -> Step {
+fn delete(exchange: Exchange, expected: Option<String>, on_done: Outcome) -> Step {
     let request = StoreRequest::Delete(Removal { id: exchange.id.clone(), expected });
-    Step::Store(Pending {
-        request,
-        exchange: Exchange { phase: Phase::Destroying, ..exchange },
-        on_done,
-    })
+    Step::Store(Pending { request, exchange, on_done: Some(on_done) })
 }
 
 fn outcome(event: Event, id: Option<String>, conflicts: u32) -> Outcome {

@@ -22,6 +22,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use edge_session::{Session, SessionError, SessionLayer};
 use maud::Markup;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -261,11 +262,8 @@ fn is_local(path: &str) -> bool {
 
 /// The same address in the characters that a header may have.
 fn header_text(path: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'!'..=b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    path.bytes().map(escape).collect()
+    const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ');
+    utf8_percent_encode(path, NOT_VISIBLE).to_string()
 }
 
 // ---------------------------------------------------------------------- the session ----

@@ -77,7 +77,7 @@ impl Sessions {
 
     pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
         let mut step = self.instances.begin(request);
-        loop {
+        let failure = loop {
             match step {
                 Ok(wit::Step::Store(pending)) => {
                     let reply = self.perform(pending.request).await;
@@ -98,14 +98,13 @@ impl Sessions {
                     }
                     return Begun::Session(Box::new(session));
                 }
-                Ok(wit::Step::Done(wit::Outcome { failure: Some(failure), .. })) => {
-                    self.report(&failure);
-                    return Begun::Failed(failure);
-                }
-                Ok(wit::Step::Done(_)) => return Begun::None,
-                Err(error) => return Begun::Failed(trapped(&error)),
+                Ok(wit::Step::Done(wit::Outcome { failure: None, .. })) => return Begun::None,
+                Ok(wit::Step::Done(wit::Outcome { failure: Some(failure), .. })) => break failure,
+                Err(error) => break trapped(&error),
             }
-        }
+        };
+        self.report(&failure);
+        Begun::Failed(failure)
     }
 
     pub(crate) async fn finish(

@@ -2,32 +2,20 @@
 //! what is stored, what another request has stored meanwhile, and the change.
 #![no_main]
 
+use edge_session_component::Engine;
 use edge_session_component::wit::{
-    Action, Change, DataChange, Edit, Exchange, Origin, Phase, Preset, Session, Step, StoreReply,
+    Action, Change, DataChange, Edit, Exchange, Origin, Phase, Session, Step, StoreReply,
     StoreRequest, Stored,
 };
-use edge_session_component::{Engine, Environment, defaults};
+use edge_session_fuzz::{Fixed, engine};
 use libfuzzer_sys::fuzz_target;
-
-struct Fixed;
-
-impl Environment for Fixed {
-    fn now(&self) -> u64 {
-        1_893_456_000_000
-    }
-    fn random(&self) -> [u8; 24] {
-        [7; 24]
-    }
-}
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut parts = text.splitn(3, '\0').map(str::to_owned);
     let (loaded, seen, new) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
     let stored = |data: Option<String>| Stored { data: data.unwrap_or_default(), expires: None };
-    let mut options = defaults(Preset::Safe);
-    options.secrets = vec![vec![b'k'; 32]];
-    let Ok(engine) = Engine::open(options) else { unreachable!("the options are valid") };
+    let engine = engine();
     let session = load(&engine, stored(loaded));
     let edit = Edit { key: new.chars().take(3).collect(), value: Some(new.clone()) };
     for data in [DataChange::Whole(new), DataChange::Edits(vec![edit])] {
