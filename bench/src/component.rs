@@ -133,11 +133,12 @@ macro_rules! cases {
                 let value = Some(to.to_string());
                 change(wit::DataChange::Edits(vec![wit::Edit { key: "viewCount".into(), value }]))
             };
-            let (entry, outcome) = match first_visit(&logic, &request(None), &counts(1)) {
-                Some((wit::StoreRequest::Create(entry), Some(outcome))) => (entry, outcome),
+            let (content, outcome) = match first_visit(&logic, &request(None), &counts(1)) {
+                Some((wit::StoreRequest::Create(content), Some(outcome))) => (content, outcome),
                 other => return Err(format!("a first visit ended with {other:?}").into()),
             };
-            let stored = wit::Stored { data: entry.data, expires: Some(entry.expires) };
+            let first = wit::Stored { data: content.data, expires: Some(content.expires) };
+            let known = wit::Known { loaded: Some(first), current: None };
             let set_cookie = outcome.set_cookie.unwrap_or_default();
             let cookie = set_cookie.split(';').next().unwrap_or_default().to_owned();
             let (before, id) = cookie.split_once("s%3A").ok_or("no signed cookie was set")?;
@@ -147,12 +148,12 @@ macro_rules! cases {
             let (returning, two) = (request(Some(&cookie)), counts(2));
             let forged = request(Some(&forged));
             let logic = std::rc::Rc::new(logic);
-            let with = |run: fn(&Logic, &wit::Request, &wit::Stored, &wit::Change),
+            let with = |run: fn(&Logic, &wit::Request, &wit::Known, &wit::Change),
                         request: &wit::Request,
                         change: wit::Change|
              -> Case {
-                let (logic, request, stored) = (logic.clone(), request.clone(), stored.clone());
-                Box::new(move || run(&logic, &request, &stored, &change))
+                let (logic, request, known) = (logic.clone(), request.clone(), known.clone());
+                Box::new(move || run(&logic, &request, &known, &change))
             };
             Ok([
                 with(
@@ -164,9 +165,11 @@ macro_rules! cases {
                     one,
                 ),
                 with(
-                    |logic, request, stored, change| match logic
-                        .finish(loaded(logic, request, stored), change)
-                    {
+                    |logic, request, known, change| match logic.finish(
+                        loaded(logic, request, known),
+                        known,
+                        change,
+                    ) {
                         wit::Step::Store(wit::Pending {
                             request: wit::StoreRequest::Replace(_),
                             on_done: Some(_),
@@ -178,9 +181,11 @@ macro_rules! cases {
                     two,
                 ),
                 with(
-                    |logic, request, stored, change| match logic
-                        .finish(loaded(logic, request, stored), change)
-                    {
+                    |logic, request, known, change| match logic.finish(
+                        loaded(logic, request, known),
+                        known,
+                        change,
+                    ) {
                         wit::Step::Store(wit::Pending {
                             request: wit::StoreRequest::Touch(_),
                             on_done: Some(_),
@@ -195,7 +200,7 @@ macro_rules! cases {
                     |logic, request, _, change| {
                         let exchange = ready(logic.begin(request));
                         assert_eq!(exchange.origin, wit::Origin::Forged);
-                        match logic.finish(exchange, change) {
+                        match logic.finish(exchange, &UNKNOWN, change) {
                             wit::Step::Done(_) => {}
                             other => panic!("a forged cookie ended with {other:?}"),
                         }
@@ -212,12 +217,14 @@ macro_rules! cases {
                     nothing(),
                 ),
                 with(
-                    |logic, request, stored, _| drop(black_box(loaded(logic, request, stored))),
+                    |logic, request, known, _| drop(black_box(loaded(logic, request, known))),
                     &returning,
                     nothing(),
                 ),
             ])
         }
+
+        const UNKNOWN: wit::Known = wit::Known { loaded: None, current: None };
 
         fn request(cookie: Option<&str>) -> wit::Request {
             wit::Request {
@@ -245,18 +252,18 @@ macro_rules! cases {
             request: &wit::Request,
             change: &wit::Change,
         ) -> Option<(wit::StoreRequest, Option<wit::Outcome>)> {
-            match logic.finish(ready(logic.begin(request)), change) {
+            match logic.finish(ready(logic.begin(request)), &UNKNOWN, change) {
                 wit::Step::Store(pending) => Some((pending.request, pending.on_done)),
                 _ => None,
             }
         }
 
-        fn loaded(logic: &Logic, request: &wit::Request, stored: &wit::Stored) -> wit::Exchange {
+        fn loaded(logic: &Logic, request: &wit::Request, known: &wit::Known) -> wit::Exchange {
             let exchange = match logic.begin(request) {
                 wit::Step::Store(pending) => pending.exchange,
                 other => panic!("a returning visitor began with {other:?}"),
             };
-            ready(logic.resume(exchange, wit::StoreReply::Found(stored.clone())))
+            ready(logic.resume(exchange, known))
         }
     };
 }
@@ -297,12 +304,18 @@ mod native {
             self.engine.begin(&self.environment, request)
         }
 
-        fn resume(&self, exchange: wit::Exchange, reply: wit::StoreReply) -> wit::Step {
-            self.engine.resume(&self.environment, exchange, None, reply)
+        fn resume(&self, exchange: wit::Exchange, known: &wit::Known) -> wit::Step {
+            let reply = wit::StoreReply::Found;
+            self.engine.resume(&self.environment, exchange, known, None, reply)
         }
 
-        fn finish(&self, exchange: wit::Exchange, change: &wit::Change) -> wit::Step {
-            self.engine.finish(&self.environment, exchange, change)
+        fn finish(
+            &self,
+            exchange: wit::Exchange,
+            known: &wit::Known,
+            change: &wit::Change,
+        ) -> wit::Step {
+            self.engine.finish(&self.environment, exchange, known, change)
         }
     }
 

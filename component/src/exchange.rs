@@ -9,12 +9,12 @@ use crate::document::{Damaged, Document};
 use crate::identifier;
 use crate::lifecycle::{self, Facts, Storage};
 use crate::options;
-use crate::session_cookie::SessionCookie;
+use crate::session_cookie::{SessionCookie, Usual};
 use crate::signature::Keys;
 use crate::wit::{
-    Action, Change, Conflicts, Entry, Event, Exchange, Failure, Millis, OnStoreError, Options,
-    Origin, Outcome, Pending, Phase, Preset, Problem, Removal, Replacement, Request, Session, Step,
-    StoreReply, StoreRequest, Stored, Touched, Unset,
+    Action, Change, Conflicts, Content, Event, Exchange, Failure, Known, Millis, OnStoreError,
+    Options, Origin, Outcome, Pending, Phase, Preset, Problem, Replacement, Request, Session, Step,
+    StoreReply, StoreRequest, Stored, Unset,
 };
 
 /// A request gives up after this many conflicts. Each means that another request of
@@ -33,6 +33,8 @@ pub trait Environment {
 pub struct Engine {
     options: Options,
     keys: Keys,
+    /// Of sessions that insecure and secure requests begin.
+    usual_cookies: [Usual; 2],
 }
 
 /// What is to be stored and sent.
@@ -51,7 +53,8 @@ impl Engine {
             return Err(problems);
         }
         let keys = Keys::new(&options.secrets);
-        Ok(Self { options, keys })
+        let usual_cookies = [false, true].map(|secure| Usual::new(&options.cookie, secure));
+        Ok(Self { options, keys, usual_cookies })
     }
 
     /// Begin an exchange: read the cookie, and ask for the session that it names.
@@ -59,7 +62,7 @@ impl Engine {
         // express-session's test is of the bare prefix: `/foo` matches `/foobar`.
         let path = if request.path.is_empty() { "/" } else { &request.path };
         if !path.starts_with(&self.options.cookie.path) {
-            return Step::Done(outcome(Event::None, None, 0));
+            return Step::Done(outcome(Event::None, 0));
         }
         let found = find(&request.cookies, &self.options.name);
         let presented = found != Found::Absent;
@@ -74,7 +77,7 @@ impl Engine {
                     Some("") => Origin::Malformed,
                     Some(id) => {
                         return Step::Store(Pending {
-                            request: StoreRequest::Load(id.to_owned()),
+                            request: StoreRequest::Load,
                             exchange: Exchange {
                                 phase: Phase::Loading,
                                 ..exchange(id.to_owned(), Origin::Loaded, secure, presented)
@@ -89,15 +92,21 @@ impl Engine {
     }
 
     /// The application is done: decide what is stored and which cookie is sent.
-    pub fn finish(&self, env: &impl Environment, exchange: Exchange, change: &Change) -> Step {
+    pub fn finish(
+        &self,
+        env: &impl Environment,
+        exchange: Exchange,
+        known: &Known,
+        change: &Change,
+    ) -> Step {
         if exchange.origin == Origin::Detached {
-            return Step::Done(outcome(Event::None, None, 0));
+            return Step::Done(outcome(Event::None, 0));
         }
         match (change.action, self.options.unset) {
-            (Action::Destroy, _) | (Action::Unset, Unset::Destroy) => self.destroy(exchange),
-            (Action::Unset, Unset::Keep) => Step::Done(outcome(Event::None, None, 0)),
+            (Action::Destroy, _) | (Action::Unset, Unset::Destroy) => self.destroy(exchange, known),
+            (Action::Unset, Unset::Keep) => Step::Done(outcome(Event::None, 0)),
             (Action::Keep | Action::Renew | Action::Regenerate, _) => {
-                self.store(env, exchange, change)
+                self.store(env, exchange, known, change)
             }
         }
     }
@@ -107,6 +116,7 @@ impl Engine {
         &self,
         env: &impl Environment,
         mut exchange: Exchange,
+        known: &Known,
         change: Option<&Change>,
         reply: StoreReply,
     ) -> Step {
@@ -115,42 +125,38 @@ impl Engine {
             reply => reply,
         };
         let Some(change) = change.filter(|_| exchange.phase != Phase::Loading) else {
-            return self.loaded(env, exchange, reply);
+            return self.loaded(env, exchange, known, reply);
         };
         match (exchange.phase, reply) {
-            (Phase::Destroying, StoreReply::Done | StoreReply::Missing) => {
-                Step::Done(self.destroyed(&exchange))
+            (Phase::Destroying, StoreReply::Missing) => {
+                Step::Done(self.destroyed(&exchange, known))
             }
-            (
-                Phase::Creating | Phase::Saving | Phase::Touching | Phase::Retiring,
-                StoreReply::Done,
-            ) => self.decided(env, &exchange, change),
             (Phase::Creating, StoreReply::Taken) => {
-                exchange.id = identifier::from_random(env.random());
-                self.again(env, exchange, change)
+                let new = identifier::from_random(env.random());
+                exchange.other = Some(std::mem::replace(&mut exchange.id, new));
+                self.again(env, exchange, known, change)
             }
-            (Phase::Moving, StoreReply::Taken) => {
-                exchange.successor = None;
-                self.again(env, exchange, change)
-            }
-            (Phase::Moving, StoreReply::Done) => self.retire(env, exchange, change),
-            (Phase::Retiring, StoreReply::Missing) if change.action == Action::Regenerate => {
-                self.decided(env, &exchange, change)
-            }
-            // Ended by another request: the successor must not outlive it.
+            (Phase::Moving, StoreReply::Taken) => self.again(env, exchange, known, change),
+            (Phase::Moving, StoreReply::Done) => self.retire(env, exchange, known, change),
             (Phase::Retiring, StoreReply::Missing) => {
-                exchange.id = exchange.successor.take().unwrap_or(exchange.id);
+                swap(&mut exchange);
+                if change.action == Action::Regenerate {
+                    return match self.decide(env, &exchange, known, change) {
+                        Ok(decision) => Step::Done(decision.outcome),
+                        Err(failure) => failed(failure, exchange.conflicts),
+                    };
+                }
+                // Ended by another request: the successor must not outlive it.
                 exchange.origin = Origin::Unknown;
                 exchange.phase = Phase::Destroying;
-                let on_done = self.gone(&exchange);
-                delete(exchange, None, on_done)
+                let on_done = self.gone(&exchange, known);
+                delete(exchange, false, on_done)
             }
             (Phase::Saving | Phase::Touching, StoreReply::Missing) => {
-                Step::Done(self.gone(&exchange))
+                Step::Done(self.gone(&exchange, known))
             }
-            (Phase::Saving | Phase::Retiring, StoreReply::Conflict(current)) => {
-                exchange.seen = Some(current);
-                self.again(env, exchange, change)
+            (Phase::Saving | Phase::Retiring, StoreReply::Conflict) => {
+                self.again(env, exchange, known, change)
             }
             (phase, reply) => {
                 let why = format!("the store answered {} to {}", name(&reply), phase_name(phase));
@@ -159,12 +165,20 @@ impl Engine {
         }
     }
 
-    fn loaded(&self, env: &impl Environment, mut exchange: Exchange, reply: StoreReply) -> Step {
+    fn loaded(
+        &self,
+        env: &impl Environment,
+        exchange: Exchange,
+        known: &Known,
+        reply: StoreReply,
+    ) -> Step {
         let (secure, presented) = (exchange.secure, exchange.presented);
-        let stored = match reply {
-            StoreReply::Found(stored) => stored,
-            StoreReply::Missing => return self.fresh(env, Origin::Unknown, secure, presented),
-            reply => {
+        let stored = match (&reply, &known.loaded) {
+            (StoreReply::Found, Some(stored)) => stored,
+            (StoreReply::Missing, _) => {
+                return self.fresh(env, Origin::Unknown, secure, presented);
+            }
+            _ => {
                 let why = format!("the store answered {} to a load", name(&reply));
                 return self.unavailable(env, exchange, why);
             }
@@ -172,18 +186,17 @@ impl Engine {
         if stored.expires.is_some_and(|expires| expires <= env.now()) {
             return self.fresh(env, Origin::Unknown, secure, presented);
         }
-        let Ok((data, cookie)) = Document::parse(&stored.data).and_then(|document| {
-            let cookie = SessionCookie::parse(document.cookie.ok_or(Damaged)?)?;
+        let Ok((data, cookie)) = self.document(&stored.data).and_then(|document| {
+            let cookie = self.cookie(document.cookie().ok_or(Damaged)?)?;
             Ok((document.data_text(), cookie.view()))
         }) else {
             return self.fresh(env, Origin::Damaged, secure, presented);
         };
-        exchange.phase = Phase::Open;
         Step::Ready(Session {
+            exchange: Exchange { phase: Phase::Open, ..exchange },
             data,
             cookie,
             expires: stored.expires,
-            exchange: Exchange { loaded: Some(stored), ..exchange },
         })
     }
 
@@ -198,78 +211,76 @@ impl Engine {
     }
 
     /// Ask the store for what [`Self::decide`] decided.
-    fn store(&self, env: &impl Environment, mut exchange: Exchange, change: &Change) -> Step {
-        let moving = change.action != Action::Keep && exchange.loaded.is_some();
-        if moving && exchange.successor.is_none() {
-            exchange.successor = Some(identifier::from_random(env.random()));
-            // Nobody has been told of an earlier successor: it is created, not replaced.
-            exchange.phase = Phase::Open;
+    fn store(
+        &self,
+        env: &impl Environment,
+        mut exchange: Exchange,
+        known: &Known,
+        change: &Change,
+    ) -> Step {
+        let known_loaded = loaded(&exchange, known);
+        let moving = change.action != Action::Keep && known_loaded.is_some();
+        // A successor that was stored is stored again. Of another nobody has been told.
+        let is_successor_stored = exchange.phase == Phase::Retiring;
+        if is_successor_stored {
+            swap(&mut exchange);
+        } else if moving {
+            let old = std::mem::replace(&mut exchange.id, identifier::from_random(env.random()));
+            exchange.other.get_or_insert(old);
         }
-        let Decision { storage, text, expires, outcome } = match self.decide(env, &exchange, change)
-        {
-            Ok(decision) => decision,
-            Err(failure) => return failed(failure, exchange.conflicts),
-        };
+        let Decision { storage, text, expires, outcome } =
+            match self.decide(env, &exchange, known, change) {
+                Ok(decision) => decision,
+                Err(failure) => return failed(failure, exchange.conflicts),
+            };
         if text.len() > self.options.max_session_bytes as usize {
             return failed(Failure::TooLarge(text.len() as u64), exchange.conflicts);
         }
-        let id = exchange.id.clone();
-        let entry = |id| Entry { id, data: text, expires };
-        let (phase, request) = match storage {
-            Storage::Leave => return Step::Done(outcome),
-            Storage::Touch => (Phase::Touching, StoreRequest::Touch(Touched { id, expires })),
-            Storage::Save if moving => {
-                let entry = entry(exchange.successor.clone().unwrap_or_default());
-                let request = if exchange.phase == Phase::Retiring {
-                    StoreRequest::Replace(Replacement { entry, expected: None })
-                } else {
-                    StoreRequest::Create(entry)
-                };
-                (Phase::Moving, request)
+        let content = Content { data: text, expires };
+        let replace =
+            |content, only_known| StoreRequest::Replace(Replacement { content, only_known });
+        let (phase, request) = match (storage, self.options.conflicts) {
+            (Storage::Leave, _) => return Step::Done(outcome),
+            (Storage::Touch, _) => (Phase::Touching, StoreRequest::Touch(expires)),
+            (Storage::Save, _) if is_successor_stored => (Phase::Moving, replace(content, false)),
+            (Storage::Save, _) if moving => (Phase::Moving, StoreRequest::Create(content)),
+            (Storage::Save, Conflicts::Overwrite) => (Phase::Saving, replace(content, false)),
+            (Storage::Save, Conflicts::Merge) if known_loaded.is_none() => {
+                (Phase::Creating, StoreRequest::Create(content))
             }
-            Storage::Save => match (&exchange.loaded, self.options.conflicts) {
-                (None, Conflicts::Merge) => (Phase::Creating, StoreRequest::Create(entry(id))),
-                (_, Conflicts::Overwrite) => (
-                    Phase::Saving,
-                    StoreRequest::Replace(Replacement { entry: entry(id), expected: None }),
-                ),
-                (Some(_), Conflicts::Merge) => {
-                    let expected = expected(&exchange);
-                    (
-                        Phase::Saving,
-                        StoreRequest::Replace(Replacement { entry: entry(id), expected }),
-                    )
-                }
-            },
+            (Storage::Save, Conflicts::Merge) => (Phase::Saving, replace(content, true)),
         };
         // A moved session's predecessor has yet to be deleted.
         let on_done = (phase != Phase::Moving).then_some(outcome);
         Step::Store(Pending { request, exchange: Exchange { phase, ..exchange }, on_done })
     }
 
-    /// What becomes of the session, by the rules of [`lifecycle`].
+    /// What becomes of the session, by the rules of [`lifecycle`]. `exchange.id` is the
+    /// identifier that it shall have.
     fn decide(
         &self,
         env: &impl Environment,
         exchange: &Exchange,
+        known: &Known,
         change: &Change,
     ) -> Result<Decision, Failure> {
         let now = env.now();
         let damaged = |Damaged| Failure::Unavailable("the stored session is damaged".to_owned());
         let starts_empty = change.action == Action::Regenerate;
-        let base = match &exchange.loaded {
-            Some(stored) if !starts_empty => Document::parse(&stored.data).map_err(damaged)?,
-            _ => Document::default(),
+        let known_loaded = loaded(exchange, known);
+        let base = match known_loaded {
+            Some(stored) if !starts_empty => self.document(&stored.data).map_err(damaged)?,
+            _ => Document::empty(),
         };
         let plan = base.plan(&change.data).map_err(Failure::InvalidChange)?;
-        let document = match &exchange.seen {
-            Some(seen) if !starts_empty => {
-                Document::parse(&seen.data).map_err(damaged)?.merged(&plan)
+        let document = match &known.current {
+            Some(current) if !starts_empty => {
+                self.document(&current.data).map_err(damaged)?.merged(&plan)
             }
             _ => base.changed(&plan),
         };
-        let mut cookie = match document.cookie {
-            Some(text) => SessionCookie::parse(text).map_err(damaged)?,
+        let mut cookie = match document.cookie() {
+            Some(text) => self.cookie(text).map_err(damaged)?,
             None => SessionCookie::new(&self.options.cookie, exchange.secure, now),
         };
         let cookie_changed = match &change.cookie {
@@ -289,31 +300,31 @@ impl Engine {
         let moved = change.action != Action::Keep;
         let counts = self.options.preset == Preset::Safe;
         let facts = Facts {
-            is_new: exchange.loaded.is_none() || moved,
+            is_new: known_loaded.is_none() || moved,
             modified: !plan.is_empty() || moved || (cookie_changed && counts),
             expires: cookie.expires().is_some(),
         };
         let ttl = self.options.ttl.saturating_mul(1000);
         let mut storage = lifecycle::storage(&self.options, facts);
         if storage == Storage::Touch {
-            let stored_expiry = exchange.loaded.as_ref().and_then(|stored| stored.expires);
+            let stored_expiry = known_loaded.and_then(|stored| stored.expires);
             let lifetime = cookie.original_max_age().unwrap_or(ttl);
             if lifecycle::was_touched_recently(&self.options, stored_expiry, lifetime, now) {
                 storage = Storage::Leave;
             }
         }
-        let id = exchange.successor.as_ref().unwrap_or(&exchange.id);
         let may_send = exchange.secure || !cookie.secure();
-        let set_cookie = (may_send && lifecycle::sends_cookie(&self.options, facts))
-            .then(|| cookie.serialize(&self.options.name, &format!("s:{}", self.keys.sign(id))));
+        let set_cookie = (may_send && lifecycle::sends_cookie(&self.options, facts)).then(|| {
+            cookie.serialize(&self.options.name, &format!("s:{}", self.keys.sign(&exchange.id)))
+        });
         let event = match storage {
             Storage::Leave => Event::None,
             Storage::Touch => Event::Touched,
-            Storage::Save if exchange.loaded.is_none() => Event::Created,
+            Storage::Save if known_loaded.is_none() => Event::Created,
             Storage::Save if moved => Event::Moved,
             Storage::Save => Event::Saved,
         };
-        let known = !facts.is_new || storage == Storage::Save;
+        let has_new_id = exchange.other.is_some() && storage == Storage::Save;
         Ok(Decision {
             storage,
             text: if storage == Storage::Save {
@@ -325,68 +336,74 @@ impl Engine {
             outcome: Outcome {
                 no_store: self.forbids_caching(set_cookie.as_ref()),
                 set_cookie,
-                ..outcome(event, known.then(|| id.clone()), exchange.conflicts)
+                new_id: has_new_id.then(|| exchange.id.clone()),
+                ..outcome(event, exchange.conflicts)
             },
         })
     }
 
     /// Decide anew after a conflict.
-    fn again(&self, env: &impl Environment, mut exchange: Exchange, change: &Change) -> Step {
+    fn again(
+        &self,
+        env: &impl Environment,
+        mut exchange: Exchange,
+        known: &Known,
+        change: &Change,
+    ) -> Step {
         exchange.conflicts += 1;
         if exchange.conflicts > MAX_CONFLICTS {
             return failed(Failure::Contention, exchange.conflicts);
         }
-        self.store(env, exchange, change)
+        self.store(env, exchange, known, change)
     }
 
     /// The session is stored under its successor: delete the old one, for renewals only
-    /// as it was last seen, so that no concurrent change is lost with it.
-    fn retire(&self, env: &impl Environment, exchange: Exchange, change: &Change) -> Step {
-        let conditional =
-            change.action == Action::Renew && self.options.conflicts == Conflicts::Merge;
-        let expected = expected(&exchange).filter(|_| conditional);
-        let on_done = match self.decide(env, &exchange, change) {
+    /// as it is known, so that no concurrent change is lost with it.
+    fn retire(
+        &self,
+        env: &impl Environment,
+        mut exchange: Exchange,
+        known: &Known,
+        change: &Change,
+    ) -> Step {
+        let on_done = match self.decide(env, &exchange, known, change) {
             Ok(decision) => decision.outcome,
             Err(failure) => return failed(failure, exchange.conflicts),
         };
-        delete(Exchange { phase: Phase::Retiring, ..exchange }, expected, on_done)
+        swap(&mut exchange);
+        exchange.phase = Phase::Retiring;
+        let only_known =
+            change.action == Action::Renew && self.options.conflicts == Conflicts::Merge;
+        delete(exchange, only_known, on_done)
     }
 
-    /// The store has done all that was decided.
-    fn decided(&self, env: &impl Environment, exchange: &Exchange, change: &Change) -> Step {
-        match self.decide(env, exchange, change) {
-            Ok(decision) => Step::Done(decision.outcome),
-            Err(failure) => failed(failure, exchange.conflicts),
-        }
-    }
-
-    fn destroy(&self, exchange: Exchange) -> Step {
-        let on_done = self.destroyed(&exchange);
-        if exchange.loaded.is_none() {
+    fn destroy(&self, exchange: Exchange, known: &Known) -> Step {
+        let on_done = self.destroyed(&exchange, known);
+        if loaded(&exchange, known).is_none() {
             return Step::Done(on_done);
         }
-        delete(Exchange { phase: Phase::Destroying, ..exchange }, None, on_done)
+        delete(Exchange { phase: Phase::Destroying, ..exchange }, false, on_done)
     }
 
-    fn destroyed(&self, exchange: &Exchange) -> Outcome {
-        let event = match (&exchange.loaded, exchange.origin) {
-            (Some(_), Origin::Loaded) => Event::Destroyed,
-            (Some(_), _) => Event::Gone,
+    fn destroyed(&self, exchange: &Exchange, known: &Known) -> Outcome {
+        let event = match (loaded(exchange, known), exchange.phase) {
+            (Some(_), _) => Event::Destroyed,
+            (None, Phase::Destroying) => Event::Gone,
             (None, _) => Event::None,
         };
-        self.without_session(exchange, event)
+        self.without_session(exchange, known, event)
     }
 
-    fn gone(&self, exchange: &Exchange) -> Outcome {
-        self.without_session(exchange, Event::Gone)
+    fn gone(&self, exchange: &Exchange, known: &Known) -> Outcome {
+        self.without_session(exchange, known, Event::Gone)
     }
 
     /// The visitor has no session any more. The browser's cookie is cleared, which
     /// express-session leaves undone.
-    fn without_session(&self, exchange: &Exchange, event: Event) -> Outcome {
-        let stored = exchange.loaded.as_ref().and_then(|s| Document::parse(&s.data).ok()?.cookie);
+    fn without_session(&self, exchange: &Exchange, known: &Known, event: Event) -> Outcome {
+        let stored = known.loaded.as_ref().and_then(|s| self.document(&s.data).ok()?.cookie());
         let cookie = stored
-            .and_then(|text| SessionCookie::parse(text).ok())
+            .and_then(|text| self.cookie(text).ok())
             .unwrap_or_else(|| SessionCookie::new(&self.options.cookie, exchange.secure, 0));
         let clears = self.options.preset == Preset::Safe
             && exchange.presented
@@ -395,7 +412,7 @@ impl Engine {
         Outcome {
             no_store: self.forbids_caching(set_cookie.as_ref()),
             set_cookie,
-            ..outcome(event, None, exchange.conflicts)
+            ..outcome(event, exchange.conflicts)
         }
     }
 
@@ -405,10 +422,20 @@ impl Engine {
             (OnStoreError::Anonymous, Phase::Loading) => {
                 self.fresh(env, Origin::Detached, exchange.secure, exchange.presented)
             }
-            (OnStoreError::Anonymous, _) => {
-                Step::Done(outcome(Event::None, None, exchange.conflicts))
-            }
+            (OnStoreError::Anonymous, _) => Step::Done(outcome(Event::None, exchange.conflicts)),
         }
+    }
+
+    /// Take a stored session apart.
+    fn document<'a>(&self, text: &'a str) -> Result<Document<'a>, Damaged> {
+        let length = |text: &str| self.usual_cookies.iter().find_map(|usual| usual.length(text));
+        Document::parse(text, length)
+    }
+
+    /// Read its cookie.
+    fn cookie<'a>(&self, text: &'a str) -> Result<SessionCookie<'a>, Damaged> {
+        let usual = self.usual_cookies.iter().find_map(|usual| usual.read(text));
+        usual.map_or_else(|| SessionCookie::parse(text), Ok)
     }
 
     /// A response that carries somebody's cookie must not be served to others.
@@ -432,45 +459,42 @@ impl Engine {
 
 /// The beginning of every exchange.
 fn exchange(id: String, origin: Origin, secure: bool, presented: bool) -> Exchange {
-    Exchange {
-        id,
-        phase: Phase::Open,
-        secure,
-        presented,
-        origin,
-        loaded: None,
-        seen: None,
-        successor: None,
-        conflicts: 0,
+    Exchange { id, other: None, phase: Phase::Open, secure, presented, origin, conflicts: 0 }
+}
+
+/// What was loaded, where it is what this exchange began with: not a session that is
+/// damaged, say, instead of which another one has begun.
+fn loaded<'k>(exchange: &Exchange, known: &'k Known) -> Option<&'k Stored> {
+    known.loaded.as_ref().filter(|_| exchange.origin == Origin::Loaded)
+}
+
+/// Turn to the session's other identifier.
+fn swap(exchange: &mut Exchange) {
+    if let Some(other) = &mut exchange.other {
+        std::mem::swap(&mut exchange.id, other);
     }
 }
 
-/// The text that the store has, as far as this exchange knows.
-fn expected(exchange: &Exchange) -> Option<String> {
-    let known: Option<&Stored> = exchange.seen.as_ref().or(exchange.loaded.as_ref());
-    known.map(|stored| stored.data.clone())
-}
-
-fn delete(exchange: Exchange, expected: Option<String>, on_done: Outcome) -> Step {
-    let request = StoreRequest::Delete(Removal { id: exchange.id.clone(), expected });
+fn delete(exchange: Exchange, only_known: bool, on_done: Outcome) -> Step {
+    let request = StoreRequest::Delete(only_known);
     Step::Store(Pending { request, exchange, on_done: Some(on_done) })
 }
 
-fn outcome(event: Event, id: Option<String>, conflicts: u32) -> Outcome {
-    Outcome { event, id, set_cookie: None, no_store: false, conflicts, failure: None }
+fn outcome(event: Event, conflicts: u32) -> Outcome {
+    Outcome { event, new_id: None, set_cookie: None, no_store: false, conflicts, failure: None }
 }
 
 fn failed(failure: Failure, conflicts: u32) -> Step {
-    Step::Done(Outcome { failure: Some(failure), ..outcome(Event::None, None, conflicts) })
+    Step::Done(Outcome { failure: Some(failure), ..outcome(Event::None, conflicts) })
 }
 
 fn name(reply: &StoreReply) -> &'static str {
     match reply {
-        StoreReply::Found(_) => "`found`",
+        StoreReply::Found => "`found`",
         StoreReply::Missing => "`missing`",
         StoreReply::Done => "`done`",
         StoreReply::Taken => "`taken`",
-        StoreReply::Conflict(_) => "`conflict`",
+        StoreReply::Conflict => "`conflict`",
         StoreReply::Unavailable(_) => "`unavailable`",
     }
 }

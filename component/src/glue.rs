@@ -8,7 +8,8 @@ use crate::bindings::wasi::{clocks::wall_clock, random::random};
 use crate::exchange::{Engine, Environment};
 use crate::options::defaults;
 use crate::wit::{
-    self, Change, Exchange, Guest, GuestEngine, Options, Preset, Problem, Request, Step, StoreReply,
+    self, Change, Exchange, Guest, GuestEngine, Known, Options, Preset, Problem, Request, Step,
+    StoreReply,
 };
 
 /// The clock and the randomness that the component imports.
@@ -52,12 +53,18 @@ impl GuestEngine for Engine {
         Engine::begin(self, &Wasi, &request)
     }
 
-    fn finish(&self, exchange: Exchange, change: Change) -> Step {
-        Engine::finish(self, &Wasi, exchange, &change)
+    fn finish(&self, exchange: Exchange, known: Known, change: Change) -> Step {
+        Engine::finish(self, &Wasi, exchange, &known, &change)
     }
 
-    fn resume(&self, exchange: Exchange, change: Option<Change>, reply: StoreReply) -> Step {
-        Engine::resume(self, &Wasi, exchange, change.as_ref(), reply)
+    fn resume(
+        &self,
+        exchange: Exchange,
+        known: Known,
+        change: Option<Change>,
+        reply: StoreReply,
+    ) -> Step {
+        Engine::resume(self, &Wasi, exchange, &known, change.as_ref(), reply)
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `cookie_header` | reading `Cookie`, writing `Set-Cookie` |
 //! | `signature` | HMAC-SHA256 over identifiers, with several secrets |
 //! | `identifier` | fresh identifiers |
+//! | `json` | JSON text taken apart, without reading what is in it |
 //! | `document` | the stored JSON text: what is in it, and changing only what changed |
 //! | `session_cookie` | the `cookie` member of that text |
 //! | `arena` | the component's allocator |
@@ -26,6 +27,7 @@ mod document;
 pub mod exchange;
 mod glue;
 mod identifier;
+mod json;
 mod lifecycle;
 mod options;
 mod session_cookie;

@@ -27,12 +27,17 @@ impl Runner {
     }
 
     /// The store has answered to a load.
-    pub fn resume(&self, exchange: wit::Exchange, reply: wit::StoreReply) -> wit::Step {
-        self.0.resume(&exchange, None, &reply).expect(TRAPPED)
+    pub fn resume(&self, exchange: wit::Exchange, known: &wit::Known) -> wit::Step {
+        self.0.resume(&exchange, known, None, &wit::StoreReply::Found).expect(TRAPPED)
     }
 
     /// The application is done.
-    pub fn finish(&self, exchange: wit::Exchange, change: &wit::Change) -> wit::Step {
-        self.0.finish(&exchange, change).expect(TRAPPED)
+    pub fn finish(
+        &self,
+        exchange: wit::Exchange,
+        known: &wit::Known,
+        change: &wit::Change,
+    ) -> wit::Step {
+        self.0.finish(&exchange, known, change).expect(TRAPPED)
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn origin_name(origin: wit::Origin) -> &'static str {
 /// Which of the five operations, and a word for it.
 pub(crate) fn operation(request: &wit::StoreRequest) -> (usize, &'static str) {
     let operation = match request {
-        wit::StoreRequest::Load(_) => 0,
+        wit::StoreRequest::Load => 0,
         wit::StoreRequest::Create(_) => 1,
         wit::StoreRequest::Replace(_) => 2,
         wit::StoreRequest::Touch(_) => 3,

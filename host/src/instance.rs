@@ -12,7 +12,7 @@ use wasmtime::{Store, StoreLimits, StoreLimitsBuilder};
 
 use crate::bindings::Session;
 use crate::bindings::exports::edge::session::engine::{
-    Change, Exchange, Guest, Options, Preset, Problem, Request, Step, StoreReply,
+    Change, Exchange, Guest, Known, Options, Preset, Problem, Request, Step, StoreReply,
 };
 use crate::bindings::wasi::{clocks::wall_clock, random::random};
 use crate::component::{Clock, Component, MAX_MEMORY, TICKS_PER_CALL};
@@ -123,20 +123,26 @@ impl Instances {
         self.call(|guest, engine, store| guest.engine().call_begin(store, engine, request))
     }
 
-    pub(crate) fn finish(&self, exchange: &Exchange, change: &Change) -> wasmtime::Result<Step> {
+    pub(crate) fn finish(
+        &self,
+        exchange: &Exchange,
+        known: &Known,
+        change: &Change,
+    ) -> wasmtime::Result<Step> {
         self.call(|guest, engine, store| {
-            guest.engine().call_finish(store, engine, exchange, change)
+            guest.engine().call_finish(store, engine, exchange, known, change)
         })
     }
 
     pub(crate) fn resume(
         &self,
         exchange: &Exchange,
+        known: &Known,
         change: Option<&Change>,
         reply: &StoreReply,
     ) -> wasmtime::Result<Step> {
         self.call(|guest, engine, store| {
-            guest.engine().call_resume(store, engine, exchange, change, reply)
+            guest.engine().call_resume(store, engine, exchange, known, change, reply)
         })
     }
 

@@ -128,14 +128,15 @@ where
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let sessions = self.sessions.clone();
         Box::pin(async move {
-            let (session, exchange) = match sessions.begin(&facts(&request)).await {
-                Begun::Session(session) => Session::new(*session),
+            let (session, known) = match sessions.begin(&facts(&request)).await {
+                Begun::Session(session, known) => (*session, known),
                 Begun::None => return inner.call(request).await,
                 Begun::Failed(failure) => return Ok(refusal(&failure)),
             };
+            let (session, exchange) = Session::new(session);
             request.extensions_mut().insert(session.clone());
             let mut response = inner.call(request).await?;
-            let outcome = sessions.finish(exchange, session.change()).await;
+            let outcome = sessions.finish(exchange, known, session.change()).await;
             if let Some(failure) = &outcome.failure {
                 return Ok(refusal(failure));
             }

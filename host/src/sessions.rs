@@ -56,8 +56,8 @@ pub(crate) struct Sessions {
 
 /// What a request begins with.
 pub(crate) enum Begun {
-    /// The application may use this session.
-    Session(Box<wit::Session>),
+    /// The application may use this session. What the store said of it is for `finish`.
+    Session(Box<wit::Session>, wit::Known),
     /// The path has none.
     None,
     /// The request cannot be answered.
@@ -76,12 +76,14 @@ impl Sessions {
     }
 
     pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
+        let mut known = wit::Known { loaded: None, current: None };
         let mut step = self.instances.begin(request);
         let failure = loop {
             match step {
                 Ok(wit::Step::Store(pending)) => {
-                    let reply = self.perform(pending.request).await;
-                    step = self.instances.resume(&pending.exchange, None, &reply);
+                    let id = &pending.exchange.id;
+                    let reply = self.perform(id, pending.request, &mut known).await;
+                    step = self.instances.resume(&pending.exchange, &known, None, &reply);
                 }
                 Ok(wit::Step::Ready(session)) => {
                     self.counters.begun(session.exchange.origin);
@@ -96,7 +98,7 @@ impl Sessions {
                         }
                         _ => tracing::info!(origin, "a new session begins"),
                     }
-                    return Begun::Session(Box::new(session));
+                    return Begun::Session(Box::new(session), known);
                 }
                 Ok(wit::Step::Done(wit::Outcome { failure: None, .. })) => return Begun::None,
                 Ok(wit::Step::Done(wit::Outcome { failure: Some(failure), .. })) => break failure,
@@ -110,17 +112,19 @@ impl Sessions {
     pub(crate) async fn finish(
         &self,
         exchange: wit::Exchange,
+        mut known: wit::Known,
         change: wit::Change,
     ) -> wit::Outcome {
-        let mut step = self.instances.finish(&exchange, &change);
+        let mut step = self.instances.finish(&exchange, &known, &change);
         let outcome = loop {
             match step {
                 Ok(wit::Step::Store(pending)) => {
-                    let reply = self.perform(pending.request).await;
-                    step = match (reply, pending.on_done) {
+                    let wit::Pending { request, exchange, on_done } = pending;
+                    let reply = self.perform(&exchange.id, request, &mut known).await;
+                    step = match (reply, on_done) {
                         (wit::StoreReply::Done, Some(outcome)) => break outcome,
                         (reply, _) => {
-                            self.instances.resume(&pending.exchange, Some(&change), &reply)
+                            self.instances.resume(&exchange, &known, Some(&change), &reply)
                         }
                     };
                 }
@@ -138,11 +142,16 @@ impl Sessions {
         outcome
     }
 
-    /// Do what the component asks of the store, within the deadline.
-    async fn perform(&self, request: wit::StoreRequest) -> wit::StoreReply {
+    /// Do what the component asks of the store, within the deadline, and keep what it says.
+    async fn perform(
+        &self,
+        id: &str,
+        request: wit::StoreRequest,
+        known: &mut wit::Known,
+    ) -> wit::StoreReply {
         let (operation, name) = operation(&request);
         let began = Instant::now();
-        let mut work = pin!(perform(&*self.store, request));
+        let mut work = pin!(perform(&*self.store, id, request, known));
         // A store in memory is done at once, and needs no timer.
         let done = match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
             Poll::Ready(done) => Ok(done),
@@ -159,7 +168,8 @@ impl Sessions {
 
     pub(crate) async fn check_store(&self) -> Result<(), String> {
         // No identifier is that short: the store has to look for it and finds nothing.
-        match self.perform(wit::StoreRequest::Load("-".to_owned())).await {
+        let mut known = wit::Known { loaded: None, current: None };
+        match self.perform("-", wit::StoreRequest::Load, &mut known).await {
             wit::StoreReply::Unavailable(why) => Err(why),
             _ => Ok(()),
         }
@@ -188,32 +198,44 @@ impl Sessions {
 
 async fn perform(
     store: &dyn Store,
+    id: &str,
     request: wit::StoreRequest,
+    known: &mut wit::Known,
 ) -> Result<wit::StoreReply, StoreError> {
     use wit::{StoreReply as Reply, StoreRequest as Request};
-    let changed = |changed| match changed {
+    let last = known.current.as_ref().or(known.loaded.as_ref());
+    let expected = |only_known: bool| last.filter(|_| only_known).map(|it| it.data.as_str());
+    let changed = match request {
+        Request::Load => {
+            known.loaded = store.load(id).await?;
+            return Ok(if known.loaded.is_some() { Reply::Found } else { Reply::Missing });
+        }
+        Request::Create(content) => {
+            return Ok(match store.create(id, content).await? {
+                Created::Done => Reply::Done,
+                Created::Taken => Reply::Taken,
+            });
+        }
+        Request::Replace(wit::Replacement { content, only_known }) => {
+            store.replace(id, content, expected(only_known)).await?
+        }
+        Request::Touch(expires) => store.touch(id, expires).await?,
+        Request::Delete(only_known) => store.delete(id, expected(only_known)).await?,
+    };
+    Ok(match changed {
         Changed::Done => Reply::Done,
         Changed::Missing => Reply::Missing,
-        Changed::Conflict(stored) => Reply::Conflict(stored),
-    };
-    Ok(match request {
-        Request::Load(id) => store.load(&id).await?.map_or(Reply::Missing, Reply::Found),
-        Request::Create(entry) => match store.create(entry).await? {
-            Created::Done => Reply::Done,
-            Created::Taken => Reply::Taken,
-        },
-        Request::Replace(replacement) => {
-            changed(store.replace(replacement.entry, replacement.expected).await?)
+        Changed::Conflict(current) => {
+            known.current = Some(current);
+            Reply::Conflict
         }
-        Request::Touch(touched) => changed(store.touch(&touched.id, touched.expires).await?),
-        Request::Delete(removal) => changed(store.delete(&removal.id, removal.expected).await?),
     })
 }
 
 fn failed(failure: wit::Failure) -> wit::Outcome {
     wit::Outcome {
         event: wit::Event::None,
-        id: None,
+        new_id: None,
         set_cookie: None,
         no_store: false,
         conflicts: 0,

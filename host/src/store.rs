@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 
-pub use crate::bindings::exports::edge::session::engine::{Entry, Stored};
+pub use crate::bindings::exports::edge::session::engine::{Content, Stored};
 
 pub mod conformance;
 #[cfg(feature = "file")]
@@ -78,18 +78,23 @@ pub trait Store: Send + Sync + 'static {
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError>;
 
     /// Store a session whose identifier is new. Never overwrites.
-    async fn create(&self, entry: Entry) -> Result<Created, StoreError>;
+    async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError>;
 
-    /// Store `entry` in place of what is there; without `expected` in any case, created
+    /// Store `content` in place of what is there; without `expected` in any case, created
     /// when it is missing. With `expected` only while the stored text equals it: comparing
     /// and writing are one atomic operation.
-    async fn replace(&self, entry: Entry, expected: Option<String>) -> Result<Changed, StoreError>;
+    async fn replace(
+        &self,
+        id: &str,
+        content: Content,
+        expected: Option<&str>,
+    ) -> Result<Changed, StoreError>;
 
     /// Move the expiry. Never creates, never changes the text, never conflicts.
     async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError>;
 
     /// Delete the session; with `expected` only while the stored text equals it.
-    async fn delete(&self, id: &str, expected: Option<String>) -> Result<Changed, StoreError>;
+    async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError>;
 }
 
 /// Milliseconds since the Unix epoch.

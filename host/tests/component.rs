@@ -138,8 +138,8 @@ async fn a_call_that_needs_too_much_memory_fails_alone() {
     let gateway = Gateway::with(component(), |_| {}, store.clone());
     // Passed in and handed back, this takes more than an instance may use.
     let data = format!(r#"{{"cookie":{{}},"a":"{}"}}"#, "x".repeat(100 << 20));
-    let entry = edge_session::store::Entry { id: "big".into(), data, expires: u64::MAX };
-    assert_eq!(store.create(entry).await.unwrap(), edge_session::store::Created::Done);
+    let content = edge_session::store::Content { data, expires: u64::MAX };
+    assert_eq!(store.create("big", content).await.unwrap(), edge_session::store::Created::Done);
     assert_eq!(gateway.get("/", Some(&support::signed("big"))).await.status(), 503);
     assert_eq!(visits(&gateway.get("/", None).await), 1);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use edge_session::store::{Changed, Created, Entry, MemoryStore, Store, StoreError, Stored};
+use edge_session::store::{Changed, Content, Created, MemoryStore, Store, StoreError, Stored};
 use edge_session::{OnStoreError, Secure};
 use http::Request;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
@@ -166,16 +166,16 @@ impl Store for Failing {
     async fn load(&self, _: &str) -> Result<Option<Stored>, StoreError> {
         Err(StoreError::new("down"))
     }
-    async fn create(&self, _: Entry) -> Result<Created, StoreError> {
+    async fn create(&self, _: &str, _: Content) -> Result<Created, StoreError> {
         Err(StoreError::new("down"))
     }
-    async fn replace(&self, _: Entry, _: Option<String>) -> Result<Changed, StoreError> {
+    async fn replace(&self, _: &str, _: Content, _: Option<&str>) -> Result<Changed, StoreError> {
         Err(StoreError::new("down"))
     }
     async fn touch(&self, _: &str, _: u64) -> Result<Changed, StoreError> {
         Err(StoreError::new("down"))
     }
-    async fn delete(&self, _: &str, _: Option<String>) -> Result<Changed, StoreError> {
+    async fn delete(&self, _: &str, _: Option<&str>) -> Result<Changed, StoreError> {
         Err(StoreError::new("down"))
     }
 }
@@ -208,16 +208,16 @@ impl Store for Hanging {
     async fn load(&self, _: &str) -> Result<Option<Stored>, StoreError> {
         std::future::pending().await
     }
-    async fn create(&self, _: Entry) -> Result<Created, StoreError> {
+    async fn create(&self, _: &str, _: Content) -> Result<Created, StoreError> {
         std::future::pending().await
     }
-    async fn replace(&self, _: Entry, _: Option<String>) -> Result<Changed, StoreError> {
+    async fn replace(&self, _: &str, _: Content, _: Option<&str>) -> Result<Changed, StoreError> {
         std::future::pending().await
     }
     async fn touch(&self, _: &str, _: u64) -> Result<Changed, StoreError> {
         std::future::pending().await
     }
-    async fn delete(&self, _: &str, _: Option<String>) -> Result<Changed, StoreError> {
+    async fn delete(&self, _: &str, _: Option<&str>) -> Result<Changed, StoreError> {
         std::future::pending().await
     }
 }

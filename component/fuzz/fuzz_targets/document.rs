@@ -4,7 +4,7 @@
 
 use edge_session_component::Engine;
 use edge_session_component::wit::{
-    Action, Change, DataChange, Edit, Exchange, Origin, Phase, Session, Step, StoreReply,
+    Action, Change, DataChange, Edit, Exchange, Known, Origin, Phase, Session, Step, StoreReply,
     StoreRequest, Stored,
 };
 use edge_session_fuzz::{Fixed, engine};
@@ -16,25 +16,28 @@ fuzz_target!(|data: &[u8]| {
     let (loaded, seen, new) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
     let stored = |data: Option<String>| Stored { data: data.unwrap_or_default(), expires: None };
     let engine = engine();
-    let session = load(&engine, stored(loaded));
+    let mut known = Known { loaded: Some(stored(loaded)), current: None };
+    let session = load(&engine, &known);
     let edit = Edit { key: new.chars().take(3).collect(), value: Some(new.clone()) };
     for data in [DataChange::Whole(new), DataChange::Edits(vec![edit])] {
         let change = Change { action: Action::Keep, data, cookie: None };
-        let mut step = engine.finish(&Fixed, session.exchange.clone(), &change);
+        let mut step = engine.finish(&Fixed, session.exchange.clone(), &known, &change);
         for round in 0.. {
             step = match step {
                 Step::Done(_) => break,
                 Step::Ready(_) => panic!("a finished exchange is not ready again"),
+                Step::Store(pending) if pending.on_done.is_some() && round > 0 => break,
                 Step::Store(pending) => {
                     if let StoreRequest::Replace(replacement) = &pending.request {
                         // What is written is a document that is read again.
-                        assert!(is_session(&engine, &replacement.entry.data));
+                        assert!(is_session(&engine, &replacement.content.data));
                     }
+                    known.current = Some(stored(seen.clone()));
                     let reply = match round {
-                        0 => StoreReply::Conflict(stored(seen.clone())),
+                        0 => StoreReply::Conflict,
                         _ => StoreReply::Done,
                     };
-                    engine.resume(&Fixed, pending.exchange, Some(&change), reply)
+                    engine.resume(&Fixed, pending.exchange, &known, Some(&change), reply)
                 }
             };
         }
@@ -43,23 +46,21 @@ fuzz_target!(|data: &[u8]| {
 
 fn is_session(engine: &Engine, text: &str) -> bool {
     let stored = Stored { data: text.to_owned(), expires: None };
-    load(engine, stored).exchange.origin == Origin::Loaded
+    load(engine, &Known { loaded: Some(stored), current: None }).exchange.origin == Origin::Loaded
 }
 
 /// What the engine makes of a stored text.
-fn load(engine: &Engine, stored: Stored) -> Session {
+fn load(engine: &Engine, known: &Known) -> Session {
     let exchange = Exchange {
         id: "x".into(),
+        other: None,
         phase: Phase::Loading,
         secure: false,
         presented: true,
         origin: Origin::Loaded,
-        loaded: None,
-        seen: None,
-        successor: None,
         conflicts: 0,
     };
-    match engine.resume(&Fixed, exchange, None, StoreReply::Found(stored)) {
+    match engine.resume(&Fixed, exchange, known, None, StoreReply::Found) {
         Step::Ready(session) => session,
         other => panic!("every document has an outcome, not {other:?}"),
     }

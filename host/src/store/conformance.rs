@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::{Changed, Created, Entry, Store, Stored, now};
+use super::{Changed, Content, Created, Store, Stored, now};
 
 /// Check every promise of [`Store`].
 ///
@@ -36,8 +36,12 @@ struct Suite<S> {
 
 const LATER: u64 = 4_102_444_800_000; // The year 2100.
 
-fn entry(id: &str, data: &str) -> Entry {
-    Entry { id: format!("conformance-{id}"), data: data.to_owned(), expires: LATER }
+fn key(id: &str) -> String {
+    format!("conformance-{id}")
+}
+
+fn content(data: &str) -> Content {
+    Content { data: data.to_owned(), expires: LATER }
 }
 
 fn stored(data: &str) -> Stored {
@@ -54,14 +58,13 @@ macro_rules! promise {
 impl<S: Store> Suite<S> {
     /// A session in the store, whatever was there before.
     async fn with(&self, id: &str, data: &str) -> String {
-        let entry = entry(id, data);
-        let id = entry.id.clone();
-        let _ = self.store.replace(entry, None).await.expect("the store works");
+        let id = key(id);
+        let _ = self.store.replace(&id, content(data), None).await.expect("the store works");
         id
     }
 
     async fn without(&self, id: &str) -> String {
-        let id = entry(id, "").id;
+        let id = key(id);
         let _ = self.store.delete(&id, None).await.expect("the store works");
         id
     }
@@ -70,9 +73,9 @@ impl<S: Store> Suite<S> {
         let store = &self.store;
         let id = self.without("create").await;
         promise!("what was never stored is missing", store.load(&id), None);
-        promise!("creating stores", store.create(entry("create", "a")), Created::Done);
+        promise!("creating stores", store.create(&id, content("a")), Created::Done);
         promise!("what was stored is found", store.load(&id), Some(stored("a")));
-        promise!("creating never overwrites", store.create(entry("create", "b")), Created::Taken);
+        promise!("creating never overwrites", store.create(&id, content("b")), Created::Taken);
         promise!(
             "after a refused creation the old text is there",
             store.load(&id),
@@ -83,16 +86,15 @@ impl<S: Store> Suite<S> {
     async fn replacing(&self) {
         let store = &self.store;
         let id = self.without("replace").await;
-        promise!("replacing creates", store.replace(entry("replace", "a"), None), Changed::Done);
-        promise!("replacing overwrites", store.replace(entry("replace", "b"), None), Changed::Done);
+        promise!("replacing creates", store.replace(&id, content("a"), None), Changed::Done);
+        promise!("replacing overwrites", store.replace(&id, content("b"), None), Changed::Done);
         promise!("the last text is found", store.load(&id), Some(stored("b")));
     }
 
     async fn replacing_when_expected(&self) {
         let store = &self.store;
         let id = self.with("expect", "a").await;
-        let replace =
-            |data, expected: &str| store.replace(entry("expect", data), Some(expected.to_owned()));
+        let replace = |data, expected| store.replace(&id, content(data), Some(expected));
         promise!("the expected text is replaced", replace("b", "a"), Changed::Done);
         promise!("another text is a conflict", replace("c", "a"), Changed::Conflict(stored("b")));
         promise!("after a conflict nothing has changed", store.load(&id), Some(stored("b")));
@@ -117,7 +119,7 @@ impl<S: Store> Suite<S> {
     async fn deleting(&self) {
         let store = &self.store;
         let id = self.with("delete", "a").await;
-        let delete = |expected: &str| store.delete(&id, Some(expected.to_owned()));
+        let delete = |expected| store.delete(&id, Some(expected));
         promise!("another text is not deleted", delete("b"), Changed::Conflict(stored("a")));
         promise!("the expected one is", delete("a"), Changed::Done);
         promise!("what was deleted is missing", store.load(&id), None);
@@ -135,9 +137,9 @@ impl<S: Store> Suite<S> {
         promise!("a session can be made to end", store.touch(&id, past), Changed::Done);
         promise!("an expired session is not loaded", store.load(&id), None);
         promise!("nor touched", store.touch(&id, LATER), Changed::Missing);
-        let replaced = store.replace(entry("expired", "b"), Some("a".to_owned()));
+        let replaced = store.replace(&id, content("b"), Some("a"));
         promise!("nor replaced", replaced, Changed::Missing);
-        promise!("nor deleted", store.delete(&id, Some("a".to_owned())), Changed::Missing);
+        promise!("nor deleted", store.delete(&id, Some("a")), Changed::Missing);
         promise!("nor brought back by any of these", store.load(&id), None);
         self.without("expired").await;
     }
@@ -148,7 +150,7 @@ impl<S: Store> Suite<S> {
         for text in ["", "\0", "{\"a\":\"\\ud800 é \u{10ffff}\"}", " { } ", "\"'$.\\", &long] {
             let id = self.with("text", text).await;
             promise!("a text comes back byte for byte", store.load(&id), Some(stored(text)));
-            let same = store.replace(entry("text", "y"), Some(text.to_owned()));
+            let same = store.replace(&id, content("y"), Some(text));
             promise!("and is recognised", same, Changed::Done);
         }
         for id in ["$where", "a.b", "é", "'; --", "../x"] {
@@ -166,9 +168,9 @@ impl<S: Store> Suite<S> {
             let expected = found.expect("the session is there").data;
             let mut running = tokio::task::JoinSet::new();
             for writer in 0..16 {
-                let (store, expected) = (self.store.clone(), expected.clone());
-                let mine = entry("race", &format!("{round}-{writer}"));
-                running.spawn(async move { store.replace(mine, Some(expected)).await });
+                let (store, id) = (self.store.clone(), id.clone());
+                let (mine, expected) = (content(&format!("{round}-{writer}")), expected.clone());
+                running.spawn(async move { store.replace(&id, mine, Some(&expected)).await });
             }
             let mut won = 0;
             while let Some(result) = running.join_next().await {

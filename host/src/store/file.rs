@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Changed, Created, Entry, Store, StoreError, Stored, is_expired, now};
+use super::{Changed, Content, Created, Store, StoreError, Stored, is_expired, now};
 
 /// Identifier → (expiry, text). No expiry is [`NEVER`].
 const SESSIONS: TableDefinition<'_, &str, (u64, &str)> = TableDefinition::new("sessions");
@@ -38,8 +38,8 @@ pub struct FileStore {
 }
 
 enum Write {
-    Create(Entry),
-    Replace(Entry, Option<String>),
+    Create(String, Content),
+    Replace(String, Content, Option<String>),
     Touch(String, u64),
     Delete(String, Option<String>),
 }
@@ -125,23 +125,28 @@ impl Store for FileStore {
         Ok(found.map_err(unusable)?.filter(|stored| !is_expired(stored.expires, now())))
     }
 
-    async fn create(&self, entry: Entry) -> Result<Created, StoreError> {
-        Ok(match self.write(Write::Create(entry)).await? {
+    async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
+        Ok(match self.write(Write::Create(id.to_owned(), content)).await? {
             Changed::Conflict(_) => Created::Taken,
             _ => Created::Done,
         })
     }
 
-    async fn replace(&self, entry: Entry, expected: Option<String>) -> Result<Changed, StoreError> {
-        self.write(Write::Replace(entry, expected)).await
+    async fn replace(
+        &self,
+        id: &str,
+        content: Content,
+        expected: Option<&str>,
+    ) -> Result<Changed, StoreError> {
+        self.write(Write::Replace(id.to_owned(), content, expected.map(str::to_owned))).await
     }
 
     async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
         self.write(Write::Touch(id.to_owned(), expires)).await
     }
 
-    async fn delete(&self, id: &str, expected: Option<String>) -> Result<Changed, StoreError> {
-        self.write(Write::Delete(id.to_owned(), expected)).await
+    async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
+        self.write(Write::Delete(id.to_owned(), expected.map(str::to_owned))).await
     }
 }
 
@@ -217,17 +222,17 @@ struct Tables<'t> {
 impl Tables<'_> {
     fn apply(&mut self, write: Write) -> Result<Written, redb::Error> {
         match write {
-            Write::Create(entry) => {
-                if let Some(taken) = self.live(&entry.id)? {
+            Write::Create(id, content) => {
+                if let Some(taken) = self.live(&id)? {
                     return Ok(Changed::Conflict(taken));
                 }
-                self.put(&entry.id, &entry.data, entry.expires)?;
+                self.put(&id, &content.data, content.expires)?;
             }
-            Write::Replace(entry, expected) => {
-                if let Some(refusal) = self.refusal(&entry.id, expected.as_deref())? {
+            Write::Replace(id, content, expected) => {
+                if let Some(refusal) = self.refusal(&id, expected.as_deref())? {
                     return Ok(refusal);
                 }
-                self.put(&entry.id, &entry.data, entry.expires)?;
+                self.put(&id, &content.data, content.expires)?;
             }
             Write::Touch(id, expires) => match self.live(&id)? {
                 None => return Ok(Changed::Missing),
@@ -296,8 +301,8 @@ impl Tables<'_> {
 mod tests {
     use super::*;
 
-    fn entry(id: &str, expires: u64) -> Entry {
-        Entry { id: id.into(), data: "{}".into(), expires }
+    fn content(expires: u64) -> Content {
+        Content { data: "{}".into(), expires }
     }
 
     #[tokio::test]
@@ -305,7 +310,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("new/sessions.redb");
         let store = FileStore::open(&path).unwrap();
-        assert_eq!(store.create(entry("a", NEVER - 1)).await.unwrap(), Created::Done);
+        assert_eq!(store.create("a", content(NEVER - 1)).await.unwrap(), Created::Done);
         let busy = FileStore::open(&path).err().unwrap().to_string();
         assert!(busy.contains("another process has it open"), "{busy}");
         drop(store);
@@ -326,9 +331,9 @@ mod tests {
         let (_keep, queue) = mpsc::channel(1);
         let writer = Writer { database: database.clone(), queue };
         let creations = vec![
-            Write::Create(entry("old", 1)),
-            Write::Create(entry("live", NEVER - 1)),
-            Write::Create(entry("touched", now() + 60_000)),
+            Write::Create("old".into(), content(1)),
+            Write::Create("live".into(), content(NEVER - 1)),
+            Write::Create("touched".into(), content(now() + 60_000)),
             Write::Touch("touched".into(), NEVER - 1),
         ];
         writer.commit(creations, false).unwrap();

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use lru::LruCache;
 
-use super::{Changed, Created, Entry, Store, StoreError, Stored, is_expired, now};
+use super::{Changed, Content, Created, Store, StoreError, Stored, is_expired, now};
 
 /// Locks that requests of different sessions seldom share.
 const SHARDS: usize = 16;
@@ -49,55 +49,58 @@ impl MemoryStore {
     }
 }
 
-fn cost(id: &str, stored: &Stored) -> usize {
-    OVERHEAD + id.len() + stored.data.len()
+fn cost(id: &str, data: &str) -> usize {
+    OVERHEAD + id.len() + data.len()
 }
 
 impl Shard {
-    /// The live session `id`; an expired one is removed on the way.
+    /// The session `id`, unless it has expired.
     fn live(&mut self, id: &str) -> Option<&mut Stored> {
-        if self.sessions.peek(id).is_some_and(|stored| is_expired(stored.expires, now())) {
-            self.remove(id);
-        }
-        self.sessions.get_mut(id)
+        self.sessions.get_mut(id).filter(|stored| !is_expired(stored.expires, now()))
     }
 
-    fn put(&mut self, entry: Entry) -> Result<(), StoreError> {
-        let Entry { id, data, expires } = entry;
-        let stored = Stored { data, expires: Some(expires) };
-        let cost = cost(&id, &stored);
+    fn put(&mut self, id: &str, content: Content) -> Result<(), StoreError> {
+        let Content { data, expires } = content;
+        let cost = cost(id, &data);
         if cost > self.max_bytes {
             return Err(StoreError::new(format!(
                 "a session of {} bytes does not fit into the memory store",
-                stored.data.len()
+                data.len()
             )));
         }
-        self.remove(&id);
-        while self.bytes + cost > self.max_bytes {
+        let stored = Stored { data, expires: Some(expires) };
+        self.bytes += cost;
+        match self.sessions.get_mut(id) {
+            Some(old) => self.bytes -= self::cost(id, &std::mem::replace(old, stored).data),
+            None => {
+                self.sessions.put(id.to_owned(), stored);
+            }
+        }
+        // What was put is the one that was used last: it stays.
+        while self.bytes > self.max_bytes {
             let Some((old, evicted)) = self.sessions.pop_lru() else { break };
-            self.bytes -= self::cost(&old, &evicted);
+            self.bytes -= self::cost(&old, &evicted.data);
             if !is_expired(evicted.expires, now()) {
                 metrics::counter!("edge_session_memory_store_evictions_total").increment(1);
             }
         }
-        self.bytes += cost;
-        self.sessions.put(id, stored);
         self.expire_some();
         Ok(())
     }
 
     fn remove(&mut self, id: &str) -> bool {
         let Some(old) = self.sessions.pop(id) else { return false };
-        self.bytes -= cost(id, &old);
+        self.bytes -= cost(id, &old.data);
         true
     }
 
     /// Every write looks at the two sessions that were not used for longest, so that
     /// expired ones go without anybody asking for them.
     fn expire_some(&mut self) {
+        let now = now();
         for _ in 0..2 {
             let Some((id, oldest)) = self.sessions.peek_lru() else { return };
-            if !is_expired(oldest.expires, now()) {
+            if !is_expired(oldest.expires, now) {
                 return;
             }
             let id = id.clone();
@@ -112,19 +115,24 @@ impl Store for MemoryStore {
         Ok(self.shard(id).live(id).cloned())
     }
 
-    async fn create(&self, entry: Entry) -> Result<Created, StoreError> {
-        let mut shard = self.shard(&entry.id);
-        if shard.live(&entry.id).is_some() {
+    async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
+        let mut shard = self.shard(id);
+        if shard.live(id).is_some() {
             return Ok(Created::Taken);
         }
-        shard.put(entry)?;
+        shard.put(id, content)?;
         Ok(Created::Done)
     }
 
-    async fn replace(&self, entry: Entry, expected: Option<String>) -> Result<Changed, StoreError> {
-        let mut shard = self.shard(&entry.id);
+    async fn replace(
+        &self,
+        id: &str,
+        content: Content,
+        expected: Option<&str>,
+    ) -> Result<Changed, StoreError> {
+        let mut shard = self.shard(id);
         if let Some(expected) = expected {
-            match shard.live(&entry.id) {
+            match shard.live(id) {
                 None => return Ok(Changed::Missing),
                 Some(stored) if stored.data != expected => {
                     return Ok(Changed::Conflict(stored.clone()));
@@ -132,7 +140,7 @@ impl Store for MemoryStore {
                 Some(_) => {}
             }
         }
-        shard.put(entry)?;
+        shard.put(id, content)?;
         Ok(Changed::Done)
     }
 
@@ -146,7 +154,7 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn delete(&self, id: &str, expected: Option<String>) -> Result<Changed, StoreError> {
+    async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
         let mut shard = self.shard(id);
         match (shard.live(id), expected) {
             (None, _) => return Ok(Changed::Missing),
@@ -164,8 +172,12 @@ impl Store for MemoryStore {
 mod tests {
     use super::*;
 
-    fn entry(id: usize, size: usize, expires: u64) -> Entry {
-        Entry { id: format!("{id:032}"), data: "x".repeat(size), expires }
+    fn id(id: usize) -> String {
+        format!("{id:032}")
+    }
+
+    fn content(size: usize, expires: u64) -> Content {
+        Content { data: "x".repeat(size), expires }
     }
 
     fn usage(store: &MemoryStore) -> (usize, usize) {
@@ -176,24 +188,24 @@ mod tests {
     #[tokio::test]
     async fn it_stays_within_its_bound() {
         let store = MemoryStore::with_max_bytes(1 << 20);
-        for id in 0..10_000 {
-            assert_eq!(store.create(entry(id, 1000, u64::MAX)).await.unwrap(), Created::Done);
+        for n in 0..10_000 {
+            assert_eq!(store.create(&id(n), content(1000, u64::MAX)).await.unwrap(), Created::Done);
         }
         let (sessions, bytes) = usage(&store);
         assert!(bytes <= 1 << 20, "{bytes}");
         assert!(sessions > 700, "{sessions}");
-        assert!(store.load(&entry(9999, 0, 0).id).await.unwrap().is_some());
-        assert!(store.load(&entry(0, 0, 0).id).await.unwrap().is_none());
+        assert!(store.load(&id(9999)).await.unwrap().is_some());
+        assert!(store.load(&id(0)).await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn expired_sessions_leave_without_being_asked_for() {
         let store = MemoryStore::default();
-        for id in 0..1000 {
-            assert_eq!(store.create(entry(id, 10, 1)).await.unwrap(), Created::Done);
+        for n in 0..1000 {
+            assert_eq!(store.create(&id(n), content(10, 1)).await.unwrap(), Created::Done);
         }
-        for id in 1000..3000 {
-            assert_eq!(store.create(entry(id, 10, u64::MAX)).await.unwrap(), Created::Done);
+        for n in 1000..3000 {
+            assert_eq!(store.create(&id(n), content(10, u64::MAX)).await.unwrap(), Created::Done);
         }
         assert_eq!(usage(&store).0, 2000);
     }
@@ -201,17 +213,17 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_fit_is_refused() {
         let store = MemoryStore::with_max_bytes(16 * 1000);
-        assert!(store.create(entry(1, 1001, u64::MAX)).await.is_err());
+        assert!(store.create(&id(1), content(1001, u64::MAX)).await.is_err());
         assert_eq!(usage(&store), (0, 0));
     }
 
     #[tokio::test]
     async fn removing_gives_the_memory_back() {
         let store = MemoryStore::default();
-        let entry = entry(1, 100, u64::MAX);
-        assert_eq!(store.create(entry.clone()).await.unwrap(), Created::Done);
-        assert_eq!(store.replace(entry.clone(), None).await.unwrap(), Changed::Done);
-        assert_eq!(store.delete(&entry.id, None).await.unwrap(), Changed::Done);
+        let content = || content(100, u64::MAX);
+        assert_eq!(store.create("a", content()).await.unwrap(), Created::Done);
+        assert_eq!(store.replace("a", content(), None).await.unwrap(), Changed::Done);
+        assert_eq!(store.delete("a", None).await.unwrap(), Changed::Done);
         assert_eq!(usage(&store), (0, 0));
     }
 }

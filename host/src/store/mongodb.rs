@@ -12,7 +12,7 @@ use mongodb::error::{ErrorKind, WriteFailure};
 use mongodb::options::{ClientOptions, IndexOptions, WriteConcern};
 use mongodb::{Client, Collection, IndexModel};
 
-use super::{Changed, Created, Entry, Store, StoreError, Stored, now};
+use super::{Changed, Content, Created, Store, StoreError, Stored, now};
 
 /// The server's code for a unique key that is in use.
 const DUPLICATE_KEY: i32 = 11000;
@@ -130,7 +130,7 @@ fn live(id: &str) -> Document {
     }
 }
 
-fn live_and_equal(id: &str, expected: Option<String>) -> Document {
+fn live_and_equal(id: &str, expected: Option<&str>) -> Document {
     let mut query = live(id);
     if let Some(expected) = expected {
         query.insert("session", expected);
@@ -148,10 +148,10 @@ impl Store for MongoStore {
         self.find(id).await
     }
 
-    async fn create(&self, entry: Entry) -> Result<Created, StoreError> {
+    async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
         // The order that an upsert of connect-mongo's leaves.
         let document =
-            doc! { "_id": entry.id, "expires": date(entry.expires), "session": entry.data };
+            doc! { "_id": id, "expires": date(content.expires), "session": content.data };
         match self.sessions.insert_one(document).await {
             Ok(_) => Ok(Created::Done),
             Err(error) => match error.kind.as_ref() {
@@ -165,19 +165,24 @@ impl Store for MongoStore {
         }
     }
 
-    async fn replace(&self, entry: Entry, expected: Option<String>) -> Result<Changed, StoreError> {
-        let Entry { id, data, expires } = entry;
-        let set = doc! { "$set": { "_id": &id, "session": data, "expires": date(expires) } };
+    async fn replace(
+        &self,
+        id: &str,
+        content: Content,
+        expected: Option<&str>,
+    ) -> Result<Changed, StoreError> {
+        let Content { data, expires } = content;
+        let set = doc! { "$set": { "_id": id, "session": data, "expires": date(expires) } };
         let conditional = expected.is_some();
         let query = if conditional {
-            live_and_equal(&id, expected)
+            live_and_equal(id, expected)
         } else {
-            doc! { "_id": &id }
+            doc! { "_id": id }
         };
         let update = self.sessions.update_one(query, set).upsert(!conditional);
         let updated = update.await.map_err(unavailable)?;
         if conditional && updated.matched_count == 0 {
-            return self.refusal(&id).await;
+            return self.refusal(id).await;
         }
         Ok(Changed::Done)
     }
@@ -188,7 +193,7 @@ impl Store for MongoStore {
         Ok(if updated.matched_count == 0 { Changed::Missing } else { Changed::Done })
     }
 
-    async fn delete(&self, id: &str, expected: Option<String>) -> Result<Changed, StoreError> {
+    async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
         let conditional = expected.is_some();
         let query = live_and_equal(id, expected);
         let deleted = self.sessions.delete_one(query).await.map_err(unavailable)?;

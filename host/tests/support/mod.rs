@@ -141,18 +141,18 @@ pub(crate) fn signed(id: &str) -> String {
     let engine = Engine::open(options).ok().unwrap();
     let exchange = wit::Exchange {
         id: id.to_owned(),
+        other: None,
         phase: wit::Phase::Open,
         secure: true,
         presented: true,
         origin: wit::Origin::Loaded,
-        loaded: Some(wit::Stored { data: r#"{"cookie":{}}"#.to_owned(), expires: None }),
-        seen: None,
-        successor: None,
         conflicts: 0,
     };
+    let loaded = wit::Stored { data: r#"{"cookie":{}}"#.to_owned(), expires: None };
+    let known = wit::Known { loaded: Some(loaded), current: None };
     let change =
         wit::Change { action: wit::Action::Keep, data: wit::DataChange::Nothing, cookie: None };
-    match engine.finish(&Fixed, exchange, &change) {
+    match engine.finish(&Fixed, exchange, &known, &change) {
         wit::Step::Store(wit::Pending { on_done: Some(outcome), .. }) => {
             outcome.set_cookie.unwrap().split(';').next().unwrap().to_owned()
         }
