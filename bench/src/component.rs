@@ -137,7 +137,8 @@ macro_rules! cases {
                 Some((wit::StoreRequest::Create(content), Some(outcome))) => (content, outcome),
                 other => return Err(format!("a first visit ended with {other:?}").into()),
             };
-            let first = wit::Stored { data: content.data, expires: Some(content.expires) };
+            let first =
+                wit::Stored { data: content.data, expires: Some(content.expires), touched: None };
             let known = wit::Known { loaded: Some(first), current: None };
             let set_cookie = outcome.set_cookie.unwrap_or_default();
             let cookie = set_cookie.split(';').next().unwrap_or_default().to_owned();
@@ -237,7 +238,7 @@ macro_rules! cases {
         }
 
         fn change(data: wit::DataChange) -> wit::Change {
-            wit::Change { action: wit::Action::Keep, data, cookie: None }
+            wit::Change { action: wit::Action::Keep, data, cookie: Vec::new() }
         }
 
         fn ready(step: wit::Step) -> wit::Exchange {

@@ -283,18 +283,17 @@ impl Engine {
             Some(text) => self.cookie(text).map_err(damaged)?,
             None => SessionCookie::new(&self.options.cookie, exchange.secure, now),
         };
-        let cookie_changed = match &change.cookie {
-            None => false,
-            Some(new) => {
-                let old = cookie.clone();
-                cookie.change(new, now);
-                let invalid = || {
-                    Failure::InvalidChange("the cookie's path or domain is not valid".to_owned())
-                };
-                cookie.check().ok_or_else(invalid)?;
-                cookie != old
+        let mut cookie_changed = false;
+        if !change.cookie.is_empty() {
+            let old = cookie.clone();
+            for edit in &change.cookie {
+                cookie.edit(edit, now);
             }
-        };
+            let invalid =
+                || Failure::InvalidChange("the cookie's path or domain is not valid".to_owned());
+            cookie.check().ok_or_else(invalid)?;
+            cookie_changed = cookie != old;
+        }
         cookie.touch(now);
 
         let moved = change.action != Action::Keep;
@@ -307,9 +306,11 @@ impl Engine {
         let ttl = self.options.ttl.saturating_mul(1000);
         let mut storage = lifecycle::storage(&self.options, facts);
         if storage == Storage::Touch {
-            let stored_expiry = known_loaded.and_then(|stored| stored.expires);
             let lifetime = cookie.original_max_age().unwrap_or(ttl);
-            if lifecycle::was_touched_recently(&self.options, stored_expiry, lifetime, now) {
+            let last_touch = known_loaded.and_then(|stored| {
+                stored.touched.or(Some(stored.expires?.saturating_sub(lifetime)))
+            });
+            if lifecycle::was_touched_recently(&self.options, last_touch, now) {
                 storage = Storage::Leave;
             }
         }

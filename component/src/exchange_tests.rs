@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::options::defaults;
-use crate::wit::{DataChange, Edit};
+use crate::wit::{CookieEdit, DataChange, Edit};
 
 const START: Millis = 1_893_456_000_000;
 const TTL: Millis = 14 * 24 * 60 * 60 * 1000;
@@ -75,8 +75,11 @@ impl World {
         let current = store.get(id).cloned();
         let expected = known.current.as_ref().or(known.loaded.as_ref()).map(|it| it.data.clone());
         let is_other = |current: &Stored| Some(&current.data) != expected.as_ref();
-        let stored =
-            |content: Content| Stored { data: content.data, expires: Some(content.expires) };
+        let stored = |content: Content| Stored {
+            data: content.data,
+            expires: Some(content.expires),
+            touched: None,
+        };
         let (name, reply) = match (request, current) {
             (StoreRequest::Load, None) => ("load", StoreReply::Missing),
             (StoreRequest::Load, current) => {
@@ -188,7 +191,7 @@ fn request(cookie: Option<&str>) -> Request {
 }
 
 fn change(action: Action, data: DataChange) -> Change {
-    Change { action, data, cookie: None }
+    Change { action, data, cookie: Vec::new() }
 }
 
 fn nothing() -> Change {
@@ -313,9 +316,7 @@ fn a_changed_lifetime_reaches_the_browser_and_the_store() {
     let world = World::new(|_| {});
     let cookie = world.visitor();
     let session = world.open(Some(&cookie));
-    let mut new = session.cookie.clone();
-    new.original_max_age = Some(1000);
-    let change = Change { cookie: Some(new), ..nothing() };
+    let change = Change { cookie: vec![CookieEdit::MaxAge(Some(1000))], ..nothing() };
     let outcome = world.close(session, &change);
     assert_eq!(outcome.event, Event::Saved);
     assert!(outcome.set_cookie.unwrap().contains("Expires=Tue, 01 Jan 2030 00:00:01 GMT"));
@@ -327,9 +328,8 @@ fn a_changed_lifetime_alone_is_only_touched_under_the_express_preset() {
     let world = World::with(Preset::Express, |o| o.resave = false);
     let cookie = world.visitor();
     let session = world.open(Some(&cookie));
-    let mut new = session.cookie.clone();
-    new.original_max_age = Some(1000);
-    let outcome = world.close(session, &Change { cookie: Some(new), ..nothing() });
+    let cookie = vec![CookieEdit::MaxAge(Some(1000))];
+    let outcome = world.close(session, &Change { cookie, ..nothing() });
     assert_eq!((outcome.event, outcome.set_cookie), (Event::Touched, None));
     assert_eq!(world.store.borrow().values().next().unwrap().expires, Some(START + 1000));
 }
@@ -338,9 +338,8 @@ fn a_changed_lifetime_alone_is_only_touched_under_the_express_preset() {
 fn an_invalid_cookie_setting_is_refused() {
     let world = World::new(|_| {});
     let session = world.open(None);
-    let mut new = session.cookie.clone();
-    new.path = "/\r\nX: y".into();
-    let outcome = world.close(session, &Change { cookie: Some(new), ..set("a", "1") });
+    let cookie = vec![CookieEdit::Path("/\r\nX: y".into())];
+    let outcome = world.close(session, &Change { cookie, ..set("a", "1") });
     assert!(matches!(outcome.failure, Some(Failure::InvalidChange(_))), "{outcome:?}");
     assert!(world.store.borrow().is_empty());
 }
@@ -401,7 +400,7 @@ fn an_expired_session_is_unknown_even_if_the_store_returns_it() {
     let Step::Store(pending) = world.engine.begin(&world, &request(Some(&cookie))) else {
         panic!()
     };
-    let late = Stored { data: world.only(), expires: Some(START) };
+    let late = Stored { data: world.only(), expires: Some(START), touched: None };
     let known = Known { loaded: Some(late), current: None };
     let step = world.engine.resume(&world, pending.exchange, &known, None, StoreReply::Found);
     assert!(matches!(step, Step::Ready(session) if session.exchange.origin == Origin::Unknown));
@@ -612,7 +611,7 @@ fn a_change_that_races_a_renewal_moves_along() {
 fn a_taken_identifier_is_not_overwritten() {
     let world = World::new(|_| {});
     let session = world.open(None);
-    let taken = Stored { data: "other".into(), expires: None };
+    let taken = Stored { data: "other".into(), expires: None, touched: None };
     world.store.borrow_mut().insert(session.exchange.id.clone(), taken.clone());
     let id = session.exchange.id.clone();
     let outcome = world.close(session, &set("a", "1"));
@@ -633,7 +632,11 @@ fn endless_conflicts_end() {
     let mut rounds = 0;
     while let Step::Store(pending) = step {
         rounds += 1;
-        let other = Stored { data: format!(r#"{{"cookie":{{}},"n":{rounds}}}"#), expires: None };
+        let other = Stored {
+            data: format!(r#"{{"cookie":{{}},"n":{rounds}}}"#),
+            expires: None,
+            touched: None,
+        };
         known.current = Some(other);
         let reply = StoreReply::Conflict;
         step = world.engine.resume(&world, pending.exchange, &known, Some(&change), reply);
@@ -768,7 +771,7 @@ proptest! {
     fn any_reply_in_any_state_has_an_outcome(replies in proptest::collection::vec(0..6usize, 0..12), deed in deed(), cookie: bool, text in "\\PC{0,20}") {
         let world = World::new(|_| {});
         let visitor = world.visitor();
-        let stored = || Some(Stored { data: text.clone(), expires: None });
+        let stored = || Some(Stored { data: text.clone(), expires: None, touched: None });
         let mut known = unknown();
         let mut replies = replies.into_iter().map(|n| match n {
             0 => StoreReply::Found,

@@ -44,17 +44,13 @@ pub(crate) fn sends_cookie(options: &Options, facts: Facts) -> bool {
 }
 
 /// connect-mongo's `touchAfter`: whether the last touch is too recent for another.
-/// `lifetime` is what a touch adds, so that the stored expiry tells when the last one was.
 pub(crate) fn was_touched_recently(
     options: &Options,
-    stored_expiry: Option<Millis>,
-    lifetime: Millis,
+    last_touch: Option<Millis>,
     now: Millis,
 ) -> bool {
-    stored_expiry.is_some_and(|expiry| {
-        let last_touch = expiry.saturating_sub(lifetime);
-        now.saturating_sub(last_touch) < options.touch_after.saturating_mul(1000)
-    })
+    let pause = options.touch_after.saturating_mul(1000);
+    last_touch.is_some_and(|last_touch| now.saturating_sub(last_touch) < pause)
 }
 
 #[cfg(test)]
@@ -124,11 +120,11 @@ mod tests {
     fn touch_after_counts_from_the_last_touch() {
         let options = Options { touch_after: 10, ..defaults(Preset::Safe) };
         let touched_at = 1_000_000;
-        let recently = |now| was_touched_recently(&options, Some(touched_at + 500), 500, now);
+        let recently = |now| was_touched_recently(&options, Some(touched_at), now);
         assert!(recently(touched_at) && recently(touched_at + 9_999));
         assert!(!recently(touched_at + 10_000));
-        assert!(!was_touched_recently(&options, None, 500, touched_at));
+        assert!(!was_touched_recently(&options, None, touched_at));
         let always = defaults(Preset::Safe);
-        assert!(!was_touched_recently(&always, Some(touched_at + 500), 500, touched_at));
+        assert!(!was_touched_recently(&always, Some(touched_at), touched_at));
     }
 }

@@ -11,7 +11,7 @@ use time::{Date, Duration, Month, OffsetDateTime};
 use crate::cookie_header::{Attributes, is_domain, is_path};
 use crate::document::Damaged;
 use crate::json;
-use crate::wit::{Cookie, CookieOptions, Millis, Priority, SameSite, Secure};
+use crate::wit::{Cookie, CookieEdit, CookieOptions, Millis, Priority, SameSite, Secure};
 
 /// The settings' names in the order in which they are written.
 const KEYS: [&str; 9] = [
@@ -56,6 +56,10 @@ impl<'a> SessionCookie<'a> {
                 next = at + 1;
             }
         })?;
+        // What `new Cookie(stored)` has without being told.
+        cookie.0[EXPIRES].get_or_insert(Cow::Borrowed("null"));
+        cookie.0[HTTP_ONLY].get_or_insert(Cow::Borrowed("true"));
+        cookie.0[PATH].get_or_insert(Cow::Borrowed("\"/\""));
         cookie.check().ok_or(Damaged)?;
         Ok(cookie)
     }
@@ -89,43 +93,41 @@ impl<'a> SessionCookie<'a> {
     /// Begin the lifetime anew: `resetMaxAge` of express-session. A cookie without a
     /// lifetime ends with the browser.
     pub(crate) fn touch(&mut self, now: Millis) {
-        let expires = self.original_max_age().map(|age| now.saturating_add(age));
-        self.0[EXPIRES] = Some(match expires {
-            None => Cow::Borrowed("null"),
-            Some(at) => Cow::Owned(format!("\"{}\"", iso(at))),
-        });
+        self.0[EXPIRES] = match (&self.0[ORIGINAL_MAX_AGE], self.lifetime()) {
+            (None, _) => None,
+            (Some(_), None) => Some(Cow::Borrowed("null")),
+            (Some(text), Some(age)) => {
+                if text.parse::<i64>().is_err() {
+                    self.0[ORIGINAL_MAX_AGE] = Some(number(Some(age)));
+                }
+                Some(Cow::Owned(format!("\"{}\"", iso(now.saturating_add_signed(age)))))
+            }
+        };
     }
 
-    /// Take over what the application changed in `new`, compared to this cookie, with
-    /// the effect of Cookie.prototype's setters: setting `expires` sets the lifetime too.
-    pub(crate) fn change(&mut self, new: &Cookie, now: Millis) {
-        let old = self.view();
-        if new.original_max_age != old.original_max_age {
-            self.0[ORIGINAL_MAX_AGE] = Some(number(new.original_max_age));
-        } else if new.expires != old.expires {
-            self.0[ORIGINAL_MAX_AGE] = Some(number(new.expires.map(|at| at.saturating_sub(now))));
-        }
-        if new.partitioned != old.partitioned {
-            self.0[PARTITIONED] = Some(boolean(new.partitioned));
-        }
-        if new.priority != old.priority {
-            self.0[PRIORITY] = new.priority.map(|p| string(priority_name(p)));
-        }
-        if new.secure != old.secure {
-            self.0[SECURE] = Some(boolean(new.secure));
-        }
-        if new.http_only != old.http_only {
-            self.0[HTTP_ONLY] = Some(boolean(new.http_only));
-        }
-        if new.domain != old.domain {
-            self.0[DOMAIN] = new.domain.as_deref().map(string);
-        }
-        if new.path != old.path {
-            self.0[PATH] = Some(string(&new.path));
-        }
-        if new.same_site != old.same_site {
-            self.0[SAME_SITE] = new.same_site.map(|s| string(same_site_name(s)));
-        }
+    /// Assign a setting, with the effect of Cookie.prototype's setters: to set `expires` is
+    /// to set the lifetime.
+    pub(crate) fn edit(&mut self, edit: &CookieEdit, now: Millis) {
+        let (at, value) = match edit {
+            CookieEdit::MaxAge(age) => (ORIGINAL_MAX_AGE, Some(number(*age))),
+            CookieEdit::Expires(None) => (ORIGINAL_MAX_AGE, Some(number(None::<i64>))),
+            CookieEdit::Expires(Some(at)) => {
+                let left = i128::from(*at) - i128::from(now);
+                (ORIGINAL_MAX_AGE, Some(number(Some(left))))
+            }
+            CookieEdit::Path(path) => (PATH, Some(string(path))),
+            CookieEdit::Domain(domain) => (DOMAIN, domain.as_deref().map(string)),
+            CookieEdit::HttpOnly(http_only) => (HTTP_ONLY, Some(boolean(*http_only))),
+            CookieEdit::Secure(secure) => (SECURE, Some(boolean(*secure))),
+            CookieEdit::SameSite(same_site) => {
+                (SAME_SITE, same_site.map(|same_site| string(same_site_name(same_site))))
+            }
+            CookieEdit::Partitioned(partitioned) => (PARTITIONED, Some(boolean(*partitioned))),
+            CookieEdit::Priority(priority) => {
+                (PRIORITY, priority.map(|priority| string(priority_name(priority))))
+            }
+        };
+        self.0[at] = value;
     }
 
     /// Whether every setting can be written into a Set-Cookie.
@@ -221,11 +223,16 @@ impl<'a> SessionCookie<'a> {
         )
     }
 
-    /// The lifetime in milliseconds; a negative one is over at once.
+    /// The lifetime in milliseconds.
     pub(crate) fn original_max_age(&self) -> Option<Millis> {
+        self.lifetime().map(|age| Millis::try_from(age).unwrap_or(0))
+    }
+
+    /// The same; negative when it is over at once.
+    fn lifetime(&self) -> Option<i64> {
         let text = self.0[ORIGINAL_MAX_AGE].as_deref()?;
         // `as` saturates: no number panics. JavaScript's numbers may have a fraction.
-        text.parse::<Millis>().ok().or_else(|| text.parse::<f64>().ok().map(|n| n as Millis))
+        text.parse::<i64>().ok().or_else(|| text.parse::<f64>().ok().map(|n| n as i64))
     }
 
     /// When the cookie ends.
@@ -325,7 +332,7 @@ impl Usual {
     }
 }
 
-fn number(value: Option<Millis>) -> Cow<'static, str> {
+fn number(value: Option<impl ToString>) -> Cow<'static, str> {
     value.map_or(Cow::Borrowed("null"), |n| Cow::Owned(n.to_string()))
 }
 
@@ -465,7 +472,10 @@ mod tests {
     #[test]
     fn unknown_settings_are_dropped_and_the_order_is_restored() {
         let cookie = SessionCookie::parse(r#"{"path":"/","foo":1,"originalMaxAge":null}"#).unwrap();
-        assert_eq!(cookie.to_text(), r#"{"originalMaxAge":null,"path":"/"}"#);
+        assert_eq!(
+            cookie.to_text(),
+            r#"{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}"#
+        );
     }
 
     #[test]
@@ -475,15 +485,34 @@ mod tests {
                 .unwrap();
         cookie.touch(THEN);
         assert_eq!(cookie.expires(), Some(THEN + 1000));
-        assert_eq!(cookie.serialize("n", "v"), "n=v; Expires=Wed, 02 Jan 2030 03:04:06 GMT");
+        assert_eq!(
+            cookie.serialize("n", "v"),
+            "n=v; Path=/; Expires=Wed, 02 Jan 2030 03:04:06 GMT; HttpOnly"
+        );
+    }
+
+    #[test]
+    fn touching_has_the_effect_of_the_setters() {
+        let touched = |text| {
+            let mut cookie = SessionCookie::parse(text).unwrap();
+            cookie.touch(THEN);
+            cookie.to_text()
+        };
+        assert_eq!(touched("{}"), r#"{"httpOnly":true,"path":"/"}"#);
+        assert_eq!(
+            touched(r#"{"originalMaxAge":1.5,"path":null}"#),
+            r#"{"originalMaxAge":1,"expires":"2030-01-02T03:04:05.679Z","httpOnly":true,"path":null}"#
+        );
+        assert_eq!(
+            touched(r#"{"originalMaxAge":-678,"httpOnly":false}"#),
+            r#"{"originalMaxAge":-678,"expires":"2030-01-02T03:04:05.000Z","httpOnly":false,"path":"/"}"#
+        );
     }
 
     #[test]
     fn setting_the_end_sets_the_lifetime() {
         let mut cookie = SessionCookie::new(&express(), false, THEN);
-        let mut view = cookie.view();
-        view.expires = Some(THEN + 5000);
-        cookie.change(&view, THEN);
+        cookie.edit(&CookieEdit::Expires(Some(THEN + 5000)), THEN);
         cookie.touch(THEN);
         assert_eq!(cookie.original_max_age(), Some(5000));
         assert_eq!(cookie.expires(), Some(THEN + 5000));

@@ -105,10 +105,13 @@ impl Component {
         Session::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |state| state)
             .map_err(|error| ComponentError::Runtime(reason(error)))?;
         let pre = linker.instantiate_pre(&component).and_then(SessionPre::new);
-        match pre {
-            Ok(pre) => Ok(Self { pre, clock: Arc::new(SystemTime::now) }),
-            Err(error) => Err(ComponentError::OtherWorld { path, reason: reason(error) }),
-        }
+        let made = pre.and_then(|pre| {
+            let made = Self { pre, clock: Arc::new(SystemTime::now) };
+            // The functions' types are compared at the first call.
+            crate::instance::defaults(&made, Preset::Safe)?;
+            Ok(made)
+        });
+        made.map_err(|error| ComponentError::OtherWorld { path, reason: reason(error) })
     }
 
     /// Take the time from `clock` instead of the system: for tests.

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use edge_session::store::{AutoRemove, MongoOptions};
+use edge_session::store::{AutoRemove, CryptoFormat, MongoOptions, TransformId};
 use edge_session::{
     Conflicts, OnStoreError, Options, Preset, Priority, Problem, SameSite, Secure, Unset,
 };
@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) store: Option<String>,
     pub(crate) mongodb: MongoOptions,
+    /// How sessions are encrypted. The secret is not in the file.
+    pub(crate) crypto: Option<CryptoFormat>,
 }
 
 impl File {
@@ -106,8 +108,22 @@ impl File {
         settings.store = store.take("url", wrong);
         set(&mut settings.mongodb.collection, store.take("collection", wrong));
         settings.mongodb.db_name = store.take("db_name", wrong);
-        let removers = [("native", AutoRemove::Native), ("disabled", AutoRemove::Disabled)];
+        let removers = [
+            ("native", AutoRemove::Native),
+            ("interval", AutoRemove::Interval),
+            ("disabled", AutoRemove::Disabled),
+        ];
         set(&mut settings.mongodb.auto_remove, store.choose("auto_remove", &removers, wrong));
+        let interval = store.minutes("auto_remove_interval", wrong);
+        set(&mut settings.mongodb.auto_remove_interval, interval);
+        set(&mut settings.mongodb.stringify, store.take("stringify", wrong));
+        set(&mut settings.mongodb.timestamps, store.take("timestamps", wrong));
+        settings.mongodb.last_modified = options.touch_after > 0;
+        let transforms = [("none", TransformId::None), ("sha256", TransformId::Sha256)];
+        set(&mut settings.mongodb.transform_id, store.choose("transform_id", &transforms, wrong));
+        let formats =
+            [("kruptein", CryptoFormat::Kruptein), ("webcrypto", CryptoFormat::WebCrypto)];
+        settings.crypto = store.choose("crypto", &formats, wrong);
         let timeout = store.take("timeout_ms", wrong).map(Duration::from_millis);
         set(&mut settings.mongodb.timeout, timeout);
         if timeout == Some(Duration::ZERO) {
@@ -198,6 +214,15 @@ impl Section {
         millis
     }
 
+    /// A number of minutes, at least one.
+    fn minutes(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<Duration> {
+        let minutes: u32 = self.take(key, problems)?;
+        if minutes == 0 {
+            problems.push(self.problem(key, "must be at least 1 minute".to_owned()));
+        }
+        Some(Duration::from_secs(u64::from(minutes) * 60))
+    }
+
     fn report_unknown(self, problems: &mut Vec<Problem>) {
         for key in self.table.keys() {
             problems.push(self.problem(key, "is not an option".to_owned()));
@@ -286,7 +311,12 @@ mod tests {
             touch_after = 6
             collection = "c"
             db_name = "d"
-            auto_remove = "disabled"
+            auto_remove = "interval"
+            auto_remove_interval = 9
+            stringify = false
+            timestamps = true
+            transform_id = "sha256"
+            crypto = "webcrypto"
             timeout_ms = 8
             "#,
         );
@@ -323,7 +353,12 @@ mod tests {
         assert_eq!(settings.store.as_deref(), Some("memory:"));
         assert_eq!(settings.mongodb.collection, "c");
         assert_eq!(settings.mongodb.db_name.as_deref(), Some("d"));
-        assert_eq!(settings.mongodb.auto_remove, AutoRemove::Disabled);
+        assert_eq!(settings.mongodb.auto_remove, AutoRemove::Interval);
+        assert_eq!(settings.mongodb.auto_remove_interval, Duration::from_secs(540));
+        assert!(!settings.mongodb.stringify && settings.mongodb.timestamps);
+        assert!(settings.mongodb.last_modified);
+        assert_eq!(settings.mongodb.transform_id, TransformId::Sha256);
+        assert_eq!(settings.crypto, Some(CryptoFormat::WebCrypto));
         assert_eq!(settings.mongodb.timeout, Duration::from_millis(8));
     }
 

@@ -44,8 +44,8 @@ mod sessions;
 pub mod store;
 
 pub use bindings::exports::edge::session::engine::{
-    Conflicts, Cookie, CookieOptions, OnStoreError, Options, Origin, Preset, Priority, Problem,
-    SameSite, Secure, Unset,
+    Conflicts, Cookie, CookieEdit, CookieOptions, OnStoreError, Options, Origin, Preset, Priority,
+    Problem, SameSite, Secure, Unset,
 };
 pub use component::{Component, ComponentError};
 pub use layer::{Encrypted, SessionLayer, SessionService};

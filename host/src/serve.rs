@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use edge_session::store::{FileStore, MemoryStore, MongoOptions, MongoStore, Store};
+use edge_session::store::{Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store};
 use edge_session::{Component, Options, Problem, SessionLayer};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -142,7 +142,7 @@ fn configure(arguments: &cli::Serve, component: &Component) -> Result<(Options, 
         }
     };
     let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
-    let (settings, mut problems) = file.apply(&mut options);
+    let (mut settings, mut problems) = file.apply(&mut options);
     let is_read = match secrets() {
         Ok(secrets) => {
             options.secrets = secrets;
@@ -153,6 +153,14 @@ fn configure(arguments: &cli::Serve, component: &Component) -> Result<(Options, 
             false
         }
     };
+    if let Some(format) = settings.crypto {
+        match crypto_secret() {
+            Ok(secret) => settings.mongodb.crypto = Some(Crypto { format, secret }),
+            Err(message) => {
+                problems.push(Problem { name: "store.crypto".to_owned(), message });
+            }
+        }
+    }
     if let Err(error) = component.check(&options) {
         // Where secrets come from is known here; the component would only say that there are none.
         problems.extend(error.problems.into_iter().filter(|p| is_read || p.name != "secret"));
@@ -171,19 +179,40 @@ fn configure(arguments: &cli::Serve, component: &Component) -> Result<(Options, 
     Err(format!("the configuration has {count}:{}", lines.concat()))
 }
 
+/// What a variable says, or else the file that another one names. Whether it is from a file.
+fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String> {
+    match (env::var(variable), env::var_os(file)) {
+        (Ok(_), Some(_)) => Err(format!("{variable} and {file} are both set: unset one")),
+        (Ok(text), None) => Ok((text, false)),
+        (Err(env::VarError::NotUnicode(_)), _) => {
+            Err(format!("{variable} is not UTF-8: use {file}"))
+        }
+        (Err(env::VarError::NotPresent), Some(path)) => std::fs::read_to_string(&path)
+            .map(|text| (text, true))
+            .map_err(|error| format!("cannot read {file}: {}: {error}", path.display())),
+        (Err(env::VarError::NotPresent), None) => Ok((String::new(), false)),
+    }
+}
+
+/// What sessions are encrypted with in the database.
+fn crypto_secret() -> Result<Vec<u8>, String> {
+    let (variable, file) = ("EDGE_SESSION_CRYPTO_SECRET", "EDGE_SESSION_CRYPTO_SECRET_FILE");
+    let (text, is_file) = from_environment(variable, file)?;
+    let secret = if is_file { text.trim() } else { &text };
+    if secret.is_empty() {
+        return Err(format!(
+            "needs a secret: set {variable} to the one that connect-mongo has, or {file} to a \
+             file with it"
+        ));
+    }
+    Ok(secret.as_bytes().to_vec())
+}
+
 /// The secrets, newest first.
 fn secrets() -> Result<Vec<Vec<u8>>, String> {
     let (variable, file) = ("EDGE_SESSION_SECRET", "EDGE_SESSION_SECRET_FILE");
-    let text = match (env::var(variable), env::var_os(file)) {
-        (Ok(_), Some(_)) => return Err(format!("{variable} and {file} are both set: unset one")),
-        (Ok(secrets), None) => secrets.replace(',', "\n"),
-        (Err(env::VarError::NotUnicode(_)), _) => {
-            return Err(format!("{variable} is not UTF-8: use {file}"));
-        }
-        (Err(env::VarError::NotPresent), Some(path)) => std::fs::read_to_string(&path)
-            .map_err(|error| format!("cannot read {file}: {}: {error}", path.display()))?,
-        (Err(env::VarError::NotPresent), None) => String::new(),
-    };
+    let (text, is_file) = from_environment(variable, file)?;
+    let text = if is_file { text } else { text.replace(',', "\n") };
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let secrets: Vec<_> = lines.map(|line| line.as_bytes().to_vec()).collect();
     if secrets.is_empty() {
@@ -199,6 +228,10 @@ fn secrets() -> Result<Vec<Vec<u8>>, String> {
 
 async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Arc<dyn Store>, String> {
     let shown = without_secrets(url);
+    let is_mongodb = url.starts_with("mongodb://") || url.starts_with("mongodb+srv://");
+    if mongodb.crypto.is_some() && !is_mongodb {
+        return Err(format!("store.crypto: the store {shown:?} does not encrypt: remove the key"));
+    }
     if url == "memory:" {
         tracing::warn!("sessions are kept in memory: they end with this process");
         return Ok(Arc::new(MemoryStore::default()));
@@ -206,7 +239,7 @@ async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Arc<dyn Store>,
     if let Some(path) = url.strip_prefix("file:").filter(|path| !path.is_empty()) {
         return Ok(Arc::new(FileStore::open(path).map_err(|error| error.to_string())?));
     }
-    if url.starts_with("mongodb://") || url.starts_with("mongodb+srv://") {
+    if is_mongodb {
         let store = MongoStore::connect(url, mongodb);
         return Ok(Arc::new(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
     }

@@ -15,7 +15,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use crate::bindings::exports::edge::session::engine as wit;
-use crate::{Cookie, Origin};
+use crate::{Cookie, CookieEdit, Origin};
 
 /// One visitor's session, for the length of one request.
 ///
@@ -40,7 +40,7 @@ struct State {
     /// The stored data, a JSON object.
     data: String,
     cookie: Cookie,
-    is_cookie_changed: bool,
+    cookie_edits: Vec<CookieEdit>,
     expires: Option<u64>,
     /// The keys that were set or removed.
     edits: BTreeMap<String, Option<Box<RawValue>>>,
@@ -88,7 +88,7 @@ impl Session {
             origin: exchange.origin,
             data,
             cookie,
-            is_cookie_changed: false,
+            cookie_edits: Vec::new(),
             expires,
             edits: BTreeMap::new(),
             is_cleared: false,
@@ -166,7 +166,15 @@ impl Session {
     /// Delete the session and begin an empty one under a new identifier.
     pub fn regenerate(&self) {
         self.clear();
-        self.lock().action = wit::Action::Regenerate;
+        let mut state = self.lock();
+        state.action = wit::Action::Regenerate;
+        state.cookie_edits.clear();
+    }
+
+    /// As setting `req.session` to null: the option `unset` says whether the session stays as
+    /// it is stored or is deleted. No cookie is sent.
+    pub fn unset(&self) {
+        self.lock().action = wit::Action::Unset;
     }
 
     /// Delete the session and clear the browser's cookie: logout.
@@ -179,9 +187,12 @@ impl Session {
     /// me". None: until the browser closes. Other sessions keep the configured lifetime.
     pub fn set_max_age(&self, max_age: Option<Duration>) {
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        let mut state = self.lock();
-        state.cookie.original_max_age = max_age.map(millis);
-        state.is_cookie_changed = true;
+        self.set_cookie(CookieEdit::MaxAge(max_age.map(millis)));
+    }
+
+    /// Assign a setting of this session's cookie. [`Self::set_max_age`] is the usual one.
+    pub fn set_cookie(&self, setting: CookieEdit) {
+        self.lock().cookie_edits.push(setting);
     }
 
     /// The session's identifier. It is a secret as good as a password: never log or show it.
@@ -194,7 +205,7 @@ impl Session {
         self.lock().origin
     }
 
-    /// The session's cookie.
+    /// The session's cookie, as it was when the request came.
     pub fn cookie(&self) -> Cookie {
         self.lock().cookie.clone()
     }
@@ -223,7 +234,7 @@ impl Session {
             };
             wit::DataChange::Edits(edits.into_iter().map(edit).collect())
         };
-        let cookie = state.is_cookie_changed.then(|| state.cookie.clone());
+        let cookie = std::mem::take(&mut state.cookie_edits);
         wit::Change { action: state.action, data, cookie }
     }
 }

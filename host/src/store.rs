@@ -18,7 +18,7 @@ mod mongodb;
 pub use file::FileStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "mongodb")]
-pub use mongodb::{AutoRemove, MongoOptions, MongoStore};
+pub use mongodb::{AutoRemove, Crypto, CryptoFormat, MongoOptions, MongoStore, TransformId};
 
 /// The store failed, or cannot be reached.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use edge_session::store::{FileStore, MemoryStore, MongoOptions, MongoStore, conformance};
+use edge_session::store::{
+    AutoRemove, Changed, Content, Created, Crypto, CryptoFormat, FileStore, MemoryStore,
+    MongoOptions, MongoStore, Store as _, TransformId, conformance,
+};
 
 #[tokio::test]
 async fn the_memory_store_conforms() {
@@ -16,14 +19,65 @@ async fn the_file_store_conforms() {
     conformance::check(Arc::new(store)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_mongodb_store_conforms() {
+async fn mongodb(collection: &str, options: MongoOptions) -> MongoStore {
     let uri = std::env::var("MONGODB_URI")
         .expect("MONGODB_URI names a MongoDB server: `make test` starts one");
     let options = MongoOptions {
         db_name: Some("edge-session-conformance".into()),
-        ..MongoOptions::default()
+        collection: collection.into(),
+        ..options
     };
-    let store = MongoStore::connect(&uri, &options).await.unwrap();
+    MongoStore::connect(&uri, &options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mongodb_store_conforms() {
+    let store = mongodb("plain", MongoOptions::default()).await;
     conformance::check(Arc::new(store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mongodb_store_conforms_with_every_format_and_option() {
+    for format in [CryptoFormat::Kruptein, CryptoFormat::WebCrypto] {
+        let options = MongoOptions {
+            crypto: Some(Crypto { format, secret: b"for tests".to_vec() }),
+            auto_remove: AutoRemove::Interval,
+            timestamps: true,
+            last_modified: true,
+            transform_id: TransformId::Sha256,
+            ..MongoOptions::default()
+        };
+        let store = mongodb(&format!("{format:?}"), options).await;
+        conformance::check(Arc::new(store)).await;
+    }
+}
+
+/// Of texts only sessions can be documents, so that the suite does not fit.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_as_documents_are_compared_and_replaced_like_texts() {
+    let options = MongoOptions { stringify: false, ..MongoOptions::default() };
+    let store = mongodb("documents", options).await;
+    let content = |n| Content {
+        data: format!(r#"{{"cookie":{{"expires":null,"path":"/"}},"n":{n}}}"#),
+        expires: 4_102_444_800_000,
+    };
+    let text = async || store.load("id").await.unwrap().unwrap().data;
+    let _ = store.delete("id", None).await.unwrap();
+    assert_eq!(store.create("id", content(1)).await.unwrap(), Created::Done);
+    assert_eq!(store.create("id", content(2)).await.unwrap(), Created::Taken);
+    let first = text().await;
+    assert!(first.ends_with(r#""path":"/","sameSite":null},"n":1}"#), "{first}");
+    let replaced = store.replace("id", content(2), Some(&first)).await.unwrap();
+    assert_eq!(replaced, Changed::Done);
+    let conflict = store.replace("id", content(3), Some(&first)).await.unwrap();
+    assert!(matches!(conflict, Changed::Conflict(stored) if stored.data == text().await));
+    let conflict = store.delete("id", Some(&first)).await.unwrap();
+    assert!(matches!(conflict, Changed::Conflict(_)));
+    assert_eq!(store.delete("id", Some(&text().await)).await.unwrap(), Changed::Done);
+    assert_eq!(store.replace("id", content(4), Some(&first)).await.unwrap(), Changed::Missing);
+    assert_eq!(store.replace("id", content(4), None).await.unwrap(), Changed::Done);
+    let surrogate = Content { data: r#"{"cookie":{},"s":"\ud800"}"#.into(), ..content(5) };
+    let error = store.replace("id", surrogate, None).await.unwrap_err().to_string();
+    assert!(error.starts_with("a session cannot be written as a document"), "{error}");
+    assert!(text().await.ends_with(r#""n":4}"#));
 }

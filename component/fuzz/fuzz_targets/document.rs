@@ -14,13 +14,13 @@ fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut parts = text.splitn(3, '\0').map(str::to_owned);
     let (loaded, seen, new) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
-    let stored = |data: Option<String>| Stored { data: data.unwrap_or_default(), expires: None };
+    let stored = |data: Option<String>| Stored { data: data.unwrap_or_default(), expires: None, touched: None };
     let engine = engine();
     let mut known = Known { loaded: Some(stored(loaded)), current: None };
     let session = load(&engine, &known);
     let edit = Edit { key: new.chars().take(3).collect(), value: Some(new.clone()) };
     for data in [DataChange::Whole(new), DataChange::Edits(vec![edit])] {
-        let change = Change { action: Action::Keep, data, cookie: None };
+        let change = Change { action: Action::Keep, data, cookie: Vec::new() };
         let mut step = engine.finish(&Fixed, session.exchange.clone(), &known, &change);
         for round in 0.. {
             step = match step {
@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn is_session(engine: &Engine, text: &str) -> bool {
-    let stored = Stored { data: text.to_owned(), expires: None };
+    let stored = Stored { data: text.to_owned(), expires: None, touched: None };
     load(engine, &Known { loaded: Some(stored), current: None }).exchange.origin == Origin::Loaded
 }
 

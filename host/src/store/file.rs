@@ -151,7 +151,7 @@ impl Store for FileStore {
 }
 
 fn stored((expires, data): (u64, &str)) -> Stored {
-    Stored { data: data.to_owned(), expires: (expires != NEVER).then_some(expires) }
+    Stored { data: data.to_owned(), expires: (expires != NEVER).then_some(expires), touched: None }
 }
 
 struct Writer {

@@ -68,7 +68,7 @@ impl Shard {
                 data.len()
             )));
         }
-        let stored = Stored { data, expires: Some(expires) };
+        let stored = Stored { data, expires: Some(expires), touched: None };
         self.bytes += cost;
         match self.sessions.get_mut(id) {
             Some(old) => self.bytes -= self::cost(id, &std::mem::replace(old, stored).data),

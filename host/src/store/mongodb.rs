@@ -1,21 +1,37 @@
 //! `mongodb://…` — sessions in MongoDB, in the documents and with the queries of
 //! connect-mongo 6, so that a Node application shares them.
 //!
-//! A document is `{_id, expires: Date, session: String}`.
+//! A document is `{_id, expires: Date, session}`, `session` being JSON text unless another
+//! [format](MongoOptions) is configured.
+
+mod crypto;
+mod format;
+mod value;
 
 use std::future::IntoFuture;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::error::{ErrorKind, WriteFailure};
-use mongodb::options::{ClientOptions, IndexOptions, WriteConcern};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, IndexOptions, UpdateModifications, WriteConcern,
+};
 use mongodb::{Client, Collection, IndexModel};
+use tokio::task::JoinHandle;
 
-use super::{Changed, Content, Created, Store, StoreError, Stored, now};
+use super::{Changed, Content, Created, Store, StoreError, Stored};
+use crypto::Cipher;
+pub use crypto::{Crypto, CryptoFormat};
+use format::Format;
 
 /// The server's code for a unique key that is in use.
 const DUPLICATE_KEY: i32 = 11000;
+
+/// A conditional write in a format that the server cannot compare is tried so often while
+/// others change the document.
+const TRIES: usize = 16;
 
 /// Who deletes expired documents. Expired sessions are never served, whoever does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize)]
@@ -24,8 +40,21 @@ pub enum AutoRemove {
     /// MongoDB, by a TTL index on `expires` that is made at start.
     #[default]
     Native,
+    /// This process, every [`MongoOptions::auto_remove_interval`].
+    Interval,
     /// Nobody here.
     Disabled,
+}
+
+/// What a session's identifier becomes as a document's `_id`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransformId {
+    /// Itself.
+    #[default]
+    None,
+    /// Its SHA-256 in hexadecimal: who reads the database cannot use what is there.
+    Sha256,
 }
 
 /// connect-mongo's options, as far as they concern the database.
@@ -37,6 +66,19 @@ pub struct MongoOptions {
     pub db_name: Option<String>,
     /// Who deletes expired documents. Default: [`AutoRemove::Native`].
     pub auto_remove: AutoRemove,
+    /// How often they are deleted with [`AutoRemove::Interval`]. Default: 10 minutes.
+    pub auto_remove_interval: Duration,
+    /// Store sessions as JSON text, else as documents. Either is read. Default: true.
+    pub stringify: bool,
+    /// Keep `createdAt` and `updatedAt` in the documents. Default: false.
+    pub timestamps: bool,
+    /// Keep `lastModified` in the documents, as connect-mongo does with `touchAfter`: set it
+    /// together with [`crate::Options::touch_after`]. Default: false.
+    pub last_modified: bool,
+    /// What identifiers become. Default: [`TransformId::None`].
+    pub transform_id: TransformId,
+    /// Encrypt sessions. Others are not trusted then. Default: none.
+    pub crypto: Option<Crypto>,
     /// How long to wait for a server that can be written to, and for a connection.
     /// Default: 2 s.
     pub timeout: Duration,
@@ -48,6 +90,12 @@ impl Default for MongoOptions {
             collection: "sessions".to_owned(),
             db_name: None,
             auto_remove: AutoRemove::default(),
+            auto_remove_interval: Duration::from_secs(600),
+            stringify: true,
+            timestamps: false,
+            last_modified: false,
+            transform_id: TransformId::default(),
+            crypto: None,
             timeout: Duration::from_secs(2),
         }
     }
@@ -57,6 +105,21 @@ impl Default for MongoOptions {
 /// concern, else with `majority`.
 pub struct MongoStore {
     sessions: Collection<Document>,
+    format: Format,
+    transform_id: TransformId,
+    timestamps: bool,
+    last_modified: bool,
+    clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    /// Deletes expired documents.
+    remover: Option<JoinHandle<()>>,
+}
+
+impl Drop for MongoStore {
+    fn drop(&mut self) {
+        if let Some(remover) = &self.remover {
+            remover.abort();
+        }
+    }
 }
 
 impl MongoStore {
@@ -83,35 +146,157 @@ impl MongoStore {
             Some(name) => client.database(name),
             None => client.default_database().unwrap_or_else(|| client.database("test")),
         };
-        let sessions = database.collection(&options.collection);
-        let store = Self { sessions };
-        if options.auto_remove == AutoRemove::Native {
-            let index = IndexModel::builder()
-                .keys(doc! { "expires": 1 })
-                .options(IndexOptions::builder().expire_after(Duration::ZERO).build())
-                .build();
-            let made = store.sessions.create_index(index);
-            drop(within(options.timeout * 2, made).await?.map_err(unavailable)?);
+        let sessions: Collection<Document> = database.collection(&options.collection);
+        let remover = match options.auto_remove {
+            AutoRemove::Disabled => None,
+            AutoRemove::Interval => {
+                Some(tokio::spawn(remove_expired(sessions.clone(), options.auto_remove_interval)))
+            }
+            AutoRemove::Native => {
+                let index = IndexModel::builder()
+                    .keys(doc! { "expires": 1 })
+                    .options(IndexOptions::builder().expire_after(Duration::ZERO).build())
+                    .build();
+                let made = sessions.create_index(index);
+                drop(within(options.timeout * 2, made).await?.map_err(unavailable)?);
+                None
+            }
+        };
+        let format = match (&options.crypto, options.stringify) {
+            (Some(crypto), _) => Format::Encrypted(Cipher::new(crypto.clone()).await?),
+            (None, true) => Format::Text,
+            (None, false) => Format::Document,
+        };
+        Ok(Self {
+            sessions,
+            format,
+            transform_id: options.transform_id,
+            timestamps: options.timestamps,
+            last_modified: options.last_modified,
+            clock: Arc::new(SystemTime::now),
+            remover,
+        })
+    }
+
+    /// Take the time from `clock` instead of the system: for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    fn now(&self) -> DateTime {
+        DateTime::from_system_time((self.clock)())
+    }
+
+    /// The document's `_id`.
+    fn key(&self, id: &str) -> String {
+        match self.transform_id {
+            TransformId::None => id.to_owned(),
+            TransformId::Sha256 => {
+                let digest = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
+                digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+            }
         }
-        Ok(store)
     }
 
-    async fn find(&self, id: &str) -> Result<Option<Stored>, StoreError> {
-        let found = self.sessions.find_one(live(id)).await.map_err(unavailable)?;
-        Ok(found.map(|document| Stored {
-            // Another tool's document: an empty text is what no session is, so that the
-            // component calls it damaged.
-            data: document.get_str("session").unwrap_or_default().to_owned(),
-            expires: document
-                .get_datetime("expires")
-                .ok()
-                .map(|at| at.timestamp_millis().max(0) as u64),
-        }))
+    /// connect-mongo's query: the document of that `_id` which has not expired.
+    fn live(&self, key: &str) -> Document {
+        doc! {
+            "_id": key,
+            "$or": [{ "expires": { "$exists": false } }, { "expires": { "$gt": self.now() } }],
+        }
     }
 
-    /// Why a write that demanded a certain text met no document.
-    async fn refusal(&self, id: &str) -> Result<Changed, StoreError> {
-        Ok(self.find(id).await?.map_or(Changed::Missing, Changed::Conflict))
+    async fn find(&self, key: &str) -> Result<Option<Document>, StoreError> {
+        self.sessions.find_one(self.live(key)).await.map_err(unavailable)
+    }
+
+    async fn stored(&self, document: &Document) -> Stored {
+        let millis = |key| document.get_datetime(key).ok().map(|at| at.timestamp_millis().max(0));
+        Stored {
+            data: self.format.read(document.get("session")).await,
+            expires: millis("expires").map(i64::unsigned_abs),
+            touched: millis("lastModified").map(i64::unsigned_abs).filter(|_| self.last_modified),
+        }
+    }
+
+    /// What an update sets beside what is stored.
+    fn update(&self, mut set: Document, is_new_allowed: bool) -> Document {
+        if self.last_modified {
+            set.insert("lastModified", self.now());
+        }
+        let mut update = doc! { "$set": set };
+        if self.timestamps {
+            update.insert("$currentDate", doc! { "updatedAt": true });
+            if is_new_allowed {
+                update.insert("$setOnInsert", doc! { "createdAt": self.now() });
+            }
+        }
+        update
+    }
+
+    /// Find the document that holds the expected session, or why there is none to write to.
+    async fn expect(
+        &self,
+        key: &str,
+        expected: &str,
+    ) -> Result<Result<Document, Changed>, StoreError> {
+        let Some(document) = self.find(key).await? else { return Ok(Err(Changed::Missing)) };
+        let stored = self.stored(&document).await;
+        Ok(if stored.data == expected { Ok(document) } else { Err(Changed::Conflict(stored)) })
+    }
+
+    /// Why a conditional write met no document.
+    async fn refusal(&self, key: &str) -> Result<Changed, StoreError> {
+        Ok(match self.find(key).await? {
+            None => Changed::Missing,
+            Some(document) => Changed::Conflict(self.stored(&document).await),
+        })
+    }
+
+    /// Do a conditional write: `write` gets the query for a document that holds the expected
+    /// session, and that document where it had to be read, and says how many it met.
+    async fn conditionally<F: Future<Output = Result<u64, StoreError>>>(
+        &self,
+        key: &str,
+        expected: &str,
+        write: impl Fn(Document, Option<Document>) -> F,
+    ) -> Result<Changed, StoreError> {
+        for _ in 0..TRIES {
+            let mut query = self.live(key);
+            let mut old = None;
+            if self.format.is_comparable() {
+                query.insert("session", expected);
+            } else {
+                match self.expect(key, expected).await? {
+                    Err(refusal) => return Ok(refusal),
+                    Ok(document) => {
+                        let session = document.get("session").cloned().unwrap_or(Bson::Null);
+                        query.insert("session", doc! { "$eq": session });
+                        old = Some(document);
+                    }
+                }
+            }
+            if write(query, old).await? > 0 {
+                return Ok(Changed::Done);
+            }
+            if self.format.is_comparable() {
+                break;
+            }
+        }
+        self.refusal(key).await
+    }
+}
+
+async fn remove_expired(sessions: Collection<Document>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let expired = doc! { "expires": { "$lt": DateTime::now() } };
+        let nobody_waits = WriteConcern::builder().w(Acknowledgment::Nodes(0)).build();
+        if let Err(error) = sessions.delete_many(expired).write_concern(nobody_waits).await {
+            tracing::warn!("expired sessions were not removed: {}", unavailable(error));
+        }
     }
 }
 
@@ -122,22 +307,6 @@ async fn within<T>(limit: Duration, work: impl IntoFuture<Output = T>) -> Result
     })
 }
 
-/// connect-mongo's query: the document of that `_id` which has not expired.
-fn live(id: &str) -> Document {
-    doc! {
-        "_id": id,
-        "$or": [{ "expires": { "$exists": false } }, { "expires": { "$gt": date(now()) } }],
-    }
-}
-
-fn live_and_equal(id: &str, expected: Option<&str>) -> Document {
-    let mut query = live(id);
-    if let Some(expected) = expected {
-        query.insert("session", expected);
-    }
-    query
-}
-
 fn date(millis: u64) -> Bson {
     DateTime::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)).into()
 }
@@ -145,13 +314,26 @@ fn date(millis: u64) -> Bson {
 #[async_trait]
 impl Store for MongoStore {
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
-        self.find(id).await
+        Ok(match self.find(&self.key(id)).await? {
+            None => None,
+            Some(document) => Some(self.stored(&document).await),
+        })
     }
 
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
-        // The order that an upsert of connect-mongo's leaves.
-        let document =
-            doc! { "_id": id, "expires": date(content.expires), "session": content.data };
+        // In the order that an upsert of connect-mongo's leaves.
+        let mut document = doc! { "_id": self.key(id) };
+        if self.timestamps {
+            document.insert("createdAt", self.now());
+        }
+        document.insert("expires", date(content.expires));
+        if self.last_modified {
+            document.insert("lastModified", self.now());
+        }
+        document.insert("session", self.format.write(content.data, None).await?);
+        if self.timestamps {
+            document.insert("updatedAt", self.now());
+        }
         match self.sessions.insert_one(document).await {
             Ok(_) => Ok(Created::Done),
             Err(error) => match error.kind.as_ref() {
@@ -171,36 +353,59 @@ impl Store for MongoStore {
         content: Content,
         expected: Option<&str>,
     ) -> Result<Changed, StoreError> {
-        let Content { data, expires } = content;
-        let set = doc! { "$set": { "_id": id, "session": data, "expires": date(expires) } };
-        let conditional = expected.is_some();
-        let query = if conditional {
-            live_and_equal(id, expected)
-        } else {
-            doc! { "_id": id }
+        let key = &self.key(id);
+        let Content { data, expires } = &content;
+        let set = async |old: Option<Document>| {
+            let old = old.as_ref().and_then(|document| document.get("session"));
+            let session = self.format.write(data.clone(), old).await?;
+            Ok(doc! { "_id": key, "session": session, "expires": date(*expires) })
         };
-        let update = self.sessions.update_one(query, set).upsert(!conditional);
-        let updated = update.await.map_err(unavailable)?;
-        if conditional && updated.matched_count == 0 {
-            return self.refusal(id).await;
+        if let Some(expected) = expected {
+            let write = async |query, old| {
+                let update = self.update(set(old).await?, false);
+                let updated = self.sessions.update_one(query, update).await.map_err(unavailable)?;
+                Ok(updated.matched_count)
+            };
+            return self.conditionally(key, expected, write).await;
         }
+        let old = match self.format {
+            Format::Document => self.find(key).await?,
+            _ => None,
+        };
+        let update = self.update(set(old).await?, true);
+        let update = self.sessions.update_one(doc! { "_id": key }, update).upsert(true);
+        update.await.map_err(unavailable)?;
         Ok(Changed::Done)
     }
 
     async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
-        let set = doc! { "$set": { "expires": date(expires) } };
-        let updated = self.sessions.update_one(live(id), set).await.map_err(unavailable)?;
+        let update = if self.last_modified {
+            // connect-mongo moves `lastModified` only where there is one.
+            let is_date = doc! { "$eq": [{ "$type": "$lastModified" }, "date"] };
+            let moved = doc! { "$cond": [is_date, self.now(), "$$REMOVE"] };
+            let mut set = doc! { "expires": date(expires), "lastModified": moved };
+            if self.timestamps {
+                set.insert("updatedAt", "$$NOW");
+            }
+            UpdateModifications::Pipeline(vec![doc! { "$set": set }])
+        } else {
+            self.update(doc! { "expires": date(expires) }, false).into()
+        };
+        let query = self.live(&self.key(id));
+        let updated = self.sessions.update_one(query, update).await.map_err(unavailable)?;
         Ok(if updated.matched_count == 0 { Changed::Missing } else { Changed::Done })
     }
 
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
-        let conditional = expected.is_some();
-        let query = live_and_equal(id, expected);
-        let deleted = self.sessions.delete_one(query).await.map_err(unavailable)?;
-        match deleted.deleted_count {
-            0 if conditional => self.refusal(id).await,
-            0 => Ok(Changed::Missing),
-            _ => Ok(Changed::Done),
+        let key = &self.key(id);
+        let delete = async |query, _| {
+            let deleted = self.sessions.delete_one(query).await.map_err(unavailable)?;
+            Ok(deleted.deleted_count)
+        };
+        match expected {
+            Some(expected) => self.conditionally(key, expected, delete).await,
+            None if delete(self.live(key), None).await? == 0 => Ok(Changed::Missing),
+            None => Ok(Changed::Done),
         }
     }
 }

@@ -148,10 +148,10 @@ pub(crate) fn signed(id: &str) -> String {
         origin: wit::Origin::Loaded,
         conflicts: 0,
     };
-    let loaded = wit::Stored { data: r#"{"cookie":{}}"#.to_owned(), expires: None };
+    let loaded = wit::Stored { data: r#"{"cookie":{}}"#.to_owned(), expires: None, touched: None };
     let known = wit::Known { loaded: Some(loaded), current: None };
     let change =
-        wit::Change { action: wit::Action::Keep, data: wit::DataChange::Nothing, cookie: None };
+        wit::Change { action: wit::Action::Keep, data: wit::DataChange::Nothing, cookie: vec![] };
     match engine.finish(&Fixed, exchange, &known, &change) {
         wit::Step::Store(wit::Pending { on_done: Some(outcome), .. }) => {
             outcome.set_cookie.unwrap().split(';').next().unwrap().to_owned()
