@@ -67,8 +67,16 @@ impl Member<'_> {
     }
 }
 
-/// A key's new value; none: it is removed.
-type KeyEdit<'a> = Member<'a, Option<&'a str>>;
+/// What becomes of a key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate<'a> {
+    Set(&'a str),
+    Removed,
+    /// Removed, and set after that: it comes last.
+    SetAnew(&'a str),
+}
+
+type KeyEdit<'a> = Member<'a, Fate<'a>>;
 
 /// So few members are searched faster than indexed.
 const FEW: usize = 32;
@@ -117,12 +125,14 @@ fn parse_members(text: &str) -> Result<Vec<Member<'_>>, Invalid> {
 pub(crate) struct Document<'a> {
     /// The application's members, and `cookie` at its place among them.
     members: Vec<Member<'a>>,
+    /// Reserved members were left out.
+    is_reduced: bool,
 }
 
 impl<'a> Document<'a> {
     /// A session without data. Its cookie has yet to be written.
     pub(crate) fn empty() -> Self {
-        Self { members: vec![Member { key: COOKIE_KEY, value: "" }] }
+        Self { members: vec![Member { key: COOKIE_KEY, value: "" }], is_reduced: false }
     }
 
     /// Take `text` apart. A text without a `cookie` member is damaged: express-session
@@ -145,8 +155,19 @@ impl<'a> Document<'a> {
             None => json::members(text, |key, value| members.set(key, value))?,
         }
         let mut members = members.list;
+        let all = members.len();
         members.retain(|member| !is_reserved(&member.key.name()));
-        if members.iter().any(Member::is_cookie) { Ok(Self { members }) } else { Err(Damaged) }
+        let is_reduced = members.len() < all;
+        if members.iter().any(Member::is_cookie) {
+            Ok(Self { members, is_reduced })
+        } else {
+            Err(Damaged)
+        }
+    }
+
+    /// Whether the text had members that express-session drops, and then takes for changed.
+    pub(crate) fn is_reduced(&self) -> bool {
+        self.is_reduced
     }
 
     /// The `cookie` member as it is written; none in an empty document.
@@ -195,26 +216,36 @@ impl<'a> Document<'a> {
         };
         let mut index = Index::default();
         plan.edits.retain(|edit| {
-            let old = index.find(&self.members, &edit.key).map(|at| self.members[at].value);
-            old != edit.value
+            let old = index.find(&self.members, &edit.key);
+            match (edit.value, old) {
+                (Fate::Removed, old) => old.is_some(),
+                (Fate::Set(_) | Fate::SetAnew(_), None) => true,
+                (Fate::Set(new), Some(at)) => self.members[at].value != new,
+                (Fate::SetAnew(new), Some(at)) => {
+                    at + 1 < self.members.len() || self.members[at].value != new
+                }
+            }
         });
         Ok(plan)
     }
 
     fn plan_whole(&self, text: &'a str) -> Result<Plan<'a>, String> {
-        let whole = parse_members(text)
+        let mut whole = parse_members(text)
             .map_err(|Invalid| "the whole data is not a JSON object".to_owned())?;
         for member in &whole {
             check_key(&member.key)?;
         }
+        // Array indices come first.
+        whole.sort_by_key(|member| member.array_index().unwrap_or(u32::MAX));
         let mut index = Index::default();
         let old = self.members.iter().filter(|member| !member.is_cookie());
         let mut edits: Vec<KeyEdit<'a>> = old
             .clone()
             .filter(|old| index.find(&whole, &old.key).is_none())
-            .map(|old| Member { key: old.key.clone(), value: None })
+            .map(|old| Member { key: old.key.clone(), value: Fate::Removed })
             .collect();
-        edits.extend(whole.iter().map(|m| Member { key: m.key.clone(), value: Some(m.value) }));
+        let set = |m: &Member<'a>| Member { key: m.key.clone(), value: Fate::Set(m.value) };
+        edits.extend(whole.iter().map(set));
         // Their order counts: JavaScript's JSON text of the object does change with it.
         let is_same = old.eq(&whole);
         Ok(Plan { edits, whole: (!is_same).then_some(whole) })
@@ -242,11 +273,16 @@ impl<'a> Document<'a> {
         let mut removed = Vec::new();
         let mut added = Vec::new();
         for KeyEdit { key, value } in &plan.edits {
-            match (*value, index.find(&self.members, key)) {
-                (Some(value), Some(at)) => self.members[at].value = value,
-                (Some(value), None) => added.push(Member { key: key.clone(), value }),
-                (None, Some(at)) => removed.push(at),
-                (None, None) => {}
+            let old = index.find(&self.members, key);
+            match (*value, old) {
+                (Fate::Set(value), Some(at)) => self.members[at].value = value,
+                (Fate::Set(value) | Fate::SetAnew(value), _) => {
+                    added.push(Member { key: key.clone(), value });
+                }
+                (Fate::Removed, _) => {}
+            }
+            if !matches!(value, Fate::Set(_)) {
+                removed.extend(old);
             }
         }
         if !removed.is_empty() {
@@ -310,23 +346,33 @@ fn check_key(key: &Key<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Of several edits of one key the last counts.
+/// What they come to, one for each key.
 fn read_edits(edits: &[Edit]) -> Result<Vec<KeyEdit<'_>>, String> {
-    let mut last: Vec<KeyEdit<'_>> = Vec::with_capacity(edits.len());
+    // With the number of the edit that decides about the key's place.
+    let mut last: Vec<Member<'_, (usize, Fate<'_>)>> = Vec::with_capacity(edits.len());
     let mut index = Index::default();
-    for edit in edits {
+    for (number, edit) in edits.iter().enumerate() {
         let key = Key::of(&edit.key);
         check_key(&key)?;
         let value =
             edit.value.as_deref().map(json::value).transpose().map_err(|Invalid| {
                 format!("the value of `{}` is not JSON", edit.key.escape_debug())
             })?;
-        match index.find(&last, &key) {
-            Some(at) => last[at].value = value,
-            None => last.push(Member { key, value }),
+        let old = index.find(&last, &key);
+        let fate = match (value, old.map(|at| last[at].value)) {
+            (None, _) => (number, Fate::Removed),
+            (Some(value), None) => (number, Fate::Set(value)),
+            (Some(value), Some((first, Fate::Set(_)))) => (first, Fate::Set(value)),
+            (Some(value), Some((_, Fate::Removed))) => (number, Fate::SetAnew(value)),
+            (Some(value), Some((first, Fate::SetAnew(_)))) => (first, Fate::SetAnew(value)),
+        };
+        match old {
+            None => last.push(Member { key, value: fate }),
+            Some(at) => last[at].value = fate,
         }
     }
-    Ok(last)
+    last.sort_by_key(|edit| edit.value.0);
+    Ok(last.into_iter().map(|edit| Member { key: edit.key, value: edit.value.1 }).collect())
 }
 
 #[cfg(test)]
@@ -448,6 +494,24 @@ mod tests {
         );
         let whole = DataChange::Whole(r#"{"3":0,"c":0}"#.into());
         assert_eq!(after(r#"{"cookie":{},"b":1}"#, whole), r#"{"3":0,"cookie":{},"c":0}"#);
+    }
+
+    #[test]
+    fn a_key_that_was_removed_and_set_again_comes_last() {
+        let again = vec![
+            edit("a", None),
+            edit("x", Some("1")),
+            edit("a", Some("1")),
+            edit("x", Some("2")),
+            edit("b", Some("5")),
+        ];
+        assert_eq!(
+            after(r#"{"cookie":{},"a":1,"b":2}"#, DataChange::Edits(again)),
+            r#"{"cookie":{},"b":5,"x":2,"a":1}"#
+        );
+        let document = parse(r#"{"cookie":{},"a":1}"#).unwrap();
+        let again = DataChange::Edits(vec![edit("a", None), edit("a", Some("1"))]);
+        assert!(document.plan(&again).unwrap().is_empty());
     }
 
     #[test]

@@ -272,6 +272,7 @@ impl Engine {
             Some(stored) if !starts_empty => self.document(&stored.data).map_err(damaged)?,
             _ => Document::empty(),
         };
+        let is_reduced = base.is_reduced();
         let plan = base.plan(&change.data).map_err(Failure::InvalidChange)?;
         let document = match &known.current {
             Some(current) if !starts_empty => {
@@ -297,10 +298,11 @@ impl Engine {
         cookie.touch(now);
 
         let moved = change.action != Action::Keep;
-        let counts = self.options.preset == Preset::Safe;
+        let is_safe = self.options.preset == Preset::Safe;
+        let counts = if is_safe { cookie_changed } else { is_reduced };
         let facts = Facts {
             is_new: known_loaded.is_none() || moved,
-            modified: !plan.is_empty() || moved || (cookie_changed && counts),
+            modified: !plan.is_empty() || moved || counts,
             expires: cookie.expires().is_some(),
         };
         let ttl = self.options.ttl.saturating_mul(1000);

@@ -66,7 +66,9 @@ impl<'a> SessionCookie<'a> {
 
     /// The cookie of a new session; `secure`: the request that creates it is.
     pub(crate) fn new(options: &CookieOptions, secure: bool, now: Millis) -> Self {
-        let max_age = options.max_age.or(options.expires.map(|at| at.saturating_sub(now)));
+        // An end that has passed leaves a negative lifetime.
+        let left = |at: Millis| i128::from(at) - i128::from(now);
+        let max_age = options.max_age.map(i128::from).or(options.expires.map(left));
         let mut cookie = Self([const { None }; 9]);
         cookie.0[ORIGINAL_MAX_AGE] = Some(number(max_age));
         cookie.0[PARTITIONED] = options.partitioned.map(boolean);

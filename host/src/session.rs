@@ -9,6 +9,7 @@ use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
+use indexmap::IndexMap;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
@@ -42,11 +43,28 @@ struct State {
     cookie: Cookie,
     cookie_edits: Vec<CookieEdit>,
     expires: Option<u64>,
-    /// The keys that were set or removed.
-    edits: BTreeMap<String, Option<Box<RawValue>>>,
+    /// What was done to keys, in the order in which JavaScript's objects keep it.
+    edits: IndexMap<String, Edit>,
     /// The data that was there counts no more.
     is_cleared: bool,
     action: wit::Action,
+}
+
+/// What was done to a key.
+enum Edit {
+    Set(Box<RawValue>),
+    Removed,
+    /// Removed, and set after that: it comes last now.
+    SetAnew(Box<RawValue>),
+}
+
+impl Edit {
+    fn value(&self) -> Option<&RawValue> {
+        match self {
+            Self::Set(raw) | Self::SetAnew(raw) => Some(raw),
+            Self::Removed => None,
+        }
+    }
 }
 
 /// A value that cannot be stored, or is stored in another form than was asked for.
@@ -90,7 +108,7 @@ impl Session {
             cookie,
             cookie_edits: Vec::new(),
             expires,
-            edits: BTreeMap::new(),
+            edits: IndexMap::new(),
             is_cleared: false,
             action: wit::Action::Keep,
         };
@@ -110,8 +128,7 @@ impl Session {
                 .map_err(|source| SessionError::Deserialize { key: key.to_owned(), source })
         };
         match state.edits.get(key) {
-            Some(Some(raw)) => parse(raw.get()),
-            Some(None) => Ok(None),
+            Some(edit) => edit.value().map_or(Ok(None), |raw| parse(raw.get())),
             None if state.is_cleared => Ok(None),
             None => find(&state.data, key).map_or(Ok(None), |raw| parse(raw.get())),
         }
@@ -122,13 +139,22 @@ impl Session {
     pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), SessionError> {
         let raw = to_raw_value(&value)
             .map_err(|source| SessionError::Serialize { key: key.to_owned(), source })?;
-        self.lock().edits.insert(key.to_owned(), Some(raw));
+        let mut state = self.lock();
+        let edit = match state.edits.get(key) {
+            Some(Edit::Removed) => {
+                state.edits.shift_remove(key);
+                Edit::SetAnew(raw)
+            }
+            Some(Edit::SetAnew(_)) => Edit::SetAnew(raw),
+            Some(Edit::Set(_)) | None => Edit::Set(raw),
+        };
+        state.edits.insert(key.to_owned(), edit);
         Ok(())
     }
 
     /// Remove `key`.
     pub fn remove(&self, key: &str) {
-        self.lock().edits.insert(key.to_owned(), None);
+        self.lock().edits.insert(key.to_owned(), Edit::Removed);
     }
 
     /// Remove all keys.
@@ -146,7 +172,7 @@ impl Session {
         let mut data: Map<_, _> =
             state.stored().into_iter().map(|(key, raw)| (key.into_owned(), value(raw))).collect();
         for (key, edit) in &state.edits {
-            match edit {
+            match edit.value() {
                 Some(raw) => data.insert(key.clone(), value(raw)),
                 None => data.remove(key),
             };
@@ -174,7 +200,12 @@ impl Session {
     /// As setting `req.session` to null: the option `unset` says whether the session stays as
     /// it is stored or is deleted. No cookie is sent.
     pub fn unset(&self) {
-        self.lock().action = wit::Action::Unset;
+        let mut state = self.lock();
+        state.action = match state.action {
+            // The stored one was given up before.
+            wit::Action::Regenerate | wit::Action::Destroy => wit::Action::Destroy,
+            _ => wit::Action::Unset,
+        };
     }
 
     /// Delete the session and clear the browser's cookie: logout.
@@ -221,18 +252,25 @@ impl Session {
         let mut state = self.lock();
         let edits = std::mem::take(&mut state.edits);
         let data = if state.is_cleared {
-            let kept: BTreeMap<_, _> =
-                edits.iter().filter_map(|(key, raw)| Some((key, raw.as_deref()?))).collect();
+            let kept: IndexMap<_, _> =
+                edits.iter().filter_map(|(key, edit)| Some((key, edit.value()?))).collect();
             // Texts that are JSON already always can be written.
             wit::DataChange::Whole(serde_json::to_string(&kept).unwrap_or_else(|_| "{}".to_owned()))
         } else if edits.is_empty() {
             wit::DataChange::Nothing
         } else {
-            let edit = |(key, raw): (String, Option<Box<RawValue>>)| wit::Edit {
-                key,
-                value: raw.map(|raw| String::from(Box::<str>::from(raw))),
-            };
-            wit::DataChange::Edits(edits.into_iter().map(edit).collect())
+            let mut list = Vec::with_capacity(edits.len());
+            for (key, edit) in edits {
+                if let Edit::SetAnew(_) = edit {
+                    list.push(wit::Edit { key: key.clone(), value: None });
+                }
+                let value = match edit {
+                    Edit::Set(raw) | Edit::SetAnew(raw) => Some(Box::<str>::from(raw).into()),
+                    Edit::Removed => None,
+                };
+                list.push(wit::Edit { key, value });
+            }
+            wit::DataChange::Edits(list)
         };
         let cookie = std::mem::take(&mut state.cookie_edits);
         wit::Change { action: state.action, data, cookie }

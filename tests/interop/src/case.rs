@@ -1,0 +1,524 @@
+//! What is played on both sides: options, and a history of requests.
+
+use edge_session::store::{Crypto, CryptoFormat, MongoOptions, TransformId};
+use edge_session::{CookieEdit, CookieOptions, Options, Preset, Priority, SameSite, Secure, Unset};
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// When every history begins: in the future, so that no server removes what expires in it.
+pub(crate) const START: u64 = 1_893_456_000_000;
+
+/// The keys that applications use here.
+pub(crate) const KEYS: [&str; 8] =
+    ["a", "viewCount", "10", "2", "é\"", "with space", "o", "touched"];
+
+/// A configuration of the store that has cases of its own.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+pub(crate) enum Set {
+    /// connect-mongo's defaults, also with documents that others wrote.
+    Text,
+    /// `stringify: false`.
+    Documents,
+    /// `timestamps` and `touchAfter`.
+    Times,
+    /// `crypto`, and a `transformId`.
+    Kruptein,
+    /// `cryptoAdapter`.
+    Webcrypto,
+}
+
+impl Set {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Text, Self::Documents, Self::Times, Self::Kruptein, Self::Webcrypto];
+
+    const SECRET: &str = "the store's own secret";
+
+    /// kruptein derives a key for every session that it reads or writes.
+    pub(crate) fn is_slow(self) -> bool {
+        self == Self::Kruptein
+    }
+
+    /// The store's options there. `touchAfter` belongs to a case.
+    pub(crate) fn theirs(self) -> Value {
+        match self {
+            Self::Text => json!({}),
+            Self::Documents => json!({ "stringify": false }),
+            Self::Times => json!({ "timestamps": true }),
+            Self::Kruptein => json!({
+                "crypto": { "format": "kruptein", "secret": Self::SECRET },
+                "transformId": "sha256",
+            }),
+            Self::Webcrypto => {
+                json!({ "crypto": { "format": "webcrypto", "secret": Self::SECRET } })
+            }
+        }
+    }
+
+    /// The same here.
+    pub(crate) fn ours(self) -> MongoOptions {
+        let crypto = |format| Some(Crypto { format, secret: Self::SECRET.into() });
+        let options = MongoOptions::default();
+        match self {
+            Self::Text => options,
+            Self::Documents => MongoOptions { stringify: false, ..options },
+            Self::Times => MongoOptions { timestamps: true, last_modified: true, ..options },
+            Self::Kruptein => MongoOptions {
+                crypto: crypto(CryptoFormat::Kruptein),
+                transform_id: TransformId::Sha256,
+                ..options
+            },
+            Self::Webcrypto => MongoOptions { crypto: crypto(CryptoFormat::WebCrypto), ..options },
+        }
+    }
+}
+
+/// Secrets that cookies are signed with; the last one is no site's.
+pub(crate) const SECRETS: [&str; 3] = ["keyboard cat", "s3cr€t", "unknown"];
+
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) set: Set,
+    pub(crate) settings: Settings,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// Options of express-session and the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) name: &'static str,
+    /// The indices of [`SECRETS`].
+    pub(crate) secrets: Vec<usize>,
+    resave: bool,
+    save_uninitialized: bool,
+    rolling: bool,
+    destroy_unset: bool,
+    proxy: Option<bool>,
+    path: &'static str,
+    domain: Option<&'static str>,
+    max_age: Option<u64>,
+    /// Milliseconds after [`START`].
+    expires: Option<u64>,
+    http_only: bool,
+    secure: Option<Secure>,
+    same_site: Option<SameSite>,
+    partitioned: Option<bool>,
+    priority: Option<Priority>,
+    ttl: u64,
+    touch_after: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Request(Request),
+    /// Somebody writes another text or document in place of the session.
+    Write(Foreign),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// Milliseconds since the last step.
+    pub(crate) after: u64,
+    pub(crate) path: &'static str,
+    pub(crate) tls: bool,
+    pub(crate) proto: Option<&'static str>,
+    pub(crate) cookie: CookieIn,
+    pub(crate) deeds: Vec<Deed>,
+    pub(crate) app_cookie: bool,
+    /// Where two sides share a database: this side answers.
+    pub(crate) by_us: bool,
+}
+
+/// The cookie that a request comes with, made of one that was set before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CookieIn {
+    None,
+    Last,
+    First,
+    Raw,
+    Quoted,
+    /// A character of the signature is another.
+    Tampered(usize),
+    Cut,
+    Unsigned,
+    /// Signed with this secret.
+    Signed(usize),
+    UnknownId,
+    EmptyId,
+    Empty,
+    Malformed,
+    /// Another cookie of the name comes before the last one …
+    AfterBogus,
+    /// … or after it.
+    BeforeBogus,
+    AmongOthers,
+    TwoHeaders,
+}
+
+/// What the application does.
+#[derive(Clone, Debug)]
+pub(crate) enum Deed {
+    Set(&'static str, String),
+    Remove(&'static str),
+    Clear,
+    Regenerate,
+    Destroy,
+    Unset,
+    MaxAge(Option<u64>),
+    /// Milliseconds after [`START`].
+    Expires(u64),
+    Path(&'static str),
+    Domain(&'static str),
+    HttpOnly(bool),
+    Secure(bool),
+    SameSite(SameSite),
+    Partitioned(bool),
+    Priority(Priority),
+}
+
+/// What other tools write.
+#[derive(Clone, Debug)]
+pub(crate) enum Foreign {
+    /// The member `session`.
+    Text(String),
+    /// The member `session` as a document.
+    Document,
+    Number,
+    Nothing,
+    /// The member `expires` is no date.
+    ExpiresText,
+    ExpiresNumber,
+    ExpiresNothing,
+}
+
+fn same_site() -> impl Strategy<Value = SameSite> {
+    prop::sample::select(vec![SameSite::Strict, SameSite::Lax, SameSite::None])
+}
+
+fn priority() -> impl Strategy<Value = Priority> {
+    prop::sample::select(vec![Priority::Low, Priority::Medium, Priority::High])
+}
+
+fn settings(set: Set) -> impl Strategy<Value = Settings> {
+    let session = (
+        prop::sample::select(vec!["connect.sid", "connect.sid", "sid!#$"]),
+        prop::sample::select(vec![vec![0], vec![1], vec![1, 0], vec![0, 1]]),
+        any::<[bool; 4]>(),
+        of(any::<bool>()),
+    );
+    let secure = vec![Secure::Never, Secure::Always, Secure::Auto];
+    let cookie = (
+        prop::sample::select(vec!["/", "/", "/", "/app"]),
+        of(Just("example.com")),
+        of(prop::sample::select(vec![1000_u64, 60_000, 86_400_000])),
+        prop::option::weighted(0.2, prop::sample::select(vec![30_000_u64, 600_000])),
+        prop::bool::weighted(0.8),
+        of(prop::sample::select(secure)),
+        of(prop_oneof![same_site(), Just(SameSite::Auto)]),
+        of(any::<bool>()),
+        of(priority()),
+    );
+    let store = (prop::sample::select(vec![60_u64, 1_209_600]), prop::sample::select(vec![5, 50]));
+    (session, cookie, store).prop_map(move |(session, cookie, store)| {
+        let (name, secrets, [resave, save_uninitialized, rolling, destroy_unset], proxy) = session;
+        let (path, domain, max_age, expires, http_only, secure, same_site, partitioned, priority) =
+            cookie;
+        // Of both the one that is given last counts there.
+        let expires = expires.filter(|_| max_age.is_none());
+        let (ttl, touch_after) = store;
+        Settings {
+            name,
+            secrets,
+            // With both, see `explained.rs`.
+            resave: resave && set != Set::Times,
+            save_uninitialized,
+            rolling,
+            destroy_unset,
+            proxy,
+            path,
+            domain,
+            max_age,
+            expires,
+            http_only,
+            secure,
+            same_site,
+            partitioned,
+            priority,
+            ttl,
+            touch_after: if set == Set::Times { touch_after } else { 0 },
+        }
+    })
+}
+
+/// JSON as JavaScript writes it.
+fn value(set: Set) -> impl Strategy<Value = String> {
+    let mut leaves = vec![
+        "null",
+        "true",
+        "false",
+        "0",
+        "-1",
+        "1.5",
+        "1e+21",
+        "12345678901",
+        "5e-324",
+        "\"\"",
+        "\"a\"",
+        "\"é\\n\\u0001\\\"\\\\/\u{7f}\u{2028}\u{1F600}\"",
+        "\"2030-01-01T00:00:00.000Z\"",
+        "{\"2\":1,\"10\":2,\"b\":{},\"a\":[]}",
+    ];
+    if set != Set::Documents {
+        leaves.push("\"\\ud800\"");
+    }
+    let leaf = prop::sample::select(leaves).prop_map(str::to_owned);
+    leaf.prop_recursive(2, 6, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(|values| format!("[{}]", values.join(","))),
+            inner.prop_map(|value| format!("{{\"x\":{value}}}")),
+        ]
+    })
+}
+
+fn deed(set: Set) -> impl Strategy<Value = Deed> {
+    let key = || prop::sample::select(KEYS.to_vec());
+    prop_oneof![
+        8 => (key(), value(set)).prop_map(|(key, value)| Deed::Set(key, value)),
+        3 => key().prop_map(Deed::Remove),
+        1 => Just(Deed::Clear),
+        2 => Just(Deed::Regenerate),
+        1 => Just(Deed::Destroy),
+        1 => Just(Deed::Unset),
+        2 => of(prop::sample::select(vec![500_u64, 70_000])).prop_map(Deed::MaxAge),
+        1 => prop::sample::select(vec![100_u64, 700_000]).prop_map(Deed::Expires),
+        1 => prop::sample::select(vec!["/", "/app", "/x y"]).prop_map(Deed::Path),
+        1 => prop::sample::select(vec!["a.example", ".b.example"]).prop_map(Deed::Domain),
+        1 => any::<bool>().prop_map(Deed::HttpOnly),
+        1 => any::<bool>().prop_map(Deed::Secure),
+        1 => same_site().prop_map(Deed::SameSite),
+        1 => any::<bool>().prop_map(Deed::Partitioned),
+        1 => priority().prop_map(Deed::Priority),
+    ]
+}
+
+fn cookie_in() -> impl Strategy<Value = CookieIn> {
+    use CookieIn::*;
+    prop_oneof![
+        16 => Just(Last),
+        2 => prop::sample::select(vec![None, First, Raw, Quoted, AmongOthers, TwoHeaders, BeforeBogus]),
+        2 => prop::sample::select(vec![Cut, Unsigned, UnknownId, EmptyId, Empty, Malformed, AfterBogus]),
+        1 => (0..43_usize).prop_map(Tampered),
+        1 => (0..SECRETS.len()).prop_map(Signed),
+    ]
+}
+
+fn request(set: Set) -> impl Strategy<Value = Request> {
+    (
+        prop_oneof![4 => 0..2000_u64, 1 => prop::sample::select(vec![999, 1000, 1001, 5000, 60_000, 100_000])],
+        prop::sample::select(vec!["/", "/app", "/application?x=/", "/other"]),
+        prop::bool::weighted(0.3),
+        of(prop::sample::select(vec!["https", "http", "HTTPS, http", " https ", "http,https", ""])),
+        cookie_in(),
+        vec(deed(set), 0..4),
+        any::<[bool; 2]>(),
+    )
+        .prop_map(|(after, path, tls, proto, cookie, mut deeds, [app_cookie, by_us])| {
+            // After these there is no session.
+            let last = deeds.iter().position(|deed| matches!(deed, Deed::Destroy | Deed::Unset));
+            deeds.truncate(last.map_or(deeds.len(), |last| last + 1));
+            Request { after, path, tls, proto, cookie, deeds, app_cookie, by_us }
+        })
+}
+
+fn foreign() -> impl Strategy<Value = Foreign> {
+    let members = vec![
+        "",
+        ",\"a\":1",
+        " , \"a\" : 1.0",
+        ",\"a\":1,\"a\":[2]",
+        ",\"10\":1,\"2\":{\"b\":1,\"1\":2}",
+        ",\"id\":1,\"toString\":2,\"req\":3,\"a\":4,\"__proto__\":5",
+        ",\"a\":12345678901234567890,\"o\":-0,\"viewCount\":1E2",
+        ",\"\\u0061\":\"\\u0041\\/\"",
+        ",",
+        ",\"a\"",
+    ];
+    let settings = vec![
+        "\"originalMaxAge\":null",
+        "\"originalMaxAge\":60000",
+        "\"originalMaxAge\":1500.5",
+        "\"expires\":null",
+        "\"expires\":\"2030-01-01T00:00:30.000Z\"",
+        "\"httpOnly\":false",
+        "\"path\":\"/app\"",
+        "\"path\":null",
+        "\"domain\":\"x.com\"",
+        "\"domain\":\"\"",
+        "\"secure\":true",
+        "\"secure\":0",
+        "\"sameSite\":true",
+        "\"sameSite\":\"STRICT\"",
+        "\"sameSite\":false",
+        "\"priority\":\"High\"",
+        "\"partitioned\":true",
+        "\"unknown\":{}",
+    ];
+    let cookie = vec(prop::sample::select(settings), 0..4)
+        .prop_map(|settings| format!("{{{}}}", settings.join(",")));
+    let cookie = prop_oneof![8 => cookie, 1 => Just("null".to_owned()), 1 => Just("5".to_owned())];
+    let session = (cookie, prop::sample::select(members))
+        .prop_map(|(cookie, members)| format!("{{\"cookie\":{cookie}{members}}}"));
+    let other = ["", "null", "[]", "{}", "5", "{\"a\":1}", "{\"cookie\":{}} x", "not json"];
+    prop_oneof![
+        12 => session.prop_map(Foreign::Text),
+        2 => prop::sample::select(other.map(str::to_owned).to_vec()).prop_map(Foreign::Text),
+        1 => Just(Foreign::Document),
+        1 => Just(Foreign::Number),
+        1 => Just(Foreign::Nothing),
+        1 => Just(Foreign::ExpiresText),
+        1 => Just(Foreign::ExpiresNumber),
+        1 => Just(Foreign::ExpiresNothing),
+    ]
+}
+
+pub(crate) fn case(set: Set) -> impl Strategy<Value = Case> {
+    let step = prop_oneof![
+        6 => request(set).prop_map(Step::Request),
+        u32::from(set == Set::Text) => foreign().prop_map(Step::Write),
+    ];
+    let steps = (request(set), vec(step, 1..6)).prop_map(|(first, mut steps)| {
+        steps.insert(0, Step::Request(first));
+        steps
+    });
+    (settings(set), steps).prop_map(move |(settings, steps)| Case { set, settings, steps })
+}
+
+impl Settings {
+    /// As express-session has them.
+    pub(crate) fn theirs(&self, store: Value, collection: &str) -> Value {
+        let mut cookie = json!({ "path": self.path, "httpOnly": self.http_only });
+        let mut set = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                cookie[key] = value;
+            }
+        };
+        set("domain", self.domain.map(Into::into));
+        set("maxAge", self.max_age.map(Into::into));
+        set("expires", self.expires.map(|after| (START + after).into()));
+        set(
+            "secure",
+            self.secure.map(|secure| match secure {
+                Secure::Never => false.into(),
+                Secure::Always => true.into(),
+                Secure::Auto => "auto".into(),
+            }),
+        );
+        set("sameSite", self.same_site.map(|it| same_site_name(it).into()));
+        set("partitioned", self.partitioned.map(Into::into));
+        set("priority", self.priority.map(|it| priority_name(it).into()));
+        let mut session = json!({
+            "name": self.name,
+            "secret": self.secrets.iter().map(|at| SECRETS[*at]).collect::<Vec<_>>(),
+            "resave": self.resave,
+            "saveUninitialized": self.save_uninitialized,
+            "rolling": self.rolling,
+            "unset": if self.destroy_unset { "destroy" } else { "keep" },
+            "cookie": cookie,
+        });
+        if let Some(proxy) = self.proxy {
+            session["proxy"] = proxy.into();
+        }
+        let mut store = store;
+        store["collection"] = collection.into();
+        store["ttl"] = self.ttl.into();
+        store["touchAfter"] = self.touch_after.into();
+        json!({ "session": session, "store": store })
+    }
+
+    /// As the component has them.
+    pub(crate) fn ours(&self, defaults: Options) -> Options {
+        assert_eq!(defaults.preset, Preset::Express);
+        Options {
+            name: self.name.to_owned(),
+            secrets: self.secrets.iter().map(|at| SECRETS[*at].into()).collect(),
+            resave: self.resave,
+            save_uninitialized: self.save_uninitialized,
+            rolling: self.rolling,
+            unset: if self.destroy_unset { Unset::Destroy } else { Unset::Keep },
+            proxy: self.proxy,
+            cookie: CookieOptions {
+                path: self.path.to_owned(),
+                domain: self.domain.map(str::to_owned),
+                max_age: self.max_age,
+                expires: self.expires.map(|after| START + after),
+                http_only: self.http_only,
+                secure: self.secure,
+                same_site: self.same_site,
+                partitioned: self.partitioned,
+                priority: self.priority,
+            },
+            ttl: self.ttl,
+            touch_after: self.touch_after,
+            ..defaults
+        }
+    }
+}
+
+pub(crate) fn same_site_name(same_site: SameSite) -> &'static str {
+    match same_site {
+        SameSite::Strict => "strict",
+        SameSite::Lax => "lax",
+        SameSite::None => "none",
+        SameSite::Auto => "auto",
+    }
+}
+
+pub(crate) fn priority_name(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Low => "low",
+        Priority::Medium => "medium",
+        Priority::High => "high",
+    }
+}
+
+impl Deed {
+    /// For `interop.mjs`.
+    pub(crate) fn theirs(&self) -> Value {
+        let cookie =
+            |key: &str, value: Value| json!({ "deed": "cookie", "key": key, "value": value });
+        match self {
+            Self::Set(key, value) => json!({ "deed": "set", "key": key, "value": value }),
+            Self::Remove(key) => json!({ "deed": "remove", "key": key }),
+            Self::Clear => json!({ "deed": "clear" }),
+            Self::Regenerate => json!({ "deed": "regenerate" }),
+            Self::Destroy => json!({ "deed": "destroy" }),
+            Self::Unset => json!({ "deed": "unset" }),
+            Self::MaxAge(age) => cookie("maxAge", json!(age)),
+            Self::Expires(after) => cookie("expires", (START + after).into()),
+            Self::Path(path) => cookie("path", (*path).into()),
+            Self::Domain(domain) => cookie("domain", (*domain).into()),
+            Self::HttpOnly(it) => cookie("httpOnly", (*it).into()),
+            Self::Secure(it) => cookie("secure", (*it).into()),
+            Self::SameSite(it) => cookie("sameSite", same_site_name(*it).into()),
+            Self::Partitioned(it) => cookie("partitioned", (*it).into()),
+            Self::Priority(it) => cookie("priority", priority_name(*it).into()),
+        }
+    }
+
+    /// The assignment to the cookie, if it is one.
+    pub(crate) fn cookie_edit(&self) -> Option<CookieEdit> {
+        Some(match self {
+            Self::MaxAge(age) => CookieEdit::MaxAge(*age),
+            Self::Expires(after) => CookieEdit::Expires(Some(START + after)),
+            Self::Path(path) => CookieEdit::Path((*path).to_owned()),
+            Self::Domain(domain) => CookieEdit::Domain(Some((*domain).to_owned())),
+            Self::HttpOnly(it) => CookieEdit::HttpOnly(*it),
+            Self::Secure(it) => CookieEdit::Secure(*it),
+            Self::SameSite(it) => CookieEdit::SameSite(Some(*it)),
+            Self::Partitioned(it) => CookieEdit::Partitioned(*it),
+            Self::Priority(it) => CookieEdit::Priority(Some(*it)),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,48 @@
+//! Plays one case on both sides, step by step, and says where they differ.
+
+use crate::case::{Case, Step};
+use crate::world::{Rig, Seen, World};
+
+/// Play `case` on both sides.
+pub(crate) async fn compare(rig: &Rig, case: &Case) -> Result<(), String> {
+    let mut theirs = World::new(rig, case, false)?;
+    let mut ours = World::new(rig, case, true)?;
+    let result = compare_steps(case, &mut theirs, &mut ours).await;
+    theirs.clean().await;
+    ours.clean().await;
+    result
+}
+
+async fn compare_steps(
+    case: &Case,
+    theirs: &mut World<'_>,
+    ours: &mut World<'_>,
+) -> Result<(), String> {
+    for (at, step) in case.steps.iter().enumerate() {
+        let failed = |error| format!("in step {at}: {error}");
+        let their_seen = theirs.step(step).await.map_err(failed)?;
+        let our_seen = ours.step(step).await.map_err(failed)?;
+        let (Some(mut theirs_saw), Some(mut ours_saw)) = (their_seen, our_seen) else { continue };
+        if theirs_saw.error.is_some() {
+            return crashed(step, &theirs_saw, &ours_saw).map_err(failed);
+        }
+        if theirs.is_foreign {
+            // Numbers that were not written by JavaScript read as they were written.
+            (theirs_saw.data, ours_saw.data) = (None, None);
+        }
+        if theirs_saw != ours_saw {
+            return Err(failed(format!("theirs: {theirs_saw:#?}\nours: {ours_saw:#?}")));
+        }
+    }
+    Ok(())
+}
+
+/// express-session failed. We need not, but what came of it is defined.
+fn crashed(step: &Step, theirs: &Seen, ours: &Seen) -> Result<(), String> {
+    let is_ours = matches!(step, Step::Request(request) if request.by_us);
+    match ours.status {
+        200 | 500 => Ok(()),
+        503 if !is_ours => Ok(()),
+        other => Err(format!("they failed with {:?}, and we answered {other}", theirs.error)),
+    }
+}

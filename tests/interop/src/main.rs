@@ -1,0 +1,161 @@
+//! The same traffic through express-session with connect-mongo and through edge-session, on
+//! one MongoDB: every Set-Cookie, status, value and stored document is compared.
+//!
+//! On the other side all requests are theirs. On this side each is ours or theirs, as it
+//! comes, so that sessions go back and forth. Time is what the case says, on both.
+
+mod case;
+mod compare;
+mod peer;
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+use edge_session::{Component, Preset};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use case::{Set, case};
+use peer::Peer;
+use world::{DATABASE, Rig};
+
+/// Compare edge-session with express-session and connect-mongo.
+///
+/// MONGODB_URI names the server; its database `edge_session_interop` is used.
+#[derive(Parser)]
+#[command(verbatim_doc_comment)]
+struct Arguments {
+    /// How many cases of every set are played
+    #[arg(long, default_value_t = 1000)]
+    cases: u64,
+    /// What the cases are generated from [default: a new one, which is printed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only these sets
+    #[arg(long)]
+    set: Vec<Set>,
+}
+
+/// Cases of one set that are played at the same time.
+const THREADS: u64 = 16;
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("interop: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), String> {
+    let seed = arguments.seed.unwrap_or_else(|| {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        now.as_nanos() as u64 % 1_000_000_000
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let sets = if arguments.set.is_empty() { Set::ALL.to_vec() } else { arguments.set.clone() };
+    let rig = Arc::new(runtime.block_on(rig(&sets))?);
+    println!("==> seed {seed}");
+    for set in sets {
+        // A session costs kruptein 10 ms of key derivation at each end.
+        let cases = if set.is_slow() { arguments.cases.div_ceil(20) } else { arguments.cases };
+        let began = Instant::now();
+        play(&runtime, &rig, set, cases, seed)?;
+        let seconds = began.elapsed().as_secs_f32();
+        println!("==> {set:?}: no difference in {cases} cases ({seconds:.1} s)");
+    }
+    Ok(())
+}
+
+async fn rig(sets: &[Set]) -> Result<Rig, String> {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("run it by cargo")?;
+    let checkout = PathBuf::from(manifest).join("../..");
+    let uri = std::env::var("MONGODB_URI").map_err(|_| "MONGODB_URI names no MongoDB server")?;
+    let (server, parameters) = uri.split_once('?').unwrap_or((&uri, ""));
+    let with_database = format!("{}/{DATABASE}?{parameters}", server.trim_end_matches('/'));
+    let component = Component::from_file(checkout.join("target/session.wasm"), None)
+        .map_err(|error| error.to_string())?
+        .with_clock(world::clock);
+    let defaults = component.defaults(Preset::Express).map_err(|error| error.to_string())?;
+    let client = mongodb::Client::with_uri_str(&uri).await.map_err(|error| error.to_string())?;
+    let peer = Peer::start(&checkout, &with_database)?;
+    let mut rig = Rig { peer, component, defaults, client, stores: BTreeMap::new() };
+    for set in sets {
+        rig.add(*set).await?;
+    }
+    Ok(rig)
+}
+
+/// Play the cases of one set. A difference is made as small as it can be.
+fn play(
+    runtime: &tokio::runtime::Runtime,
+    rig: &Arc<Rig>,
+    set: Set,
+    cases: u64,
+    seed: u64,
+) -> Result<(), String> {
+    let played = Arc::new(AtomicU64::new(0));
+    // The thread, counted from 1, that has found a difference. The others stop then.
+    let finder = Arc::new(AtomicU64::new(0));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let (rig, handle, played) = (rig.clone(), runtime.handle().clone(), played.clone());
+            let finder = finder.clone();
+            std::thread::spawn(move || {
+                let mine = cases / THREADS + u64::from(thread < cases % THREADS);
+                let config = Config {
+                    cases: mine as u32,
+                    failure_persistence: None,
+                    max_shrink_iters: 4000,
+                    ..Config::default()
+                };
+                let mut bytes = [0; 32];
+                bytes[..8].copy_from_slice(&seed.to_le_bytes());
+                bytes[8] = thread as u8;
+                let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+                let result = TestRunner::new_with_rng(config, random).run(&case(set), |case| {
+                    let found_by = finder.load(Ordering::Relaxed);
+                    if found_by != 0 && found_by != thread + 1 {
+                        return Ok(());
+                    }
+                    let played = played.fetch_add(1, Ordering::Relaxed) + 1;
+                    if found_by == 0 && played.is_multiple_of(500) {
+                        println!("    {set:?}: {played} of {cases}");
+                    }
+                    let compared = handle.block_on(compare::compare(&rig, &case));
+                    compared.map_err(|difference| {
+                        let order = Ordering::Relaxed;
+                        let _ = finder.compare_exchange(0, thread + 1, order, order);
+                        TestCaseError::fail(difference)
+                    })
+                });
+                result.map_err(Box::new)
+            })
+        })
+        .collect();
+    // All of them, before anything that they use is gone.
+    let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+    for result in results {
+        match result.map_err(|_| "a thread panicked")?.map_err(|error| *error) {
+            Ok(()) => {}
+            Err(TestError::Abort(reason)) => return Err(reason.to_string()),
+            Err(TestError::Fail(reason, case)) => {
+                return Err(format!(
+                    "{set:?} differ:\n{reason}\n\nthe smallest case:\n{case:#?}\n\n\
+                     again by: make interop CASES={cases} ARGS=\"--seed {seed} --set {set:?}\""
+                ));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The real packages: `tests/node/interop.mjs`, running.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot};
+
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
+
+/// A Node process. Ends with this value.
+pub(crate) struct Peer {
+    calls: AtomicU64,
+    waiting: Waiting,
+    lines: mpsc::UnboundedSender<String>,
+    _child: Child,
+}
+
+impl Peer {
+    pub(crate) fn start(checkout: &Path, mongodb: &str) -> Result<Self, String> {
+        let directory = checkout.join("tests/node");
+        if !directory.join("node_modules/.installed-lock").exists() {
+            return Err("npm packages are missing: run scripts/setup node".to_owned());
+        }
+        let mut child = Command::new("node")
+            .arg("interop.mjs")
+            .current_dir(directory)
+            .env("MONGODB_URI", mongodb)
+            .env("NO_DEPRECATION", "express-session")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("node cannot be run: {error}"))?;
+        let (mut stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (lines, mut queue) = mpsc::unbounded_channel::<String>();
+        tokio::spawn(async move {
+            while let (Some(line), Some(stdin)) = (queue.recv().await, &mut stdin) {
+                if stdin.write_all(line.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let waiting = Waiting::default();
+        let answers = waiting.clone();
+        tokio::spawn(async move {
+            let Some(stdout) = stdout else { return };
+            let mut stdout = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = stdout.next_line().await {
+                let Ok(answer) = serde_json::from_str::<Value>(&line) else {
+                    eprintln!("node: {line}");
+                    continue;
+                };
+                let call = answer["call"].as_u64().unwrap_or_default();
+                if let Some(waiting) = answers.lock().unwrap().remove(&call) {
+                    let _ = waiting.send(answer);
+                }
+            }
+            // Node has ended: nobody waits for it any more.
+            answers.lock().unwrap().clear();
+        });
+        Ok(Self { calls: AtomicU64::new(1), waiting, lines, _child: child })
+    }
+
+    /// Have it do a job at the time `now`.
+    pub(crate) async fn call(&self, job: &str, now: u64, mut task: Value) -> Result<Value, String> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let object = task.as_object_mut().ok_or("a task is an object")?;
+        object.extend([
+            ("call".to_owned(), json!(call)),
+            ("job".to_owned(), json!(job)),
+            ("now".to_owned(), json!(now)),
+        ]);
+        let (sender, answer) = oneshot::channel();
+        self.waiting.lock().unwrap().insert(call, sender);
+        let ended = |_| "node has ended".to_owned();
+        self.lines.send(format!("{task}\n")).map_err(|_| "node has ended".to_owned())?;
+        let answer = answer.await.map_err(ended)?;
+        match answer["failed"].as_str() {
+            None => Ok(answer),
+            Some(failed) => Err(format!("node: {failed}")),
+        }
+    }
+}

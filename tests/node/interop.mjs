@@ -1,0 +1,142 @@
+// Requests through the real express-session and connect-mongo, for the differential rig in
+// tests/interop: one JSON object a line in, one a line out, in any order, matched by `call`.
+// MONGODB_URI has the database. Time is what each line says.
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { createHash } from 'node:crypto'
+import http from 'node:http'
+import { createRequire } from 'node:module'
+import net from 'node:net'
+import readline from 'node:readline'
+import { Writable } from 'node:stream'
+
+const clock = new AsyncLocalStorage()
+const RealDate = Date
+globalThis.Date = class Date extends RealDate {
+  constructor (...args) {
+    if (args.length === 0) super(Date.now())
+    else super(...args)
+  }
+
+  static now () { return clock.getStore() ?? RealDate.now() }
+}
+
+const require = createRequire(import.meta.url)
+const session = require('express-session')
+const { MongoStore, createWebCryptoAdapter } = await import('connect-mongo')
+const { MongoClient } = require('mongodb')
+const client = await MongoClient.connect(process.env.MONGODB_URI)
+
+// The middleware for a configuration, made once.
+const made = new Map()
+function sessions (config) {
+  const key = JSON.stringify(config)
+  if (!made.has(key)) {
+    if (made.size > 1000) made.clear()
+    const { collection, crypto, transformId, ...options } = config.store
+    const store = MongoStore.create({
+      client,
+      collectionName: collection,
+      autoRemove: 'disabled',
+      ...(transformId === 'sha256' && {
+        transformId: id => createHash('sha256').update(id).digest('hex')
+      }),
+      ...(crypto?.format === 'kruptein' && { crypto: { secret: crypto.secret } }),
+      ...(crypto?.format === 'webcrypto' && { cryptoAdapter: webCrypto(crypto.secret) }),
+      ...options
+    })
+    const cookie = { ...config.session.cookie }
+    if (cookie.expires !== undefined) cookie.expires = new Date(cookie.expires)
+    made.set(key, { store, middleware: session({ ...config.session, cookie, store }) })
+  }
+  return made.get(key)
+}
+
+// One for each secret: deriving the key takes a while.
+const adapters = new Map()
+function webCrypto (secret) {
+  if (!adapters.has(secret)) adapters.set(secret, createWebCryptoAdapter({ secret }))
+  return adapters.get(secret)
+}
+
+const called = (object, method) => new Promise((resolve, reject) =>
+  object[method](error => error ? reject(error) : resolve()))
+
+// connect-mongo puts its lastModified among the application's values (with touchAfter).
+const NOT_DATA = new Set(['cookie', 'lastModified'])
+
+// What the application does.
+async function perform (req, deeds) {
+  for (const { deed, key, value } of deeds) {
+    switch (deed) {
+      case 'set': req.session[key] = JSON.parse(value); break
+      case 'remove': delete req.session[key]; break
+      case 'clear': Object.keys(req.session).forEach(k => NOT_DATA.has(k) || delete req.session[k]); break
+      case 'regenerate': await called(req.session, 'regenerate'); break
+      case 'destroy': await called(req.session, 'destroy'); return
+      case 'unset': req.session = null; return
+      case 'cookie': req.session.cookie[key] = key === 'expires' && value !== null ? new Date(value) : value; break
+      default: throw new Error(`unknown deed ${deed}`)
+    }
+  }
+}
+
+function request ({ config, request }) {
+  return new Promise(resolve => {
+    const { middleware } = sessions(config)
+    const socket = new net.Socket()
+    if (request.tls) socket.encrypted = true
+    const req = new http.IncomingMessage(socket)
+    req.method = 'GET'
+    req.url = request.path
+    req.headers = request.headers
+    req.secure = request.secure
+    const res = new http.ServerResponse(req)
+    let error
+    let data = null
+    const done = () => resolve({
+      status: error ? 500 : 200,
+      error: error && String(error),
+      cookies: [].concat(res.getHeader('set-cookie') ?? []),
+      session: req.sessionID ?? null,
+      data
+    })
+    const failed = e => { error = e; if (!res.headersSent) done() }
+    res.assignSocket(new Writable({ write: (chunk, encoding, callback) => callback() }))
+    // express-session ends the response when the session is stored.
+    const end = res.end
+    res.end = function (...args) { const ret = end.apply(this, args); setImmediate(done); return ret }
+    try {
+      middleware(req, res, async e => {
+        if (e) return failed(e)
+        if (res.headersSent) return
+        try {
+          if (req.session) {
+            data = Object.fromEntries(request.keys.map(key => [key, JSON.stringify(req.session[key]) ?? null]))
+            await perform(req, request.deeds)
+          }
+          request.cookies.forEach(cookie => res.appendHeader('Set-Cookie', cookie))
+          res.end('ok')
+        } catch (e) { failed(e) }
+      })
+    } catch (e) { failed(e) }
+  })
+}
+
+const jobs = {
+  request,
+  // What connect-mongo reads from a document.
+  load: ({ config, id }) => new Promise(resolve => sessions(config).store.get(id, (error, found) =>
+    resolve({ error: error && String(error), text: found ? JSON.stringify(found) : null }))),
+  // What JavaScript makes of a JSON text.
+  json: async ({ text }) => ({ text: JSON.stringify(JSON.parse(text)) })
+}
+
+process.stdout.on('error', () => process.exit()) // nobody reads any more
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const { call, now, job, ...task } = JSON.parse(line)
+  clock.run(now, () => jobs[job](task)).then(
+    answer => console.log(JSON.stringify({ call, ...answer })),
+    error => console.log(JSON.stringify({ call, failed: String(error?.stack ?? error) }))
+  )
+}
+await client.close()
