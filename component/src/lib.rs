@@ -32,6 +32,8 @@ mod lifecycle;
 mod options;
 mod session_cookie;
 mod signature;
+#[cfg(test)]
+mod vectors;
 
 pub use bindings::exports::edge::session::engine as wit;
 pub use exchange::{Engine, Environment};

@@ -44,8 +44,8 @@ function sessions (config) {
       ...(crypto?.format === 'webcrypto' && { cryptoAdapter: webCrypto(crypto.secret) }),
       ...options
     })
-    const cookie = { ...config.session.cookie }
-    if (cookie.expires !== undefined) cookie.expires = new Date(cookie.expires)
+    const { expires, ...cookie } = config.session.cookie
+    if (expires !== undefined) cookie.expires = new Date(expires)
     made.set(key, { store, middleware: session({ ...config.session, cookie, store }) })
   }
   return made.get(key)

@@ -2,6 +2,7 @@
 
 use edge_session::store::{Crypto, CryptoFormat, MongoOptions, TransformId};
 use edge_session::{CookieEdit, CookieOptions, Options, Preset, Priority, SameSite, Secure, Unset};
+use mongodb::bson::Document;
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -90,23 +91,25 @@ pub(crate) struct Settings {
     pub(crate) name: &'static str,
     /// The indices of [`SECRETS`].
     pub(crate) secrets: Vec<usize>,
-    resave: bool,
+    pub(crate) resave: bool,
     save_uninitialized: bool,
     rolling: bool,
     destroy_unset: bool,
     proxy: Option<bool>,
     path: &'static str,
     domain: Option<&'static str>,
-    max_age: Option<u64>,
+    pub(crate) max_age: Option<u64>,
     /// Milliseconds after [`START`].
-    expires: Option<u64>,
+    pub(crate) expires: Option<u64>,
     http_only: bool,
     secure: Option<Secure>,
     same_site: Option<SameSite>,
     partitioned: Option<bool>,
     priority: Option<Priority>,
     ttl: u64,
-    touch_after: u64,
+    pub(crate) touch_after: u64,
+    /// Texts are compared as they are, also those that JavaScript did not write.
+    pub(crate) shows_raw: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -190,6 +193,8 @@ pub(crate) enum Foreign {
     ExpiresText,
     ExpiresNumber,
     ExpiresNothing,
+    /// Any members.
+    Set(Document),
 }
 
 fn same_site() -> impl Strategy<Value = SameSite> {
@@ -247,6 +252,7 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
             priority,
             ttl,
             touch_after: if set == Set::Times { touch_after } else { 0 },
+            shows_raw: false,
         }
     })
 }
@@ -395,6 +401,31 @@ pub(crate) fn case(set: Set) -> impl Strategy<Value = Case> {
 }
 
 impl Settings {
+    /// Nothing special.
+    pub(crate) fn plain() -> Self {
+        Self {
+            name: "connect.sid",
+            secrets: vec![0],
+            resave: false,
+            save_uninitialized: false,
+            rolling: false,
+            destroy_unset: false,
+            proxy: None,
+            path: "/",
+            domain: None,
+            max_age: None,
+            expires: None,
+            http_only: true,
+            secure: None,
+            same_site: None,
+            partitioned: None,
+            priority: None,
+            ttl: 60,
+            touch_after: 0,
+            shows_raw: false,
+        }
+    }
+
     /// As express-session has them.
     pub(crate) fn theirs(&self, store: Value, collection: &str) -> Value {
         let mut cookie = json!({ "path": self.path, "httpOnly": self.http_only });

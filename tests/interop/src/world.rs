@@ -425,8 +425,9 @@ impl<'r> World<'r> {
             Foreign::ExpiresText => doc! { "$set": { "expires": "2040-01-01T00:00:00.000Z" } },
             Foreign::ExpiresNumber => doc! { "$set": { "expires": (START + 600_000) as f64 } },
             Foreign::ExpiresNothing => doc! { "$unset": { "expires": 1 } },
+            Foreign::Set(members) => doc! { "$set": members },
         };
-        self.is_foreign = true;
+        self.is_foreign = !self.case.settings.shows_raw;
         let changed = self.collection.update_one(doc! { "_id": id }, change).await;
         changed.map(drop).map_err(|error| error.to_string())
     }

@@ -1,0 +1,116 @@
+//! The differences that stay, each shown: `docs/migration.md` gives their reasons.
+
+use mongodb::bson::doc;
+
+use crate::case::{Case, CookieIn, Deed, Foreign, Request, Set, Settings, Step};
+use crate::world::{Rig, Seen, World};
+
+/// Both sides' last step of a case whose requests are all ours on our side.
+async fn last_of(rig: &Rig, case: &Case) -> Result<(Seen, Seen), String> {
+    let mut worlds = [World::new(rig, case, false)?, World::new(rig, case, true)?];
+    let mut last = Vec::new();
+    for world in &mut worlds {
+        let mut seen = None;
+        for step in &case.steps {
+            seen = world.step(step).await?.or(seen);
+        }
+        world.clean().await;
+        last.extend(seen);
+    }
+    let [theirs, ours] = <[Seen; 2]>::try_from(last).map_err(|_| "a case has requests")?;
+    Ok((theirs, ours))
+}
+
+fn request(deeds: Vec<Deed>) -> Step {
+    Step::Request(Request {
+        after: 0,
+        path: "/",
+        tls: false,
+        proto: None,
+        cookie: CookieIn::Last,
+        deeds,
+        app_cookie: false,
+        by_us: true,
+    })
+}
+
+fn set(key: &'static str, value: &str) -> Deed {
+    Deed::Set(key, value.to_owned())
+}
+
+fn text(text: &str) -> Step {
+    Step::Write(Foreign::Text(text.to_owned()))
+}
+
+fn case(set: Set, settings: Settings, steps: Vec<Step>) -> Case {
+    Case { set, settings, steps }
+}
+
+macro_rules! check {
+    ($shown:expr, $theirs:expr, $ours:expr) => {
+        if !$shown {
+            return Err(format!(
+                "{}: {} does not hold\ntheirs: {:#?}\nours: {:#?}",
+                line!(),
+                stringify!($shown),
+                $theirs,
+                $ours
+            ));
+        }
+    };
+}
+
+/// Show all of them.
+pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
+    let plain = Settings::plain;
+    let visit = || request(vec![set("a", "1")]);
+
+    // What is no session: they fail, we begin a new one and leave it alone.
+    for broken in ["", "{", "[]", "{}", "{\"cookie\":null}", "{\"a\":1}"] {
+        let steps = vec![visit(), text(broken), request(vec![])];
+        let (theirs, ours) = last_of(rig, &case(Set::Text, plain(), steps)).await?;
+        check!(theirs.status == 500 && ours.status == 200, theirs, ours);
+        check!(theirs.documents == ours.documents, theirs, ours);
+    }
+
+    // What JavaScript would write otherwise: we keep it, byte for byte.
+    let odd = "{\"cookie\":{\"originalMaxAge\":null,\"expires\":null,\"path\":\"/\",\"httpOnly\":true}, \"o\" : 1.0}";
+    let steps = vec![visit(), text(odd), request(vec![set("a", "1")])];
+    let mut odd_case = case(Set::Text, plain(), steps);
+    odd_case.settings.shows_raw = true;
+    let (theirs, ours) = last_of(rig, &odd_case).await?;
+    check!(theirs.documents[0].contains("\\\"o\\\":1,\\\"a\\\":1}"), theirs, ours);
+    check!(ours.documents[0].contains("\\\"o\\\":1.0,\\\"a\\\":1}"), theirs, ours);
+
+    // connect-mongo's touchAfter puts `lastModified` among the values and takes it away when
+    // it saves, so that express-session sees a change in every session that is resaved.
+    let mut settings = plain();
+    (settings.resave, settings.max_age, settings.touch_after) = (true, Some(60_000), 5);
+    let steps = vec![visit(), request(vec![])];
+    let (theirs, ours) = last_of(rig, &case(Set::Times, settings, steps)).await?;
+    check!(theirs.cookies.len() == 1 && ours.cookies.is_empty(), theirs, ours);
+    check!(theirs.documents == ours.documents, theirs, ours);
+
+    // A number that no change of this request concerns keeps its type in a document.
+    let steps = vec![
+        visit(),
+        Step::Write(Foreign::Set(doc! { "session.o": 7_i64, "session.2": 1.0 })),
+        request(vec![set("a", "2")]),
+    ];
+    let (theirs, ours) = last_of(rig, &case(Set::Documents, plain(), steps)).await?;
+    check!(theirs.documents[0].contains("Int32(7)"), theirs, ours);
+    check!(ours.documents[0].contains("Int64(7)"), theirs, ours);
+
+    // A text that is not Unicode has no place in a document: they store another one.
+    let steps = vec![visit(), request(vec![set("a", "\"\\ud800\"")])];
+    let (theirs, ours) = last_of(rig, &case(Set::Documents, plain(), steps)).await?;
+    check!(theirs.documents[0].contains('\u{fffd}') && ours.status == 503, theirs, ours);
+
+    // Of a lifetime and an end, the one that was given last counts there; ours is the lifetime.
+    let mut settings = plain();
+    (settings.max_age, settings.expires) = (Some(1000), Some(60_000));
+    let (theirs, ours) = last_of(rig, &case(Set::Text, settings, vec![visit()])).await?;
+    check!(theirs.documents[0].contains("originalMaxAge\\\":60000"), theirs, ours);
+    check!(ours.documents[0].contains("originalMaxAge\\\":1000"), theirs, ours);
+    Ok(6)
+}
