@@ -24,7 +24,7 @@ use edge_session::{Session, SessionError, SessionLayer};
 use maud::Markup;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::csrf::Checked;
 use self::pages::{Draft, Lifetimes, Login, Panel, Visitor};
@@ -33,7 +33,9 @@ use self::pages::{Draft, Lifetimes, Login, Panel, Visitor};
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 const VIEW_COUNT: &str = "viewCount";
-const USER: &str = "user";
+/// Where passport keeps who is logged in, `{"user": NAME}`: an Express application behind the
+/// same store knows our visitors, and we know its.
+const PASSPORT: &str = "passport";
 
 const MAX_NAME: usize = 64;
 const MAX_KEY: usize = 64;
@@ -47,7 +49,7 @@ const MAX_FORM_BYTES: usize = 16 * 1024;
 /// `Object.prototype`, or this application have taken.
 const RESERVED_KEYS: [&str; 24] = [
     VIEW_COUNT,
-    USER,
+    PASSPORT,
     csrf::KEY,
     "cookie",
     "req",
@@ -187,7 +189,7 @@ async fn log_in(
     // Whoever knew the identifier or the token before must not share in the login.
     session.renew();
     csrf::renew(&session)?;
-    session.insert(USER, &login.username)?;
+    session.insert(PASSPORT, json!({ "user": login.username }))?;
     if login.remember {
         session.set_max_age(Some(REMEMBERED));
     }
@@ -277,8 +279,11 @@ fn text(session: &Session, key: &str) -> Result<Option<String>, SessionError> {
     })
 }
 
+/// Who is logged in. Another application behind the same store may keep something else
+/// there, which is none of ours.
 fn user(session: &Session) -> Result<Option<String>, SessionError> {
-    text(session, USER)
+    let passport = session.get::<Value>(PASSPORT)?.unwrap_or_default();
+    Ok(passport["user"].as_str().map(str::to_owned))
 }
 
 /// The visitor of a page that has a form.

@@ -36,17 +36,31 @@ impl ExpressApp {
     /// Starts it with this secret on this database.
     #[track_caller]
     pub fn start(secret: &str, mongodb: &str) -> Self {
-        let mut child = command("express-app.mjs")
+        Self::run(command("express-app.mjs"), secret, mongodb)
+    }
+
+    /// The application of `examples/with-express`.
+    #[track_caller]
+    pub fn example(secret: &str, mongodb: &str) -> Self {
+        let mut command = command_in("examples/with-express", "app.mjs");
+        command.env("PORT", "0");
+        Self::run(command, secret, mongodb)
+    }
+
+    #[track_caller]
+    fn run(mut command: Command, secret: &str, mongodb: &str) -> Self {
+        let mut child = command
             .env("SECRET", secret)
             .env("MONGODB_URI", mongodb)
             .stdout(Stdio::piped())
             .spawn()
             .expect("node can be run");
-        let mut port = String::new();
+        let mut line = String::new();
         let stdout = child.stdout.take().expect("its output is piped");
-        BufReader::new(stdout).read_line(&mut port).expect("its output can be read");
-        let port = port.trim().parse().expect("express-app.mjs prints its port");
-        Self { child, port }
+        BufReader::new(stdout).read_line(&mut line).expect("its output can be read");
+        // The port, or an address that ends with it.
+        let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+        Self { child, port: port.expect("the application prints its port") }
     }
 
     /// `http://127.0.0.1:PORT`
@@ -64,7 +78,12 @@ impl Drop for ExpressApp {
 
 #[track_caller]
 fn command(program: &str) -> Command {
-    let dir: PathBuf = checkout().join("tests/node");
+    command_in("tests/node", program)
+}
+
+#[track_caller]
+fn command_in(folder: &str, program: &str) -> Command {
+    let dir: PathBuf = checkout().join(folder);
     assert!(
         dir.join("node_modules/.installed-lock").exists(),
         "npm packages are missing: run scripts/setup node"

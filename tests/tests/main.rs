@@ -10,3 +10,4 @@ mod interop;
 mod login;
 mod outages;
 mod refusals;
+mod with_express;
