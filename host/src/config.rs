@@ -408,6 +408,23 @@ mod tests {
     }
 
     #[test]
+    fn the_migration_example_is_valid() {
+        let page = include_str!("../../docs/migration.md");
+        let example = page.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+        let mut options = options();
+        let (settings, problems) = File::parse(example).unwrap().apply(&mut options);
+        assert_eq!(problems, []);
+        assert_eq!((options.cookie.max_age, options.touch_after), (Some(86_400_000), 3600));
+        assert_eq!(settings.mongodb.db_name.as_deref(), Some("app"));
+    }
+
+    #[test]
+    fn the_example_with_express_is_valid() {
+        let example = include_str!("../../examples/with-express/edge-session.toml");
+        assert_eq!(File::parse(example).unwrap().apply(&mut options()).1, []);
+    }
+
+    #[test]
     fn a_section_that_is_no_table_is_a_problem() {
         assert_eq!(read("cookie = 5").2.len(), 1);
     }
