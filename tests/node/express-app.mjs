@@ -1,15 +1,24 @@
-// The view counter on Express, express-session and connect-mongo: what edge-session must agree with.
-// The environment has SECRET and MONGODB_URI (with the database); prints the port that it listens on.
+// The view counter on Express and express-session: what edge-session must agree with. STORE is
+// connect-mongo, or connect-mongodb-session. The environment has SECRET and MONGODB_URI (with the
+// database); prints the port that it listens on.
 import MongoStore from 'connect-mongo'
+import connectMongoDBSession from 'connect-mongodb-session'
 import express from 'express'
 import session from 'express-session'
 
+const { SECRET, MONGODB_URI, STORE } = process.env
+const stores = {
+  'connect-mongo': () => MongoStore.create({ mongoUrl: MONGODB_URI }),
+  'connect-mongodb-session': () =>
+    new (connectMongoDBSession(session))({ uri: MONGODB_URI, collection: 'sessions' })
+}
+
 const app = express()
 app.use(session({
-  secret: process.env.SECRET,
+  secret: SECRET,
   resave: false,
   saveUninitialized: false,
-  store: MongoStore.create({ mongoUrl: process.env.MONGODB_URI })
+  store: stores[STORE ?? 'connect-mongo']()
 }))
 app.get('/', (req, res) => {
   req.session.viewCount = (req.session.viewCount ?? 0) + 1

@@ -39,6 +39,14 @@ impl ExpressApp {
         Self::run(command("express-app.mjs"), secret, mongodb)
     }
 
+    /// The same with connect-mongodb-session in place of connect-mongo.
+    #[track_caller]
+    pub fn with_other_store(secret: &str, mongodb: &str) -> Self {
+        let mut command = command("express-app.mjs");
+        command.env("STORE", "connect-mongodb-session");
+        Self::run(command, secret, mongodb)
+    }
+
     /// The application of `examples/with-express`.
     #[track_caller]
     pub fn example(secret: &str, mongodb: &str) -> Self {

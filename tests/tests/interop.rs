@@ -2,6 +2,7 @@
 
 use edge_session_tests::node::{self, ExpressApp};
 use edge_session_tests::{Database, Launch, SECRET};
+use mongodb::bson::doc;
 
 #[test]
 fn express_counts_on_from_our_cookie_and_we_from_its() {
@@ -27,6 +28,83 @@ fn express_counts_on_from_our_cookie_and_we_from_its() {
     assert_eq!(visitor.get("/").count(), 3);
     assert_eq!(visitor.cookie(), cookie);
     ours.stop();
+}
+
+#[test]
+fn sessions_of_connect_mongodb_session_are_read_and_written_as_documents() {
+    let database = Database::new();
+    let ours = Launch::new(database.url()).config("[store]\nstringify = false").start();
+    let express = ExpressApp::with_other_store(SECRET, database.url());
+    let mut visitor = ours.visitor().moved_to(express.url());
+    assert_eq!(visitor.get("/").count(), 1);
+    let mut visitor = visitor.moved_to(ours.url());
+    assert_eq!(visitor.get("/").count(), 2);
+    let mut visitor = visitor.moved_to(express.url());
+    assert_eq!(visitor.get("/").count(), 3);
+    ours.stop();
+
+    // With other options they are read as well.
+    let ours = Launch::new(database.url()).start();
+    assert_eq!(visitor.moved_to(ours.url()).get("/").count(), 4);
+    ours.stop();
+}
+
+#[test]
+fn encrypted_sessions_are_read_with_their_secret_alone() {
+    let database = Database::new();
+    let launch = |format: &str, secret: &str| {
+        let config = format!("[store]\ncrypto = \"{format}\"");
+        Launch::new(database.url())
+            .config(&config)
+            .env("EDGE_SESSION_CRYPTO_SECRET", secret)
+            .start()
+    };
+    let ours = launch("webcrypto", "one");
+    let mut visitor = ours.visitor();
+    assert_eq!(visitor.get("/").count(), 1);
+    let id = visitor.session_id();
+    let stored = database.session(&id);
+    ours.stop();
+
+    let same = launch("webcrypto", "one");
+    let mut visitor = visitor.moved_to(same.url());
+    assert_eq!(visitor.clone().get("/").count(), 2);
+    same.stop();
+
+    for other in [
+        launch("webcrypto", "another"),
+        launch("kruptein", "one"),
+        Launch::new(database.url()).start(),
+    ] {
+        let stored = database.session(&id);
+        visitor = visitor.moved_to(other.url());
+        assert_eq!(visitor.clone().get("/").count(), 1, "what cannot be read is a new session");
+        assert_eq!(database.session(&id), stored, "and stays as it is");
+        assert!(other.log().contains("damaged"), "{}", other.log());
+        other.stop();
+    }
+    assert!(stored.is_some());
+}
+
+#[test]
+fn a_session_as_large_as_a_document_can_be_is_read_and_not_rewritten() {
+    let database = Database::new();
+    let server = Launch::new(database.url()).start();
+    let mut visitor = server.visitor();
+    assert_eq!(visitor.get("/").count(), 1);
+    let id = visitor.session_id();
+    let text = database.session(&id).unwrap().get_str("session").unwrap().to_owned();
+    // A document has at most 16 MiB; the driver and the other members want a little of it.
+    let value = "x".repeat((16 << 20) - 1024);
+    let text = format!("{},\"big\":\"{value}\"}}", text.strip_suffix('}').unwrap());
+    let change = doc! { "$set": { "session": text } };
+    database.sessions().update_one(doc! { "_id": &id }, change).run().unwrap();
+    let stored = database.session(&id);
+    // The counter's page changes the session, which is above max_session_bytes now.
+    assert_eq!(visitor.get("/").status, 500);
+    assert_eq!(visitor.get("/login").status, 200, "a page that changes nothing works");
+    assert_eq!(database.session(&id).unwrap().get("session"), stored.unwrap().get("session"));
+    server.stop();
 }
 
 #[test]

@@ -236,25 +236,6 @@ impl MongoStore {
         update
     }
 
-    /// Find the document that holds the expected session, or why there is none to write to.
-    async fn expect(
-        &self,
-        key: &str,
-        expected: &str,
-    ) -> Result<Result<Document, Changed>, StoreError> {
-        let Some(document) = self.find(key).await? else { return Ok(Err(Changed::Missing)) };
-        let stored = self.stored(&document).await;
-        Ok(if stored.data == expected { Ok(document) } else { Err(Changed::Conflict(stored)) })
-    }
-
-    /// Why a conditional write met no document.
-    async fn refusal(&self, key: &str) -> Result<Changed, StoreError> {
-        Ok(match self.find(key).await? {
-            None => Changed::Missing,
-            Some(document) => Changed::Conflict(self.stored(&document).await),
-        })
-    }
-
     /// Do a conditional write: `write` gets the query for a document that holds the expected
     /// session, and that document where it had to be read, and says how many it met.
     async fn conditionally<F: Future<Output = Result<u64, StoreError>>>(
@@ -263,29 +244,30 @@ impl MongoStore {
         expected: &str,
         write: impl Fn(Document, Option<Document>) -> F,
     ) -> Result<Changed, StoreError> {
-        for _ in 0..TRIES {
+        if self.format.is_comparable() {
             let mut query = self.live(key);
-            let mut old = None;
-            if self.format.is_comparable() {
-                query.insert("session", expected);
-            } else {
-                match self.expect(key, expected).await? {
-                    Err(refusal) => return Ok(refusal),
-                    Ok(document) => {
-                        let session = document.get("session").cloned().unwrap_or(Bson::Null);
-                        query.insert("session", doc! { "$eq": session });
-                        old = Some(document);
-                    }
-                }
-            }
-            if write(query, old).await? > 0 {
+            query.insert("session", expected);
+            if write(query, None).await? > 0 {
                 return Ok(Changed::Done);
             }
-            if self.format.is_comparable() {
-                break;
-            }
         }
-        self.refusal(key).await
+        // Compared here, and written if the document is still the same.
+        let mut last = Changed::Missing;
+        for _ in 0..TRIES {
+            let Some(document) = self.find(key).await? else { return Ok(Changed::Missing) };
+            let stored = self.stored(&document).await;
+            if stored.data != expected {
+                return Ok(Changed::Conflict(stored));
+            }
+            let mut query = self.live(key);
+            let session = document.get("session").cloned().unwrap_or(Bson::Null);
+            query.insert("session", doc! { "$eq": session });
+            if write(query, Some(document)).await? > 0 {
+                return Ok(Changed::Done);
+            }
+            last = Changed::Conflict(stored);
+        }
+        Ok(last)
     }
 }
 

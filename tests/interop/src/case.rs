@@ -121,8 +121,8 @@ pub(crate) enum Step {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// Milliseconds since the last step.
-    pub(crate) after: u64,
+    /// Milliseconds since the last step; negative when the clock was set back.
+    pub(crate) after: i64,
     pub(crate) path: &'static str,
     pub(crate) tls: bool,
     pub(crate) proto: Option<&'static str>,
@@ -321,7 +321,11 @@ fn cookie_in() -> impl Strategy<Value = CookieIn> {
 
 fn request(set: Set) -> impl Strategy<Value = Request> {
     (
-        prop_oneof![4 => 0..2000_u64, 1 => prop::sample::select(vec![999, 1000, 1001, 5000, 60_000, 100_000])],
+        prop_oneof![
+            8 => 0..2000_i64,
+            2 => prop::sample::select(vec![999, 1000, 1001, 5000, 60_000, 100_000]),
+            1 => prop::sample::select(vec![-1, -1000, -100_000]),
+        ],
         prop::sample::select(vec!["/", "/app", "/application?x=/", "/other"]),
         prop::bool::weighted(0.3),
         of(prop::sample::select(vec!["https", "http", "HTTPS, http", " https ", "http,https", ""])),

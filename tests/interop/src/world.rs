@@ -185,7 +185,7 @@ impl<'r> World<'r> {
     pub(crate) async fn step(&mut self, step: &Step) -> Result<Option<Seen>, String> {
         match step {
             Step::Request(request) => {
-                self.now += request.after;
+                self.now = self.now.saturating_add_signed(request.after);
                 let cookies = self.cookies(request.cookie);
                 let mut seen = if self.is_ours && request.by_us {
                     NOW.scope(self.now, self.by_us(request, &cookies)).await?
@@ -400,10 +400,11 @@ impl<'r> World<'r> {
     /// A session as both sides read it, who must agree.
     async fn decrypted(&self, id: &str) -> Result<String, String> {
         let store = &self.rig.stores[collection_name(self.case.set, self.is_ours)];
-        // A time before all others, at which nothing has expired.
-        let ours = NOW.scope(START - 1, store.load(id)).await.map_err(|error| error.to_string())?;
+        // Long before, when nothing had expired.
+        let before = START / 2;
+        let ours = NOW.scope(before, store.load(id)).await.map_err(|error| error.to_string())?;
         let task = json!({ "config": self.config, "id": id });
-        let theirs = self.rig.peer.call("load", START - 1, task).await?;
+        let theirs = self.rig.peer.call("load", before, task).await?;
         let ours = ours.map(|stored| stored.data).unwrap_or_default();
         if theirs["text"].as_str() != Some(&ours) {
             return Err(format!("of one document we read {ours:?} and they {theirs}"));
