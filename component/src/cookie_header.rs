@@ -203,6 +203,12 @@ mod tests {
             (b" a=1 ; connect.sid=x; connect.sid=y", Some("x")),
             (b"connect.sid=%E0%A4%A", Some("%E0%A4%A")),
             (b"connect.sid=%E0%A4", Some("%E0%A4")),
+            (b"connect.sid=%41", Some("A")),
+            // One bad escape, and nothing is decoded.
+            (b"connect.sid=%41%4", Some("%41%4")),
+            (b"connect.sid=%41%g1", Some("%41%g1")),
+            (b"connect.sid=%41%1g", Some("%41%1g")),
+            (b"connect.sid=%zz%41", Some("%zz%41")),
             (b"foo; connect.sid=1", Some("1")),
             (b"connect.sid=a=b", Some("a=b")),
             (b"connect.sid=", None),
@@ -228,8 +234,12 @@ mod tests {
     #[test]
     fn oversized_cookies_are_not_looked_at() {
         assert_eq!(find(&[vec![b'x'; 64 * 1024]], "n"), Found::Oversized);
-        let long = [b"n=".to_vec(), vec![b'x'; MAX_COOKIE + 1]].concat();
-        assert_eq!(find(&[long], "n"), Found::Oversized);
+        let of = |length| [b"n=".to_vec(), vec![b'x'; length]].concat();
+        assert_eq!(find(&[of(MAX_COOKIE + 1)], "n"), Found::Oversized);
+        assert!(matches!(find(&[of(MAX_COOKIE)], "n"), Found::Value(_)));
+        let others = |length| [vec![b'y'; length - 3], b"n=1".to_vec()];
+        assert_eq!(find(&others(MAX_HEADERS + 1), "n"), Found::Oversized);
+        assert_eq!(find(&others(MAX_HEADERS), "n"), Found::Value("1".into()));
     }
 
     #[test]

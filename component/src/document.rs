@@ -482,6 +482,10 @@ mod tests {
             after(r#"{"7":1,"a":1,"cookie":{},"b":1}"#, DataChange::Edits(edits)),
             r#"{"3":0,"7":1,"10":0,"a":1,"cookie":{},"b":1,"z":0}"#
         );
+        assert_eq!(
+            after(r#"{"1":1,"cookie":{}}"#, DataChange::Edits(vec![edit("0", Some("0"))])),
+            r#"{"0":0,"1":1,"cookie":{}}"#
+        );
         let not_indices = ["01", "-1", "1.5", "4294967295"].map(|key| edit(key, Some("0")));
         assert_eq!(
             after(r#"{"cookie":{}}"#, DataChange::Edits(not_indices.to_vec())),

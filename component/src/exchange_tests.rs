@@ -483,6 +483,7 @@ fn destroying_deletes_the_session_and_clears_the_cookie() {
         "connect.sid=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax"
     );
     assert!(world.store.borrow().is_empty());
+    assert!(outcome.no_store);
     let nobody = world.visit(None, &change(Action::Destroy, DataChange::Nothing));
     assert_eq!((nobody.event, nobody.set_cookie), (Event::None, None));
 }
@@ -692,6 +693,18 @@ fn a_store_that_breaks_its_promises_is_unavailable() {
         outcome.failure,
         Some(Failure::Unavailable("the store answered `taken` to a load".into()))
     );
+    let Open { session, known } = world.open(Some(&cookie));
+    assert_eq!(session.exchange.phase, Phase::Open);
+    let change = set("a", "2");
+    let step = world.engine.finish(&world, session.exchange, &known, &change);
+    let Step::Store(pending) = step else { panic!("{step:?}") };
+    let reply = StoreReply::Taken;
+    let step = world.engine.resume(&world, pending.exchange, &known, Some(&change), reply);
+    let Step::Done(outcome) = step else { panic!("{step:?}") };
+    assert_eq!(
+        outcome.failure,
+        Some(Failure::Unavailable("the store answered `taken` to a replace".into()))
+    );
 }
 
 #[test]
@@ -699,8 +712,61 @@ fn a_session_above_the_cap_is_not_stored() {
     let world = World::new(|o| o.max_session_bytes = 200);
     let big = format!("\"{}\"", "x".repeat(200));
     let outcome = world.visit(None, &set("a", &big));
-    assert!(matches!(outcome.failure, Some(Failure::TooLarge(n)) if n > 200), "{outcome:?}");
+    let Some(Failure::TooLarge(size)) = outcome.failure else { panic!("{outcome:?}") };
+    assert!(size > 200);
     assert!(world.store.borrow().is_empty());
+    for (cap, event) in [(size, Event::Created), (size - 1, Event::None)] {
+        let world = World::new(|o| o.max_session_bytes = cap as u32);
+        assert_eq!(world.visit(None, &set("a", &big)).event, event);
+    }
+}
+
+#[test]
+fn only_a_new_identifier_is_told() {
+    let world = World::new(|_| {});
+    let created = world.visit(None, &set("a", "1"));
+    let cookie = cookie(&created);
+    let saved = world.visit(Some(&cookie), &set("a", "2"));
+    assert_eq!((created.new_id, saved.event, saved.new_id), (None, Event::Saved, None));
+    let renew = Change { action: Action::Renew, ..nothing() };
+    let id = world.visit(Some(&cookie), &renew).new_id.expect("a new identifier");
+    assert!(world.store.borrow().contains_key(&id));
+}
+
+#[test]
+fn an_old_session_is_deleted_whatever_it_holds_unless_its_data_moves_along() {
+    let regenerate = Change { action: Action::Regenerate, ..set("b", "2") };
+    let renew = Change { action: Action::Renew, ..set("b", "2") };
+    for (conflicts, change) in [(Conflicts::Merge, regenerate), (Conflicts::Overwrite, renew)] {
+        let world = World::new(|o| o.conflicts = conflicts);
+        let cookie = world.visitor();
+        let open = world.open(Some(&cookie));
+        world.visit(Some(&cookie), &set("c", "3"));
+        let outcome = world.close(open, &change);
+        assert_eq!((outcome.event, outcome.conflicts), (Event::Moved, 0));
+        assert!(!world.only().contains("\"c\""), "{}", world.only());
+    }
+}
+
+/// A store that answers `conflict` to an unconditional delete breaks its promise. What was
+/// given up must not come back by it.
+#[test]
+fn a_regenerated_session_takes_nothing_over() {
+    let world = World::new(|_| {});
+    let Open { session, mut known } = world.open(Some(&world.visitor()));
+    let change = Change { action: Action::Regenerate, ..set("b", "2") };
+    let mut step = world.engine.finish(&world, session.exchange, &known, &change);
+    for reply in [StoreReply::Done, StoreReply::Conflict] {
+        let Step::Store(pending) = step else { panic!("{step:?}") };
+        if reply == StoreReply::Conflict {
+            known.current.clone_from(&known.loaded);
+        }
+        step = world.engine.resume(&world, pending.exchange, &known, Some(&change), reply);
+    }
+    let Step::Store(Pending { request: StoreRequest::Replace(replacement), .. }) = step else {
+        panic!("{step:?}")
+    };
+    assert!(!replacement.content.data.contains("\"a\""), "{}", replacement.content.data);
 }
 
 /// One request of a generated history: which visitor's cookie, when it closes, and what it does.
