@@ -298,11 +298,14 @@ impl Engine {
         cookie.touch(now);
 
         let moved = change.action != Action::Keep;
-        let is_safe = self.options.preset == Preset::Safe;
-        let counts = if is_safe { cookie_changed } else { is_reduced };
+        let also_modified = match self.options.preset {
+            Preset::Safe => cookie_changed,
+            // express-session takes the members that it drops for a change.
+            Preset::Express => is_reduced,
+        };
         let facts = Facts {
             is_new: known_loaded.is_none() || moved,
-            modified: !plan.is_empty() || moved || counts,
+            modified: !plan.is_empty() || moved || also_modified,
             expires: cookie.expires().is_some(),
         };
         let ttl = self.options.ttl.saturating_mul(1000);

@@ -40,6 +40,9 @@ struct Arguments {
     /// Only these sets
     #[arg(long)]
     set: Vec<Set>,
+    /// Say that there is a difference, and do not look for its smallest case
+    #[arg(long)]
+    no_shrink: bool,
 }
 
 /// Cases of one set that are played at the same time.
@@ -76,7 +79,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         let fewer = set.is_slow() && arguments.set.is_empty();
         let cases = if fewer { arguments.cases.div_ceil(20) } else { arguments.cases };
         let began = Instant::now();
-        play(&runtime, &rig, set, cases, seed)?;
+        let shrinking = if arguments.no_shrink { 0 } else { 4000 };
+        play(&runtime, &rig, set, cases, seed, shrinking)?;
         let seconds = began.elapsed().as_secs_f32();
         println!("==> {set:?}: no difference in {cases} cases ({seconds:.1} s)");
     }
@@ -109,6 +113,7 @@ fn play(
     set: Set,
     cases: u64,
     seed: u64,
+    shrinking: u32,
 ) -> Result<(), String> {
     let played = Arc::new(AtomicU64::new(0));
     // The thread, counted from 1, that has found a difference. The others stop then.
@@ -122,7 +127,7 @@ fn play(
                 let config = Config {
                     cases: mine as u32,
                     failure_persistence: None,
-                    max_shrink_iters: 4000,
+                    max_shrink_iters: shrinking,
                     ..Config::default()
                 };
                 let mut bytes = [0; 32];
