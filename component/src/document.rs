@@ -219,13 +219,18 @@ impl<'a> Document<'a> {
             let old = index.find(&self.members, &edit.key);
             match (edit.value, old) {
                 (Fate::Removed, old) => old.is_some(),
-                (Fate::Set(_) | Fate::SetAnew(_), None) => true,
                 (Fate::Set(new), Some(at)) => self.members[at].value != new,
-                (Fate::SetAnew(new), Some(at)) => {
-                    at + 1 < self.members.len() || self.members[at].value != new
-                }
+                (Fate::Set(_), None) | (Fate::SetAnew(_), _) => true,
             }
         });
+        // Removed and set again as it was, perhaps all at the end: JavaScript's text is the same.
+        let is_anew = |edit: &KeyEdit<'_>| matches!(edit.value, Fate::SetAnew(_));
+        if plan.whole.is_none()
+            && plan.edits.iter().any(is_anew)
+            && self.clone().merged(&plan).members == self.members
+        {
+            plan.edits.clear();
+        }
         Ok(plan)
     }
 
@@ -516,6 +521,18 @@ mod tests {
         let document = parse(r#"{"cookie":{},"a":1}"#).unwrap();
         let again = DataChange::Edits(vec![edit("a", None), edit("a", Some("1"))]);
         assert!(document.plan(&again).unwrap().is_empty());
+        let document = parse(r#"{"2":1,"cookie":{},"a":1,"b":2}"#).unwrap();
+        let again = |keys: &[&str]| {
+            let edits = |key: &&str| {
+                [edit(key, None), edit(key, Some(if *key == "b" { "2" } else { "1" }))]
+            };
+            document
+                .plan(&DataChange::Edits(keys.iter().flat_map(edits).collect()))
+                .unwrap()
+                .is_empty()
+        };
+        assert!(again(&["2"]) && again(&["a", "b"]) && again(&["b"]));
+        assert!(!again(&["a"]) && !again(&["b", "a"]));
     }
 
     #[test]

@@ -121,7 +121,20 @@ impl Engine {
         reply: StoreReply,
     ) -> Step {
         let reply = match reply {
-            StoreReply::Unavailable(why) => return self.unavailable(env, exchange, why),
+            StoreReply::Unavailable(why) => {
+                return match change {
+                    // The successor is stored, and its cookie must not be lost: the old session
+                    // may remain until it expires.
+                    Some(change) if exchange.phase == Phase::Retiring => {
+                        swap(&mut exchange);
+                        self.decided(env, &exchange, known, change)
+                    }
+                    _ => self.unavailable(env, exchange, why),
+                };
+            }
+            StoreReply::Refused(why) => {
+                return failed(Failure::InvalidChange(why), exchange.conflicts);
+            }
             reply => reply,
         };
         let Some(change) = change.filter(|_| exchange.phase != Phase::Loading) else {
@@ -141,19 +154,16 @@ impl Engine {
             (Phase::Retiring, StoreReply::Missing) => {
                 swap(&mut exchange);
                 if change.action == Action::Regenerate {
-                    return match self.decide(env, &exchange, known, change) {
-                        Ok(decision) => Step::Done(decision.outcome),
-                        Err(failure) => failed(failure, exchange.conflicts),
-                    };
+                    return self.decided(env, &exchange, known, change);
                 }
                 // Ended by another request: the successor must not outlive it.
                 exchange.origin = Origin::Unknown;
                 exchange.phase = Phase::Destroying;
-                let on_done = self.gone(&exchange, known);
+                let on_done = outcome(Event::Gone, exchange.conflicts);
                 delete(exchange, false, on_done)
             }
             (Phase::Saving | Phase::Touching, StoreReply::Missing) => {
-                Step::Done(self.gone(&exchange, known))
+                Step::Done(outcome(Event::Gone, exchange.conflicts))
             }
             (Phase::Saving | Phase::Retiring, StoreReply::Conflict) => {
                 self.again(env, exchange, known, change)
@@ -288,11 +298,8 @@ impl Engine {
         if !change.cookie.is_empty() {
             let old = cookie.clone();
             for edit in &change.cookie {
-                cookie.edit(edit, now);
+                cookie.edit(edit, now).map_err(|why| Failure::InvalidChange(why.to_owned()))?;
             }
-            let invalid =
-                || Failure::InvalidChange("the cookie's path or domain is not valid".to_owned());
-            cookie.check().ok_or_else(invalid)?;
             cookie_changed = cookie != old;
         }
         cookie.touch(now);
@@ -306,7 +313,7 @@ impl Engine {
         let facts = Facts {
             is_new: known_loaded.is_none() || moved,
             modified: !plan.is_empty() || moved || also_modified,
-            expires: cookie.expires().is_some(),
+            expires: cookie.has_expires(),
         };
         let ttl = self.options.ttl.saturating_mul(1000);
         let mut storage = lifecycle::storage(&self.options, facts);
@@ -320,9 +327,11 @@ impl Engine {
             }
         }
         let may_send = exchange.secure || !cookie.secure();
-        let set_cookie = (may_send && lifecycle::sends_cookie(&self.options, facts)).then(|| {
+        let set_cookie = if may_send && lifecycle::sends_cookie(&self.options, facts) {
             cookie.serialize(&self.options.name, &format!("s:{}", self.keys.sign(&exchange.id)))
-        });
+        } else {
+            None
+        };
         let event = match storage {
             Storage::Leave => Event::None,
             Storage::Touch => Event::Touched,
@@ -363,6 +372,20 @@ impl Engine {
         self.store(env, exchange, known, change)
     }
 
+    /// All that was decided is done.
+    fn decided(
+        &self,
+        env: &impl Environment,
+        exchange: &Exchange,
+        known: &Known,
+        change: &Change,
+    ) -> Step {
+        match self.decide(env, exchange, known, change) {
+            Ok(decision) => Step::Done(decision.outcome),
+            Err(failure) => failed(failure, exchange.conflicts),
+        }
+    }
+
     /// The session is stored under its successor: delete the old one, for renewals only
     /// as it is known, so that no concurrent change is lost with it.
     fn retire(
@@ -392,20 +415,17 @@ impl Engine {
     }
 
     fn destroyed(&self, exchange: &Exchange, known: &Known) -> Outcome {
-        let event = match (loaded(exchange, known), exchange.phase) {
-            (Some(_), _) => Event::Destroyed,
-            (None, Phase::Destroying) => Event::Gone,
-            (None, _) => Event::None,
-        };
-        self.without_session(exchange, known, event)
+        match (loaded(exchange, known), exchange.phase) {
+            (Some(_), _) => self.without_session(exchange, known, Event::Destroyed),
+            // The successor of a session that another request has ended.
+            (None, Phase::Destroying) => outcome(Event::Gone, exchange.conflicts),
+            (None, _) => self.without_session(exchange, known, Event::None),
+        }
     }
 
-    fn gone(&self, exchange: &Exchange, known: &Known) -> Outcome {
-        self.without_session(exchange, known, Event::Gone)
-    }
-
-    /// The visitor has no session any more. The browser's cookie is cleared, which
-    /// express-session leaves undone.
+    /// The visitor has ended the session. The browser's cookie is cleared, which
+    /// express-session leaves undone. (Not where another request has ended or moved it: that
+    /// one may have sent the browser a new cookie.)
     fn without_session(&self, exchange: &Exchange, known: &Known, event: Event) -> Outcome {
         let stored = known.loaded.as_ref().and_then(|s| self.document(&s.data).ok()?.cookie());
         let cookie = stored
@@ -414,7 +434,7 @@ impl Engine {
         let clears = self.options.preset == Preset::Safe
             && exchange.presented
             && (exchange.secure || !cookie.secure());
-        let set_cookie = clears.then(|| cookie.serialize_removal(&self.options.name));
+        let set_cookie = if clears { cookie.serialize_removal(&self.options.name) } else { None };
         Outcome {
             no_store: self.forbids_caching(set_cookie.as_ref()),
             set_cookie,
@@ -424,11 +444,14 @@ impl Engine {
 
     fn unavailable(&self, env: &impl Environment, exchange: Exchange, why: String) -> Step {
         match (self.options.on_store_error, exchange.phase) {
-            (OnStoreError::Deny, _) => failed(Failure::Unavailable(why), exchange.conflicts),
             (OnStoreError::Anonymous, Phase::Loading) => {
                 self.fresh(env, Origin::Detached, exchange.secure, exchange.presented)
             }
-            (OnStoreError::Anonymous, _) => Step::Done(outcome(Event::None, exchange.conflicts)),
+            // Nobody has been promised anything yet, or nothing but a longer life.
+            (OnStoreError::Anonymous, Phase::Creating | Phase::Touching) => {
+                Step::Done(outcome(Event::None, exchange.conflicts))
+            }
+            _ => failed(Failure::Unavailable(why), exchange.conflicts),
         }
     }
 
@@ -501,6 +524,7 @@ fn name(reply: &StoreReply) -> &'static str {
         StoreReply::Done => "`done`",
         StoreReply::Taken => "`taken`",
         StoreReply::Conflict => "`conflict`",
+        StoreReply::Refused(_) => "`refused`",
         StoreReply::Unavailable(_) => "`unavailable`",
     }
 }

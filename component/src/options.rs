@@ -267,6 +267,19 @@ mod tests {
     }
 
     #[test]
+    fn bounds_are_met_exactly() {
+        let mut options = safe();
+        options.name = "n".repeat(MAX_COOKIE / 2);
+        options.cookie.max_age = Some(400 * 86_400_000);
+        options.cookie.path = format!("/{}", "a".repeat(MAX_ATTRIBUTE - 1));
+        assert_eq!(check(&options), []);
+        options.name.push('n');
+        options.cookie.max_age = Some(400 * 86_400_000 + 1);
+        options.cookie.path.push('a');
+        assert_eq!(named(&options), ["name", "cookie.max_age", "cookie.path"]);
+    }
+
+    #[test]
     fn a_host_prefixed_secure_cookie_is_fine() {
         let mut options = safe();
         options.name = "__Host-sid".into();

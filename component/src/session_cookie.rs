@@ -41,8 +41,7 @@ const SAME_SITE: usize = 8;
 pub(crate) struct SessionCookie<'a>([Option<Cow<'a, str>>; 9]);
 
 impl<'a> SessionCookie<'a> {
-    /// Read the raw `cookie` member. A setting that express-session could not serialise
-    /// is damage.
+    /// Read the raw `cookie` member.
     pub(crate) fn parse(text: &'a str) -> Result<Self, Damaged> {
         let mut cookie = Self([const { None }; 9]);
         // Found at the first look where they come in the usual order. Settings that a
@@ -60,8 +59,10 @@ impl<'a> SessionCookie<'a> {
         cookie.0[EXPIRES].get_or_insert(Cow::Borrowed("null"));
         cookie.0[HTTP_ONLY].get_or_insert(Cow::Borrowed("true"));
         cookie.0[PATH].get_or_insert(Cow::Borrowed("\"/\""));
-        cookie.check().ok_or(Damaged)?;
-        Ok(cookie)
+        // express-session fails on every request with such a lifetime. Other settings that no
+        // cookie can have matter only when it is sent.
+        let has_lifetime = !cookie.truthy(ORIGINAL_MAX_AGE) || cookie.lifetime().is_some();
+        if has_lifetime { Ok(cookie) } else { Err(Damaged) }
     }
 
     /// The cookie of a new session; `secure`: the request that creates it is.
@@ -97,7 +98,8 @@ impl<'a> SessionCookie<'a> {
     pub(crate) fn touch(&mut self, now: Millis) {
         self.0[EXPIRES] = match (&self.0[ORIGINAL_MAX_AGE], self.lifetime()) {
             (None, _) => None,
-            (Some(_), None) => Some(Cow::Borrowed("null")),
+            // null, or what else JavaScript takes for nothing.
+            (Some(text), None) => Some(text.clone()),
             (Some(text), Some(age)) => {
                 if text.parse::<i64>().is_err() {
                     self.0[ORIGINAL_MAX_AGE] = Some(number(Some(age)));
@@ -108,8 +110,8 @@ impl<'a> SessionCookie<'a> {
     }
 
     /// Assign a setting, with the effect of Cookie.prototype's setters: to set `expires` is
-    /// to set the lifetime.
-    pub(crate) fn edit(&mut self, edit: &CookieEdit, now: Millis) {
+    /// to set the lifetime. Says what is wrong with a value that no cookie can have.
+    pub(crate) fn edit(&mut self, edit: &CookieEdit, now: Millis) -> Result<(), &'static str> {
         let (at, value) = match edit {
             CookieEdit::MaxAge(age) => (ORIGINAL_MAX_AGE, Some(number(*age))),
             CookieEdit::Expires(None) => (ORIGINAL_MAX_AGE, Some(number(None::<i64>))),
@@ -117,7 +119,13 @@ impl<'a> SessionCookie<'a> {
                 let left = i128::from(*at) - i128::from(now);
                 (ORIGINAL_MAX_AGE, Some(number(Some(left))))
             }
+            CookieEdit::Path(path) if !is_path(path) => {
+                return Err("the cookie's path is not valid");
+            }
             CookieEdit::Path(path) => (PATH, Some(string(path))),
+            CookieEdit::Domain(Some(domain)) if !is_domain(domain) => {
+                return Err("the cookie's domain is not valid");
+            }
             CookieEdit::Domain(domain) => (DOMAIN, domain.as_deref().map(string)),
             CookieEdit::HttpOnly(http_only) => (HTTP_ONLY, Some(boolean(*http_only))),
             CookieEdit::Secure(secure) => (SECURE, Some(boolean(*secure))),
@@ -130,20 +138,19 @@ impl<'a> SessionCookie<'a> {
             }
         };
         self.0[at] = value;
+        Ok(())
     }
 
     /// Whether every setting can be written into a Set-Cookie.
-    pub(crate) fn check(&self) -> Option<()> {
+    fn is_sendable(&self) -> bool {
         let text_or_falsy = |at: usize| !self.truthy(at) || self.text(at).is_some();
-        let ok = (self.is_null(ORIGINAL_MAX_AGE) || self.original_max_age().is_some())
-            && (self.is_null(EXPIRES) || self.expires().is_some())
+        (!self.truthy(EXPIRES) || self.expires().is_some())
             && (!self.truthy(PRIORITY) || self.priority().is_some())
             && (!self.truthy(SAME_SITE) || self.same_site().is_some())
             && text_or_falsy(DOMAIN)
             && text_or_falsy(PATH)
             && self.text(DOMAIN).is_none_or(|domain| domain.is_empty() || is_domain(&domain))
-            && self.text(PATH).is_none_or(|path| is_path(&path));
-        ok.then_some(())
+            && self.text(PATH).is_none_or(|path| is_path(&path))
     }
 
     /// As JSON text.
@@ -187,21 +194,24 @@ impl<'a> SessionCookie<'a> {
         }
     }
 
-    /// `Expires` etc. of the Set-Cookie that keeps the session.
-    pub(crate) fn serialize(&self, name: &str, value: &str) -> String {
+    /// The Set-Cookie that keeps the session. None: a setting cannot be written.
+    pub(crate) fn serialize(&self, name: &str, value: &str) -> Option<String> {
         let expires = self.expires().map(|at| format_date(at, IMF));
         self.write(name, value, expires)
     }
 
     /// The Set-Cookie that makes the browser forget the session.
-    pub(crate) fn serialize_removal(&self, name: &str) -> String {
+    pub(crate) fn serialize_removal(&self, name: &str) -> Option<String> {
         self.write(name, "", Some(format_date(0, IMF)))
     }
 
-    fn write(&self, name: &str, value: &str, expires: Option<String>) -> String {
+    fn write(&self, name: &str, value: &str, expires: Option<String>) -> Option<String> {
+        if !self.is_sendable() {
+            return None;
+        }
         let domain = self.text(DOMAIN).filter(|text| !text.is_empty());
         let path = self.text(PATH).filter(|text| !text.is_empty());
-        crate::cookie_header::serialize(
+        Some(crate::cookie_header::serialize(
             name,
             value,
             &Attributes {
@@ -222,7 +232,7 @@ impl<'a> SessionCookie<'a> {
                     SameSite::Lax | SameSite::Auto => "Lax",
                 }),
             },
-        )
+        ))
     }
 
     /// The lifetime in milliseconds.
@@ -235,6 +245,11 @@ impl<'a> SessionCookie<'a> {
         let text = self.0[ORIGINAL_MAX_AGE].as_deref()?;
         // `as` saturates: no number panics. JavaScript's numbers may have a fraction.
         text.parse::<i64>().ok().or_else(|| text.parse::<f64>().ok().map(|n| n as i64))
+    }
+
+    /// Whether JavaScript has something else than null or undefined for its end.
+    pub(crate) fn has_expires(&self) -> bool {
+        !self.is_null(EXPIRES)
     }
 
     /// When the cookie ends.
@@ -467,7 +482,7 @@ mod tests {
         let cookie = SessionCookie::parse(text).unwrap();
         assert_eq!(cookie.to_text(), text);
         assert_eq!(cookie.original_max_age(), Some(60_000));
-        let header = cookie.serialize("n", "v");
+        let header = cookie.serialize("n", "v").unwrap();
         assert_eq!(header, "n=v; Path=/; HttpOnly; Secure; SameSite=Strict");
     }
 
@@ -488,7 +503,7 @@ mod tests {
         cookie.touch(THEN);
         assert_eq!(cookie.expires(), Some(THEN + 1000));
         assert_eq!(
-            cookie.serialize("n", "v"),
+            cookie.serialize("n", "v").unwrap(),
             "n=v; Path=/; Expires=Wed, 02 Jan 2030 03:04:06 GMT; HttpOnly"
         );
     }
@@ -514,20 +529,25 @@ mod tests {
     #[test]
     fn setting_the_end_sets_the_lifetime() {
         let mut cookie = SessionCookie::new(&express(), false, THEN);
-        cookie.edit(&CookieEdit::Expires(Some(THEN + 5000)), THEN);
+        cookie.edit(&CookieEdit::Expires(Some(THEN + 5000)), THEN).unwrap();
         cookie.touch(THEN);
         assert_eq!(cookie.original_max_age(), Some(5000));
         assert_eq!(cookie.expires(), Some(THEN + 5000));
     }
 
     #[test]
-    fn settings_that_no_cookie_can_have_are_damage() {
+    fn what_express_session_fails_on_is_damage() {
+        for text in ["null", "[]", "5", r#"{"originalMaxAge":"1h"}"#, r#"{"originalMaxAge":true}"#]
+        {
+            assert_eq!(SessionCookie::parse(text), Err(Damaged), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_with_settings_that_none_can_have_is_read_and_not_sent() {
         for text in [
-            "null",
-            "[]",
             r#"{"expires":"soon"}"#,
             r#"{"expires":5}"#,
-            r#"{"originalMaxAge":"1h"}"#,
             r#"{"path":5}"#,
             r#"{"path":"/;HttpOnly"}"#,
             r#"{"path":"/\r\nSet-Cookie: a=b"}"#,
@@ -535,8 +555,20 @@ mod tests {
             r#"{"sameSite":"bogus"}"#,
             r#"{"priority":"x"}"#,
         ] {
-            assert_eq!(SessionCookie::parse(text), Err(Damaged), "{text}");
+            let cookie = SessionCookie::parse(text).unwrap();
+            assert_eq!(cookie.serialize("n", "v"), None, "{text}");
         }
+    }
+
+    #[test]
+    fn dates_are_read_in_other_forms_too() {
+        for date in ["2030-01-02T04:04:05.678+01:00", "2030-01-02T03:04:05.678000Z"] {
+            let text = format!(r#"{{"expires":"{date}"}}"#);
+            let cookie = SessionCookie::parse(&text).unwrap();
+            assert_eq!(cookie.expires(), Some(THEN), "{date}");
+        }
+        let cookie = SessionCookie::parse(r#"{"expires":"1969-01-01T00:00:00+00:00"}"#).unwrap();
+        assert_eq!(cookie.expires(), Some(0));
     }
 
     proptest! {

@@ -41,6 +41,7 @@ fn identifiers_are_signed_as_cookie_signature_signs_them() {
         assert_eq!(signed, text(&vector["signed"]));
         assert_eq!(keys.unsign(&signed), Some(text(&vector["id"])));
         let cookie = SessionCookie::parse("{}").unwrap().serialize("n", &format!("s:{signed}"));
+        let cookie = cookie.unwrap();
         assert_eq!(cookie.split(';').next(), Some(&*format!("n={}", text(&vector["cookieValue"]))));
     }
     for vector in vectors("unsign") {
@@ -75,11 +76,9 @@ fn cookies_are_written_as_cookie_writes_them() {
             stored[key] = value.clone();
         }
         let written = SessionCookie::parse(&stored.to_string())
-            .map(|cookie| cookie.serialize("connect.sid", "s:a+b/c.d"));
-        match vector["result"].as_str() {
-            Some(expected) => assert_eq!(written.unwrap(), expected, "{vector}"),
-            None => assert!(written.is_err(), "{vector}"),
-        }
+            .unwrap()
+            .serialize("connect.sid", "s:a+b/c.d");
+        assert_eq!(written.as_deref(), vector["result"].as_str(), "{vector}");
     }
     for vector in vectors("badName") {
         assert_eq!(is_name(text(&vector["n"])), vector["r"].is_string(), "{vector}");

@@ -177,8 +177,12 @@ impl Section {
         let chosen = choices.iter().find(|(word, _)| value.as_str() == Some(word));
         if chosen.is_none() {
             let words: Vec<_> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
-            problems
-                .push(self.problem(key, format!("is {value}, not one of {}", words.join(", "))));
+            // Whatever else is there may hold a secret.
+            let is = match &value {
+                Value::String(word) => format!("{word:?}"),
+                other => format!("a value of the type {}", other.type_str()),
+            };
+            problems.push(self.problem(key, format!("is {is}, not one of {}", words.join(", "))));
         }
         chosen.map(|(_, choice)| *choice)
     }
@@ -385,6 +389,11 @@ mod tests {
         );
         assert!(!problems.concat().contains("hunter2"));
         assert_eq!(problems[1], "unset: is \"no\", not one of \"keep\", \"destroy\"");
+        let (_, _, problems) = read("[store.crypto]\nsecret = \"hunter2\"");
+        assert_eq!(
+            problems,
+            ["store.crypto: is a value of the type table, not one of \"kruptein\", \"webcrypto\""]
+        );
     }
 
     #[test]

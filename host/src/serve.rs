@@ -10,7 +10,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use edge_session::store::{Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store};
+use edge_session::store::{
+    Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store, TransformId,
+};
 use edge_session::{Component, Options, Problem, SessionLayer};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +32,7 @@ pub(crate) async fn serve(arguments: &cli::Serve) -> Result<(), String> {
     let component = load_component(arguments.component.as_deref())?;
     let (options, settings) = configure(arguments, &component)?;
 
-    let url = arguments.store.clone().or(settings.store).unwrap_or(STORE.to_owned());
+    let url = store_url(arguments, &settings);
     let deadline = settings.mongodb.timeout;
     let store = open_store(&url, &settings.mongodb).await?;
     let layer = SessionLayer::with_deadline(component, options, store, deadline)
@@ -153,12 +155,34 @@ fn configure(arguments: &cli::Serve, component: &Component) -> Result<(Options, 
             false
         }
     };
-    if let Some(format) = settings.crypto {
-        match crypto_secret() {
-            Ok(secret) => settings.mongodb.crypto = Some(Crypto { format, secret }),
-            Err(message) => {
-                problems.push(Problem { name: "store.crypto".to_owned(), message });
-            }
+    let mut problem = |name: &str, message: String| {
+        problems.push(Problem { name: name.to_owned(), message });
+    };
+    match (settings.crypto, crypto_secret()) {
+        (Some(format), Ok(Some(secret))) => {
+            settings.mongodb.crypto = Some(Crypto { format, secret });
+        }
+        (Some(_), Ok(None)) => problem(
+            "store.crypto",
+            format!(
+                "needs a secret: set {CRYPTO_SECRET} to the one that connect-mongo has, or \
+                 {CRYPTO_SECRET_FILE} to a file with it"
+            ),
+        ),
+        (None, Ok(Some(_))) => problem(
+            "store.crypto",
+            format!("is not set, but {CRYPTO_SECRET} is: sessions would not be encrypted"),
+        ),
+        (None, Ok(None)) => {}
+        (_, Err(message)) => problem("store.crypto", message),
+    }
+    if !is_mongodb(&store_url(arguments, &settings)) {
+        let message = || "is for mongodb:// stores: this one keeps sessions as they are".to_owned();
+        if settings.crypto.is_some() {
+            problem("store.crypto", message());
+        }
+        if settings.mongodb.transform_id != TransformId::None {
+            problem("store.transform_id", message());
         }
     }
     if let Err(error) = component.check(&options) {
@@ -194,18 +218,14 @@ fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String
     }
 }
 
-/// What sessions are encrypted with in the database.
-fn crypto_secret() -> Result<Vec<u8>, String> {
-    let (variable, file) = ("EDGE_SESSION_CRYPTO_SECRET", "EDGE_SESSION_CRYPTO_SECRET_FILE");
-    let (text, is_file) = from_environment(variable, file)?;
+const CRYPTO_SECRET: &str = "EDGE_SESSION_CRYPTO_SECRET";
+const CRYPTO_SECRET_FILE: &str = "EDGE_SESSION_CRYPTO_SECRET_FILE";
+
+/// What sessions are encrypted with in the database, if anything.
+fn crypto_secret() -> Result<Option<Vec<u8>>, String> {
+    let (text, is_file) = from_environment(CRYPTO_SECRET, CRYPTO_SECRET_FILE)?;
     let secret = if is_file { text.trim() } else { &text };
-    if secret.is_empty() {
-        return Err(format!(
-            "needs a secret: set {variable} to the one that connect-mongo has, or {file} to a \
-             file with it"
-        ));
-    }
-    Ok(secret.as_bytes().to_vec())
+    Ok((!secret.is_empty()).then(|| secret.as_bytes().to_vec()))
 }
 
 /// The secrets, newest first.
@@ -228,10 +248,6 @@ fn secrets() -> Result<Vec<Vec<u8>>, String> {
 
 async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Arc<dyn Store>, String> {
     let shown = without_secrets(url);
-    let is_mongodb = url.starts_with("mongodb://") || url.starts_with("mongodb+srv://");
-    if mongodb.crypto.is_some() && !is_mongodb {
-        return Err(format!("store.crypto: the store {shown:?} does not encrypt: remove the key"));
-    }
     if url == "memory:" {
         tracing::warn!("sessions are kept in memory: they end with this process");
         return Ok(Arc::new(MemoryStore::default()));
@@ -239,11 +255,20 @@ async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Arc<dyn Store>,
     if let Some(path) = url.strip_prefix("file:").filter(|path| !path.is_empty()) {
         return Ok(Arc::new(FileStore::open(path).map_err(|error| error.to_string())?));
     }
-    if is_mongodb {
+    if is_mongodb(url) {
         let store = MongoStore::connect(url, mongodb);
         return Ok(Arc::new(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
     }
     Err(format!("the store {shown:?} is not one of memory:, file:PATH, mongodb://HOST/DATABASE"))
+}
+
+fn store_url(arguments: &cli::Serve, settings: &Settings) -> String {
+    let url = arguments.store.as_deref().or(settings.store.as_deref());
+    url.unwrap_or(STORE).to_owned()
+}
+
+fn is_mongodb(url: &str) -> bool {
+    url.starts_with("mongodb://") || url.starts_with("mongodb+srv://")
 }
 
 /// A store's URL for people: without user, password and parameters.

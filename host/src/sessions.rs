@@ -78,11 +78,15 @@ impl Sessions {
     pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
         let mut known = wit::Known { loaded: None, current: None };
         let mut step = self.instances.begin(request);
+        let mut unavailable = None;
         let failure = loop {
             match step {
                 Ok(wit::Step::Store(pending)) => {
                     let id = &pending.exchange.id;
                     let reply = self.perform(id, pending.request, &mut known).await;
+                    if let wit::StoreReply::Unavailable(why) = &reply {
+                        unavailable = Some(why.clone());
+                    }
                     step = self.instances.resume(&pending.exchange, &known, None, &reply);
                 }
                 Ok(wit::Step::Ready(session)) => {
@@ -95,6 +99,10 @@ impl Sessions {
                                 origin,
                                 "a stored session cannot be read and is left alone"
                             );
+                        }
+                        wit::Origin::Detached => {
+                            let why = unavailable.unwrap_or_default();
+                            tracing::error!("a request goes on without its session: {why}");
                         }
                         _ => tracing::info!(origin, "a new session begins"),
                     }
@@ -124,6 +132,14 @@ impl Sessions {
                     step = match (reply, on_done) {
                         (wit::StoreReply::Done, Some(outcome)) => break outcome,
                         (reply, _) => {
+                            if let wit::StoreReply::Unavailable(why) = &reply
+                                && exchange.phase == wit::Phase::Retiring
+                            {
+                                tracing::error!(
+                                    "a session has a new identifier, and may still be found \
+                                     under its old one: {why}"
+                                );
+                            }
                             self.instances.resume(&exchange, &known, Some(&change), &reply)
                         }
                     };
@@ -157,9 +173,17 @@ impl Sessions {
             Poll::Ready(done) => Ok(done),
             Poll::Pending => tokio::time::timeout(self.deadline, work).await,
         };
-        self.counters.store(operation, began.elapsed(), !matches!(done, Ok(Ok(_))));
+        let is_answer = match &done {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => error.is_refusal(),
+            Err(_) => false,
+        };
+        self.counters.store(operation, began.elapsed(), !is_answer);
         let why = match done {
             Ok(Ok(reply)) => return reply,
+            Ok(Err(error)) if error.is_refusal() => {
+                return wit::StoreReply::Refused(error.to_string());
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", self.deadline.as_secs_f32()),
         };

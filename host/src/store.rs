@@ -25,6 +25,7 @@ pub use mongodb::{AutoRemove, Crypto, CryptoFormat, MongoOptions, MongoStore, Tr
 #[error("{message}")]
 pub struct StoreError {
     message: String,
+    is_refusal: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -32,7 +33,17 @@ pub struct StoreError {
 impl StoreError {
     /// `message` is for the log: it must hold no session identifier and no password.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
+        Self { message: message.into(), is_refusal: false, source: None }
+    }
+
+    /// The store works, and can never keep such a session. The request fails, whatever the
+    /// options say of stores that do not answer.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self { is_refusal: true, ..Self::new(message) }
+    }
+
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.is_refusal
     }
 
     /// Keep what caused it.

@@ -52,6 +52,31 @@ async fn the_mongodb_store_conforms_with_every_format_and_option() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_documents_are_removed_at_intervals() {
+    let options = MongoOptions {
+        auto_remove: AutoRemove::Interval,
+        auto_remove_interval: std::time::Duration::from_millis(20),
+        ..MongoOptions::default()
+    };
+    let store = mongodb("interval", options).await;
+    let uri = std::env::var("MONGODB_URI").unwrap();
+    let client = mongodb::Client::with_uri_str(uri).await.unwrap();
+    let documents = client
+        .database("edge-session-conformance")
+        .collection::<mongodb::bson::Document>("interval");
+    documents.delete_many(mongodb::bson::doc! {}).await.unwrap();
+    let content = |expires| Content { data: "{}".into(), expires };
+    assert_eq!(store.create("old", content(1)).await.unwrap(), Created::Done);
+    assert_eq!(store.create("live", content(4_102_444_800_000)).await.unwrap(), Created::Done);
+    let began = std::time::Instant::now();
+    while documents.count_documents(mongodb::bson::doc! {}).await.unwrap() > 1 {
+        assert!(began.elapsed().as_secs() < 10, "nothing was removed");
+        tokio::task::yield_now().await;
+    }
+    assert!(store.load("live").await.unwrap().is_some());
+}
+
 /// Of texts only sessions can be documents, so that the suite does not fit.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_as_documents_are_compared_and_replaced_like_texts() {

@@ -80,3 +80,21 @@ fn a_file_that_is_not_the_component_is_named_with_what_was_expected() {
         assert_says(&output, &[path, expected]);
     }
 }
+
+#[test]
+fn sessions_are_not_kept_in_plain_text_where_something_else_was_meant() {
+    let memory = Launch::new("memory:")
+        .config("[store]\ncrypto = \"webcrypto\"\ntransform_id = \"sha256\"")
+        .env("EDGE_SESSION_CRYPTO_SECRET", "the store's");
+    assert_says(&memory.refusal(), &["2 problems", "store.crypto: ", "store.transform_id: "]);
+    let forgotten = Launch::new("memory:").env("EDGE_SESSION_CRYPTO_SECRET", "the store's");
+    assert_says(
+        &forgotten.refusal(),
+        &["store.crypto: is not set, but EDGE_SESSION_CRYPTO_SECRET is"],
+    );
+    let without = Launch::new("mongodb://127.0.0.1:1").config("[store]\ncrypto = \"kruptein\"");
+    assert_says(
+        &without.refusal(),
+        &["store.crypto: needs a secret: set EDGE_SESSION_CRYPTO_SECRET"],
+    );
+}

@@ -16,7 +16,8 @@ use async_trait::async_trait;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::error::{ErrorKind, WriteFailure};
 use mongodb::options::{
-    Acknowledgment, ClientOptions, IndexOptions, UpdateModifications, WriteConcern,
+    ClientOptions, CollectionOptions, IndexOptions, ReadPreference, SelectionCriteria,
+    UpdateModifications, WriteConcern,
 };
 use mongodb::{Client, Collection, IndexModel};
 use tokio::task::JoinHandle;
@@ -102,7 +103,7 @@ impl Default for MongoOptions {
 }
 
 /// Sessions in a MongoDB collection. What was answered was written with the URI's write
-/// concern, else with `majority`.
+/// concern, else with `majority`; sessions are read from the primary, whatever the URI says.
 pub struct MongoStore {
     sessions: Collection<Document>,
     format: Format,
@@ -146,7 +147,11 @@ impl MongoStore {
             Some(name) => client.database(name),
             None => client.default_database().unwrap_or_else(|| client.database("test")),
         };
-        let sessions: Collection<Document> = database.collection(&options.collection);
+        // Who reads a session that is not the last one loses changes: a secondary will not do.
+        let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+        let read = CollectionOptions::builder().selection_criteria(primary).build();
+        let sessions: Collection<Document> =
+            database.collection_with_options(&options.collection, read);
         let remover = match options.auto_remove {
             AutoRemove::Disabled => None,
             AutoRemove::Interval => {
@@ -275,8 +280,7 @@ async fn remove_expired(sessions: Collection<Document>, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
         let expired = doc! { "expires": { "$lt": DateTime::now() } };
-        let nobody_waits = WriteConcern::builder().w(Acknowledgment::Nodes(0)).build();
-        if let Err(error) = sessions.delete_many(expired).write_concern(nobody_waits).await {
+        if let Err(error) = sessions.delete_many(expired).await {
             tracing::warn!("expired sessions were not removed: {}", unavailable(error));
         }
     }

@@ -267,6 +267,8 @@ fn value(set: Set) -> impl Strategy<Value = String> {
         "-1",
         "1.5",
         "1e+21",
+        "0.9452706955539223",
+        "52.52000659999999",
         "12345678901",
         "5e-324",
         "\"\"",
@@ -373,6 +375,14 @@ fn foreign() -> impl Strategy<Value = Foreign> {
         "\"priority\":\"High\"",
         "\"partitioned\":true",
         "\"unknown\":{}",
+        "\"expires\":\"soon\"",
+        "\"expires\":\"2030-01-02\"",
+        "\"expires\":5",
+        "\"originalMaxAge\":false",
+        "\"sameSite\":\"bogus\"",
+        "\"priority\":5",
+        "\"path\":\"/a;b\"",
+        "\"domain\":\"a b\"",
     ];
     let cookie = vec(prop::sample::select(settings), 0..4)
         .prop_map(|settings| format!("{{{}}}", settings.join(",")));

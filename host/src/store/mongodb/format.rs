@@ -53,7 +53,7 @@ impl Format {
             Self::Document => {
                 let old = old.and_then(Bson::as_document);
                 value::session_document(&text, old).map(Bson::Document).map_err(|why| {
-                    StoreError::new(format!("a session cannot be written as a document: {why}"))
+                    StoreError::refused(format!("a session cannot be written as a document: {why}"))
                 })
             }
             Self::Encrypted(cipher) => Ok(Bson::String(cipher.encrypt(&text).await?)),

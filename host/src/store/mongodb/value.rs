@@ -138,15 +138,35 @@ pub(super) fn session_document(text: &str, old: Option<&Document>) -> Result<Doc
         None => (2, 0),
     });
     new.extend(rest);
-    for (key, value) in new.iter_mut() {
-        if let Some(old) = old.and_then(|old| old.get(key))
-            && key != "cookie"
-            && value_text(value) == value_text(old)
-        {
-            *value = old.clone();
+    for (key, value) in new.iter_mut().filter(|(key, _)| *key != "cookie") {
+        if let Some(old) = old.and_then(|old| old.get(key)) {
+            keep(value, old);
         }
     }
     Ok(new)
+}
+
+/// Take over `old`, or those parts of it whose text is the same.
+fn keep(new: &mut Bson, old: &Bson) {
+    if value_text(new) == value_text(old) {
+        new.clone_from(old);
+        return;
+    }
+    match (new, old) {
+        (Bson::Document(new), Bson::Document(old)) => {
+            for (key, value) in new.iter_mut() {
+                if let Some(old) = old.get(key) {
+                    keep(value, old);
+                }
+            }
+        }
+        (Bson::Array(new), Bson::Array(old)) => {
+            for (new, old) in new.iter_mut().zip(old) {
+                keep(new, old);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// A date that is written as text.
@@ -265,12 +285,19 @@ mod tests {
         let old = doc! {
             "cookie": {}, "when": DateTime::from_millis(5), "price": "1.10".parse::<Decimal128>().unwrap(),
             "id": ObjectId::new(), "long": 7_i64, "changed": DateTime::from_millis(6),
+            "exact": 0.945_270_695_553_922_3,
+            "deep": { "list": [DateTime::from_millis(8), DateTime::from_millis(6)], "id": ObjectId::new() },
         };
         let text = document_text(&old).replace("00.006Z", "00.007Z");
         let new = session_document(&text, Some(&old)).unwrap();
-        for key in ["when", "price", "id", "long"] {
+        for key in ["when", "price", "id", "long", "exact"] {
             assert_eq!(new.get(key), old.get(key), "{key}");
         }
+        let deep = |document: &Document| document.get_document("deep").unwrap().clone();
+        assert_eq!(deep(&new).get("id"), deep(&old).get("id"));
+        let list = |document: &Document| deep(document).get_array("list").unwrap().clone();
+        assert_eq!(list(&new)[0], list(&old)[0]);
+        assert_eq!(list(&new)[1], Bson::from("1970-01-01T00:00:00.007Z"));
         assert_eq!(new.get("changed"), Some(&Bson::from("1970-01-01T00:00:00.007Z")));
     }
 
