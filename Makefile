@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run test interop component bench fuzz lint fmt setup clean help
+.PHONY: run test interop mutants component bench fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -12,6 +12,9 @@ test: ## set up, build, run every test, lint (ARGS="…" go to `cargo test`, the
 
 interop: ## compare with express-session and connect-mongo (CASES=5000 of each set; ARGS="--seed N --set text")
 	@scripts/interop --cases $(or $(CASES),1000) $(ARGS)
+
+mutants: ## change the component's rules one by one: does a test notice? (needs `cargo install cargo-mutants`)
+	cargo mutants -p edge-session-component --no-shuffle -o target $(ARGS)
 
 component: ## build the WebAssembly component, target/session.wasm
 	@scripts/setup wasm

@@ -1,7 +1,7 @@
 //! What is played on both sides: options, and a history of requests.
 
 use edge_session::store::{Crypto, CryptoFormat, MongoOptions, TransformId};
-use edge_session::{CookieEdit, CookieOptions, Options, Preset, Priority, SameSite, Secure, Unset};
+use edge_session::{CookieEdit, CookieOptions, Options, Priority, SameSite, Secure, Unset};
 use mongodb::bson::Document;
 use proptest::collection::vec;
 use proptest::option::of;
@@ -20,6 +20,8 @@ pub(crate) const KEYS: [&str; 8] =
 pub(crate) enum Set {
     /// connect-mongo's defaults, also with documents that others wrote.
     Text,
+    /// Our safe preset, as far as express-session can be configured to do the same.
+    Safe,
     /// `stringify: false`.
     Documents,
     /// `timestamps` and `touchAfter`.
@@ -31,8 +33,8 @@ pub(crate) enum Set {
 }
 
 impl Set {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Text, Self::Documents, Self::Times, Self::Kruptein, Self::Webcrypto];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Text, Self::Safe, Self::Documents, Self::Times, Self::Kruptein, Self::Webcrypto];
 
     const SECRET: &str = "the store's own secret";
 
@@ -44,7 +46,7 @@ impl Set {
     /// The store's options there. `touchAfter` belongs to a case.
     pub(crate) fn theirs(self) -> Value {
         match self {
-            Self::Text => json!({}),
+            Self::Text | Self::Safe => json!({}),
             Self::Documents => json!({ "stringify": false }),
             Self::Times => json!({ "timestamps": true }),
             Self::Kruptein => json!({
@@ -62,7 +64,7 @@ impl Set {
         let crypto = |format| Some(Crypto { format, secret: Self::SECRET.into() });
         let options = MongoOptions::default();
         match self {
-            Self::Text => options,
+            Self::Text | Self::Safe => options,
             Self::Documents => MongoOptions { stringify: false, ..options },
             Self::Times => MongoOptions { timestamps: true, last_modified: true, ..options },
             Self::Kruptein => MongoOptions {
@@ -232,6 +234,12 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
         // Of both the one that is given last counts there.
         let expires = expires.filter(|_| max_age.is_none());
         let (ttl, touch_after) = store;
+        // What the safe preset refuses, and what it does otherwise.
+        let is_safe = set == Set::Safe;
+        let is_refused = is_safe && secure != Some(Secure::Always);
+        let same_site = same_site.filter(|it| !is_refused || *it != SameSite::None);
+        let partitioned = partitioned.filter(|_| !is_refused);
+        let (resave, save_uninitialized) = (resave && !is_safe, save_uninitialized && !is_safe);
         Settings {
             name,
             secrets,
@@ -335,8 +343,12 @@ fn request(set: Set) -> impl Strategy<Value = Request> {
         vec(deed(set), 0..4),
         any::<[bool; 2]>(),
     )
-        .prop_map(|(after, path, tls, proto, cookie, mut deeds, [app_cookie, by_us])| {
+        .prop_map(move |(after, path, tls, proto, cookie, mut deeds, [app_cookie, by_us])| {
             // After these there is no session.
+            if set == Set::Safe {
+                // A changed cookie is a change there, and none to express-session.
+                deeds.retain(|deed| deed.cookie_edit().is_none());
+            }
             let last = deeds.iter().position(|deed| matches!(deed, Deed::Destroy | Deed::Unset));
             deeds.truncate(last.map_or(deeds.len(), |last| last + 1));
             Request { after, path, tls, proto, cookie, deeds, app_cookie, by_us }
@@ -483,8 +495,8 @@ impl Settings {
 
     /// As the component has them.
     pub(crate) fn ours(&self, defaults: Options) -> Options {
-        assert_eq!(defaults.preset, Preset::Express);
         Options {
+            allow_weak_secret: true,
             name: self.name.to_owned(),
             secrets: self.secrets.iter().map(|at| SECRETS[*at].into()).collect(),
             resave: self.resave,

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use edge_session::{Component, Preset};
+use edge_session::{Component, ComponentError, Preset};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use case::{Set, case};
@@ -96,10 +96,12 @@ async fn rig(sets: &[Set]) -> Result<Rig, String> {
     let component = Component::from_file(checkout.join("target/session.wasm"), None)
         .map_err(|error| error.to_string())?
         .with_clock(world::clock);
-    let defaults = component.defaults(Preset::Express).map_err(|error| error.to_string())?;
+    let defaults =
+        |preset| component.defaults(preset).map_err(|error: ComponentError| error.to_string());
+    let (express, safe) = (defaults(Preset::Express)?, defaults(Preset::Safe)?);
     let client = mongodb::Client::with_uri_str(&uri).await.map_err(|error| error.to_string())?;
     let peer = Peer::start(&checkout, &with_database)?;
-    let mut rig = Rig { peer, component, defaults, client, stores: BTreeMap::new() };
+    let mut rig = Rig { peer, component, express, safe, client, stores: BTreeMap::new() };
     for set in sets {
         rig.add(*set).await?;
     }

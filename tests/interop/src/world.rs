@@ -39,7 +39,8 @@ pub(crate) fn clock() -> SystemTime {
 pub(crate) struct Rig {
     pub(crate) peer: Peer,
     pub(crate) component: Component,
-    pub(crate) defaults: Options,
+    pub(crate) express: Options,
+    pub(crate) safe: Options,
     pub(crate) client: mongodb::Client,
     /// Our stores and their collections, one of each for every set: theirs, and ours.
     pub(crate) stores: BTreeMap<&'static str, Arc<MongoStore>>,
@@ -52,6 +53,8 @@ fn collection_name(set: Set, is_ours: bool) -> &'static str {
     match (set, is_ours) {
         (Set::Text, false) => "text_theirs",
         (Set::Text, true) => "text_ours",
+        (Set::Safe, false) => "safe_theirs",
+        (Set::Safe, true) => "safe_ours",
         (Set::Documents, false) => "documents_theirs",
         (Set::Documents, true) => "documents_ours",
         (Set::Times, false) => "times_theirs",
@@ -162,7 +165,8 @@ impl<'r> World<'r> {
         let name = collection_name(case.set, is_ours);
         let ids = Arc::new(Mutex::new(Vec::new()));
         let store = Noting { store: rig.stores[name].clone(), ids: ids.clone() };
-        let options = case.settings.ours(rig.defaults.clone());
+        let defaults = if case.set == Set::Safe { &rig.safe } else { &rig.express };
+        let options = case.settings.ours(defaults.clone());
         let deadline = Duration::from_secs(60);
         let layer =
             SessionLayer::with_deadline(rig.component.clone(), options, Arc::new(store), deadline);
@@ -192,6 +196,11 @@ impl<'r> World<'r> {
                 } else {
                     self.by_them(request, &cookies).await?
                 };
+                if self.case.set == Set::Safe {
+                    // The safe preset clears the cookie of a session that was ended.
+                    let cleared = format!("{}=;", self.case.settings.name);
+                    seen.cookies.retain(|cookie| !cookie.starts_with(&cleared));
+                }
                 for cookie in &mut seen.cookies {
                     self.take(cookie)?;
                 }
