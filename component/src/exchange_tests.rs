@@ -335,6 +335,20 @@ fn a_changed_lifetime_alone_is_only_touched_under_the_express_preset() {
 }
 
 #[test]
+fn settings_that_are_assigned_are_stored_and_sent() {
+    let world = World::new(|_| {});
+    let cookie = vec![
+        CookieEdit::Path("/app".into()),
+        CookieEdit::Domain(Some("a.example".into())),
+        CookieEdit::HttpOnly(false),
+    ];
+    let outcome = world.visit(None, &Change { cookie, ..set("a", "1") });
+    let header = outcome.set_cookie.unwrap();
+    assert!(header.ends_with("; Domain=a.example; Path=/app; SameSite=Lax"), "{header}");
+    assert!(world.only().contains(r#""httpOnly":false,"domain":"a.example","path":"/app","#));
+}
+
+#[test]
 fn an_invalid_cookie_setting_is_refused() {
     let world = World::new(|_| {});
     for edit in [CookieEdit::Path("/\r\nX: y".into()), CookieEdit::Domain(Some("a b".into()))] {
