@@ -2,8 +2,8 @@
 //! object as they are written, one pass, nothing copied.
 //!
 //! `serde_json` reads JSON where a value is wanted; here only its extent is, at every
-//! request, and a scanner that does nothing else takes a third of the time. That both
-//! accept the same texts is tested, and fuzzed.
+//! request, and a scanner that does nothing else is quicker. That both accept the same
+//! texts is tested.
 
 use std::borrow::Cow;
 
@@ -130,15 +130,10 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn member(&mut self, member: &mut impl FnMut(Key<'a>, &'a str)) -> Result<(), Invalid> {
-        let begin = self.at;
-        let is_escaped = self.string()?;
-        let raw = Cow::Borrowed(&self.text[begin..self.at]);
-        self.space();
-        self.expect(b':')?;
-        self.space();
+        let key = self.key()?;
         let begin = self.at;
         self.value()?;
-        member(Key { raw, is_escaped }, &self.text[begin..self.at]);
+        member(key, &self.text[begin..self.at]);
         Ok(())
     }
 
@@ -216,13 +211,15 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A key, its colon, and white space.
-    fn key(&mut self) -> Result<(), Invalid> {
-        self.string()?;
+    /// A key; also its colon, and white space.
+    fn key(&mut self) -> Result<Key<'a>, Invalid> {
+        let begin = self.at;
+        let is_escaped = self.string()?;
+        let raw = Cow::Borrowed(&self.text[begin..self.at]);
         self.space();
         self.expect(b':')?;
         self.space();
-        Ok(())
+        Ok(Key { raw, is_escaped })
     }
 
     /// A string; answers whether it has escapes.

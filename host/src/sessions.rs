@@ -124,6 +124,7 @@ impl Sessions {
         change: wit::Change,
     ) -> wit::Outcome {
         let mut step = self.instances.finish(&exchange, &known, &change);
+        let mut unavailable = None;
         let outcome = loop {
             match step {
                 Ok(wit::Step::Store(pending)) => {
@@ -132,13 +133,8 @@ impl Sessions {
                     step = match (reply, on_done) {
                         (wit::StoreReply::Done, Some(outcome)) => break outcome,
                         (reply, _) => {
-                            if let wit::StoreReply::Unavailable(why) = &reply
-                                && exchange.phase == wit::Phase::Retiring
-                            {
-                                tracing::error!(
-                                    "a session has a new identifier, and may still be found \
-                                     under its old one: {why}"
-                                );
+                            if let wit::StoreReply::Unavailable(why) = &reply {
+                                unavailable = Some(why.clone());
                             }
                             self.instances.resume(&exchange, &known, Some(&change), &reply)
                         }
@@ -152,8 +148,12 @@ impl Sessions {
             }
         };
         self.counters.finished(&outcome);
-        if let Some(failure) = &outcome.failure {
-            self.report(failure);
+        match (&outcome.failure, unavailable) {
+            (Some(failure), _) => self.report(failure),
+            (None, Some(why)) => {
+                tracing::error!("a request ended well although the store failed: {why}");
+            }
+            (None, None) => {}
         }
         outcome
     }

@@ -43,27 +43,14 @@ pub(crate) struct Rig {
     pub(crate) safe: Options,
     pub(crate) client: mongodb::Client,
     /// Our stores and their collections, one of each for every set: theirs, and ours.
-    pub(crate) stores: BTreeMap<&'static str, Arc<MongoStore>>,
+    pub(crate) stores: BTreeMap<String, Arc<MongoStore>>,
 }
 
 /// The database of the rig.
 pub(crate) const DATABASE: &str = "edge_session_interop";
 
-fn collection_name(set: Set, is_ours: bool) -> &'static str {
-    match (set, is_ours) {
-        (Set::Text, false) => "text_theirs",
-        (Set::Text, true) => "text_ours",
-        (Set::Safe, false) => "safe_theirs",
-        (Set::Safe, true) => "safe_ours",
-        (Set::Documents, false) => "documents_theirs",
-        (Set::Documents, true) => "documents_ours",
-        (Set::Times, false) => "times_theirs",
-        (Set::Times, true) => "times_ours",
-        (Set::Kruptein, false) => "kruptein_theirs",
-        (Set::Kruptein, true) => "kruptein_ours",
-        (Set::Webcrypto, false) => "webcrypto_theirs",
-        (Set::Webcrypto, true) => "webcrypto_ours",
-    }
+fn collection_name(set: Set, is_ours: bool) -> String {
+    format!("{set:?}_{}", if is_ours { "ours" } else { "theirs" })
 }
 
 impl Rig {
@@ -72,7 +59,7 @@ impl Rig {
         for is_ours in [false, true] {
             let name = collection_name(set, is_ours);
             let options = MongoOptions {
-                collection: name.to_owned(),
+                collection: name.clone(),
                 db_name: Some(DATABASE.to_owned()),
                 auto_remove: AutoRemove::Disabled,
                 ..set.ours()
@@ -164,7 +151,7 @@ impl<'r> World<'r> {
     pub(crate) fn new(rig: &'r Rig, case: &'r Case, is_ours: bool) -> Result<Self, String> {
         let name = collection_name(case.set, is_ours);
         let ids = Arc::new(Mutex::new(Vec::new()));
-        let store = Noting { store: rig.stores[name].clone(), ids: ids.clone() };
+        let store = Noting { store: rig.stores[&name].clone(), ids: ids.clone() };
         let defaults = if case.set == Set::Safe { &rig.safe } else { &rig.express };
         let options = case.settings.ours(defaults.clone());
         let deadline = Duration::from_secs(60);
@@ -178,9 +165,9 @@ impl<'r> World<'r> {
             jar: Vec::new(),
             ids,
             letters: Vec::new(),
-            collection: rig.client.database(DATABASE).collection(name),
+            collection: rig.client.database(DATABASE).collection(&name),
             layer: layer.map_err(|error| error.to_string())?,
-            config: case.settings.theirs(case.set.theirs(), name),
+            config: case.settings.theirs(case.set.theirs(), &name),
             is_foreign: false,
         })
     }
@@ -408,7 +395,7 @@ impl<'r> World<'r> {
 
     /// A session as both sides read it, who must agree.
     async fn decrypted(&self, id: &str) -> Result<String, String> {
-        let store = &self.rig.stores[collection_name(self.case.set, self.is_ours)];
+        let store = &self.rig.stores[&collection_name(self.case.set, self.is_ours)];
         // Long before, when nothing had expired.
         let before = START / 2;
         let ours = NOW.scope(before, store.load(id)).await.map_err(|error| error.to_string())?;
