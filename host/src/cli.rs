@@ -17,7 +17,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve the built-in view counter with sessions.
+    /// Serve an application behind sessions, or the built-in view counter.
     ///
     /// The secret that signs cookies comes from the environment, never from the command line:
     ///
@@ -32,6 +32,13 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+}
+
+/// What a command needs to know of the configuration.
+#[derive(Args, Debug)]
+pub(crate) struct Configured {
     /// Address and port to listen on [default: 127.0.0.1:8080]
     #[arg(long, env = "EDGE_SESSION_LISTEN", value_name = "ADDR", hide_env_values = true)]
     pub(crate) listen: Option<SocketAddr>,
@@ -45,7 +52,12 @@ pub(crate) struct Serve {
     #[arg(verbatim_doc_comment)]
     pub(crate) store: Option<String>,
 
-    /// Options of sessions, cookies and the store, in TOML
+    /// The application behind the sessions, such as http://127.0.0.1:3000; several, separated
+    /// by commas, take turns [default: the built-in view counter]
+    #[arg(long, env = "EDGE_SESSION_UPSTREAM", value_name = "URL", hide_env_values = true)]
+    pub(crate) upstream: Option<String>,
+
+    /// Options of sessions, cookies, the store and the gateway, in TOML
     #[arg(long, env = "EDGE_SESSION_CONFIG", value_name = "FILE", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
 

@@ -2,7 +2,10 @@
 //!
 //! Reading never stops at the first problem: all are collected, each under its key.
 
+mod gateway;
+
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use edge_session::store::{AutoRemove, CryptoFormat, MongoOptions, TransformId};
@@ -12,57 +15,199 @@ use edge_session::{
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use crate::gateway as proxy;
+use crate::server::Limits;
+use crate::tls::TlsFiles;
+
 /// A configuration file's preset has to be known before the options that it sets.
 pub(crate) struct File {
     root: Section,
     cookie: Section,
     store: Section,
+    gateway: gateway::Sections,
+    tls: Section,
+    admin: Section,
+    log: Section,
+    telemetry: Section,
     problems: Vec<Problem>,
     pub(crate) preset: Preset,
 }
 
 /// What a configuration file says beside the component's options.
-#[derive(Default)]
 pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) store: Option<String>,
     pub(crate) mongodb: MongoOptions,
     /// How sessions are encrypted. The secret is not in the file.
     pub(crate) crypto: Option<CryptoFormat>,
+    /// What clients may do.
+    pub(crate) limits: Limits,
+    /// None: the built-in application.
+    pub(crate) gateway: Option<proxy::Settings>,
+    pub(crate) tls: Option<TlsFiles>,
+    /// Where metrics and the admin page are.
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) log: Log,
+    /// Where traces are sent by OTLP.
+    pub(crate) otlp: Option<String>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Log {
+    pub(crate) json: bool,
+    /// Every request has its line.
+    pub(crate) requests: bool,
+}
+
+/// All keys that have one value. Each may also be given by an environment variable.
+pub(crate) const KEYS: [&str; 60] = [
+    "preset",
+    "listen",
+    "upstream",
+    "name",
+    "allow_weak_secret",
+    "resave",
+    "save_uninitialized",
+    "rolling",
+    "unset",
+    "proxy",
+    "conflicts",
+    "on_store_error",
+    "max_session_bytes",
+    "route",
+    "guard",
+    "cookie.path",
+    "cookie.domain",
+    "cookie.max_age",
+    "cookie.expires",
+    "cookie.http_only",
+    "cookie.secure",
+    "cookie.same_site",
+    "cookie.partitioned",
+    "cookie.priority",
+    "store.url",
+    "store.ttl",
+    "store.touch_after",
+    "store.timeout_ms",
+    "store.collection",
+    "store.db_name",
+    "store.auto_remove",
+    "store.auto_remove_interval",
+    "store.stringify",
+    "store.timestamps",
+    "store.transform_id",
+    "store.crypto",
+    "gateway.identity",
+    "gateway.login",
+    "gateway.logout",
+    "gateway.after_logout",
+    "gateway.hide_cookie",
+    "gateway.save_failed",
+    "gateway.trusted_proxies",
+    "gateway.health_path",
+    "gateway.health_interval_ms",
+    "timeouts.connect_ms",
+    "timeouts.header_ms",
+    "timeouts.response_ms",
+    "timeouts.idle_ms",
+    "timeouts.whole_ms",
+    "timeouts.drain_ms",
+    "limits.connections",
+    "limits.header_bytes",
+    "limits.body_bytes",
+    "tls.certificate",
+    "tls.key",
+    "admin.listen",
+    "log.format",
+    "log.requests",
+    "telemetry.otlp",
+];
+
+/// The environment variable for a key: `EDGE_SESSION_COOKIE_MAX_AGE` for `cookie.max_age`.
+pub(crate) fn variable(key: &str) -> String {
+    match key {
+        "store.url" => "EDGE_SESSION_STORE".to_owned(),
+        key => format!("EDGE_SESSION_{}", key.replace('.', "_").to_ascii_uppercase()),
+    }
 }
 
 impl File {
-    pub(crate) fn empty() -> Self {
-        Self::new(Table::new())
+    /// What a file says, and in its place what variables do. Fails only where the text is
+    /// not TOML.
+    pub(crate) fn parse(
+        text: &str,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+        for key in KEYS {
+            let Some(text) = variable(&self::variable(key)) else { continue };
+            let place = match key.split_once('.') {
+                None => Some((&mut table, key)),
+                Some((section, key)) => {
+                    let section = table.entry(section).or_insert_with(|| Table::new().into());
+                    // What is no table is a problem that is reported later.
+                    section.as_table_mut().map(|section| (section, key))
+                }
+            };
+            if let Some((table, key)) = place {
+                table.insert(key.to_owned(), value_of(&text));
+            }
+        }
+        Ok(Self::new(table))
     }
 
-    /// Fails only where the text is not TOML.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map(Self::new).map_err(|error: toml::de::Error| error.to_string())
+    /// With an application, or several separated by commas, behind all paths without a route.
+    pub(crate) fn with_upstream(mut self, upstream: &str) -> Self {
+        self.gateway.upstream = Some(Value::String(upstream.to_owned()));
+        self
     }
 
     fn new(table: Table) -> Self {
         let mut problems = Vec::new();
-        let mut root = Section { prefix: "", table };
-        let mut section = |name: &str, prefix| {
+        let mut root = Section { prefix: String::new(), table };
+        let mut section = |name: &str| {
             let table = root.take(name, &mut problems).unwrap_or_default();
-            Section { prefix, table }
+            Section { prefix: format!("{name}."), table }
         };
-        let cookie = section("cookie", "cookie.");
-        let store = section("store", "store.");
+        let [cookie, store, tls, admin, log, telemetry] =
+            ["cookie", "store", "tls", "admin", "log", "telemetry"].map(&mut section);
+        let [gateway, timeouts, limits] = ["gateway", "timeouts", "limits"].map(section);
+        let gateway = gateway::Sections {
+            gateway,
+            timeouts,
+            limits,
+            routes: root.take("route", &mut problems).unwrap_or_default(),
+            guards: root.take("guard", &mut problems).unwrap_or_default(),
+            upstream: root.table.remove("upstream"),
+        };
         let preset = root.choose(
             "preset",
             &[("safe", Preset::Safe), ("express", Preset::Express)],
             &mut problems,
         );
-        Self { root, cookie, store, problems, preset: preset.unwrap_or(Preset::Safe) }
+        let preset = preset.unwrap_or(Preset::Safe);
+        Self { root, cookie, store, gateway, tls, admin, log, telemetry, problems, preset }
     }
 
     /// Put what the file says into `options`, which are the preset's.
     pub(crate) fn apply(self, options: &mut Options) -> (Settings, Vec<Problem>) {
-        let Self { mut root, mut cookie, mut store, mut problems, preset: _ } = self;
+        let Self { mut root, mut cookie, mut store, gateway, mut problems, preset: _, .. } = self;
+        let Self { mut tls, mut admin, mut log, mut telemetry, .. } = self;
         let wrong = &mut problems;
-        let mut settings = Settings::default();
+        let (limits, gateway) = gateway::read(gateway, wrong);
+        let mut settings = Settings {
+            listen: None,
+            store: None,
+            mongodb: MongoOptions::default(),
+            crypto: None,
+            limits,
+            gateway,
+            tls: None,
+            admin: admin.take("listen", wrong),
+            log: Log::default(),
+            otlp: telemetry.take("otlp", wrong),
+        };
 
         set(&mut options.name, root.take("name", wrong));
         set(&mut options.allow_weak_secret, root.take("allow_weak_secret", wrong));
@@ -131,7 +276,26 @@ impl File {
             wrong.push(Problem { name: "store.timeout_ms".to_owned(), message });
         }
 
-        for section in [root, cookie, store] {
+        let paths = ["certificate", "key"].map(|key| tls.take::<PathBuf>(key, wrong));
+        match paths {
+            [Some(certificate), Some(key)] => settings.tls = Some(TlsFiles { certificate, key }),
+            [None, None] => {}
+            _ => {
+                let message = "needs both `certificate` and `key`".to_owned();
+                wrong.push(Problem { name: "tls".to_owned(), message });
+            }
+        }
+        let formats = [("text", false), ("json", true)];
+        set(&mut settings.log.json, log.choose("format", &formats, wrong));
+        set(&mut settings.log.requests, log.take("requests", wrong));
+        if let Some(url) = &settings.otlp
+            && !url.starts_with("http://")
+        {
+            let message = format!("is {url:?}, not a URL such as http://127.0.0.1:4318");
+            wrong.push(telemetry.problem("otlp", message));
+        }
+
+        for section in [root, cookie, store, tls, admin, log, telemetry] {
             section.report_unknown(wrong);
         }
         (settings, problems)
@@ -144,9 +308,16 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
+/// What a variable says: TOML, or a text without its quotation marks.
+fn value_of(text: &str) -> Value {
+    let table = format!("value = {text}").parse::<Table>();
+    let value = table.ok().filter(|table| table.len() == 1).and_then(|mut it| it.remove("value"));
+    value.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
 /// One table of the file. Keys that were read are taken out.
 struct Section {
-    prefix: &'static str,
+    prefix: String,
     table: Table,
 }
 
@@ -271,7 +442,7 @@ mod tests {
 
     fn read(text: &str) -> (Options, Settings, Vec<String>) {
         let mut options = options();
-        let (settings, problems) = File::parse(text).unwrap().apply(&mut options);
+        let (settings, problems) = File::parse(text, |_| None).unwrap().apply(&mut options);
         let problems = problems.into_iter().map(|p| format!("{}: {}", p.name, p.message));
         (options, settings, problems.collect())
     }
@@ -403,7 +574,7 @@ mod tests {
         let mut options = options();
         (options.ttl, options.max_session_bytes) = (14 * 24 * 60 * 60, 1 << 20);
         let defaults = options.clone();
-        let (settings, problems) = File::parse(example).unwrap().apply(&mut options);
+        let (settings, problems) = File::parse(example, |_| None).unwrap().apply(&mut options);
         assert!(problems.is_empty());
         assert_eq!(options, defaults);
         assert_eq!(settings.mongodb.timeout, MongoOptions::default().timeout);
@@ -411,8 +582,9 @@ mod tests {
         let all = example.replace("\n# ", "\n");
         let lines =
             all.lines().filter(|line| !line.starts_with("Of ") && !line.starts_with("expires"));
-        let (_, problems) =
-            File::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap().apply(&mut options);
+        let (_, problems) = File::parse(&lines.collect::<Vec<_>>().join("\n"), |_| None)
+            .unwrap()
+            .apply(&mut options);
         assert!(problems.is_empty());
     }
 
@@ -421,7 +593,7 @@ mod tests {
         let page = include_str!("../../docs/migration.md");
         let example = page.split("```toml").nth(1).unwrap().split("```").next().unwrap();
         let mut options = options();
-        let (settings, problems) = File::parse(example).unwrap().apply(&mut options);
+        let (settings, problems) = File::parse(example, |_| None).unwrap().apply(&mut options);
         assert_eq!(problems, []);
         assert_eq!((options.cookie.max_age, options.touch_after), (Some(86_400_000), 3600));
         assert_eq!(settings.mongodb.db_name.as_deref(), Some("app"));
@@ -430,7 +602,7 @@ mod tests {
     #[test]
     fn the_example_with_express_is_valid() {
         let example = include_str!("../../examples/with-express/edge-session.toml");
-        assert_eq!(File::parse(example).unwrap().apply(&mut options()).1, []);
+        assert_eq!(File::parse(example, |_| None).unwrap().apply(&mut options()).1, []);
     }
 
     #[test]

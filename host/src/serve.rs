@@ -1,77 +1,68 @@
 //! `edge-session serve`: put together what was configured, and serve until told to stop.
 
-use std::env;
 use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use edge_session::store::{
-    Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store, TransformId,
-};
-use edge_session::{Component, Options, Problem, SessionLayer};
+use edge_session::SessionLayer;
+use listenfd::ListenFd;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::admin::{self, Admin};
 use crate::app;
-use crate::cli;
-use crate::config::{File, Settings};
+use crate::gateway::Gateway;
+use crate::server;
+use crate::setup::{Setup, without_secrets};
+use crate::telemetry;
+use crate::tls::Tls;
 
 const LISTEN: &str = "127.0.0.1:8080";
-const STORE: &str = "file:data/sessions.redb";
-
-/// How long requests may take to end after a signal to stop.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Serve. An error is for the person who started the program.
-pub(crate) async fn serve(arguments: &cli::Serve) -> Result<(), String> {
-    let component = load_component(arguments.component.as_deref())?;
-    let (options, settings) = configure(arguments, &component)?;
-
-    let url = store_url(arguments, &settings);
+pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
+    let recorder = setup.settings.admin.is_some().then(telemetry::record_metrics).transpose()?;
+    let store = setup.open_store().await?;
+    let Setup { component, options, settings, store_url } = setup;
     let deadline = settings.mongodb.timeout;
-    let store = open_store(&url, &settings.mongodb).await?;
     let layer = SessionLayer::with_deadline(component, options, store, deadline)
         .map_err(|error| error.to_string())?;
-
-    let listen = arguments.listen.or(settings.listen).map_or(LISTEN.to_owned(), |a| a.to_string());
-    let listener = TcpListener::bind(&listen)
-        .await
-        .map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    let tls = settings.tls.map(Tls::load).transpose()?;
+    let listener = listen(settings.listen).await?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
+    allow_connections(settings.limits.connections);
     let stop = stop_signal()?;
-    tracing::info!("serving http://{address}, sessions in {}", without_secrets(&url));
+    reload_on_hangup(tls.clone())?;
+    if let (Some(address), Some(recorder)) = (settings.admin, recorder) {
+        admin::serve(address, Admin { layer: layer.clone(), recorder }).await?;
+    }
 
-    // The session panel shows some of the options that are in force.
-    let app = app::router().layer(layer.clone()).layer(axum::Extension(layer.clone()));
-    let router = app.merge(Router::new().route("/healthz", get(healthz)).with_state(layer));
-    let (stopping, stopped) = tokio::sync::oneshot::channel();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        stop.await;
-        tracing::info!("stopping: requests in flight may end");
-        let _ = stopping.send(());
-    });
-    let too_late = async {
-        // An error means that the server ended first.
-        if stopped.await.is_err() {
-            std::future::pending::<()>().await;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let shown = without_secrets(&store_url);
+    tracing::info!("serving {scheme}://{address}, sessions in {shown}");
+    match settings.gateway {
+        Some(gateway) => {
+            let gateway = Gateway::new(gateway, &layer);
+            let watch = gateway.clone();
+            tokio::spawn(async move { watch.watch().await });
+            server::serve(listener, tls, settings.limits, gateway, stop).await;
         }
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        result = server => result.map_err(|error| format!("the server failed: {error}"))?,
-        () = too_late => tracing::warn!("some requests did not end within {} s", GRACE.as_secs()),
+        None => {
+            // The session panel shows some of the options that are in force.
+            let app = app::router().layer(layer.clone()).layer(axum::Extension(layer.clone()));
+            let health = Router::new().route("/healthz", get(healthz)).with_state(layer);
+            server::serve(listener, tls, settings.limits, app.merge(health), stop).await;
+        }
     }
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Ready to serve requests, which need the store.
-async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &'static str) {
+pub(crate) async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &'static str) {
     match layer.check_store().await {
         Ok(()) => (StatusCode::OK, "ok\n"),
         Err(why) => {
@@ -79,6 +70,56 @@ async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &'static str
             (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n")
         }
     }
+}
+
+/// A socket that was handed over (systemd's socket activation), or a new one.
+async fn listen(address: Option<std::net::SocketAddr>) -> Result<TcpListener, String> {
+    let handed = ListenFd::from_env()
+        .take_tcp_listener(0)
+        .map_err(|error| format!("the socket that was handed over cannot be used: {error}"))?;
+    if let Some(listener) = handed {
+        let listener = listener.set_nonblocking(true).map(|()| listener);
+        return listener
+            .and_then(TcpListener::from_std)
+            .map_err(|error| format!("the socket that was handed over cannot be used: {error}"));
+    }
+    let address = address.map_or(LISTEN.to_owned(), |address| address.to_string());
+    TcpListener::bind(&address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}"))
+}
+
+/// Every connection needs a file descriptor; those that wait for an application, two.
+fn allow_connections(connections: usize) {
+    const OTHERS: u64 = 4096;
+    let needed = connections as u64 + OTHERS;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let Some(current) = current.filter(|current| *current < needed) else { return };
+    let wanted = maximum.map_or(needed, |maximum| maximum.min(needed));
+    let limit = Rlimit { current: Some(wanted), maximum };
+    let now = setrlimit(Resource::Nofile, limit).map_or(current, |()| wanted);
+    if now < needed {
+        tracing::warn!(
+            "only {now} files may be open, which is too few for {connections} connections \
+             (limits.connections): raise it with `ulimit -n {needed}`"
+        );
+    }
+}
+
+/// SIGHUP: the certificate's files have changed.
+fn reload_on_hangup(tls: Option<Tls>) -> Result<(), String> {
+    let mut hangup =
+        signal(SignalKind::hangup()).map_err(|error| format!("cannot handle signals: {error}"))?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match tls.as_ref().map(Tls::reload) {
+                Some(Ok(())) => tracing::info!("the TLS certificate was read again"),
+                Some(Err(why)) => tracing::error!("the old TLS certificate stays: {why}"),
+                None => tracing::info!("there is no TLS certificate to read again"),
+            }
+        }
+    });
+    Ok(())
 }
 
 /// SIGTERM, or Ctrl-C.
@@ -92,215 +133,4 @@ fn stop_signal() -> Result<impl Future<Output = ()>, String> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-// ------------------------------------------------------------------ the component ----
-
-fn load_component(given: Option<&Path>) -> Result<Component, String> {
-    let path = match given {
-        Some(path) => path.to_owned(),
-        None => find_component()?,
-    };
-    let cache = cache_directory();
-    Component::from_file(&path, cache.as_deref()).map_err(|error| error.to_string())
-}
-
-fn find_component() -> Result<PathBuf, String> {
-    let program = env::current_exe().ok();
-    let beside = program.as_deref().and_then(Path::parent);
-    let mut places: Vec<PathBuf> = Vec::new();
-    places.extend(beside.map(|directory| directory.join("session.wasm")));
-    places.extend(beside.and_then(Path::parent).map(|directory| directory.join("session.wasm")));
-    places.push("target/session.wasm".into());
-    if let Some(found) = places.iter().find(|place| place.is_file()) {
-        return Ok(found.clone());
-    }
-    let looked: Vec<_> = places.iter().map(|place| format!("\n  {}", place.display())).collect();
-    Err(format!(
-        "the component session.wasm was not found. `make component` makes it; \
-         --component FILE says where it is. Looked for it at:{}",
-        looked.concat()
-    ))
-}
-
-/// For compiled code, in a place that belongs to the user who runs this.
-fn cache_directory() -> Option<PathBuf> {
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let caches = absolute("XDG_CACHE_HOME").or(absolute("HOME").map(|home| home.join(".cache")))?;
-    Some(caches.join("edge-session").join("compiled"))
-}
-
-// ---------------------------------------------------------------- the configuration ----
-
-/// Everything that was configured, or everything that is wrong with it.
-fn configure(arguments: &cli::Serve, component: &Component) -> Result<(Options, Settings), String> {
-    let file = match &arguments.config {
-        None => File::empty(),
-        Some(path) => {
-            let shown = path.display();
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| format!("cannot read the configuration {shown}: {error}"))?;
-            File::parse(&text).map_err(|error| format!("{shown} is not TOML: {error}"))?
-        }
-    };
-    let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
-    let (mut settings, mut problems) = file.apply(&mut options);
-    let is_read = match secrets() {
-        Ok(secrets) => {
-            options.secrets = secrets;
-            true
-        }
-        Err(message) => {
-            problems.push(Problem { name: "secret".to_owned(), message });
-            false
-        }
-    };
-    let mut problem = |name: &str, message: String| {
-        problems.push(Problem { name: name.to_owned(), message });
-    };
-    match (settings.crypto, crypto_secret()) {
-        (Some(format), Ok(Some(secret))) => {
-            settings.mongodb.crypto = Some(Crypto { format, secret });
-        }
-        (Some(_), Ok(None)) => problem(
-            "store.crypto",
-            format!(
-                "needs a secret: set {CRYPTO_SECRET} to the one that connect-mongo has, or \
-                 {CRYPTO_SECRET_FILE} to a file with it"
-            ),
-        ),
-        (None, Ok(Some(_))) => problem(
-            "store.crypto",
-            format!("is not set, but {CRYPTO_SECRET} is: sessions would not be encrypted"),
-        ),
-        (None, Ok(None)) => {}
-        (_, Err(message)) => problem("store.crypto", message),
-    }
-    if !is_mongodb(&store_url(arguments, &settings)) {
-        let message = || "is for mongodb:// stores: this one keeps sessions as they are".to_owned();
-        if settings.crypto.is_some() {
-            problem("store.crypto", message());
-        }
-        if settings.mongodb.transform_id != TransformId::None {
-            problem("store.transform_id", message());
-        }
-    }
-    if let Err(error) = component.check(&options) {
-        // Where secrets come from is known here; the component would only say that there are none.
-        problems.extend(error.problems.into_iter().filter(|p| is_read || p.name != "secret"));
-    }
-    if problems.is_empty() {
-        return Ok((options, settings));
-    }
-    let lines: Vec<_> = problems
-        .iter()
-        .map(|problem| format!("\n  {}: {}", problem.name, problem.message))
-        .collect();
-    let count = match problems.len() {
-        1 => "a problem".to_owned(),
-        n => format!("{n} problems"),
-    };
-    Err(format!("the configuration has {count}:{}", lines.concat()))
-}
-
-/// What a variable says, or else the file that another one names. Whether it is from a file.
-fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String> {
-    match (env::var(variable), env::var_os(file)) {
-        (Ok(_), Some(_)) => Err(format!("{variable} and {file} are both set: unset one")),
-        (Ok(text), None) => Ok((text, false)),
-        (Err(env::VarError::NotUnicode(_)), _) => {
-            Err(format!("{variable} is not UTF-8: use {file}"))
-        }
-        (Err(env::VarError::NotPresent), Some(path)) => std::fs::read_to_string(&path)
-            .map(|text| (text, true))
-            .map_err(|error| format!("cannot read {file}: {}: {error}", path.display())),
-        (Err(env::VarError::NotPresent), None) => Ok((String::new(), false)),
-    }
-}
-
-const CRYPTO_SECRET: &str = "EDGE_SESSION_CRYPTO_SECRET";
-const CRYPTO_SECRET_FILE: &str = "EDGE_SESSION_CRYPTO_SECRET_FILE";
-
-/// What sessions are encrypted with in the database, if anything.
-fn crypto_secret() -> Result<Option<Vec<u8>>, String> {
-    let (text, is_file) = from_environment(CRYPTO_SECRET, CRYPTO_SECRET_FILE)?;
-    let secret = if is_file { text.trim() } else { &text };
-    Ok((!secret.is_empty()).then(|| secret.as_bytes().to_vec()))
-}
-
-/// The secrets, newest first.
-fn secrets() -> Result<Vec<Vec<u8>>, String> {
-    let (variable, file) = ("EDGE_SESSION_SECRET", "EDGE_SESSION_SECRET_FILE");
-    let (text, is_file) = from_environment(variable, file)?;
-    let text = if is_file { text } else { text.replace(',', "\n") };
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let secrets: Vec<_> = lines.map(|line| line.as_bytes().to_vec()).collect();
-    if secrets.is_empty() {
-        return Err(format!(
-            "is missing: set {variable}, for example to what `openssl rand -base64 48` prints, or \
-             {file} to a file of secrets"
-        ));
-    }
-    Ok(secrets)
-}
-
-// ------------------------------------------------------------------------ the store ----
-
-async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Arc<dyn Store>, String> {
-    let shown = without_secrets(url);
-    if url == "memory:" {
-        tracing::warn!("sessions are kept in memory: they end with this process");
-        return Ok(Arc::new(MemoryStore::default()));
-    }
-    if let Some(path) = url.strip_prefix("file:").filter(|path| !path.is_empty()) {
-        return Ok(Arc::new(FileStore::open(path).map_err(|error| error.to_string())?));
-    }
-    if is_mongodb(url) {
-        let store = MongoStore::connect(url, mongodb);
-        return Ok(Arc::new(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
-    }
-    Err(format!("the store {shown:?} is not one of memory:, file:PATH, mongodb://HOST/DATABASE"))
-}
-
-fn store_url(arguments: &cli::Serve, settings: &Settings) -> String {
-    let url = arguments.store.as_deref().or(settings.store.as_deref());
-    url.unwrap_or(STORE).to_owned()
-}
-
-fn is_mongodb(url: &str) -> bool {
-    url.starts_with("mongodb://") || url.starts_with("mongodb+srv://")
-}
-
-/// A store's URL for people: without user, password and parameters.
-fn without_secrets(url: &str) -> String {
-    let url = url.split('?').next().unwrap_or_default();
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
-        _ => url.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shown_url_holds_no_secrets() {
-        for (url, shown) in [
-            ("mongodb://user:p@ss:word@db:27017/app?authSource=admin", "mongodb://db:27017/app"),
-            ("mongodb://db/app?x=secret", "mongodb://db/app"),
-            ("file:data/a@b.redb", "file:data/a@b.redb"),
-            ("memory:", "memory:"),
-        ] {
-            assert_eq!(without_secrets(url), shown);
-        }
-    }
-
-    #[tokio::test]
-    async fn an_unknown_store_is_quoted_with_what_there_is() {
-        let error =
-            open_store("redis://u:hunter2@h", &MongoOptions::default()).await.err().unwrap();
-        assert!(error.contains("redis://h") && error.contains("memory:, file:PATH"), "{error}");
-        assert!(!error.contains("hunter2"));
-    }
 }

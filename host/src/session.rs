@@ -1,7 +1,6 @@
 //! The session as a handler sees it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -79,6 +78,12 @@ pub enum SessionError {
         /// What is wrong with the value.
         source: serde_json::Error,
     },
+    /// What should be the whole data is not a JSON object.
+    #[error("the session's data is not a JSON object: {source}")]
+    NoObject {
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// The stored value is not of the type that was asked for.
     #[error("the session value `{key}` is not what was expected: {source}")]
     Deserialize {
@@ -139,17 +144,21 @@ impl Session {
     pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), SessionError> {
         let raw = to_raw_value(&value)
             .map_err(|source| SessionError::Serialize { key: key.to_owned(), source })?;
+        self.set(key.to_owned(), raw);
+        Ok(())
+    }
+
+    fn set(&self, key: String, raw: Box<RawValue>) {
         let mut state = self.lock();
-        let edit = match state.edits.get(key) {
+        let edit = match state.edits.get(&key) {
             Some(Edit::Removed) => {
-                state.edits.shift_remove(key);
+                state.edits.shift_remove(&key);
                 Edit::SetAnew(raw)
             }
             Some(Edit::SetAnew(_)) => Edit::SetAnew(raw),
             Some(Edit::Set(_)) | None => Edit::Set(raw),
         };
-        state.edits.insert(key.to_owned(), edit);
-        Ok(())
+        state.edits.insert(key, edit);
     }
 
     /// Remove `key`.
@@ -178,6 +187,79 @@ impl Session {
             };
         }
         data
+    }
+
+    /// The value at a JSON pointer (RFC 6901), as it is now; none also where the pointer is
+    /// empty or a value cannot be read.
+    pub fn pointer(&self, pointer: &str) -> Option<Value> {
+        let pointer = pointer.strip_prefix('/')?;
+        let (key, rest) = match pointer.find('/') {
+            Some(at) => pointer.split_at(at),
+            None => (pointer, ""),
+        };
+        let key = key.replace("~1", "/").replace("~0", "~");
+        let mut value: Value = self.get(&key).ok()??;
+        value.pointer_mut(rest).map(Value::take)
+    }
+
+    /// All data as a JSON object. As long as nothing was changed, this is the stored text.
+    pub fn to_json(&self) -> String {
+        let state = self.lock();
+        if state.edits.is_empty() && !state.is_cleared {
+            return state.data.clone();
+        }
+        let mut data: IndexMap<Cow<'_, str>, &RawValue> = state.stored().into_iter().collect();
+        for (key, edit) in &state.edits {
+            if !matches!(edit, Edit::Set(_)) {
+                data.shift_remove(key.as_str());
+            }
+            if let Some(raw) = edit.value() {
+                data.insert(key.as_str().into(), raw);
+            }
+        }
+        // Texts that are JSON already always can be written.
+        serde_json::to_string(&data).unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    /// Put a JSON object in place of all data. Values that mean the same as what was there
+    /// keep their text, so that only what differs counts as changed.
+    pub fn set_json(&self, json: &str) -> Result<(), SessionError> {
+        let new: IndexMap<String, &RawValue> =
+            serde_json::from_str(json).map_err(|source| SessionError::NoObject { source })?;
+        let mut state = self.lock();
+        let edits = {
+            let old = state.stored();
+            let text = |(key, new): (String, &RawValue)| {
+                let raw = match (old.get(key.as_str()), serde_json::from_str::<Value>(new.get())) {
+                    (Some(old), Ok(value)) if is_value(old, &value) => (*old).to_owned(),
+                    // Without spaces, as JavaScript writes it.
+                    (_, Ok(value)) => to_raw_value(&value).unwrap_or_else(|_| new.to_owned()),
+                    // A lone surrogate is no text, but JSON.
+                    (_, Err(_)) => new.to_owned(),
+                };
+                (key, Edit::Set(raw))
+            };
+            new.into_iter().map(text).collect()
+        };
+        state.edits = edits;
+        state.is_cleared = true;
+        Ok(())
+    }
+
+    /// Apply a JSON merge patch (RFC 7396) to the data: null removes, objects merge, all else
+    /// is set.
+    pub fn merge(&self, patch: Map<String, Value>) {
+        for (key, value) in patch {
+            match value {
+                Value::Null => self.remove(&key),
+                Value::Object(patch) => {
+                    let mut target = self.get(&key).ok().flatten().unwrap_or(Value::Null);
+                    merge_into(&mut target, patch);
+                    self.set(key, to_raw_value(&target).unwrap_or_default());
+                }
+                value => self.set(key, to_raw_value(&value).unwrap_or_default()),
+            }
+        }
     }
 
     /// Go on under a new identifier, with the data: call it when a visitor's privileges
@@ -279,11 +361,31 @@ impl Session {
 
 impl State {
     /// The stored values that still count.
-    fn stored(&self) -> BTreeMap<Cow<'_, str>, &RawValue> {
+    fn stored(&self) -> IndexMap<Cow<'_, str>, &RawValue> {
         if self.is_cleared {
-            return BTreeMap::new();
+            return IndexMap::new();
         }
         serde_json::from_str(&self.data).unwrap_or_default()
+    }
+}
+
+/// Whether a JSON text means this value.
+fn is_value(text: &RawValue, value: &Value) -> bool {
+    serde_json::from_str::<Value>(text.get()).is_ok_and(|old| old == *value)
+}
+
+/// RFC 7396, section 2.
+fn merge_into(target: &mut Value, patch: Map<String, Value>) {
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (key, value) in patch {
+        match value {
+            Value::Null => drop(target.shift_remove(&key)),
+            Value::Object(patch) => merge_into(target.entry(key).or_insert(Value::Null), patch),
+            value => drop(target.insert(key, value)),
+        }
     }
 }
 
@@ -380,6 +482,82 @@ impl<S: Sync> OptionalFromRequestParts<S> for Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn session(data: &str) -> Session {
+        Session(Arc::new(Mutex::new(State {
+            id: "an-identifier".into(),
+            origin: Origin::Loaded,
+            data: data.into(),
+            cookie: Cookie {
+                original_max_age: None,
+                expires: None,
+                path: "/".into(),
+                domain: None,
+                http_only: true,
+                secure: false,
+                same_site: None,
+                partitioned: false,
+                priority: None,
+            },
+            cookie_edits: Vec::new(),
+            expires: None,
+            edits: IndexMap::new(),
+            is_cleared: false,
+            action: wit::Action::Keep,
+        })))
+    }
+
+    /// What the component is told of changed data.
+    fn whole(session: &Session) -> String {
+        match session.change().data {
+            wit::DataChange::Whole(text) => text.to_string(),
+            other => panic!("not the whole data: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn data_that_means_the_same_keeps_its_text() {
+        let session = session(r#"{"n":1e2,"o":{"b":1,"a":"\u00e9"},"x":1}"#);
+        session.set_json(r#"{ "n": 100.0, "o": {"b": 1, "a": "é"}, "new": [1, 2] }"#).unwrap();
+        assert_eq!(session.to_json(), r#"{"n":1e2,"o":{"b":1,"a":"\u00e9"},"new":[1,2]}"#);
+        assert_eq!(whole(&session), r#"{"n":1e2,"o":{"b":1,"a":"\u00e9"},"new":[1,2]}"#);
+    }
+
+    #[test]
+    fn whole_data_that_is_no_object_changes_nothing() {
+        let session = session(r#"{"a":1}"#);
+        for json in ["", "[]", "1", "null", r#"{"a":1"#, "{} x"] {
+            assert!(session.set_json(json).is_err(), "{json}");
+        }
+        assert_eq!(session.to_json(), r#"{"a":1}"#);
+        // JSON, though no text.
+        session.set_json(r#"{"a":"\ud800"}"#).unwrap();
+        assert_eq!(session.to_json(), r#"{"a":"\ud800"}"#);
+    }
+
+    #[test]
+    fn a_merge_patch_sets_removes_and_goes_into_objects() {
+        let session = session(r#"{"a":1,"b":{"c":1,"d":{"e":1}},"gone":1,"text":"x"}"#);
+        let patch =
+            r#"{"a":2,"b":{"c":null,"d":{"f":[null]}},"gone":null,"text":{"y":1},"z":{"n":null}}"#;
+        session.merge(serde_json::from_str(patch).unwrap());
+        assert_eq!(
+            session.to_json(),
+            r#"{"a":2,"b":{"d":{"e":1,"f":[null]}},"text":{"y":1},"z":{}}"#
+        );
+    }
+
+    #[test]
+    fn a_pointer_finds_values_of_now() {
+        let session = session(r#"{"passport":{"user":"zoe"},"a/b":{"~":[7]}}"#);
+        assert_eq!(session.pointer("/passport/user"), Some("zoe".into()));
+        assert_eq!(session.pointer("/a~1b/~0/0"), Some(7.into()));
+        for nothing in ["", "passport", "/", "/passport/name", "/passport/user/x", "/x"] {
+            assert_eq!(session.pointer(nothing), None, "{nothing}");
+        }
+        session.remove("passport");
+        assert_eq!(session.pointer("/passport/user"), None);
+    }
 
     #[test]
     fn one_value_is_found_among_others() {

@@ -1,0 +1,243 @@
+//! What a configuration says of the gateway: routes, guards, limits.
+
+use std::time::Duration;
+
+use edge_session::Problem;
+use http::Uri;
+use http::uri::PathAndQuery;
+use ipnet::IpNet;
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+use super::Section;
+use crate::gateway::{
+    Guard, Health, RouteConfig, Rule, RulePath, Settings, TrustedProxies, UpstreamTimeouts,
+};
+use crate::server::Limits;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How connections and upstreams are treated, as sections of the file.
+pub(super) struct Sections {
+    pub(super) gateway: Section,
+    pub(super) timeouts: Section,
+    pub(super) limits: Section,
+    pub(super) routes: Vec<Table>,
+    pub(super) guards: Vec<Table>,
+    /// The application behind all other paths.
+    pub(super) upstream: Option<Value>,
+}
+
+/// What the sections say. Without a route there is nothing to be a gateway for.
+pub(super) fn read(sections: Sections, wrong: &mut Vec<Problem>) -> (Limits, Option<Settings>) {
+    let Sections { mut gateway, mut timeouts, mut limits, routes, guards, upstream } = sections;
+    let mut millis = |key: &str, default: Duration, wrong: &mut Vec<Problem>| {
+        let millis = timeouts.take::<u64>(key, wrong).map(Duration::from_millis);
+        if millis == Some(Duration::ZERO) && key != "whole_ms" {
+            wrong.push(timeouts.problem(key, "must be at least 1".to_owned()));
+        }
+        millis.unwrap_or(default)
+    };
+    let connect = millis("connect_ms", Duration::from_secs(2), wrong);
+    let header = millis("header_ms", Duration::from_secs(30), wrong);
+    let response = millis("response_ms", MINUTE, wrong);
+    let idle = millis("idle_ms", MINUTE, wrong);
+    let whole = Some(millis("whole_ms", Duration::ZERO, wrong)).filter(|whole| !whole.is_zero());
+    let drain = millis("drain_ms", Duration::from_secs(10), wrong);
+
+    let connections = limits.take("connections", wrong).unwrap_or(12_288);
+    if connections == 0 {
+        wrong.push(limits.problem("connections", "must be at least 1".to_owned()));
+    }
+    let header_bytes = limits.take("header_bytes", wrong).unwrap_or(32 * 1024);
+    if !(8 * 1024..=1024 * 1024).contains(&header_bytes) {
+        let message = format!("is {header_bytes}, not between 8192 and 1048576");
+        wrong.push(limits.problem("header_bytes", message));
+    }
+    let body_bytes = limits.take("body_bytes", wrong).filter(|most| *most > 0);
+    let limits_read = Limits { connections, header_bytes, header, drain };
+
+    let login = gateway.path("login", wrong);
+    let logout = gateway.path("logout", wrong);
+    let after_logout = gateway.path("after_logout", wrong).unwrap_or_else(|| "/".to_owned());
+    let logout = logout.and_then(|path| Some((RulePath::parse(&path).ok()?, after_logout)));
+    let identity = gateway.pointer("identity", wrong);
+    let hide_cookie = gateway.take("hide_cookie", wrong).unwrap_or(false);
+    let save_failed = gateway.take("save_failed", wrong).unwrap_or(false);
+    let trusted_proxies = gateway.networks("trusted_proxies", wrong).unwrap_or_else(|| {
+        let loopback = ["127.0.0.0/8", "::1/128"];
+        TrustedProxies(loopback.iter().filter_map(|network| network.parse().ok()).collect())
+    });
+    let health_path = gateway.path("health_path", wrong);
+    let interval = gateway.take("health_interval_ms", wrong).map(Duration::from_millis);
+    if interval == Some(Duration::ZERO) {
+        wrong.push(gateway.problem("health_interval_ms", "must be at least 1".to_owned()));
+    }
+    let health = Health {
+        path: health_path.and_then(|path| PathAndQuery::try_from(path).ok()),
+        interval: interval.unwrap_or(Duration::from_secs(5)),
+    };
+
+    let mut all_routes = Vec::new();
+    for (at, table) in routes.into_iter().enumerate() {
+        let mut section = Section { prefix: format!("route[{at}]."), table };
+        all_routes.extend(route(&mut section, wrong));
+        section.report_unknown(wrong);
+    }
+    if let Some(value) = upstream {
+        let mut section = Section { prefix: String::new(), table: Table::new() };
+        section.table.insert("upstream".to_owned(), value);
+        all_routes.extend(route(&mut section, wrong));
+    }
+    let mut all_guards = Vec::new();
+    for (at, table) in guards.into_iter().enumerate() {
+        let mut section = Section { prefix: format!("guard[{at}]."), table };
+        all_guards.extend(guard(&mut section, login.as_deref(), wrong));
+        section.report_unknown(wrong);
+    }
+    for section in [gateway, timeouts, limits] {
+        section.report_unknown(wrong);
+    }
+    if all_routes.is_empty() {
+        if !all_guards.is_empty() {
+            let message = "there is nothing to guard: set `upstream` or a [[route]]".to_owned();
+            wrong.push(Problem { name: "guard".to_owned(), message });
+        }
+        return (limits_read, None);
+    }
+    let settings = Settings {
+        routes: all_routes,
+        guards: all_guards,
+        health,
+        logout,
+        identity,
+        hide_cookie,
+        save_failed,
+        trusted_proxies,
+        timeouts: UpstreamTimeouts { connect, response },
+        idle,
+        whole,
+        body_bytes,
+    };
+    (limits_read, Some(settings))
+}
+
+fn route(section: &mut Section, wrong: &mut Vec<Problem>) -> Option<RouteConfig> {
+    let host = section.take::<String>("host", wrong);
+    if host.as_deref().is_some_and(|host| host.is_empty() || host.contains([':', '/', '*'])) {
+        wrong.push(section.problem("host", "is not a host name (without a port)".to_owned()));
+    }
+    let path = section.path("path", wrong).unwrap_or_else(|| "/".to_owned());
+    let path = RulePath::parse(&path).ok()?;
+    let urls = section.list("upstream", wrong);
+    if urls.as_ref().is_none_or(Vec::is_empty) {
+        wrong.push(section.problem("upstream", "is missing".to_owned()));
+    }
+    let mut upstreams = Vec::new();
+    for url in urls.unwrap_or_default() {
+        match upstream(&url) {
+            Ok(uri) => upstreams.push(uri),
+            Err(what) => wrong.push(section.problem("upstream", what)),
+        }
+    }
+    (!upstreams.is_empty()).then_some(RouteConfig { host, path, upstreams })
+}
+
+fn upstream(url: &str) -> Result<Uri, String> {
+    // A URL may hold a password.
+    let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
+    let uri: Uri = url.parse().map_err(|error| format!("{shown:?} is not a URL: {error}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
+        return Err(format!("{shown:?} is not a URL such as http://127.0.0.1:3000"));
+    }
+    if url.contains('@') {
+        return Err(format!("the URL of {shown:?} holds a user name, which is not supported"));
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(format!("{shown:?} has a path: requests keep theirs, give the host only"));
+    }
+    Ok(uri)
+}
+
+fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -> Option<Guard> {
+    let mut paths = Vec::new();
+    match section.list("paths", wrong) {
+        Some(list) if !list.is_empty() => {
+            for path in list {
+                match RulePath::parse(&path) {
+                    Ok(parsed) if path.starts_with('/') => paths.push(parsed),
+                    _ => wrong.push(section.problem("paths", format!("{path:?} is not a path"))),
+                }
+            }
+        }
+        _ => wrong.push(section.problem("paths", "is missing: a list of paths".to_owned())),
+    }
+    let deny = section.take("deny", wrong).unwrap_or(false);
+    let pointer = section.pointer("require", wrong);
+    let equals = section.table.remove("equals");
+    let login = section.path("login", wrong).or_else(|| login.map(str::to_owned));
+    let rule = match (deny, pointer) {
+        (true, None) => Rule::Deny,
+        (false, Some(pointer)) => {
+            let equals = equals.and_then(|value| serde_json::to_value(value).ok());
+            Rule::Require { pointer, equals: equals.filter(|value: &Json| !value.is_null()), login }
+        }
+        _ => {
+            let message = "needs `require`, a JSON pointer, or else `deny = true`".to_owned();
+            wrong.push(section.problem("require", message));
+            return None;
+        }
+    };
+    Some(Guard { paths, rule })
+}
+
+impl Section {
+    /// A string, or a list of them.
+    fn list(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<Vec<String>> {
+        if let Some(Value::String(text)) = self.table.get_mut(key) {
+            let parts = text.split(',').map(|part| Value::String(part.trim().to_owned()));
+            let parts = parts.collect();
+            self.table.insert(key.to_owned(), Value::Array(parts));
+        }
+        self.take(key, wrong)
+    }
+
+    /// A path on this host: one that can be redirected to.
+    fn path(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<String> {
+        let path: String = self.take(key, wrong)?;
+        let is_path = path.starts_with('/') && !path.starts_with("//");
+        let plain = path.split(['?', '#']).next().unwrap_or_default();
+        let is_valid = PathAndQuery::try_from(&*path).is_ok() && RulePath::parse(plain).is_ok();
+        if is_path && is_valid {
+            return Some(path);
+        }
+        wrong.push(self.problem(key, format!("is {path:?}, not a path such as \"/login\"")));
+        None
+    }
+
+    fn pointer(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<String> {
+        let pointer: String = self.take(key, wrong)?;
+        if pointer.len() > 1 && pointer.starts_with('/') {
+            return Some(pointer);
+        }
+        let message = format!("is {pointer:?}, not a JSON pointer such as \"/passport/user\"");
+        wrong.push(self.problem(key, message));
+        None
+    }
+
+    fn networks(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<TrustedProxies> {
+        let mut networks = Vec::new();
+        for text in self.list(key, wrong)?.into_iter().filter(|text| !text.is_empty()) {
+            let network: Result<IpNet, _> =
+                text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+            match network {
+                Ok(network) => networks.push(network),
+                Err(_) => {
+                    let message = format!("{text:?} is not an address or a network: 10.0.0.0/8");
+                    wrong.push(self.problem(key, message));
+                }
+            }
+        }
+        Some(TrustedProxies(networks))
+    }
+}

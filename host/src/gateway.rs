@@ -1,0 +1,371 @@
+//! The reverse proxy: sessions, guards and a safe cookie for an application in any language.
+//!
+//! A request passes through [`Gateway::admit`] (is it one that can be answered?), the
+//! [`SessionLayer`], [`Behind::answer`] (may it pass, and what does the application say?),
+//! and back.
+
+mod body;
+mod contract;
+mod guards;
+mod headers;
+mod path;
+mod refusal;
+mod tunnel;
+mod upstreams;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::BoxError;
+use axum::body::Body;
+use edge_session::{Session, SessionLayer, SessionService};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+use tower_layer::Layer as _;
+use tower_service::Service;
+
+use self::body::{Bounded, Bounds};
+use self::contract::Answer;
+pub(crate) use self::guards::{Guard, Rule};
+pub(crate) use self::headers::TrustedProxies;
+pub(crate) use self::path::RulePath;
+pub(crate) use self::refusal::Refusal;
+pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
+use crate::server::Peer;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How the gateway treats requests.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) routes: Vec<RouteConfig>,
+    pub(crate) guards: Vec<Guard>,
+    pub(crate) health: Health,
+    /// The path that ends the session, and where to go from there.
+    pub(crate) logout: Option<(RulePath, String)>,
+    /// The JSON pointer to who is logged in.
+    pub(crate) identity: Option<String>,
+    /// The session cookie is not for the applications.
+    pub(crate) hide_cookie: bool,
+    /// Sessions are changed by answers with a status of 500 and above, too.
+    pub(crate) save_failed: bool,
+    pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) timeouts: UpstreamTimeouts,
+    /// How long a body may stall, in either direction.
+    pub(crate) idle: Duration,
+    /// How long a whole exchange may take.
+    pub(crate) whole: Option<Duration>,
+    /// The largest body of a request.
+    pub(crate) body_bytes: Option<u64>,
+}
+
+/// The gateway as a service.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    inner: SessionService<Behind>,
+    shared: Arc<Shared>,
+}
+
+/// What is behind the session layer.
+#[derive(Clone)]
+struct Behind(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    upstreams: Arc<Upstreams>,
+    cookie_name: String,
+}
+
+/// What was found out about a request when it was admitted.
+#[derive(Clone)]
+struct Admitted {
+    path: RulePath,
+    /// Without its port.
+    host: Option<String>,
+    peer: Peer,
+}
+
+impl Gateway {
+    pub(crate) fn new(settings: Settings, layer: &SessionLayer) -> Self {
+        let upstreams = Arc::new(Upstreams::new(settings.routes.clone(), settings.timeouts));
+        let cookie_name = layer.options().name.clone();
+        let shared = Arc::new(Shared { settings, upstreams, cookie_name });
+        Self { inner: layer.layer(Behind(shared.clone())), shared }
+    }
+
+    /// Watch the health of the applications. Never ends.
+    pub(crate) async fn watch(&self) {
+        self.shared.upstreams.watch(&self.shared.settings.health).await;
+    }
+
+    /// Whether a request can be answered at all, and what is known of it before its session.
+    fn admit(&self, request: &mut Request<Body>) -> Result<(), Refusal> {
+        let settings = &self.shared.settings;
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Refusal::Method);
+        }
+        let path = match request.uri().path() {
+            // OPTIONS * asks about the server as a whole.
+            "*" => RulePath::parse("/"),
+            path => RulePath::parse(path),
+        };
+        let path = path.map_err(|path::Ambiguous| Refusal::AmbiguousPath)?;
+        let host = host(request)?;
+        let declared = request.body().size_hint().lower();
+        if settings.body_bytes.is_some_and(|most| declared > most) {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let peer = request.extensions_mut().remove::<Peer>();
+        let peer = peer.ok_or(Refusal::BadRequest("The connection is not known."))?;
+
+        let version = request.version();
+        let host_header = host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
+        let headers = request.headers_mut();
+        if contract::strip(headers) {
+            metrics::counter!("edge_session_stripped_total").increment(1);
+        }
+        settings.trusted_proxies.keep_trusted(headers, peer.address);
+        if let (Some(host), false) = (&host_header, headers.contains_key(HOST)) {
+            headers.insert(HOST, host.clone());
+        }
+        if version == Version::HTTP_2 {
+            headers::join_cookies(headers);
+        }
+        if !settings.trusted_proxies.contains(peer.address) || !has_request_id(headers) {
+            headers.insert(X_REQUEST_ID, new_request_id());
+        }
+        let host = host.map(|host| without_port(&host).to_owned());
+        request.extensions_mut().insert(Admitted { path, host, peer });
+        Ok(())
+    }
+}
+
+/// The host that a request is for, with its port (RFC 9112, section 3.2).
+fn host(request: &Request<Body>) -> Result<Option<String>, Refusal> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let header = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(Refusal::BadRequest("There is more than one Host header.")),
+        (Some(host), None) => {
+            Some(host.to_str().map_err(|_| Refusal::BadRequest("The Host header is not a host."))?)
+        }
+        (None, None) => None,
+    };
+    let is_host = |host: &str| host.parse::<http::uri::Authority>().is_ok() && !host.contains('@');
+    if header.is_some_and(|host| !is_host(host)) {
+        return Err(Refusal::BadRequest("The Host header is not a host."));
+    }
+    match (request.uri().authority(), header) {
+        (Some(authority), Some(header)) if !authority.as_str().eq_ignore_ascii_case(header) => {
+            Err(Refusal::BadRequest("The Host header differs from the target."))
+        }
+        (Some(authority), _) => Ok(Some(authority.as_str().to_owned())),
+        (None, Some(header)) => Ok(Some(header.to_owned())),
+        (None, None) if request.version() == Version::HTTP_11 => {
+            Err(Refusal::BadRequest("There is no Host header."))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // The colons of an IPv6 address are in brackets.
+        Some((host, port)) if !port.contains(']') => host,
+        _ => host,
+    }
+}
+
+/// A request's name in logs, given by a proxy in front.
+fn has_request_id(headers: &http::HeaderMap) -> bool {
+    headers.get(X_REQUEST_ID).is_some_and(|id| {
+        let id = id.as_bytes();
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        (1..=128).contains(&id.len()) && id.iter().all(is_plain)
+    })
+}
+
+fn new_request_id() -> HeaderValue {
+    HeaderValue::from_str(&format!("{:016x}", rand::random::<u64>()))
+        .unwrap_or(HeaderValue::from_static("-"))
+}
+
+impl Service<Request<Body>> for Gateway {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future =
+        std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(
+        &mut self,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Err(refusal) = self.admit(&mut request) {
+            return Box::pin(std::future::ready(Ok(refusal.respond())));
+        }
+        let id = request.headers().get(X_REQUEST_ID).cloned();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            if let Some(id) = id {
+                response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
+            }
+            Ok(response)
+        })
+    }
+}
+
+impl Service<Request<Body>> for Behind {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future =
+        std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let shared = self.0.clone();
+        Box::pin(async move { Ok(shared.answer(request).await) })
+    }
+}
+
+impl Shared {
+    async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
+        let settings = &self.settings;
+        let Some(admitted) = request.extensions_mut().remove::<Admitted>() else {
+            return Refusal::BadRequest("The request was not admitted.").respond();
+        };
+        let session = request.extensions_mut().remove::<Session>();
+        if let Some((path, then)) = &settings.logout
+            && *path == admitted.path
+        {
+            return log_out(&request, session.as_ref(), then);
+        }
+        let turned_away =
+            guards::check(&settings.guards, &admitted.path, session.as_ref(), &request);
+        if let Some(response) = turned_away {
+            return response;
+        }
+        match self.forward(request, &admitted, session.as_ref()).await {
+            Ok(response) => response,
+            Err(refusal) => refusal.respond(),
+        }
+    }
+
+    /// Let an application answer.
+    async fn forward(
+        &self,
+        request: Request<Body>,
+        admitted: &Admitted,
+        session: Option<&Session>,
+    ) -> Result<Response<Body>, Refusal> {
+        let settings = &self.settings;
+        let end = settings.whole.map(|whole| Instant::now() + whole);
+        let bounds = Bounds { idle: settings.idle, end, bytes: settings.body_bytes };
+        let peer = &admitted.peer;
+
+        let (mut head, body) = request.into_parts();
+        let wants = headers::upgrade(&head.headers);
+        let visitor = head.extensions.remove::<OnUpgrade>().filter(|_| wants.is_some());
+        head.extensions.clear();
+        headers::remove_hop_by_hop(&mut head.headers);
+        if let Some(protocol) = &wants {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(UPGRADE, protocol.clone());
+        }
+        let host_header = head.headers.get(HOST).cloned();
+        headers::add_forwarded(&mut head.headers, peer.address, host_header.as_ref(), peer.tls);
+        if settings.hide_cookie {
+            headers::hide_cookie(&mut head.headers, &self.cookie_name);
+        }
+        if let Some(session) = session {
+            contract::tell(&mut head.headers, session);
+        }
+        let body = match body.is_end_stream() {
+            true => Body::empty(),
+            false => Body::new(Bounded::new(body, bounds, |error: &BoxError| {
+                tracing::info!("the body of a request ended early: {error}");
+            })),
+        };
+        let host = admitted.host.as_deref();
+        let sending = self.upstreams.send(head, body, host, &admitted.path);
+        let response = match end {
+            None => sending.await?,
+            Some(end) => tokio::time::timeout_at(end, sending)
+                .await
+                .map_err(|_| Refusal::UpstreamTimeout)??,
+        };
+
+        let (mut head, body) = response.into_parts();
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = headers::upgrade(&head.headers);
+        headers::remove_hop_by_hop(&mut head.headers);
+        let answer = Answer::take(&mut head.headers).map_err(|what| {
+            tracing::warn!(
+                "an application answered with session headers that are not valid: {what}"
+            );
+            Refusal::BadContract
+        })?;
+        if head.status.is_server_error() && !settings.save_failed {
+            if !answer.is_nothing() {
+                tracing::warn!("an answer with the status {} changes no session", head.status);
+            }
+        } else if let Some(session) = session {
+            answer.apply(session, settings.identity.as_deref()).map_err(|what| {
+                tracing::warn!("an application's change of a session is not valid: {what}");
+                Refusal::BadContract
+            })?;
+        }
+        if session.is_some() && headers::remove_set_cookie(&mut head.headers, &self.cookie_name) {
+            tracing::warn!(
+                "an application tried to set the session's cookie; it was not passed on"
+            );
+        }
+        if switches {
+            let (Some(visitor), Some(protocol)) = (visitor, protocol) else {
+                tracing::warn!("an application changed the protocol unasked");
+                return Err(Refusal::UpstreamFailed);
+            };
+            let upstream = head.extensions.remove::<OnUpgrade>();
+            let upstream = upstream.ok_or(Refusal::UpstreamFailed)?;
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(UPGRADE, protocol);
+            tunnel::open(visitor, upstream, settings.idle, peer.clone());
+            return Ok(Response::from_parts(head, Body::empty()));
+        }
+        head.extensions.clear();
+        let bounds = Bounds { bytes: None, ..bounds };
+        let body = match body.is_end_stream() {
+            true => Body::empty(),
+            false => Body::new(Bounded::new(body, bounds, |error: &BoxError| {
+                metrics::counter!("edge_session_responses_cut_total").increment(1);
+                tracing::warn!("an application's answer ended early: {error}");
+            })),
+        };
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+/// The session ends, unless another site asks for it.
+fn log_out(request: &Request<Body>, session: Option<&Session>, then: &str) -> Response<Body> {
+    let site = request.headers().get("sec-fetch-site");
+    if site.is_some_and(|site| site == "cross-site" || site == "same-site") {
+        return Refusal::CrossSite.respond();
+    }
+    if let Some(session) = session {
+        session.destroy();
+    }
+    guards::redirect(StatusCode::SEE_OTHER, then)
+}

@@ -1,0 +1,236 @@
+//! How an application behind the gateway reads and changes the session: by headers.
+//!
+//! It is told `Edge-Session-Id` and `Edge-Session`, the session's data as JSON in ASCII. It
+//! may answer with `Edge-Session`, the whole new data, or with `Edge-Session-Merge`, a JSON
+//! merge patch (RFC 7396), and with `Edge-Session-Action`: `destroy`, `regenerate` or `touch`.
+
+use edge_session::Session;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+const PREFIX: &str = "edge-session";
+const ID: HeaderName = HeaderName::from_static("edge-session-id");
+const SESSION: HeaderName = HeaderName::from_static("edge-session");
+const MERGE: HeaderName = HeaderName::from_static("edge-session-merge");
+const ACTION: HeaderName = HeaderName::from_static("edge-session-action");
+
+/// Remove everything that only the gateway and its applications may say to each other;
+/// whether there was something.
+pub(crate) fn strip(headers: &mut HeaderMap) -> bool {
+    let is_ours = |name: &HeaderName| name.as_str().starts_with(PREFIX);
+    if !headers.keys().any(is_ours) {
+        return false;
+    }
+    let ours: Vec<_> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+    true
+}
+
+/// Tell the application about the session.
+pub(crate) fn tell(headers: &mut HeaderMap, session: &Session) {
+    let values =
+        (HeaderValue::try_from(session.id()), HeaderValue::try_from(to_ascii(&session.to_json())));
+    // Identifiers that a cookie carried in and JSON in ASCII are header values.
+    if let (Ok(id), Ok(data)) = values {
+        headers.insert(ID, id);
+        headers.insert(SESSION, data);
+    }
+}
+
+/// A JSON text in printable ASCII: escapes where there is more, which only strings hold.
+fn to_ascii(json: &str) -> String {
+    if json.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return json.to_owned();
+    }
+    let mut ascii = String::with_capacity(json.len() + json.len() / 2);
+    for c in json.chars() {
+        match c {
+            ' '..='~' => ascii.push(c),
+            // Between values only: in strings they are escaped already.
+            '\t' | '\n' | '\r' => ascii.push(' '),
+            c => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    ascii.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    ascii
+}
+
+/// What the application wants of the session.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Answer {
+    change: Change,
+    action: Action,
+}
+
+#[derive(Debug, Default, PartialEq)]
+enum Change {
+    #[default]
+    Nothing,
+    Whole(String),
+    Merge(Map<String, Value>),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Action {
+    #[default]
+    Keep,
+    Destroy,
+    Regenerate,
+}
+
+impl Answer {
+    /// Take the application's answer out of the response's headers. An error says what is
+    /// wrong with it, without any of its values: they are secret.
+    pub(crate) fn take(headers: &mut HeaderMap) -> Result<Self, &'static str> {
+        if !headers.keys().any(|name| name.as_str().starts_with(PREFIX)) {
+            return Ok(Self::default());
+        }
+        let answer = Self::read(headers);
+        strip(headers);
+        answer
+    }
+
+    fn read(headers: &HeaderMap) -> Result<Self, &'static str> {
+        let known = [SESSION, MERGE, ACTION, ID];
+        let stray = |name: &&HeaderName| name.as_str().starts_with(PREFIX) && !known.contains(name);
+        if headers.keys().find(stray).is_some() {
+            return Err("there is an Edge-Session-… header that does not exist");
+        }
+        let change = match (single(headers, &SESSION)?, single(headers, &MERGE)?) {
+            (None, None) => Change::Nothing,
+            (Some(_), Some(_)) => {
+                return Err("Edge-Session and Edge-Session-Merge exclude each other");
+            }
+            (Some(whole), None) => match serde_json::from_str::<&RawValue>(whole) {
+                Ok(_) if whole.starts_with('{') => Change::Whole(whole.to_owned()),
+                _ => return Err("Edge-Session is not a JSON object"),
+            },
+            (None, Some(patch)) => match serde_json::from_str(patch) {
+                Ok(patch) => Change::Merge(patch),
+                Err(_) => return Err("Edge-Session-Merge is not a JSON object"),
+            },
+        };
+        let action = match single(headers, &ACTION)? {
+            None | Some("touch") => Action::Keep,
+            Some("destroy") => Action::Destroy,
+            Some("regenerate") => Action::Regenerate,
+            Some(_) => {
+                return Err("Edge-Session-Action is not one of destroy, regenerate, touch");
+            }
+        };
+        if action == Action::Destroy && change != Change::Nothing {
+            return Err("a session that is destroyed cannot be changed");
+        }
+        Ok(Self { change, action })
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Do to the session what the application wants. When that changes the value at
+    /// `identity`, somebody has logged in or out: the session gets a new identifier.
+    pub(crate) fn apply(
+        self,
+        session: &Session,
+        identity: Option<&str>,
+    ) -> Result<(), &'static str> {
+        let who = |session: &Session| identity.and_then(|pointer| session.pointer(pointer));
+        match self.action {
+            Action::Destroy => {
+                session.destroy();
+                return Ok(());
+            }
+            Action::Regenerate => session.regenerate(),
+            Action::Keep => {}
+        }
+        let before = who(session);
+        match self.change {
+            Change::Nothing => {}
+            Change::Whole(json) => {
+                session.set_json(&json).map_err(|_| "Edge-Session cannot be read")?;
+            }
+            Change::Merge(patch) => session.merge(patch),
+        }
+        if identity.is_some() && who(session) != before {
+            session.renew();
+        }
+        Ok(())
+    }
+}
+
+/// The value of a header that may come once, and is text.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, &'static str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err("an Edge-Session header came more than once"),
+        (Some(value), None) => match std::str::from_utf8(value.as_bytes()) {
+            Ok(text) => Ok(Some(text.trim())),
+            Err(_) => Err("an Edge-Session header is not UTF-8"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(list: &[(&'static str, &str)]) -> Result<Answer, &'static str> {
+        let mut headers: HeaderMap = list
+            .iter()
+            .map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+            })
+            .collect();
+        let answer = Answer::take(&mut headers);
+        assert!(headers.keys().all(|name| !name.as_str().starts_with(PREFIX)));
+        answer
+    }
+
+    #[test]
+    fn an_answer_without_session_headers_changes_nothing() {
+        assert!(take(&[("content-type", "text/plain")]).unwrap().is_nothing());
+        assert!(take(&[("edge-session-action", "touch")]).unwrap().is_nothing());
+    }
+
+    #[test]
+    fn headers_that_are_no_answer_are_refused_and_never_passed_on() {
+        for (list, what) in [
+            (&[("edge-session", "{")][..], "JSON object"),
+            (&[("edge-session", "[1]")], "JSON object"),
+            (&[("edge-session", "")], "JSON object"),
+            (&[("edge-session-merge", "\"x\"")], "JSON object"),
+            (&[("edge-session", "{}"), ("edge-session", "{}")], "more than once"),
+            (&[("edge-session", "{}"), ("edge-session-merge", "{}")], "exclude"),
+            (&[("edge-session-action", "explode")], "not one of"),
+            (&[("edge-session-action", "destroy"), ("edge-session", "{}")], "cannot be changed"),
+            (&[("edge-session-marge", "{}")], "does not exist"),
+        ] {
+            let error = take(list).unwrap_err();
+            assert!(error.contains(what), "{list:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_an_answer_is_never_in_an_error() {
+        let error = take(&[("edge-session", "{\"password\": hunter2}")]).unwrap_err();
+        assert!(!error.contains("hunter2"));
+    }
+
+    #[test]
+    fn data_is_told_in_ascii_that_means_the_same() {
+        let json = "{\"name\":\"Zo\u{eb} \u{1f600} \\n\",\n\t\"n\":1}";
+        let ascii = to_ascii(json);
+        assert!(ascii.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{ascii}");
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(read(&ascii), read(json));
+        assert_eq!(to_ascii("{\"a\":1}"), "{\"a\":1}");
+    }
+}

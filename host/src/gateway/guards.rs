@@ -1,0 +1,111 @@
+//! Who may see what: rules about paths, checked before the application is asked.
+
+use axum::body::Body;
+use edge_session::Session;
+use http::header::{ACCEPT, CACHE_CONTROL, HeaderValue, LOCATION};
+use http::{Method, Request, Response, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use super::path::{RulePath, return_path};
+use super::refusal::Refusal;
+
+/// What a return path keeps as it is in a query.
+const QUERY_VALUE: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Guard {
+    /// It holds for these and all below them.
+    pub(crate) paths: Vec<RulePath>,
+    pub(crate) rule: Rule,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Rule {
+    /// Nobody.
+    Deny,
+    /// Sessions that have a value there.
+    Require {
+        /// A JSON pointer (RFC 6901) into the session's data.
+        pointer: String,
+        /// The value has to be this one.
+        equals: Option<Value>,
+        /// Where visitors log in: a path on this host.
+        login: Option<String>,
+    },
+}
+
+/// The answer to a request that a rule turns away; none: it may pass.
+pub(crate) fn check(
+    guards: &[Guard],
+    path: &RulePath,
+    session: Option<&Session>,
+    request: &Request<Body>,
+) -> Option<Response<Body>> {
+    let concerned = guards.iter().filter(|guard| guard.paths.iter().any(|it| path.is_below(it)));
+    for guard in concerned {
+        match &guard.rule {
+            Rule::Deny => return Some(Refusal::Denied.respond()),
+            Rule::Require { pointer, equals, login } => {
+                // Whoever has to log in must be able to.
+                let is_login = login.as_deref().and_then(|login| {
+                    let login = login.split(['?', '#']).next()?;
+                    Some(RulePath::parse(login).ok()? == *path)
+                });
+                if is_login == Some(true) {
+                    continue;
+                }
+                let value = session.and_then(|session| session.pointer(pointer));
+                let passes = match (&value, equals) {
+                    (None | Some(Value::Null), _) => false,
+                    (Some(value), Some(wanted)) => value == wanted,
+                    (Some(_), None) => true,
+                };
+                if !passes {
+                    return Some(match login {
+                        Some(login) if is_navigation(request) => to_login(login, request),
+                        _ => Refusal::LoginRequired.respond(),
+                    });
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Whether a person waits for a page (Fetch Metadata; browsers without it say what they
+/// accept).
+fn is_navigation(request: &Request<Body>) -> bool {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return false;
+    }
+    match request.headers().get("sec-fetch-mode") {
+        Some(mode) => mode == "navigate",
+        None => request.headers().get_all(ACCEPT).iter().any(|accept| {
+            accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains("text/html"))
+        }),
+    }
+}
+
+fn to_login(login: &str, request: &Request<Body>) -> Response<Body> {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = return_path(target);
+    let mark = if login.contains('?') { '&' } else { '?' };
+    let location = format!("{login}{mark}return={}", utf8_percent_encode(&target, QUERY_VALUE));
+    redirect(StatusCode::FOUND, &location)
+}
+
+/// A redirection that no cache keeps.
+pub(crate) fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    // The configuration was checked, and the rest is escaped.
+    if let Ok(location) = HeaderValue::from_str(location) {
+        headers.insert(LOCATION, location);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

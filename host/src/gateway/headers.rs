@@ -1,0 +1,291 @@
+//! The headers that belong to one connection, and those that proxies add (RFC 9110,
+//! section 7.6; RFC 7239).
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use ipnet::IpNet;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// The protocol that a request asks to change to, such as `websocket`. An upgrade to HTTP/2
+/// is not passed on: behind it, requests would pass that nobody looks at.
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asks = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let protocol = headers.get(UPGRADE)?;
+    let is_http2 = protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2");
+    (asks && !is_http2).then(|| protocol.clone())
+}
+
+/// Remove what is meant for the next hop only. `TE: trailers` stays: this hop passes
+/// trailers on.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        // A message must not take headers away that we rely on.
+        let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .collect();
+        for name in listed {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    if let Some(te) = headers.remove(TE)
+        && te.as_bytes().eq_ignore_ascii_case(b"trailers")
+    {
+        headers.insert(TE, te);
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        // Answered here, when the upstream takes the body.
+        EXPECT,
+    ] {
+        headers.remove(name);
+    }
+}
+
+fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// Who may say whom a request comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TrustedProxies(pub(crate) Vec<IpNet>);
+
+impl TrustedProxies {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// What other proxies said stays only when it comes from a trusted one.
+    pub(crate) fn keep_trusted(&self, headers: &mut HeaderMap, peer: IpAddr) {
+        if self.contains(peer) {
+            return;
+        }
+        for name in [
+            FORWARDED,
+            X_FORWARDED_FOR,
+            X_FORWARDED_HOST,
+            X_FORWARDED_PORT,
+            X_FORWARDED_PROTO,
+            X_REAL_IP,
+        ] {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Add what this proxy knows to what trusted ones said before.
+pub(crate) fn add_forwarded(
+    headers: &mut HeaderMap,
+    peer: IpAddr,
+    host: Option<&HeaderValue>,
+    tls: bool,
+) {
+    let peer = peer.to_canonical();
+    let proto = if tls { "https" } else { "http" };
+    let before = headers.get(X_FORWARDED_FOR).and_then(|before| before.to_str().ok());
+    let chain = match before {
+        // Of several headers, the last one is the nearest.
+        Some(_) if headers.get_all(X_FORWARDED_FOR).iter().count() > 1 => {
+            let all: Vec<_> = tokens(headers, &X_FORWARDED_FOR).collect();
+            format!("{}, {peer}", all.join(", "))
+        }
+        Some(before) => format!("{before}, {peer}"),
+        None => peer.to_string(),
+    };
+    set(headers, X_FORWARDED_FOR, &chain);
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    }
+    if let Some(host) = host
+        && !headers.contains_key(X_FORWARDED_HOST)
+    {
+        headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+    // Only continued: X-Forwarded-* say the same, and more applications read them.
+    if headers.contains_key(FORWARDED) {
+        let for_ = match peer {
+            IpAddr::V4(peer) => peer.to_string(),
+            IpAddr::V6(peer) => format!("\"[{peer}]\""),
+        };
+        let before: Vec<_> = tokens(headers, &FORWARDED).collect();
+        let chain = format!("{}, for={for_};proto={proto}", before.join(", "));
+        set(headers, FORWARDED, &chain);
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    // Made of header values and addresses: always a header value.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// One Cookie header: HTTP/2 clients may send several, which HTTP/1 does not know
+/// (RFC 9113, section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let values: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&values.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Take the cookie `name` out of the Cookie headers.
+pub(crate) fn hide_cookie(headers: &mut HeaderMap, name: &str) {
+    let http::header::Entry::Occupied(entry) = headers.entry(COOKIE) else { return };
+    let (_, values) = entry.remove_entry_mult();
+    let kept: Vec<_> = values
+        .filter_map(|value| {
+            let pairs = value.as_bytes().split(|byte| *byte == b';');
+            let others: Vec<_> =
+                pairs.filter(|pair| cookie_name(pair) != name.as_bytes()).collect();
+            let text = others.join(&b";"[..]);
+            HeaderValue::from_bytes(text.trim_ascii()).ok().filter(|value| !value.is_empty())
+        })
+        .collect();
+    for value in kept {
+        headers.append(COOKIE, value);
+    }
+}
+
+/// Remove every Set-Cookie of the cookie `name`; whether there was one.
+pub(crate) fn remove_set_cookie(headers: &mut HeaderMap, name: &str) -> bool {
+    let is_ours = |value: &HeaderValue| cookie_name(value.as_bytes()) == name.as_bytes();
+    if !headers.get_all(SET_COOKIE).iter().any(is_ours) {
+        return false;
+    }
+    let http::header::Entry::Occupied(entry) = headers.entry(SET_COOKIE) else { return false };
+    let (_, values) = entry.remove_entry_mult();
+    let others: Vec<_> = values.filter(|value| !is_ours(value)).collect();
+    for value in others {
+        headers.append(SET_COOKIE, value);
+    }
+    true
+}
+
+fn cookie_name(pair: &[u8]) -> &[u8] {
+    let end = pair.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(pair.len());
+    pair[..end].trim_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&str, &str)]) -> HeaderMap {
+        list.iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    HeaderValue::from_str(value).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    fn all<'h>(headers: &'h HeaderMap, name: &str) -> Vec<&'h str> {
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_for_one_connection_goes_no_further() {
+        let mut headers = headers(&[
+            ("connection", "close, X-Mine"),
+            ("x-mine", "1"),
+            ("keep-alive", "5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("expect", "100-continue"),
+            ("proxy-authorization", "x"),
+            ("trailer", "x-sum"),
+        ]);
+        remove_hop_by_hop(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["te", "trailer"]);
+    }
+
+    #[test]
+    fn only_an_upgrade_that_is_asked_for_in_both_headers_is_one() {
+        let websocket = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(upgrade(&websocket).unwrap(), "websocket");
+        assert!(upgrade(&headers(&[("upgrade", "websocket")])).is_none());
+        assert!(upgrade(&headers(&[("connection", "upgrade"), ("upgrade", "h2c")])).is_none());
+    }
+
+    #[test]
+    fn only_trusted_proxies_say_whom_a_request_comes_from() {
+        let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().unwrap()]);
+        let said = [
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=1.2.3.4"),
+        ];
+        let host = HeaderValue::from_static("a.example");
+
+        let mut from_trusted = headers(&said);
+        let peer = "::ffff:10.0.0.1".parse().unwrap();
+        trusted.keep_trusted(&mut from_trusted, peer);
+        add_forwarded(&mut from_trusted, peer, Some(&host), false);
+        assert_eq!(all(&from_trusted, "x-forwarded-for"), ["1.2.3.4, 10.0.0.1"]);
+        assert_eq!(all(&from_trusted, "x-forwarded-proto"), ["https"]);
+        assert_eq!(all(&from_trusted, "forwarded"), ["for=1.2.3.4, for=10.0.0.1;proto=http"]);
+
+        let mut from_others = headers(&said);
+        let peer = "8.8.8.8".parse().unwrap();
+        trusted.keep_trusted(&mut from_others, peer);
+        add_forwarded(&mut from_others, peer, Some(&host), true);
+        assert_eq!(all(&from_others, "x-forwarded-for"), ["8.8.8.8"]);
+        assert_eq!(all(&from_others, "x-forwarded-proto"), ["https"]);
+        assert_eq!(all(&from_others, "x-forwarded-host"), ["a.example"]);
+        assert!(all(&from_others, "forwarded").is_empty());
+    }
+
+    #[test]
+    fn one_cookie_is_hidden_and_the_others_stay() {
+        let mut headers = headers(&[
+            ("cookie", "a=1; connect.sid=s%3Ax.y; b=2"),
+            ("cookie", "connect.sid=z"),
+            ("cookie", "c=3"),
+        ]);
+        hide_cookie(&mut headers, "connect.sid");
+        assert_eq!(all(&headers, "cookie"), ["a=1; b=2", "c=3"]);
+    }
+
+    #[test]
+    fn cookies_of_http2_become_one_header() {
+        let mut headers = headers(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        join_cookies(&mut headers);
+        assert_eq!(all(&headers, "cookie"), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn an_application_cannot_set_the_session_cookie() {
+        let mut headers =
+            headers(&[("set-cookie", "a=1; Path=/"), ("set-cookie", " connect.sid = x; Path=/")]);
+        assert!(remove_set_cookie(&mut headers, "connect.sid"));
+        assert_eq!(all(&headers, "set-cookie"), ["a=1; Path=/"]);
+        assert!(!remove_set_cookie(&mut headers, "connect.sid"));
+    }
+}

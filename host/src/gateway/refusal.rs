@@ -1,0 +1,93 @@
+//! The answers that the gateway gives by itself.
+
+use axum::body::Body;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+
+/// Why a request is not, or could not be, answered by an application.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Refusal {
+    /// It is not HTTP as the standards have it.
+    BadRequest(&'static str),
+    /// Its path can be read in two ways.
+    AmbiguousPath,
+    /// TRACE, CONNECT.
+    Method,
+    Denied,
+    LoginRequired,
+    /// A logout that another site began.
+    CrossSite,
+    NoRoute,
+    RequestTimeout,
+    BodyTooLarge,
+    /// The application answered with session headers that are none.
+    BadContract,
+    UpstreamUnreachable,
+    UpstreamFailed,
+    UpstreamTimeout,
+}
+
+impl Refusal {
+    /// For logs and counters.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad-request",
+            Self::AmbiguousPath => "ambiguous-path",
+            Self::Method => "method",
+            Self::Denied => "denied",
+            Self::LoginRequired => "login-required",
+            Self::CrossSite => "cross-site",
+            Self::NoRoute => "no-route",
+            Self::RequestTimeout => "request-timeout",
+            Self::BodyTooLarge => "body-too-large",
+            Self::BadContract => "bad-contract",
+            Self::UpstreamUnreachable => "upstream-unreachable",
+            Self::UpstreamFailed => "upstream-failed",
+            Self::UpstreamTimeout => "upstream-timeout",
+        }
+    }
+
+    fn status_and_text(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadRequest(what) => (StatusCode::BAD_REQUEST, what),
+            Self::AmbiguousPath => {
+                (StatusCode::BAD_REQUEST, "The path can be read in more than one way.")
+            }
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed."),
+            Self::Denied => (StatusCode::FORBIDDEN, "This is not for visitors."),
+            Self::LoginRequired => (StatusCode::UNAUTHORIZED, "Please log in."),
+            Self::CrossSite => (StatusCode::FORBIDDEN, "This request came from another site."),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "There is nothing here."),
+            Self::RequestTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive.")
+            }
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request is too large."),
+            Self::BadContract | Self::UpstreamFailed => {
+                (StatusCode::BAD_GATEWAY, "The application gave no valid answer.")
+            }
+            Self::UpstreamUnreachable => {
+                (StatusCode::BAD_GATEWAY, "The application cannot be reached.")
+            }
+            Self::UpstreamTimeout => {
+                (StatusCode::GATEWAY_TIMEOUT, "The application did not answer in time.")
+            }
+        }
+    }
+
+    /// The answer. It is counted here.
+    pub(crate) fn respond(self) -> Response<Body> {
+        metrics::counter!("edge_session_refused_total", "reason" => self.reason()).increment(1);
+        let (status, text) = self.status_and_text();
+        let mut response = Response::new(Body::from(format!("{text}\n")));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self == Self::Method {
+            let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -1,0 +1,260 @@
+//! What every command begins with: the component, the configuration, the store.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use edge_session::store::{
+    Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store, TransformId,
+};
+use edge_session::{Component, Options, Problem};
+
+use crate::cli;
+use crate::config::{File, Settings};
+
+const STORE: &str = "file:data/sessions.redb";
+
+/// What was configured, and found to be in order.
+pub(crate) struct Setup {
+    pub(crate) component: Component,
+    pub(crate) options: Options,
+    pub(crate) settings: Settings,
+    pub(crate) store_url: String,
+}
+
+impl Setup {
+    /// Everything that was configured, or everything that is wrong with it.
+    pub(crate) fn read(arguments: &cli::Configured) -> Result<Self, String> {
+        let component = load_component(arguments.component.as_deref())?;
+        let (options, mut settings) = configure(arguments, &component)?;
+        settings.listen = arguments.listen.or(settings.listen);
+        let store_url = store_url(arguments, &settings);
+        Ok(Self { component, options, settings, store_url })
+    }
+
+    pub(crate) async fn open_store(&self) -> Result<Arc<dyn Store>, String> {
+        open_store(&self.store_url, &self.settings.mongodb).await
+    }
+}
+
+// ------------------------------------------------------------------ the component ----
+
+fn load_component(given: Option<&Path>) -> Result<Component, String> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => find_component()?,
+    };
+    let cache = cache_directory();
+    Component::from_file(&path, cache.as_deref()).map_err(|error| error.to_string())
+}
+
+fn find_component() -> Result<PathBuf, String> {
+    let program = env::current_exe().ok();
+    let beside = program.as_deref().and_then(Path::parent);
+    let mut places: Vec<PathBuf> = Vec::new();
+    places.extend(beside.map(|directory| directory.join("session.wasm")));
+    places.extend(beside.and_then(Path::parent).map(|directory| directory.join("session.wasm")));
+    places.push("target/session.wasm".into());
+    if let Some(found) = places.iter().find(|place| place.is_file()) {
+        return Ok(found.clone());
+    }
+    let looked: Vec<_> = places.iter().map(|place| format!("\n  {}", place.display())).collect();
+    Err(format!(
+        "the component session.wasm was not found. `make component` makes it; \
+         --component FILE says where it is. Looked for it at:{}",
+        looked.concat()
+    ))
+}
+
+/// For compiled code, in a place that belongs to the user who runs this.
+fn cache_directory() -> Option<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or(absolute("HOME").map(|home| home.join(".cache")))?;
+    Some(caches.join("edge-session").join("compiled"))
+}
+
+// ---------------------------------------------------------------- the configuration ----
+
+fn configure(
+    arguments: &cli::Configured,
+    component: &Component,
+) -> Result<(Options, Settings), String> {
+    let (text, shown) = match &arguments.config {
+        None => (String::new(), String::new()),
+        Some(path) => {
+            let shown = path.display().to_string();
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read the configuration {shown}: {error}"))?;
+            (text, shown)
+        }
+    };
+    // What has a flag is read from the environment with it.
+    let flags = ["EDGE_SESSION_LISTEN", "EDGE_SESSION_STORE"];
+    let variable = |name: &str| env::var(name).ok().filter(|_| !flags.contains(&name));
+    let file =
+        File::parse(&text, variable).map_err(|error| format!("{shown} is not TOML: {error}"))?;
+    let file = match &arguments.upstream {
+        Some(upstream) => file.with_upstream(upstream),
+        None => file,
+    };
+    let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
+    let (mut settings, mut problems) = file.apply(&mut options);
+    let is_read = match secrets() {
+        Ok(secrets) => {
+            options.secrets = secrets;
+            true
+        }
+        Err(message) => {
+            problems.push(Problem { name: "secret".to_owned(), message });
+            false
+        }
+    };
+    let mut problem = |name: &str, message: String| {
+        problems.push(Problem { name: name.to_owned(), message });
+    };
+    match (settings.crypto, crypto_secret()) {
+        (Some(format), Ok(Some(secret))) => {
+            settings.mongodb.crypto = Some(Crypto { format, secret });
+        }
+        (Some(_), Ok(None)) => problem(
+            "store.crypto",
+            format!(
+                "needs a secret: set {CRYPTO_SECRET} to the one that connect-mongo has, or \
+                 {CRYPTO_SECRET_FILE} to a file with it"
+            ),
+        ),
+        (None, Ok(Some(_))) => problem(
+            "store.crypto",
+            format!("is not set, but {CRYPTO_SECRET} is: sessions would not be encrypted"),
+        ),
+        (None, Ok(None)) => {}
+        (_, Err(message)) => problem("store.crypto", message),
+    }
+    if !is_mongodb(&store_url(arguments, &settings)) {
+        let message = || "is for mongodb:// stores: this one keeps sessions as they are".to_owned();
+        if settings.crypto.is_some() {
+            problem("store.crypto", message());
+        }
+        if settings.mongodb.transform_id != TransformId::None {
+            problem("store.transform_id", message());
+        }
+    }
+    if let Err(error) = component.check(&options) {
+        // Where secrets come from is known here; the component would only say that there are none.
+        problems.extend(error.problems.into_iter().filter(|p| is_read || p.name != "secret"));
+    }
+    if problems.is_empty() {
+        return Ok((options, settings));
+    }
+    let lines: Vec<_> = problems
+        .iter()
+        .map(|problem| format!("\n  {}: {}", problem.name, problem.message))
+        .collect();
+    let count = match problems.len() {
+        1 => "a problem".to_owned(),
+        n => format!("{n} problems"),
+    };
+    Err(format!("the configuration has {count}:{}", lines.concat()))
+}
+
+/// What a variable says, or else the file that another one names. Whether it is from a file.
+fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String> {
+    match (env::var(variable), env::var_os(file)) {
+        (Ok(_), Some(_)) => Err(format!("{variable} and {file} are both set: unset one")),
+        (Ok(text), None) => Ok((text, false)),
+        (Err(env::VarError::NotUnicode(_)), _) => {
+            Err(format!("{variable} is not UTF-8: use {file}"))
+        }
+        (Err(env::VarError::NotPresent), Some(path)) => std::fs::read_to_string(&path)
+            .map(|text| (text, true))
+            .map_err(|error| format!("cannot read {file}: {}: {error}", path.display())),
+        (Err(env::VarError::NotPresent), None) => Ok((String::new(), false)),
+    }
+}
+
+const CRYPTO_SECRET: &str = "EDGE_SESSION_CRYPTO_SECRET";
+const CRYPTO_SECRET_FILE: &str = "EDGE_SESSION_CRYPTO_SECRET_FILE";
+
+/// What sessions are encrypted with in the database, if anything.
+fn crypto_secret() -> Result<Option<Vec<u8>>, String> {
+    let (text, is_file) = from_environment(CRYPTO_SECRET, CRYPTO_SECRET_FILE)?;
+    let secret = if is_file { text.trim() } else { &text };
+    Ok((!secret.is_empty()).then(|| secret.as_bytes().to_vec()))
+}
+
+/// The secrets, newest first.
+fn secrets() -> Result<Vec<Vec<u8>>, String> {
+    let (variable, file) = ("EDGE_SESSION_SECRET", "EDGE_SESSION_SECRET_FILE");
+    let (text, is_file) = from_environment(variable, file)?;
+    let text = if is_file { text } else { text.replace(',', "\n") };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let secrets: Vec<_> = lines.map(|line| line.as_bytes().to_vec()).collect();
+    if secrets.is_empty() {
+        return Err(format!(
+            "is missing: set {variable}, for example to what `openssl rand -base64 48` prints, or \
+             {file} to a file of secrets"
+        ));
+    }
+    Ok(secrets)
+}
+
+// ------------------------------------------------------------------------ the store ----
+
+async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Arc<dyn Store>, String> {
+    let shown = without_secrets(url);
+    if url == "memory:" {
+        tracing::warn!("sessions are kept in memory: they end with this process");
+        return Ok(Arc::new(MemoryStore::default()));
+    }
+    if let Some(path) = url.strip_prefix("file:").filter(|path| !path.is_empty()) {
+        return Ok(Arc::new(FileStore::open(path).map_err(|error| error.to_string())?));
+    }
+    if is_mongodb(url) {
+        let store = MongoStore::connect(url, mongodb);
+        return Ok(Arc::new(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
+    }
+    Err(format!("the store {shown:?} is not one of memory:, file:PATH, mongodb://HOST/DATABASE"))
+}
+
+fn store_url(arguments: &cli::Configured, settings: &Settings) -> String {
+    let url = arguments.store.as_deref().or(settings.store.as_deref());
+    url.unwrap_or(STORE).to_owned()
+}
+
+fn is_mongodb(url: &str) -> bool {
+    url.starts_with("mongodb://") || url.starts_with("mongodb+srv://")
+}
+
+/// A store's URL for people: without user, password and parameters.
+pub(crate) fn without_secrets(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_url_holds_no_secrets() {
+        for (url, shown) in [
+            ("mongodb://user:p@ss:word@db:27017/app?authSource=admin", "mongodb://db:27017/app"),
+            ("mongodb://db/app?x=secret", "mongodb://db/app"),
+            ("file:data/a@b.redb", "file:data/a@b.redb"),
+            ("memory:", "memory:"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_store_is_quoted_with_what_there_is() {
+        let error =
+            open_store("redis://u:hunter2@h", &MongoOptions::default()).await.err().unwrap();
+        assert!(error.contains("redis://h") && error.contains("memory:, file:PATH"), "{error}");
+        assert!(!error.contains("hunter2"));
+    }
+}

@@ -1,0 +1,52 @@
+//! What operators see: logs and metrics.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Log;
+
+/// Seconds, for what a store or an application takes.
+const BUCKETS: [f64; 12] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
+
+/// How often what was measured is put into its buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Log to standard error. `EDGE_SESSION_LOG` says how much.
+pub(crate) fn log(settings: Log) {
+    let filter = EnvFilter::builder()
+        .with_env_var("EDGE_SESSION_LOG")
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match settings.json {
+        true => lines.json().flatten_event(true).init(),
+        false => lines.init(),
+    }
+}
+
+/// Record metrics from now on.
+pub(crate) fn record_metrics() -> Result<PrometheusHandle, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("metrics cannot be recorded: {error}");
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+        .map_err(|error| wrong(&error))?
+        .install_recorder()
+        .map_err(|error| wrong(&error))?;
+    let upkeep = recorder.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        loop {
+            ticks.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(recorder)
+}
