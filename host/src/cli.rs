@@ -28,6 +28,77 @@ pub(crate) enum Command {
     /// What is logged is set by EDGE_SESSION_LOG: error, warn, info (default), debug.
     #[command(verbatim_doc_comment)]
     Serve(Serve),
+
+    /// See and end the sessions of a store.
+    ///
+    /// MongoDB is asked itself, and so is a file that no process has open. Otherwise the
+    /// process that has the sessions is asked: it needs admin.listen in its configuration and
+    /// EDGE_SESSION_ADMIN_TOKEN, and this command the same ones.
+    #[command(verbatim_doc_comment)]
+    Sessions(Sessions),
+
+    /// Write a commented edge-session.toml to begin with.
+    Init(Init),
+
+    /// Say everything that is wrong with a configuration, without serving.
+    Check(Check),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Sessions {
+    #[command(flatten)]
+    pub(crate) configured: Configured,
+
+    #[command(subcommand)]
+    pub(crate) command: SessionsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionsCommand {
+    /// List live sessions
+    List {
+        /// Only those whose subject (the value at gateway.identity) contains this
+        #[arg(long, value_name = "TEXT")]
+        subject: Option<String>,
+
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: usize,
+
+        /// As JSON, for other programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is in a session
+    Show {
+        /// The session's name, as `list` shows it
+        session: String,
+    },
+    /// End sessions
+    End {
+        /// The sessions' names, as `list` shows them
+        #[arg(required = true)]
+        sessions: Vec<String>,
+    },
+    /// End all sessions of somebody
+    EndAll {
+        /// Who: exactly the value at gateway.identity
+        #[arg(long, value_name = "NAME")]
+        subject: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Init {
+    /// The file to write; one that is there is left alone
+    #[arg(default_value = "edge-session.toml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) configured: Configured,
 }
 
 #[derive(Args, Debug)]

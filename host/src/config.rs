@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) crypto: Option<CryptoFormat>,
     /// What clients may do.
     pub(crate) limits: Limits,
+    /// The JSON pointer to who is logged in.
+    pub(crate) identity: Option<String>,
     /// None: the built-in application.
     pub(crate) gateway: Option<proxy::Settings>,
     pub(crate) tls: Option<TlsFiles>,
@@ -60,7 +62,10 @@ pub(crate) struct Log {
     pub(crate) requests: bool,
 }
 
-/// All keys that have one value. Each may also be given by an environment variable.
+/// A file with every key and what it is for: what `edge-session init` writes.
+pub(crate) const TEMPLATE: &str = include_str!("config/edge-session.toml");
+
+/// All keys, those of a section after its name. Each may also be given by an environment variable.
 pub(crate) const KEYS: [&str; 60] = [
     "preset",
     "listen",
@@ -195,13 +200,14 @@ impl File {
         let Self { mut root, mut cookie, mut store, gateway, mut problems, preset: _, .. } = self;
         let Self { mut tls, mut admin, mut log, mut telemetry, .. } = self;
         let wrong = &mut problems;
-        let (limits, gateway) = gateway::read(gateway, wrong);
+        let (limits, identity, gateway) = gateway::read(gateway, wrong);
         let mut settings = Settings {
             listen: None,
             store: None,
             mongodb: MongoOptions::default(),
             crypto: None,
             limits,
+            identity,
             gateway,
             tls: None,
             admin: admin.take("listen", wrong),
@@ -567,25 +573,140 @@ mod tests {
         );
     }
 
+    /// The template with all that is commented out, but for what contradicts something else.
+    fn whole_template() -> String {
+        let is_prose = |line: &str| {
+            let text = line.trim_start_matches("# ");
+            !text.starts_with('[') && !text.contains(" = ") || line.starts_with("#  ")
+        };
+        let lines = TEMPLATE.lines().filter(|line| !(line.starts_with('#') && is_prose(line)));
+        let lines = lines.filter(|line| !line.starts_with("# expires"));
+        let lines =
+            lines.filter(|line| !(line.starts_with("# ") && line.contains("EDGE_SESSION_")));
+        lines.map(|line| line.trim_start_matches("# ")).collect::<Vec<_>>().join("\n")
+    }
+
     #[test]
-    fn the_documented_example_is_valid_and_says_the_defaults() {
-        let page = include_str!("../../docs/configuration.md");
-        let example = page.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+    fn the_template_is_valid_and_says_the_defaults() {
         let mut options = options();
         (options.ttl, options.max_session_bytes) = (14 * 24 * 60 * 60, 1 << 20);
         let defaults = options.clone();
-        let (settings, problems) = File::parse(example, |_| None).unwrap().apply(&mut options);
-        assert!(problems.is_empty());
+        let (settings, problems) = File::parse(TEMPLATE, |_| None).unwrap().apply(&mut options);
+        assert_eq!(problems, []);
         assert_eq!(options, defaults);
-        assert_eq!(settings.mongodb.timeout, MongoOptions::default().timeout);
-        // What is commented out is valid too.
-        let all = example.replace("\n# ", "\n");
-        let lines =
-            all.lines().filter(|line| !line.starts_with("Of ") && !line.starts_with("expires"));
-        let (_, problems) = File::parse(&lines.collect::<Vec<_>>().join("\n"), |_| None)
-            .unwrap()
-            .apply(&mut options);
-        assert!(problems.is_empty());
+        let (unset, _) = File::parse("", |_| None).unwrap().apply(&mut options);
+        assert_eq!(settings.mongodb.timeout, unset.mongodb.timeout);
+        assert_eq!(settings.limits, unset.limits);
+        assert_eq!(settings.log, unset.log);
+        // The gateway's defaults show when there is something to be a gateway for.
+        let with_upstream = |text: &str| {
+            let file = File::parse(text, |_| None).unwrap().with_upstream("http://a:1");
+            file.apply(&mut options.clone()).0.gateway.unwrap()
+        };
+        assert_eq!(with_upstream(TEMPLATE), with_upstream(""));
+    }
+
+    #[test]
+    fn what_the_template_comments_out_is_valid_and_no_key_is_missing() {
+        let text = whole_template();
+        let mut options = options();
+        let (settings, problems) = File::parse(&text, |_| None).unwrap().apply(&mut options);
+        assert_eq!(problems, [], "{text}");
+        let gateway = settings.gateway.unwrap();
+        assert_eq!((gateway.routes.len(), gateway.guards.len()), (2, 2));
+        let table: Table = text.parse().unwrap();
+        for key in KEYS {
+            let is_there = match key.split_once('.') {
+                None => table.contains_key(key),
+                Some((section, key)) => table[section].as_table().unwrap().contains_key(key),
+            };
+            assert!(is_there || key == "cookie.expires", "{key}");
+        }
+    }
+
+    #[test]
+    fn the_page_shows_the_template() {
+        let page = include_str!("../../docs/configuration.md");
+        assert_eq!(page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap(), TEMPLATE);
+    }
+
+    #[test]
+    fn every_key_can_be_given_in_the_environment() {
+        let whole: Table = whole_template().parse().unwrap();
+        for key in KEYS.iter().filter(|key| **key != "cookie.expires") {
+            let value = match key.split_once('.') {
+                None => &whole[*key],
+                Some((section, key)) => &whole[section][key],
+            };
+            let text = match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let asked = |name: &str| (name == variable(key)).then(|| text.clone());
+            let read = |text: &str, asked: &dyn Fn(&str) -> Option<String>| {
+                let mut options = options();
+                let file = File::parse(text, asked).unwrap();
+                let (settings, _) = file.apply(&mut options);
+                (options, settings.log, settings.limits, settings.store, settings.gateway)
+            };
+            let line = format!("{key} = {value}");
+            let by_file = match *key {
+                // Tables of their own, which a line cannot hold.
+                "route" | "guard" => {
+                    let mut table = Table::new();
+                    table.insert((*key).to_owned(), value.clone());
+                    table.to_string()
+                }
+                _ => line,
+            };
+            assert_eq!(read("", &asked), read(&by_file, &|_| None), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_variable_is_toml_or_a_text() {
+        assert_eq!(value_of("true"), Value::Boolean(true));
+        assert_eq!(value_of("[\"a\", \"b\"]").as_array().unwrap().len(), 2);
+        for text in ["a b", "", "x\ny = 1", "http://a:1", "/login"] {
+            assert_eq!(value_of(text), Value::String(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn all_problems_of_a_gateway_are_told_at_once() {
+        let problems = read(
+            "upstream = [\"http://a/path\", \"ftp://b\", \"http://u:hunter2@c\"]\n\
+             [gateway]\nlogin = \"//evil\"\nidentity = \"user\"\ntrusted_proxies = [\"x\"]\n\
+             [[guard]]\npaths = [\"account\"]\nrequire = \"/a\"\n[[guard]]\npaths = [\"/b\"]\n\
+             [[route]]\npath = \"/x\"\nhost = \"a:80\"\nspeed = 1\n\
+             [timeouts]\nidle_ms = 0\n[limits]\nconnections = 0\nheader_bytes = 1\n\
+             [tls]\nkey = \"k\"\n[telemetry]\notlp = \"localhost\"",
+        );
+        let problems = problems.2;
+        for expected in [
+            "upstream: \"http://a/path\" has a path",
+            "upstream: \"ftp://b\" is not a URL such as",
+            "upstream: the URL of \"c\" holds a user name",
+            "gateway.login: is \"//evil\"",
+            "gateway.identity: is \"user\"",
+            "gateway.trusted_proxies: \"x\"",
+            "guard[0].paths: \"account\" is not a path",
+            "guard[1].require: needs",
+            "route[0].host: ",
+            "route[0].upstream: is missing",
+            "route[0].speed: is not an option",
+            "timeouts.idle_ms: must be",
+            "limits.connections: must be",
+            "limits.header_bytes: is 1,",
+            "tls: needs both",
+            "telemetry.otlp: is",
+        ] {
+            assert!(
+                problems.iter().any(|it| it.starts_with(expected)),
+                "{expected}: {problems:#?}"
+            );
+        }
+        assert!(!problems.concat().contains("hunter2"));
     }
 
     #[test]

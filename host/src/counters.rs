@@ -76,6 +76,11 @@ pub(crate) fn origin_name(origin: wit::Origin) -> &'static str {
     ORIGINS[origin as usize]
 }
 
+/// A word for logs.
+pub(crate) fn event_name(event: wit::Event) -> &'static str {
+    EVENTS[event as usize]
+}
+
 /// Which of the five operations, and a word for it.
 pub(crate) fn operation(request: &wit::StoreRequest) -> (usize, &'static str) {
     let operation = match request {

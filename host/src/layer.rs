@@ -15,7 +15,7 @@ use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
 use crate::sessions::{Begun, OptionsError, Sessions};
 use crate::store::Store;
-use crate::{Options, Session};
+use crate::{Options, Session, SessionHasher};
 
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
@@ -70,6 +70,11 @@ impl SessionLayer {
     /// Whether the store answers; if not, why.
     pub async fn check_store(&self) -> Result<(), String> {
         self.sessions.check_store().await
+    }
+
+    /// What gives sessions their names in logs.
+    pub fn hasher(&self) -> &SessionHasher {
+        self.sessions.hasher()
     }
 
     /// The options that are in force.

@@ -37,6 +37,7 @@ pub mod bench;
 mod bindings;
 mod component;
 mod counters;
+mod hasher;
 mod instance;
 mod layer;
 mod session;
@@ -48,6 +49,7 @@ pub use bindings::exports::edge::session::engine::{
     Problem, SameSite, Secure, Unset,
 };
 pub use component::{Component, ComponentError};
+pub use hasher::SessionHasher;
 pub use layer::{Encrypted, SessionLayer, SessionService};
 pub use session::{NoSession, Session, SessionError};
 pub use sessions::OptionsError;

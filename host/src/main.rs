@@ -5,12 +5,17 @@ mod app;
 mod cli;
 mod config;
 mod gateway;
+mod inspector;
 mod serve;
 mod server;
+mod sessions_command;
 mod setup;
 mod telemetry;
 mod tls;
 
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -36,6 +41,32 @@ fn run(command: Command) -> Result<(), String> {
             telemetry::log(setup.settings.log);
             runtime()?.block_on(serve::serve(setup))
         }
+        Command::Sessions(arguments) => {
+            let setup = Setup::read(&arguments.configured)?;
+            telemetry::log(setup.settings.log);
+            runtime()?.block_on(sessions_command::run(&setup, &arguments.command))
+        }
+        Command::Init(arguments) => init(&arguments.file),
+        Command::Check(arguments) => {
+            println!("{}", Setup::read(&arguments.configured)?.summary());
+            Ok(())
+        }
+    }
+}
+
+fn init(file: &Path) -> Result<(), String> {
+    let shown = file.display();
+    let mut options = OpenOptions::new();
+    let result = options.write(true).create_new(true).open(file);
+    match result.and_then(|mut new| new.write_all(config::TEMPLATE.as_bytes())) {
+        Ok(()) => {
+            println!("{shown} is written. Try: edge-session check --config {shown}");
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(format!("{shown} is there already and was left as it is"))
+        }
+        Err(error) => Err(format!("cannot write {shown}: {error}")),
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::{self, Admin};
+use crate::admin::Admin;
 use crate::app;
 use crate::gateway::Gateway;
 use crate::server;
@@ -25,10 +25,11 @@ const LISTEN: &str = "127.0.0.1:8080";
 /// Serve. An error is for the person who started the program.
 pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let recorder = setup.settings.admin.is_some().then(telemetry::record_metrics).transpose()?;
-    let store = setup.open_store().await?;
-    let Setup { component, options, settings, store_url } = setup;
+    let stores = setup.open_store().await?;
+    let inspector = setup.inspector(stores.browse);
+    let Setup { component, options, settings, store_url, admin_token } = setup;
     let deadline = settings.mongodb.timeout;
-    let layer = SessionLayer::with_deadline(component, options, store, deadline)
+    let layer = SessionLayer::with_deadline(component, options, stores.store, deadline)
         .map_err(|error| error.to_string())?;
     let tls = settings.tls.map(Tls::load).transpose()?;
     let listener = listen(settings.listen).await?;
@@ -37,7 +38,8 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let stop = stop_signal()?;
     reload_on_hangup(tls.clone())?;
     if let (Some(address), Some(recorder)) = (settings.admin, recorder) {
-        admin::serve(address, Admin { layer: layer.clone(), recorder }).await?;
+        let admin = Admin::new(layer.clone(), recorder, inspector, admin_token.as_deref());
+        admin.serve(address).await?;
     }
 
     let scheme = if tls.is_some() { "https" } else { "http" };

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
-use crate::counters::{Counters, operation, origin_name};
+use crate::counters::{Counters, event_name, operation, origin_name};
+use crate::hasher::SessionHasher;
 use crate::instance::{Instances, OpenError};
 use crate::store::{Changed, Created, Store, StoreError};
 use crate::{Options, Problem};
@@ -52,6 +53,7 @@ pub(crate) struct Sessions {
     store: Arc<dyn Store>,
     deadline: Duration,
     counters: Counters,
+    hasher: SessionHasher,
 }
 
 /// What a request begins with.
@@ -71,8 +73,10 @@ impl Sessions {
         store: Arc<dyn Store>,
         deadline: Duration,
     ) -> Result<Self, OptionsError> {
+        // A configuration without a secret is refused below.
+        let hasher = SessionHasher::new(options.secrets.first().map_or(&[], Vec::as_slice));
         let instances = Instances::open(component, options)?;
-        Ok(Self { instances, store, deadline, counters: Counters::new() })
+        Ok(Self { instances, store, deadline, counters: Counters::new(), hasher })
     }
 
     pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
@@ -148,6 +152,7 @@ impl Sessions {
             }
         };
         self.counters.finished(&outcome);
+        self.log(&exchange.id, &outcome);
         match (&outcome.failure, unavailable) {
             (Some(failure), _) => self.report(failure),
             (None, Some(why)) => {
@@ -156,6 +161,30 @@ impl Sessions {
             (None, None) => {}
         }
         outcome
+    }
+
+    /// Tell what became of a session. Its beginning and end may be of interest to those who
+    /// look for an attack.
+    fn log(&self, id: &str, outcome: &wit::Outcome) {
+        let event = event_name(outcome.event);
+        let session = || self.hasher.name(outcome.new_id.as_deref().unwrap_or(id));
+        match outcome.event {
+            wit::Event::None => {}
+            wit::Event::Moved => {
+                let old = self.hasher.name(id);
+                tracing::info!(event, session = session(), old, "a session has a new identifier");
+            }
+            wit::Event::Destroyed => tracing::info!(event, session = session(), "a session ended"),
+            _ if tracing::enabled!(tracing::Level::DEBUG) => {
+                tracing::debug!(event, session = session(), "a session was used");
+            }
+            _ => {}
+        }
+    }
+
+    /// The name of a session for logs.
+    pub(crate) fn hasher(&self) -> &SessionHasher {
+        &self.hasher
     }
 
     /// Do what the component asks of the store, within the deadline, and keep what it says.

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edge_session::store::{
-    Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store, TransformId,
+    Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store, TransformId,
 };
-use edge_session::{Component, Options, Problem};
+use edge_session::{Component, Options, Problem, SessionHasher};
 
 use crate::cli;
 use crate::config::{File, Settings};
+use crate::inspector::Inspector;
 
 const STORE: &str = "file:data/sessions.redb";
 
@@ -20,6 +21,8 @@ pub(crate) struct Setup {
     pub(crate) options: Options,
     pub(crate) settings: Settings,
     pub(crate) store_url: String,
+    /// Opens the sessions at the admin address.
+    pub(crate) admin_token: Option<String>,
 }
 
 impl Setup {
@@ -29,10 +32,42 @@ impl Setup {
         let (options, mut settings) = configure(arguments, &component)?;
         settings.listen = arguments.listen.or(settings.listen);
         let store_url = store_url(arguments, &settings);
-        Ok(Self { component, options, settings, store_url })
+        let admin_token = admin_token()?;
+        Ok(Self { component, options, settings, store_url, admin_token })
     }
 
-    pub(crate) async fn open_store(&self) -> Result<Arc<dyn Store>, String> {
+    /// What looks at the sessions of a store.
+    pub(crate) fn inspector(&self, browse: Arc<dyn Browse>) -> Inspector {
+        let secret = self.options.secrets.first().map_or(&[][..], Vec::as_slice);
+        let hasher = SessionHasher::new(secret);
+        Inspector { browse, hasher, identity: self.settings.identity.clone() }
+    }
+
+    /// What will happen, for a person who checks the configuration.
+    pub(crate) fn summary(&self) -> String {
+        let Settings { gateway, admin, tls, .. } = &self.settings;
+        let app = match gateway {
+            None => "the built-in view counter".to_owned(),
+            Some(gateway) => {
+                let count = |n: usize, what: &str| match n {
+                    1 => format!("1 {what}"),
+                    n => format!("{n} {what}s"),
+                };
+                let routes = count(gateway.routes.len(), "route");
+                format!("a gateway with {routes} and {}", count(gateway.guards.len(), "guard"))
+            }
+        };
+        let mut lines = vec![
+            "The configuration is in order.".to_owned(),
+            format!("  serves    {app}{}", if tls.is_some() { ", with TLS" } else { "" }),
+            format!("  cookie    {}", self.options.name),
+            format!("  sessions  {}", without_secrets(&self.store_url)),
+        ];
+        lines.extend(admin.map(|address| format!("  admin     http://{address}")));
+        lines.join("\n")
+    }
+
+    pub(crate) async fn open_store(&self) -> Result<Stores, String> {
         open_store(&self.store_url, &self.settings.mongodb).await
     }
 }
@@ -182,6 +217,21 @@ fn crypto_secret() -> Result<Option<Vec<u8>>, String> {
     Ok((!secret.is_empty()).then(|| secret.as_bytes().to_vec()))
 }
 
+/// What opens the sessions at the admin address, if anything does.
+fn admin_token() -> Result<Option<String>, String> {
+    const SHORTEST: usize = 16;
+    let variable = "EDGE_SESSION_ADMIN_TOKEN";
+    let (token, _) = from_environment(variable, "EDGE_SESSION_ADMIN_TOKEN_FILE")?;
+    let token = token.trim();
+    if (1..SHORTEST).contains(&token.len()) {
+        return Err(format!(
+            "the configuration has a problem:\n  {variable}: is shorter than {SHORTEST} bytes: \
+             whoever guesses it can end all sessions"
+        ));
+    }
+    Ok(Some(token.to_owned()).filter(|token| !token.is_empty()))
+}
+
 /// The secrets, newest first.
 fn secrets() -> Result<Vec<Vec<u8>>, String> {
     let (variable, file) = ("EDGE_SESSION_SECRET", "EDGE_SESSION_SECRET_FILE");
@@ -200,18 +250,31 @@ fn secrets() -> Result<Vec<Vec<u8>>, String> {
 
 // ------------------------------------------------------------------------ the store ----
 
-async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Arc<dyn Store>, String> {
+/// One store, for requests and for operators.
+pub(crate) struct Stores {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) browse: Arc<dyn Browse>,
+}
+
+impl Stores {
+    fn of(store: impl Store + Browse) -> Self {
+        let store = Arc::new(store);
+        Self { store: store.clone(), browse: store }
+    }
+}
+
+async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Stores, String> {
     let shown = without_secrets(url);
     if url == "memory:" {
         tracing::warn!("sessions are kept in memory: they end with this process");
-        return Ok(Arc::new(MemoryStore::default()));
+        return Ok(Stores::of(MemoryStore::default()));
     }
     if let Some(path) = url.strip_prefix("file:").filter(|path| !path.is_empty()) {
-        return Ok(Arc::new(FileStore::open(path).map_err(|error| error.to_string())?));
+        return Ok(Stores::of(FileStore::open(path).map_err(|error| error.to_string())?));
     }
     if is_mongodb(url) {
         let store = MongoStore::connect(url, mongodb);
-        return Ok(Arc::new(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
+        return Ok(Stores::of(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
     }
     Err(format!("the store {shown:?} is not one of memory:, file:PATH, mongodb://HOST/DATABASE"))
 }
@@ -221,7 +284,7 @@ fn store_url(arguments: &cli::Configured, settings: &Settings) -> String {
     url.unwrap_or(STORE).to_owned()
 }
 
-fn is_mongodb(url: &str) -> bool {
+pub(crate) fn is_mongodb(url: &str) -> bool {
     url.starts_with("mongodb://") || url.starts_with("mongodb+srv://")
 }
 

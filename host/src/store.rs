@@ -5,6 +5,8 @@
 
 use async_trait::async_trait;
 
+use crate::hasher::sha256 as digest;
+
 pub use crate::bindings::exports::edge::session::engine::{Content, Stored};
 
 pub mod conformance;
@@ -106,6 +108,42 @@ pub trait Store: Send + Sync + 'static {
 
     /// Delete the session; with `expected` only while the stored text equals it.
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError>;
+}
+
+/// A session as an operator looks at it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// What the store calls it, for [`Browse::remove`]. It may be the identifier: a secret.
+    pub key: String,
+    /// The SHA-256 of its identifier, in hexadecimal.
+    pub digest: String,
+    /// What is stored.
+    pub stored: Stored,
+    /// When it was created; none where the store does not keep that.
+    pub created: Option<u64>,
+}
+
+/// Some of the sessions of a store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// Sessions that have not expired, in no order that means anything.
+    pub entries: Vec<Entry>,
+    /// Where to go on; none: these were the last ones.
+    pub next: Option<String>,
+}
+
+/// Looking at all sessions, for operators: no gateway needs it, and no request waits for it.
+#[async_trait]
+pub trait Browse: Send + Sync + 'static {
+    /// The first sessions, or those after a page. A session that is created or ended meanwhile
+    /// may be on a page or not; any other is on exactly one.
+    async fn page(&self, after: Option<&str>) -> Result<Page, StoreError>;
+
+    /// Delete what [`Entry::key`] names; whether it was there.
+    async fn remove(&self, key: &str) -> Result<bool, StoreError>;
+
+    /// How many sessions there are, about: expired ones may be among them.
+    async fn count(&self) -> Result<u64, StoreError>;
 }
 
 /// Milliseconds since the Unix epoch.

@@ -19,6 +19,28 @@ async fn the_file_store_conforms() {
     conformance::check(Arc::new(store)).await;
 }
 
+#[tokio::test]
+async fn the_memory_store_can_be_browsed() {
+    conformance::check_browsing(Arc::new(MemoryStore::default())).await;
+}
+
+#[tokio::test]
+async fn the_file_store_can_be_browsed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = FileStore::open(directory.path().join("sessions.redb")).unwrap();
+    conformance::check_browsing(Arc::new(store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mongodb_store_can_be_browsed() {
+    for (collection, transform_id) in
+        [("browsed", TransformId::None), ("browsed-sha256", TransformId::Sha256)]
+    {
+        let options = MongoOptions { transform_id, timestamps: true, ..MongoOptions::default() };
+        conformance::check_browsing(Arc::new(mongodb(collection, options).await)).await;
+    }
+}
+
 async fn mongodb(collection: &str, options: MongoOptions) -> MongoStore {
     let uri = std::env::var("MONGODB_URI")
         .expect("MONGODB_URI names a MongoDB server: `make test` starts one");

@@ -28,8 +28,12 @@ pub(super) struct Sections {
     pub(super) upstream: Option<Value>,
 }
 
-/// What the sections say. Without a route there is nothing to be a gateway for.
-pub(super) fn read(sections: Sections, wrong: &mut Vec<Problem>) -> (Limits, Option<Settings>) {
+/// What the sections say: the limits, where sessions say who is logged in, and the gateway's
+/// settings. Without a route there is nothing to be a gateway for.
+pub(super) fn read(
+    sections: Sections,
+    wrong: &mut Vec<Problem>,
+) -> (Limits, Option<String>, Option<Settings>) {
     let Sections { mut gateway, mut timeouts, mut limits, routes, guards, upstream } = sections;
     let mut millis = |key: &str, default: Duration, wrong: &mut Vec<Problem>| {
         let millis = timeouts.take::<u64>(key, wrong).map(Duration::from_millis);
@@ -103,14 +107,14 @@ pub(super) fn read(sections: Sections, wrong: &mut Vec<Problem>) -> (Limits, Opt
             let message = "there is nothing to guard: set `upstream` or a [[route]]".to_owned();
             wrong.push(Problem { name: "guard".to_owned(), message });
         }
-        return (limits_read, None);
+        return (limits_read, identity, None);
     }
     let settings = Settings {
         routes: all_routes,
         guards: all_guards,
         health,
         logout,
-        identity,
+        identity: identity.clone(),
         hide_cookie,
         save_failed,
         trusted_proxies,
@@ -119,7 +123,7 @@ pub(super) fn read(sections: Sections, wrong: &mut Vec<Problem>) -> (Limits, Opt
         whole,
         body_bytes,
     };
-    (limits_read, Some(settings))
+    (limits_read, identity, Some(settings))
 }
 
 fn route(section: &mut Section, wrong: &mut Vec<Problem>) -> Option<RouteConfig> {

@@ -10,7 +10,16 @@
 
 use std::sync::Arc;
 
-use super::{Changed, Content, Created, Store, Stored, now};
+use tokio::task::JoinSet;
+
+use super::{Browse, Changed, Content, Created, Store, Stored, digest, now};
+
+macro_rules! promise {
+    ($promise:literal, $actual:expr, $expected:expr) => {
+        let actual = $actual.await.expect("the store works");
+        assert_eq!(actual, $expected, "{}", $promise);
+    };
+}
 
 /// Check every promise of [`Store`].
 ///
@@ -28,6 +37,64 @@ pub async fn check(store: Arc<impl Store>) {
     store.expired_sessions_are_missing().await;
     store.texts_survive().await;
     store.one_of_many_wins().await;
+}
+
+/// Check every promise of [`Browse`]. The store has to be empty.
+///
+/// # Panics
+///
+/// With a description of the promise that was broken.
+pub async fn check_browsing(store: Arc<impl Store + Browse>) {
+    const COUNT: usize = 2500;
+    let mut creations = JoinSet::new();
+    for number in 0..COUNT {
+        let store = store.clone();
+        let data = content(&format!("{{\"cookie\":{{}},\"number\":{number}}}"));
+        creations.spawn(async move { store.create(&key(&number.to_string()), data).await });
+    }
+    for created in creations.join_all().await {
+        assert_eq!(created.expect("the store works"), Created::Done);
+    }
+    let expired = Content { data: "{}".to_owned(), expires: 1 };
+    let created = store.create(&key("expired"), expired).await;
+    assert_eq!(created.expect("the store works"), Created::Done);
+
+    let mut entries = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.page(after.as_deref()).await.expect("the store works");
+        entries.extend(page.entries);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let mut digests: Vec<_> = entries.iter().map(|entry| entry.digest.clone()).collect();
+    let mut expected: Vec<_> = (0..COUNT).map(|n| digest(&key(&n.to_string()))).collect();
+    digests.sort();
+    expected.sort();
+    assert!(digests == expected, "every session that has not expired is on exactly one page");
+    let count = store.count().await.expect("the store works");
+    assert!((COUNT as u64..=COUNT as u64 + 1).contains(&count), "all are counted: {count}");
+    for entry in &entries {
+        let data = &entry.stored.data;
+        assert!(data.contains("number"), "an entry holds what is stored");
+        let is_now = |created: u64| created <= now() && created + 600_000 > now();
+        assert!(entry.created.is_none_or(is_now), "a session was created when it was created");
+    }
+    let [first, others @ ..] = &entries[..] else { panic!("there are sessions") };
+    promise!("an entry's key removes it", store.remove(&first.key), true);
+    promise!("what was removed is not there", store.remove(&first.key), false);
+    let mut removals = JoinSet::new();
+    for entry in others {
+        let (store, key) = (store.clone(), entry.key.clone());
+        removals.spawn(async move { store.remove(&key).await });
+    }
+    for removed in removals.join_all().await {
+        assert!(removed.expect("the store works"), "all can be removed");
+    }
+    let left = store.page(None).await.expect("the store works").entries;
+    assert!(left.is_empty(), "nothing is left");
 }
 
 struct Suite<S> {
@@ -53,13 +120,6 @@ fn without_touched(changed: Changed) -> Changed {
         Changed::Conflict(stored) => Changed::Conflict(Stored { touched: None, ..stored }),
         other => other,
     }
-}
-
-macro_rules! promise {
-    ($promise:literal, $actual:expr, $expected:expr) => {
-        let actual = $actual.await.expect("the store works");
-        assert_eq!(actual, $expected, "{}", $promise);
-    };
 }
 
 impl<S: Store> Suite<S> {

@@ -9,16 +9,24 @@ use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata as _, Table, TableDefinition,
+};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Changed, Content, Created, Store, StoreError, Stored, is_expired, now};
+use super::{
+    Browse, Changed, Content, Created, Entry, Page, Store, StoreError, Stored, digest, is_expired,
+    now,
+};
 
 /// Identifier → (expiry, text). No expiry is [`NEVER`].
 const SESSIONS: TableDefinition<'_, &str, (u64, &str)> = TableDefinition::new("sessions");
 
 /// (Expiry, identifier), so that expired sessions are found without reading all.
 const EXPIRIES: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("expiries");
+
+/// Identifier → when the session was created.
+const CREATED: TableDefinition<'_, &str, u64> = TableDefinition::new("created");
 
 const NEVER: u64 = u64::MAX;
 
@@ -28,6 +36,9 @@ const BATCH: usize = 512;
 /// How often expired sessions are deleted, and how many at most in one transaction.
 const SWEEP: Duration = Duration::from_secs(60);
 const SWEPT_AT_ONCE: usize = 10_000;
+
+/// How many sessions are looked at, at once.
+const PAGE: usize = 1000;
 
 /// Sessions in the file of an embedded database. What was answered survives a crash of
 /// the process and of the machine. Cheap to clone.
@@ -68,6 +79,18 @@ impl FileStore {
         Ok(Self { database, writes })
     }
 
+    /// Read from the database, which may wait for the disk.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Database) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = self.database.clone();
+        let reading = tokio::task::spawn_blocking(move || read(&database));
+        let result =
+            reading.await.map_err(|error| StoreError::new("reading stopped").caused_by(error))?;
+        result.map_err(unusable)
+    }
+
     async fn write(&self, write: Write) -> Result<Written, StoreError> {
         let (reply, answer) = oneshot::channel();
         let stopped = || StoreError::new("the file store's writing thread has stopped");
@@ -100,6 +123,7 @@ fn open(path: &Path) -> Result<Database, StoreError> {
         let transaction = database.begin_write()?;
         transaction.open_table(SESSIONS)?;
         transaction.open_table(EXPIRIES)?;
+        transaction.open_table(CREATED)?;
         Ok(transaction.commit()?)
     };
     make().map_err(|error| failed(error.to_string()))?;
@@ -114,15 +138,12 @@ fn unusable(error: impl Into<redb::Error>) -> StoreError {
 #[async_trait]
 impl Store for FileStore {
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
-        let (database, id) = (self.database.clone(), id.to_owned());
-        // A read may wait for the disk.
-        let read = tokio::task::spawn_blocking(move || -> Result<_, redb::Error> {
+        let id = id.to_owned();
+        let read = move |database: &Database| {
             let table = database.begin_read()?.open_table(SESSIONS)?;
             Ok(table.get(id.as_str())?.map(|found| stored(found.value())))
-        });
-        let found =
-            read.await.map_err(|error| StoreError::new("reading stopped").caused_by(error))?;
-        Ok(found.map_err(unusable)?.filter(|stored| !is_expired(stored.expires, now())))
+        };
+        Ok(self.read(read).await?.filter(|stored| !is_expired(stored.expires, now())))
     }
 
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
@@ -147,6 +168,43 @@ impl Store for FileStore {
 
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
         self.write(Write::Delete(id.to_owned(), expected.map(str::to_owned))).await
+    }
+}
+
+#[async_trait]
+impl Browse for FileStore {
+    async fn page(&self, after: Option<&str>) -> Result<Page, StoreError> {
+        let after = after.map(str::to_owned);
+        let read = move |database: &Database| -> Result<_, redb::Error> {
+            use std::ops::Bound::{Excluded, Unbounded};
+            let transaction = database.begin_read()?;
+            let created = transaction.open_table(CREATED)?;
+            let from = after.as_deref().map_or(Unbounded, Excluded);
+            let sessions = transaction.open_table(SESSIONS)?;
+            let (mut page, now) = (Page::default(), now());
+            for (count, row) in sessions.range::<&str>((from, Unbounded))?.enumerate() {
+                let (key, value) = row?;
+                let (key, stored) = (key.value().to_owned(), stored(value.value()));
+                page.next = (count + 1 == PAGE).then(|| key.clone());
+                if !is_expired(stored.expires, now) {
+                    let created = created.get(key.as_str())?.map(|at| at.value());
+                    page.entries.push(Entry { digest: digest(&key), key, stored, created });
+                }
+                if page.next.is_some() {
+                    break;
+                }
+            }
+            Ok(page)
+        };
+        self.read(read).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        Ok(self.delete(key, None).await? == Changed::Done)
+    }
+
+    async fn count(&self) -> Result<u64, StoreError> {
+        self.read(|database| Ok(database.begin_read()?.open_table(SESSIONS)?.len()?)).await
     }
 }
 
@@ -201,6 +259,7 @@ impl Writer {
             let mut tables = Tables {
                 sessions: transaction.open_table(SESSIONS)?,
                 expiries: transaction.open_table(EXPIRIES)?,
+                created: transaction.open_table(CREATED)?,
                 now: now(),
             };
             if sweep {
@@ -216,6 +275,7 @@ impl Writer {
 struct Tables<'t> {
     sessions: Table<'t, &'static str, (u64, &'static str)>,
     expiries: Table<'t, (u64, &'static str), ()>,
+    created: Table<'t, &'static str, u64>,
     now: u64,
 }
 
@@ -271,6 +331,9 @@ impl Tables<'_> {
         if let Some(old) = old {
             self.expiries.remove((old, id))?;
         }
+        if old.is_none_or(|old| is_expired(Some(old), self.now)) {
+            self.created.insert(id, self.now)?;
+        }
         self.expiries.insert((expires, id), ())?;
         Ok(())
     }
@@ -280,6 +343,7 @@ impl Tables<'_> {
         if let Some(old) = old {
             self.expiries.remove((old, id))?;
         }
+        self.created.remove(id)?;
         Ok(())
     }
 

@@ -6,13 +6,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use lru::LruCache;
 
-use super::{Changed, Content, Created, Store, StoreError, Stored, is_expired, now};
+use super::{
+    Browse, Changed, Content, Created, Entry, Page, Store, StoreError, Stored, digest, is_expired,
+    now,
+};
 
 /// Locks that requests of different sessions seldom share.
 const SHARDS: usize = 16;
 
 /// What an entry costs beside its texts: keys, pointers, the allocator's share.
-const OVERHEAD: usize = 160;
+const OVERHEAD: usize = 168;
 
 /// Sessions in memory, for one process. Bounded: when it is full, the sessions that were
 /// not used for longest make room, expired ones first.
@@ -22,9 +25,14 @@ pub struct MemoryStore {
 }
 
 struct Shard {
-    sessions: LruCache<String, Stored>,
+    sessions: LruCache<String, Kept>,
     bytes: usize,
     max_bytes: usize,
+}
+
+struct Kept {
+    stored: Stored,
+    created: u64,
 }
 
 impl Default for MemoryStore {
@@ -56,7 +64,8 @@ fn cost(id: &str, data: &str) -> usize {
 impl Shard {
     /// The session `id`, unless it has expired.
     fn live(&mut self, id: &str) -> Option<&mut Stored> {
-        self.sessions.get_mut(id).filter(|stored| !is_expired(stored.expires, now()))
+        let stored = &mut self.sessions.get_mut(id)?.stored;
+        (!is_expired(stored.expires, now())).then_some(stored)
     }
 
     fn put(&mut self, id: &str, content: Content) -> Result<(), StoreError> {
@@ -71,16 +80,22 @@ impl Shard {
         let stored = Stored { data, expires: Some(expires), touched: None };
         self.bytes += cost;
         match self.sessions.get_mut(id) {
-            Some(old) => self.bytes -= self::cost(id, &std::mem::replace(old, stored).data),
+            Some(old) => {
+                self.bytes -= self::cost(id, &old.stored.data);
+                if is_expired(old.stored.expires, now()) {
+                    old.created = now();
+                }
+                old.stored = stored;
+            }
             None => {
-                self.sessions.put(id.to_owned(), stored);
+                self.sessions.put(id.to_owned(), Kept { stored, created: now() });
             }
         }
         // What was put is the one that was used last: it stays.
         while self.bytes > self.max_bytes {
             let Some((old, evicted)) = self.sessions.pop_lru() else { break };
-            self.bytes -= self::cost(&old, &evicted.data);
-            if !is_expired(evicted.expires, now()) {
+            self.bytes -= self::cost(&old, &evicted.stored.data);
+            if !is_expired(evicted.stored.expires, now()) {
                 metrics::counter!("edge_session_memory_store_evictions_total").increment(1);
             }
         }
@@ -90,7 +105,7 @@ impl Shard {
 
     fn remove(&mut self, id: &str) -> bool {
         let Some(old) = self.sessions.pop(id) else { return false };
-        self.bytes -= cost(id, &old.data);
+        self.bytes -= cost(id, &old.stored.data);
         true
     }
 
@@ -100,7 +115,7 @@ impl Shard {
         let now = now();
         for _ in 0..2 {
             let Some((id, oldest)) = self.sessions.peek_lru() else { return };
-            if !is_expired(oldest.expires, now) {
+            if !is_expired(oldest.stored.expires, now) {
                 return;
             }
             let id = id.clone();
@@ -165,6 +180,43 @@ impl Store for MemoryStore {
         }
         shard.remove(id);
         Ok(Changed::Done)
+    }
+}
+
+#[async_trait]
+impl Browse for MemoryStore {
+    /// A page is a shard.
+    async fn page(&self, after: Option<&str>) -> Result<Page, StoreError> {
+        let at = after.map_or(0, |after| after.parse().unwrap_or(SHARDS));
+        let Some(shard) = self.shards.get(at) else { return Ok(Page::default()) };
+        let now = now();
+        let entries = {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let live =
+                shard.sessions.iter().filter(|(_, kept)| !is_expired(kept.stored.expires, now));
+            let entry =
+                |(id, kept): (&String, &Kept)| (id.clone(), kept.stored.clone(), kept.created);
+            live.map(entry).collect::<Vec<_>>()
+        };
+        let entry = |(key, stored, created): (String, Stored, u64)| Entry {
+            digest: digest(&key),
+            key,
+            stored,
+            created: Some(created),
+        };
+        let next = (at + 1 < SHARDS).then(|| (at + 1).to_string());
+        Ok(Page { entries: entries.into_iter().map(entry).collect(), next })
+    }
+
+    async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        Ok(self.shard(key).remove(key))
+    }
+
+    async fn count(&self) -> Result<u64, StoreError> {
+        let len = |shard: &Mutex<Shard>| {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).sessions.len() as u64
+        };
+        Ok(self.shards.iter().map(len).sum())
     }
 }
 

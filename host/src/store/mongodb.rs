@@ -22,7 +22,7 @@ use mongodb::options::{
 use mongodb::{Client, Collection, IndexModel};
 use tokio::task::JoinHandle;
 
-use super::{Changed, Content, Created, Store, StoreError, Stored};
+use super::{Browse, Changed, Content, Created, Entry, Page, Store, StoreError, Stored, digest};
 use crypto::Cipher;
 pub use crypto::{Crypto, CryptoFormat};
 use format::Format;
@@ -198,10 +198,7 @@ impl MongoStore {
     fn key(&self, id: &str) -> String {
         match self.transform_id {
             TransformId::None => id.to_owned(),
-            TransformId::Sha256 => {
-                let digest = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
-                digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-            }
+            TransformId::Sha256 => digest(id),
         }
     }
 
@@ -393,6 +390,48 @@ impl Store for MongoStore {
             None if delete(self.live(key), None).await? == 0 => Ok(Changed::Missing),
             None => Ok(Changed::Done),
         }
+    }
+}
+
+/// How many documents are looked at, at once.
+const PAGE: i64 = 1000;
+
+#[async_trait]
+impl Browse for MongoStore {
+    async fn page(&self, after: Option<&str>) -> Result<Page, StoreError> {
+        // Documents of other tools may have other keys: these are not looked at.
+        let mut query = self.live(after.unwrap_or_default());
+        query.insert("_id", doc! { "$gt": after.unwrap_or_default() });
+        let find = self.sessions.find(query).sort(doc! { "_id": 1 }).limit(PAGE);
+        let mut cursor = find.await.map_err(unavailable)?;
+        let mut page = Page::default();
+        let mut count = 0;
+        while cursor.advance().await.map_err(unavailable)? {
+            count += 1;
+            let document = cursor.deserialize_current().map_err(unavailable)?;
+            let Ok(key) = document.get_str("_id") else { continue };
+            let millis = |key| document.get_datetime(key).ok().map(|at| at.timestamp_millis());
+            page.next = (count == PAGE).then(|| key.to_owned());
+            page.entries.push(Entry {
+                key: key.to_owned(),
+                digest: match self.transform_id {
+                    TransformId::None => digest(key),
+                    TransformId::Sha256 => key.to_owned(),
+                },
+                stored: self.stored(&document).await,
+                created: millis("createdAt").and_then(|at| u64::try_from(at).ok()),
+            });
+        }
+        Ok(page)
+    }
+
+    async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        let deleted = self.sessions.delete_one(doc! { "_id": key }).await.map_err(unavailable)?;
+        Ok(deleted.deleted_count > 0)
+    }
+
+    async fn count(&self) -> Result<u64, StoreError> {
+        self.sessions.estimated_document_count().await.map_err(unavailable)
     }
 }
 

@@ -1,0 +1,194 @@
+//! The admin pages' HTML.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use maud::{DOCTYPE, Markup, html};
+
+use crate::inspector::{Listed, Listing, Shown};
+
+fn frame(title: &str, is_in: bool, content: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) " · edge-session" }
+                link rel="stylesheet" href="/style.css";
+            }
+            body.admin {
+                header {
+                    a.brand href="/sessions" { "edge-session admin" }
+                    @if is_in {
+                        nav {
+                            a href="/sessions" { "Sessions" }
+                            " "
+                            a href="/metrics" { "Metrics" }
+                            " "
+                            form method="post" action="/logout" { button { "Log out" } }
+                        }
+                    }
+                }
+                main { (content) }
+            }
+        }
+    }
+}
+
+pub(super) fn login(is_wrong: bool) -> Markup {
+    let content = html! {
+        section.card {
+            h1 { "Log in" }
+            p.quiet { "With the token that the program was started with, EDGE_SESSION_ADMIN_TOKEN." }
+            @if is_wrong { p.problem role="alert" { "That is not the token." } }
+            form method="post" action="/login" {
+                label for="token" { "Token" }
+                input #token type="password" name="token" required autofocus;
+                button.primary { "Log in" }
+            }
+        }
+    };
+    frame("Log in", false, &content)
+}
+
+pub(super) fn list(
+    listing: &Listing,
+    subject: Option<&str>,
+    ended: Option<u64>,
+    has_subjects: bool,
+    charts: &Markup,
+) -> Markup {
+    let now = now();
+    let content = html! {
+        @if let Some(ended) = ended {
+            p.card role="status" { (count(ended, "session")) @if ended == 1 { " was" } @else { " were" } " ended." }
+        }
+        section.card aria-label="The last hour" { (charts) }
+        section.card {
+            h1 { "Live sessions" }
+            form.search method="get" action="/sessions" {
+                div {
+                    label for="subject" { "Subject contains" }
+                    input #subject type="text" name="subject" value=(subject.unwrap_or_default());
+                }
+                button.primary { "Search" }
+                @if subject.is_some() { a href="/sessions" { "Show all" } }
+            }
+            @if !has_subjects {
+                p.quiet { "No session has a subject: gateway.identity says where it is, /passport/user for example." }
+            }
+            @if let Some(subject) = subject.filter(|_| !listing.sessions.is_empty()) {
+                form method="post" action="/sessions/end-all" {
+                    input type="hidden" name="subject" value=(subject);
+                    button.end { "End all sessions of exactly “" (subject) "”" }
+                }
+            }
+            (table(&listing.sessions, now))
+            p.quiet {
+                @if listing.has_more { "The first " (listing.sessions.len()) ". " }
+                "The store has about " (count(listing.total, "session")) "."
+            }
+        }
+    };
+    frame("Live sessions", true, &content)
+}
+
+fn table(sessions: &[Listed], now: u64) -> Markup {
+    if sessions.is_empty() {
+        return html! { p { "There are none." } };
+    }
+    html! {
+        div.scroll { table.sessions {
+            thead { tr {
+                th { "Session" } th { "Subject" } th.right { "Age" } th.right { "Ends in" }
+                th.right { "Size" } th { span.hidden { "What to do" } }
+            } }
+            tbody {
+                @for listed in sessions {
+                    tr {
+                        td { a href=(format!("/sessions/{}", listed.session)) { code { (listed.session) } } }
+                        td.subject { (listed.subject.as_deref().unwrap_or("—")) }
+                        td.right { (age(listed, now)) }
+                        td.right { (left(listed, now)) }
+                        td.right { (listed.bytes) " B" }
+                        td { (end_form(&listed.session)) }
+                    }
+                }
+            }
+        } }
+    }
+}
+
+fn end_form(name: &str) -> Markup {
+    html! {
+        form method="post" action="/sessions/end" {
+            input type="hidden" name="name" value=(name);
+            button.end aria-label=(format!("End the session {name}")) { "End" }
+        }
+    }
+}
+
+pub(super) fn show(shown: &Shown) -> Markup {
+    let (listed, now) = (&shown.listed, now());
+    let content = html! {
+        section.card {
+            h1 { "Session " code { (listed.session) } }
+            dl.facts {
+                div { dt { "Subject" } dd { (listed.subject.as_deref().unwrap_or("—")) } }
+                div { dt { "Age" } dd { (age(listed, now)) } }
+                div { dt { "Ends in" } dd { (left(listed, now)) } }
+                div { dt { "Size" } dd { (listed.bytes) " bytes" } }
+            }
+            h2 { "Data" }
+            @match &shown.data {
+                Some(data) => pre { (serde_json::to_string_pretty(data).unwrap_or_default()) },
+                None => p { "What is stored cannot be read." },
+            }
+            (end_form(&listed.session))
+        }
+    };
+    frame("Session", true, &content)
+}
+
+pub(super) fn not_found() -> Markup {
+    message("There is no such session", "It has ended, or its name is another one.")
+}
+
+pub(super) fn unavailable() -> Markup {
+    message("The store does not answer", "Please try again. The program's log says more.")
+}
+
+fn message(title: &str, text: &str) -> Markup {
+    let content = html! {
+        section.card { h1 { (title) } p { (text) } p { a href="/sessions" { "All sessions" } } }
+    };
+    frame(title, true, &content)
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn age(listed: &Listed, now: u64) -> String {
+    listed.created.map_or("—".to_owned(), |at| span(now.saturating_sub(at)))
+}
+
+fn left(listed: &Listed, now: u64) -> String {
+    listed.expires.map_or("never".to_owned(), |at| span(at.saturating_sub(now)))
+}
+
+/// A length of time, roughly.
+pub(crate) fn span(millis: u64) -> String {
+    let seconds = Duration::from_millis(millis).as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn count(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
