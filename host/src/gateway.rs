@@ -8,6 +8,7 @@ mod body;
 mod contract;
 mod guards;
 mod headers;
+mod journal;
 mod path;
 mod refusal;
 mod tunnel;
@@ -32,10 +33,12 @@ use self::body::{Bounded, Bounds};
 use self::contract::Answer;
 pub(crate) use self::guards::{Guard, Rule};
 pub(crate) use self::headers::TrustedProxies;
+use self::journal::Journal;
 pub(crate) use self::path::RulePath;
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
 use crate::server::Peer;
+use crate::traces::Traces;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -61,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) whole: Option<Duration>,
     /// The largest body of a request.
     pub(crate) body_bytes: Option<u64>,
+    /// Every request has its line in the log.
+    pub(crate) log_requests: bool,
 }
 
 /// The gateway as a service.
@@ -78,6 +83,7 @@ struct Shared {
     settings: Settings,
     upstreams: Arc<Upstreams>,
     cookie_name: String,
+    journal: Journal,
 }
 
 /// What was found out about a request when it was admitted.
@@ -90,10 +96,11 @@ struct Admitted {
 }
 
 impl Gateway {
-    pub(crate) fn new(settings: Settings, layer: &SessionLayer) -> Self {
+    pub(crate) fn new(settings: Settings, layer: &SessionLayer, traces: Option<Traces>) -> Self {
         let upstreams = Arc::new(Upstreams::new(settings.routes.clone(), settings.timeouts));
         let cookie_name = layer.options().name.clone();
-        let shared = Arc::new(Shared { settings, upstreams, cookie_name });
+        let journal = Journal::new(layer.hasher().clone(), traces, settings.log_requests);
+        let shared = Arc::new(Shared { settings, upstreams, cookie_name, journal });
         Self { inner: layer.layer(Behind(shared.clone())), shared }
     }
 
@@ -105,6 +112,20 @@ impl Gateway {
     /// Whether a request can be answered at all, and what is known of it before its session.
     fn admit(&self, request: &mut Request<Body>) -> Result<(), Refusal> {
         let settings = &self.shared.settings;
+        let peer = request.extensions_mut().remove::<Peer>();
+        let peer = peer.ok_or(Refusal::BadRequest("The connection is not known."))?;
+        let is_trusted = settings.trusted_proxies.contains(peer.address);
+        let headers = request.headers_mut();
+        if !is_trusted || !has_request_id(headers) {
+            headers.insert(X_REQUEST_ID, new_request_id());
+        }
+        if !is_trusted {
+            headers::remove_forwarded(headers);
+        }
+        if contract::strip(headers) {
+            metrics::counter!("edge_session_stripped_total").increment(1);
+        }
+
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Refusal::Method);
         }
@@ -119,24 +140,16 @@ impl Gateway {
         if settings.body_bytes.is_some_and(|most| declared > most) {
             return Err(Refusal::BodyTooLarge);
         }
-        let peer = request.extensions_mut().remove::<Peer>();
-        let peer = peer.ok_or(Refusal::BadRequest("The connection is not known."))?;
 
-        let version = request.version();
-        let host_header = host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
+        let is_http2 = request.version() == Version::HTTP_2;
         let headers = request.headers_mut();
-        if contract::strip(headers) {
-            metrics::counter!("edge_session_stripped_total").increment(1);
-        }
-        settings.trusted_proxies.keep_trusted(headers, peer.address);
-        if let (Some(host), false) = (&host_header, headers.contains_key(HOST)) {
-            headers.insert(HOST, host.clone());
-        }
-        if version == Version::HTTP_2 {
+        if is_http2 {
             headers::join_cookies(headers);
         }
-        if !settings.trusted_proxies.contains(peer.address) || !has_request_id(headers) {
-            headers.insert(X_REQUEST_ID, new_request_id());
+        if let (Some(host), false) = (&host, headers.contains_key(HOST))
+            && let Ok(host) = HeaderValue::from_str(host)
+        {
+            headers.insert(HOST, host);
         }
         let host = host.map(|host| without_port(&host).to_owned());
         request.extensions_mut().insert(Admitted { path, host, peer });
@@ -207,16 +220,16 @@ impl Service<Request<Body>> for Gateway {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if let Err(refusal) = self.admit(&mut request) {
-            return Box::pin(std::future::ready(Ok(refusal.respond())));
-        }
-        let id = request.headers().get(X_REQUEST_ID).cloned();
-        let answer = self.inner.call(request);
+        let admitted = self.admit(&mut request);
+        let page = self.shared.journal.open(&mut request);
+        let answer = admitted.map(|()| self.inner.call(request));
+        let shared = self.shared.clone();
         Box::pin(async move {
-            let mut response = answer.await?;
-            if let Some(id) = id {
-                response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
-            }
+            let mut response = match answer {
+                Ok(answer) => answer.await?,
+                Err(refusal) => refusal.respond(),
+            };
+            shared.journal.close(page, &mut response);
             Ok(response)
         })
     }
@@ -258,10 +271,14 @@ impl Shared {
         if let Some(response) = turned_away {
             return response;
         }
-        match self.forward(request, &admitted, session.as_ref()).await {
+        let mut response = match self.forward(request, &admitted, session.as_ref()).await {
             Ok(response) => response,
             Err(refusal) => refusal.respond(),
+        };
+        if let Some(session) = session.filter(|_| self.journal.wants_session()) {
+            response.extensions_mut().insert(journal::Of(session));
         }
+        response
     }
 
     /// Let an application answer.

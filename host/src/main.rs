@@ -12,6 +12,7 @@ mod sessions_command;
 mod setup;
 mod telemetry;
 mod tls;
+mod traces;
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};

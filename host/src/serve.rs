@@ -19,6 +19,7 @@ use crate::server;
 use crate::setup::{Setup, without_secrets};
 use crate::telemetry;
 use crate::tls::Tls;
+use crate::traces::Traces;
 
 const LISTEN: &str = "127.0.0.1:8080";
 
@@ -46,11 +47,16 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let shown = without_secrets(&store_url);
     tracing::info!("serving {scheme}://{address}, sessions in {shown}");
     match settings.gateway {
-        Some(gateway) => {
-            let gateway = Gateway::new(gateway, &layer);
+        Some(mut gateway) => {
+            gateway.log_requests = settings.log.requests;
+            let traces = settings.otlp.as_deref().map(Traces::to).transpose()?;
+            let gateway = Gateway::new(gateway, &layer, traces.clone());
             let watch = gateway.clone();
             tokio::spawn(async move { watch.watch().await });
             server::serve(listener, tls, settings.limits, gateway, stop).await;
+            if let Some(traces) = traces {
+                let _ = tokio::task::spawn_blocking(move || traces.end()).await;
+            }
         }
         None => {
             // The session panel shows some of the options that are in force.

@@ -72,22 +72,19 @@ impl TrustedProxies {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
+}
 
-    /// What other proxies said stays only when it comes from a trusted one.
-    pub(crate) fn keep_trusted(&self, headers: &mut HeaderMap, peer: IpAddr) {
-        if self.contains(peer) {
-            return;
-        }
-        for name in [
-            FORWARDED,
-            X_FORWARDED_FOR,
-            X_FORWARDED_HOST,
-            X_FORWARDED_PORT,
-            X_FORWARDED_PROTO,
-            X_REAL_IP,
-        ] {
-            headers.remove(name);
-        }
+/// Remove what other proxies said: they are not trusted.
+pub(crate) fn remove_forwarded(headers: &mut HeaderMap) {
+    for name in [
+        FORWARDED,
+        X_FORWARDED_FOR,
+        X_FORWARDED_HOST,
+        X_FORWARDED_PORT,
+        X_FORWARDED_PROTO,
+        X_REAL_IP,
+    ] {
+        headers.remove(name);
     }
 }
 
@@ -246,7 +243,7 @@ mod tests {
 
         let mut from_trusted = headers(&said);
         let peer = "::ffff:10.0.0.1".parse().unwrap();
-        trusted.keep_trusted(&mut from_trusted, peer);
+        assert!(trusted.contains(peer));
         add_forwarded(&mut from_trusted, peer, Some(&host), false);
         assert_eq!(all(&from_trusted, "x-forwarded-for"), ["1.2.3.4, 10.0.0.1"]);
         assert_eq!(all(&from_trusted, "x-forwarded-proto"), ["https"]);
@@ -254,7 +251,8 @@ mod tests {
 
         let mut from_others = headers(&said);
         let peer = "8.8.8.8".parse().unwrap();
-        trusted.keep_trusted(&mut from_others, peer);
+        assert!(!trusted.contains(peer));
+        remove_forwarded(&mut from_others);
         add_forwarded(&mut from_others, peer, Some(&host), true);
         assert_eq!(all(&from_others, "x-forwarded-for"), ["8.8.8.8"]);
         assert_eq!(all(&from_others, "x-forwarded-proto"), ["https"]);

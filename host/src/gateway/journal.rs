@@ -1,0 +1,93 @@
+//! What is written down of every request: counters, a trace, a line in the log.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use edge_session::{Session, SessionHasher};
+use http::{HeaderValue, Method, Request, Response};
+use metrics::{Counter, Histogram, counter, histogram};
+
+use super::X_REQUEST_ID;
+use super::refusal::Refusal;
+use crate::traces::{RequestSpan, Traces};
+
+/// Writes it down.
+pub(crate) struct Journal {
+    hasher: SessionHasher,
+    traces: Option<Traces>,
+    logs_requests: bool,
+    /// Requests by the first digit of the status of their answer.
+    requests: [Counter; 5],
+    seconds: Histogram,
+}
+
+/// What is written about one request.
+pub(crate) struct Page {
+    began: Instant,
+    id: Option<HeaderValue>,
+    span: Option<RequestSpan>,
+    /// For a line in the log.
+    line: Option<(Method, String)>,
+}
+
+/// The session of a response's request, for the log.
+#[derive(Clone)]
+pub(crate) struct Of(pub(crate) Session);
+
+impl Journal {
+    pub(crate) fn new(hasher: SessionHasher, traces: Option<Traces>, logs_requests: bool) -> Self {
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        Self {
+            hasher,
+            traces,
+            logs_requests,
+            requests: classes.map(|it| counter!("edge_session_requests_total", "status" => it)),
+            seconds: histogram!("edge_session_request_seconds"),
+        }
+    }
+
+    pub(crate) fn open(&self, request: &mut Request<Body>) -> Page {
+        Page {
+            began: Instant::now(),
+            span: self.traces.as_ref().map(|traces| traces.begin(request)),
+            id: request.headers().get(X_REQUEST_ID).cloned(),
+            line: self
+                .logs_requests
+                .then(|| (request.method().clone(), request.uri().path().to_owned())),
+        }
+    }
+
+    /// Whether the log wants to know the session.
+    pub(crate) fn wants_session(&self) -> bool {
+        self.logs_requests
+    }
+
+    pub(crate) fn close(&self, page: Page, response: &mut Response<Body>) {
+        let Page { began, id, span, line } = page;
+        let took = began.elapsed();
+        let status = response.status();
+        if let Some(counter) = self.requests.get(usize::from(status.as_u16() / 100).wrapping_sub(1))
+        {
+            counter.increment(1);
+        }
+        self.seconds.record(took);
+        if let Some(span) = span {
+            span.answered(response);
+        }
+        let shown = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-");
+        if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+            let (status, reason) = (status.as_u16(), refusal.reason());
+            tracing::info!(request = shown, status, reason, "a request was refused");
+        }
+        if let Some((method, path)) = line {
+            let of = response.extensions_mut().remove::<Of>();
+            let session = of.map(|Of(session)| self.hasher.name(&session.id()));
+            let session = session.as_deref().unwrap_or("-");
+            let (status, micros) = (status.as_u16(), took.as_micros());
+            tracing::info!(request = shown, session, %method, path, status, micros, "request");
+        }
+        if let Some(id) = id {
+            response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Traces by OpenTelemetry's protocol (OTLP over HTTP), when somebody wants them.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use opentelemetry::propagation::TextMapPropagator as _;
+use opentelemetry::trace::{
+    SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
+};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_http::{HeaderExtractor, HeaderInjector, HttpClient, HttpError};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use tokio::runtime::Handle;
+
+const TRACESTATE: &str = "tracestate";
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a collector may answer, in bytes.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// Makes a span for every request. Clones share the connection to the collector.
+#[derive(Clone)]
+pub(crate) struct Traces {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+}
+
+impl Traces {
+    /// Send to the collector at `url`, such as `http://127.0.0.1:4318`.
+    pub(crate) fn to(url: &str) -> Result<Self, String> {
+        let client = TokioClient {
+            handle: Handle::current(),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        };
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(client)
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(format!("{}/v1/traces", url.trim_end_matches('/')))
+            .with_timeout(TIMEOUT)
+            .build()
+            .map_err(|error| format!("traces cannot be sent to {url} (telemetry.otlp): {error}"))?;
+        let provider = SdkTracerProvider::builder()
+            .with_resource(Resource::builder().with_service_name("edge-session").build())
+            .with_batch_exporter(exporter)
+            .build();
+        let tracer = provider.tracer("edge-session");
+        Ok(Self { provider, tracer })
+    }
+
+    /// Begin the span of a request, below that of who sent it, and tell whoever gets it next.
+    pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> RequestSpan {
+        let w3c = TraceContextPropagator::new();
+        let parent = w3c.extract(&HeaderExtractor(request.headers()));
+        let method = request.method().as_str().to_owned();
+        let builder =
+            self.tracer.span_builder(method.clone()).with_kind(SpanKind::Server).with_attributes([
+                KeyValue::new("http.request.method", method),
+                // Without the query, which may hold what is nobody's business.
+                KeyValue::new("url.path", request.uri().path().to_owned()),
+            ]);
+        let span = self.tracer.build_with_context(builder, &parent);
+        let context = parent.with_span(span);
+        inject(&w3c, &context, request.headers_mut());
+        RequestSpan(context)
+    }
+
+    /// Send what is left. Blocks.
+    pub(crate) fn end(&self) {
+        if let Err(error) = self.provider.shutdown() {
+            tracing::warn!("some traces were not sent: {error}");
+        }
+    }
+}
+
+fn inject(w3c: &TraceContextPropagator, context: &Context, headers: &mut HeaderMap) {
+    w3c.inject_context(context, &mut HeaderInjector(headers));
+    if headers.get(TRACESTATE).is_some_and(HeaderValue::is_empty) {
+        headers.remove(TRACESTATE);
+    }
+}
+
+/// The span of one request. It ends when it is dropped.
+pub(crate) struct RequestSpan(Context);
+
+impl RequestSpan {
+    pub(crate) fn answered<B>(&self, response: &Response<B>) {
+        let span = self.0.span();
+        let status = response.status();
+        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
+        if status.is_server_error() {
+            span.set_status(Status::error(""));
+        }
+    }
+}
+
+/// The exporter runs on a thread of its own, where there is no tokio.
+#[derive(Debug)]
+struct TokioClient {
+    handle: Handle,
+    client: Client<HttpConnector, Body>,
+}
+
+#[async_trait]
+impl HttpClient for TokioClient {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        let sending = self.handle.spawn(async move {
+            let request = request.map(|body| Body::new(Full::new(body)));
+            let response = tokio::time::timeout(TIMEOUT, client.request(request)).await??;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+            Ok(Response::from_parts(head, body))
+        });
+        sending.await?
+    }
+}
