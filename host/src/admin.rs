@@ -229,7 +229,7 @@ async fn list(_: Operator, State(admin): State<Admin>, Query(search): Query<Sear
     match admin.inspector.list(subject, ON_A_PAGE).await {
         Ok(listing) => {
             let has_subjects = admin.inspector.identity.is_some();
-            let charts = admin.history.charts();
+            let charts = admin.history.charts(listing.total);
             let page_ = pages::list(&listing, subject, search.ended, has_subjects, &charts);
             page(StatusCode::OK, page_)
         }

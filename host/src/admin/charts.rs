@@ -53,10 +53,14 @@ impl History {
         minutes.push_back(minute);
     }
 
-    /// The pictures.
-    pub(crate) fn charts(&self) -> Markup {
-        let minutes: Vec<Minute> =
+    /// The pictures, up to now.
+    pub(crate) fn charts(&self, active: u64) -> Markup {
+        let mut minutes: Vec<Minute> =
             self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        match minutes.last_mut() {
+            Some(last) => last.active = active,
+            None => minutes.push(Minute { active, ..Minute::default() }),
+        }
         let values = |of: fn(&Minute) -> u64| minutes.iter().map(of).collect::<Vec<_>>();
         html! {
             div.charts {
@@ -114,8 +118,8 @@ mod tests {
         for active in 0..100 {
             history.add(Minute { active, ..Minute::default() });
         }
-        let page = history.charts().into_string();
+        let page = history.charts(123).into_string();
         assert_eq!(page.matches("<rect").count(), 3 * MINUTES);
-        assert!(page.contains("99 now"));
+        assert!(page.contains(">123</span> now"));
     }
 }
