@@ -1,0 +1,21 @@
+//! Sessions in an axum application: `cargo run -p example-axum`, then http://127.0.0.1:3000.
+
+use axum::{Router, routing::get};
+use edge_session::{Component, Preset, Session, SessionError, SessionLayer, store::MemoryStore};
+
+async fn count(session: Session) -> Result<String, SessionError> {
+    let count = session.get::<u64>("viewCount")?.unwrap_or(0) + 1;
+    session.insert("viewCount", count)?;
+    Ok(format!("you have visited this page {count} times"))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let component = Component::from_file("target/session.wasm", None)?;
+    let mut options = component.defaults(Preset::Safe)?;
+    options.secrets = vec![std::env::var("EDGE_SESSION_SECRET")?.into_bytes()];
+    let layer = SessionLayer::new(component, options, MemoryStore::default())?;
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    Ok(axum::serve(listener, Router::new().route("/", get(count)).layer(layer)).await?)
+}
