@@ -129,6 +129,9 @@ impl Gateway {
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Refusal::Method);
         }
+        if headers::has_unknown_coding(request.headers()) {
+            return Err(Refusal::BadRequest("The body is in an unknown coding."));
+        }
         let path = match request.uri().path() {
             // OPTIONS * asks about the server as a whole.
             "*" => RulePath::parse("/"),
@@ -167,11 +170,17 @@ fn host(request: &Request<Body>) -> Result<Option<String>, Refusal> {
         }
         (None, None) => None,
     };
-    let is_host = |host: &str| host.parse::<http::uri::Authority>().is_ok() && !host.contains('@');
+    let uri = request.uri();
+    if uri.authority().is_some() && uri.scheme().is_none() {
+        return Err(Refusal::BadRequest("The target is not a path."));
+    }
     if header.is_some_and(|host| !is_host(host)) {
         return Err(Refusal::BadRequest("The Host header is not a host."));
     }
-    match (request.uri().authority(), header) {
+    if uri.authority().is_some_and(|authority| !is_host(authority.as_str())) {
+        return Err(Refusal::BadRequest("The target's host is not a host."));
+    }
+    match (uri.authority(), header) {
         (Some(authority), Some(header)) if !authority.as_str().eq_ignore_ascii_case(header) => {
             Err(Refusal::BadRequest("The Host header differs from the target."))
         }
@@ -182,6 +191,14 @@ fn host(request: &Request<Body>) -> Result<Option<String>, Refusal> {
         }
         (None, None) => Ok(None),
     }
+}
+
+/// A host with or without a port, and nothing else.
+fn is_host(host: &str) -> bool {
+    let port = host[without_port(host).len()..].strip_prefix(':');
+    host.parse::<http::uri::Authority>().is_ok()
+        && !host.contains('@')
+        && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok())
 }
 
 fn without_port(host: &str) -> &str {
@@ -326,15 +343,21 @@ impl Shared {
         };
 
         let (mut head, body) = response.into_parts();
+        // What this hop speaks is not what the next one does.
+        head.version = Version::HTTP_11;
+        if headers::has_unknown_coding(&head.headers) {
+            tracing::warn!("an application answered in a coding that nobody undoes");
+            return Err(Refusal::UpstreamFailed);
+        }
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = headers::upgrade(&head.headers);
-        headers::remove_hop_by_hop(&mut head.headers);
         let answer = Answer::take(&mut head.headers).map_err(|what| {
             tracing::warn!(
                 "an application answered with session headers that are not valid: {what}"
             );
             Refusal::BadContract
         })?;
+        headers::remove_hop_by_hop(&mut head.headers);
         if head.status.is_server_error() && !settings.save_failed {
             if !answer.is_nothing() {
                 tracing::warn!("an answer with the status {} changes no session", head.status);

@@ -24,6 +24,11 @@ use clap::Parser as _;
 use crate::cli::{Cli, Command};
 use crate::setup::Setup;
 
+/// Every request allocates some dozens of small pieces, on one thread and not seldom freed on
+/// another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -50,6 +50,8 @@ pub(crate) struct Peer(Arc<Connection>);
 pub(crate) struct Connection {
     pub(crate) address: IpAddr,
     pub(crate) tls: bool,
+    /// Whether a whole request's header has come.
+    has_spoken: AtomicBool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -164,8 +166,10 @@ where
 {
     async fn welcome(self, stream: TcpStream, permit: OwnedSemaphorePermit) {
         let limit = self.limits.header;
-        let connection =
-            |tls| Peer(Arc::new(Connection { address: self.peer, tls, _permit: permit }));
+        let connection = |tls| {
+            let has_spoken = AtomicBool::new(false);
+            Peer(Arc::new(Connection { address: self.peer, tls, has_spoken, _permit: permit }))
+        };
         match &self.tls {
             None => match timeout(limit, speaks_http2(&stream)).await {
                 Ok(Ok(http2)) => {
@@ -194,6 +198,7 @@ where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { limits, service, idle_closing, is_draining, .. } = self;
+        let connection = peer.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             let is_http1 = request.version() < Version::HTTP_2;
@@ -201,6 +206,7 @@ where
             if peer.tls {
                 extensions.insert(Encrypted);
             }
+            peer.has_spoken.store(true, Ordering::Relaxed);
             extensions.insert(peer.clone());
             let answer = service.clone().call(request);
             let is_draining = is_draining.clone();
@@ -215,29 +221,32 @@ where
         });
         let io = TokioIo::new(io);
         let result = if is_http2 {
-            let connection = http2::Builder::new(TokioExecutor::new())
+            let serving = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_HTTP2_STREAMS)
                 .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
                 .keep_alive_interval(limits.header)
                 .keep_alive_timeout(limits.header)
                 .serve_connection(io, service);
-            until_closed(connection, idle_closing, |it| it.graceful_shutdown()).await
+            until_closed(serving, idle_closing, |it| it.graceful_shutdown()).await
         } else {
-            let connection = http1::Builder::new()
+            let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits.header)
                 .max_buf_size(limits.header_bytes)
                 .serve_connection(io, service)
                 .with_upgrades();
-            until_closed(connection, idle_closing, |it| it.graceful_shutdown()).await
+            until_closed(serving, idle_closing, |it| it.graceful_shutdown()).await
         };
         if let Err(error) = result {
             if error.is_parse() {
                 refused("malformed");
                 tracing::info!("a request was not HTTP: {error}");
             } else if error.is_timeout() {
-                // An idle connection as well as a slow one.
+                // After the first request, a slow one cannot be told from none.
+                if !connection.has_spoken.load(Ordering::Relaxed) {
+                    refused("slow");
+                }
                 tracing::debug!("a connection was closed: {error}");
             } else {
                 tracing::debug!("a connection ended early: {error}");

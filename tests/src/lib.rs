@@ -1,5 +1,6 @@
-//! What the black-box tests stand on: the built binary as a child process ([`Server`]), its visitors
-//! ([`Visitor`]), a real MongoDB ([`Database`], [`Mongod`]) and the Node programs ([`node`]).
+//! What the black-box tests stand on: the built binary as a child process ([`Server`]), its
+//! visitors ([`Visitor`], [`Caller`], [`Wire`]), applications behind it ([`Upstream`]), a real
+//! MongoDB ([`Database`], [`Mongod`]) and the Node programs ([`node`]).
 //!
 //! Nothing here uses the code under test, only its command line, HTTP and what it leaves in its
 //! stores. A tool that is missing fails the test and says how to install it; no test is skipped.
@@ -7,15 +8,19 @@
 mod mongo;
 pub mod node;
 mod server;
+mod upstream;
 mod visitor;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-pub use mongo::{Database, Mongod};
-pub use server::{Launch, SECRET, Server};
+pub use mongo::{Database, Mongod, ReplicaSet};
+pub use server::{Launch, SECRET, Server, free_port};
+pub use upstream::{Asked, Call, Reply, Upstream};
 pub use visitor::{Page, Visitor, count_in};
+pub use wire::{Answer, Caller, Head, Wire};
 
 /// The root of this checkout.
 pub fn checkout() -> &'static Path {

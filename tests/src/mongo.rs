@@ -1,6 +1,7 @@
 //! A real MongoDB: databases for single tests, and servers that a test may hurt.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -121,11 +122,58 @@ impl Mongod {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = fs::read_to_string(self.dir.path().join("pid")).expect("mongod wrote its pid");
-        let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("it is a pid");
-        // Failing means that it has ended already.
-        let _ = kill_process(pid, signal);
+        send(signal, self.dir.path());
     }
+}
+
+/// A replica set of three MongoDB servers for one test.
+pub struct ReplicaSet {
+    uri: String,
+    dir: TempDir,
+}
+
+impl ReplicaSet {
+    /// Starts them.
+    #[track_caller]
+    pub fn start() -> Self {
+        let dir = temp_dir("mongods-");
+        Self { uri: start("start-three", &dir), dir }
+    }
+
+    /// The connection string with a database in it: a `--store` URL.
+    pub fn url(&self) -> String {
+        with_database(&self.uri, "edge_session_test")
+    }
+
+    /// `kill -9` of the server that takes writes.
+    #[track_caller]
+    pub fn kill_primary(&self) {
+        let members = ["1", "2", "3"].map(|member| self.dir.path().join(member));
+        let primary = members.iter().find(|member| {
+            let port = fs::read_to_string(member.join("port")).expect("it has a port");
+            let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", port.trim());
+            let client = Client::with_uri_str(uri).expect("it is a connection string");
+            let hello = client.database("admin").run_command(doc! { "hello": 1 }).run();
+            hello.expect("MongoDB answers").get_bool("isWritablePrimary").unwrap_or(false)
+        });
+        send(Signal::KILL, primary.expect("there is a primary"));
+    }
+}
+
+impl Drop for ReplicaSet {
+    fn drop(&mut self) {
+        for member in ["1", "2", "3"] {
+            send(Signal::KILL, &self.dir.path().join(member));
+        }
+    }
+}
+
+/// To the server of a folder.
+fn send(signal: Signal, dir: &Path) {
+    let pid = fs::read_to_string(dir.join("pid")).expect("mongod wrote its pid");
+    let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("it is a pid");
+    // Failing means that it has ended already.
+    let _ = kill_process(pid, signal);
 }
 
 impl Drop for Mongod {
@@ -136,8 +184,13 @@ impl Drop for Mongod {
 
 #[track_caller]
 fn start_in(dir: &TempDir) -> String {
+    start("start", dir)
+}
+
+#[track_caller]
+fn start(action: &str, dir: &TempDir) -> String {
     let mut command = Command::new(checkout().join("scripts/mongod"));
-    let output = command.arg("start").arg(dir.path()).output().expect("scripts/mongod can be run");
+    let output = command.arg(action).arg(dir.path()).output().expect("scripts/mongod can be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

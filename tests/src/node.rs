@@ -26,6 +26,30 @@ pub fn browse(javascript: bool, steps: &[Value]) -> Vec<Value> {
         .expect("browser.mjs prints JSON")
 }
 
+/// A view counter that knows sessions by the gateway's headers, running.
+pub struct App(ExpressApp);
+
+impl App {
+    /// `tests/python/counter_app.py`
+    #[track_caller]
+    pub fn python() -> Self {
+        let mut command = Command::new("python3");
+        command.arg(checkout().join("tests/python/counter_app.py"));
+        Self(ExpressApp::run(command, "", ""))
+    }
+
+    /// `tests/node/gateway-app.mjs`
+    #[track_caller]
+    pub fn express() -> Self {
+        Self(ExpressApp::run(command("gateway-app.mjs"), "", ""))
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        self.0.url()
+    }
+}
+
 /// The view counter on Express, express-session and connect-mongo, running.
 pub struct ExpressApp {
     child: Child,
@@ -62,7 +86,7 @@ impl ExpressApp {
             .env("MONGODB_URI", mongodb)
             .stdout(Stdio::piped())
             .spawn()
-            .expect("node can be run");
+            .expect("it can be run");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its output is piped");
         BufReader::new(stdout).read_line(&mut line).expect("its output can be read");

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{Visitor, built, checkout, temp_dir, wait_for};
+use crate::{Caller, Visitor, Wire, built, checkout, temp_dir, wait_for};
 
 /// The secret that servers get unless a test sets another.
 pub const SECRET: &str = "only-for-tests-0123456789-abcdefghij";
@@ -28,14 +29,21 @@ pub(crate) type Confidential = Arc<Mutex<BTreeSet<String>>>;
 pub struct Launch {
     env: BTreeMap<String, String>,
     config: Option<String>,
+    is_gateway: bool,
+    admin: Option<u16>,
     confidential: Confidential,
 }
 
 impl Launch {
     /// With this `--store` URL and [`SECRET`].
     pub fn new(store: &str) -> Self {
-        let launch =
-            Self { env: BTreeMap::new(), config: None, confidential: Confidential::default() };
+        let launch = Self {
+            env: BTreeMap::new(),
+            config: None,
+            is_gateway: false,
+            admin: None,
+            confidential: Confidential::default(),
+        };
         launch.env("EDGE_SESSION_STORE", store).env("EDGE_SESSION_SECRET", SECRET)
     }
 
@@ -57,17 +65,49 @@ impl Launch {
         self
     }
 
+    /// As a gateway to this application, or to several, separated by commas. Its metrics are
+    /// at an address of their own.
+    pub fn upstream(self, url: &str) -> Self {
+        self.env("EDGE_SESSION_UPSTREAM", url).as_gateway()
+    }
+
+    /// As a gateway whose admin address the settings say: at this port.
+    pub fn as_gateway_at(mut self, port: u16) -> Self {
+        self.admin = Some(port);
+        self.as_gateway()
+    }
+
+    /// As a gateway to whatever the configuration file says.
+    pub fn as_gateway(mut self) -> Self {
+        self.is_gateway = true;
+        self
+    }
+
     /// Starts it on a free port and waits until it is healthy.
     #[track_caller]
     pub fn start(&self) -> Server {
-        let port = free_port();
-        let mut server = self.spawn(port);
+        self.ready(self.spawn(free_port(), None))
+    }
+
+    /// Starts it on a socket that is handed over, and waits until it is healthy.
+    #[track_caller]
+    pub fn start_on(&self, listener: &TcpListener) -> Server {
+        let port = listener.local_addr().expect("it is bound").port();
+        self.ready(self.spawn(port, Some(listener)))
+    }
+
+    #[track_caller]
+    fn ready(&self, mut server: Server) -> Server {
         wait_for("the server to be ready", READY_WITHIN, || {
             if let Some(status) = server.child.try_wait().expect("the child can be asked") {
                 panic!("the server ended with {status} instead of serving");
             }
-            let health = ureq::get(format!("{}/healthz", server.url())).call();
-            health.is_ok_and(|response| response.status() == 200).then_some(())
+            // A gateway's own paths are all the applications'.
+            let health = match server.admin {
+                Some(port) => format!("http://127.0.0.1:{port}/readyz"),
+                None => format!("{}/healthz", server.url()),
+            };
+            ureq::get(health).call().is_ok_and(|response| response.status() == 200).then_some(())
         });
         server
     }
@@ -75,7 +115,7 @@ impl Launch {
     /// Starts it, expects it to refuse within ten seconds, and returns all that it printed.
     #[track_caller]
     pub fn refusal(&self) -> String {
-        let mut server = self.spawn(free_port());
+        let mut server = self.spawn(free_port(), None);
         let status = server.wait(Duration::from_secs(10));
         let output = server.log();
         assert!(!status.success(), "it ended with success, having said: {output}");
@@ -84,14 +124,19 @@ impl Launch {
         output
     }
 
-    fn spawn(&self, port: u16) -> Server {
-        let dir = temp_dir("server-");
-        let log = File::create(dir.path().join("log")).expect("the log can be created");
-        let mut command = Command::new(built(
-            "EDGE_SESSION_BIN",
-            || target_dir().join("debug/edge-session"),
-            "cargo build -p edge-session",
-        ));
+    /// Runs another command of the program to its end, in this folder, with the same settings:
+    /// whether it succeeded, and what it printed.
+    #[track_caller]
+    pub fn run(&self, dir: &Path, arguments: &[&str]) -> (bool, String) {
+        let mut command = Command::new(binary());
+        self.settle(&mut command, dir);
+        let output = command.args(arguments).output().expect("the binary can be started");
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
+    /// Gives a command its environment, and nothing of the test's own.
+    fn settle(&self, command: &mut Command, dir: &Path) {
         let component = built(
             "EDGE_SESSION_COMPONENT",
             || checkout().join("target/session.wasm"),
@@ -102,12 +147,31 @@ impl Launch {
                 command.env_remove(name);
             }
         }
+        command.env("EDGE_SESSION_COMPONENT", component).envs(&self.env).current_dir(dir);
+    }
+
+    fn spawn(&self, port: u16, listener: Option<&TcpListener>) -> Server {
+        let dir = temp_dir("server-");
+        let log = File::create(dir.path().join("log")).expect("the log can be created");
+        let binary = binary();
+        let mut command = match listener {
+            None => Command::new(binary),
+            Some(listener) => {
+                // The socket comes as standard input, and is handed on as systemd does it.
+                let mut command = Command::new("sh");
+                let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
+                command.args(["-c", script]).arg(binary);
+                let socket = listener.try_clone().expect("a socket can have two handles");
+                command.stdin(OwnedFd::from(socket));
+                command
+            }
+        };
+        let admin = self.is_gateway.then(|| self.admin.unwrap_or_else(free_port));
+        self.settle(&mut command, dir.path());
         command
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}")])
-            .env("EDGE_SESSION_COMPONENT", component)
-            .envs(&self.env)
-            .current_dir(dir.path())
+            .envs(admin.map(|port| ("EDGE_SESSION_ADMIN_LISTEN", format!("127.0.0.1:{port}"))))
             .stdout(log.try_clone().expect("the log can be shared"))
             .stderr(log);
         if let Some(config) = &self.config {
@@ -121,16 +185,23 @@ impl Launch {
         Server {
             child: command.spawn().expect("the binary can be started"),
             port,
+            admin,
             dir,
             confidential: self.confidential.clone(),
         }
     }
 }
 
+fn binary() -> PathBuf {
+    let usual = || target_dir().join("debug/edge-session");
+    built("EDGE_SESSION_BIN", usual, "cargo build -p edge-session")
+}
+
 /// A running `edge-session serve`. However it ends, its log is checked for what must not be there.
 pub struct Server {
     child: Child,
     port: u16,
+    admin: Option<u16>,
     dir: TempDir,
     confidential: Confidential,
 }
@@ -149,6 +220,56 @@ impl Server {
     /// Somebody who was never here.
     pub fn visitor(&self) -> Visitor {
         Visitor::new(self.url(), self.confidential.clone())
+    }
+
+    /// Somebody who was never here, and who says things that no browser would.
+    pub fn caller(&self) -> Caller {
+        Caller::new(self.address(), self.confidential.clone())
+    }
+
+    /// A new connection to it.
+    #[track_caller]
+    pub fn wire(&self) -> Wire {
+        Wire::open(self.address())
+    }
+
+    /// The value of a gateway's metric, by its name and labels as they are shown; 0 if there is
+    /// none.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> u64 {
+        let port = self.admin.expect("only a gateway has metrics");
+        let mut page = ureq::get(format!("http://127.0.0.1:{port}/metrics")).call().unwrap();
+        let page = page.body_mut().read_to_string().expect("metrics are text");
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().expect("a metric is a number"))
+    }
+
+    /// How many requests and connections a gateway refused for this reason.
+    #[track_caller]
+    pub fn refused(&self, reason: &str) -> u64 {
+        self.metric(&format!("edge_session_refused_total{{reason=\"{reason}\"}}"))
+    }
+
+    /// A line of its `/proc/PID/status`, such as VmHWM, in KiB.
+    #[track_caller]
+    pub fn memory(&self, key: &str) -> u64 {
+        let pid = self.pid().as_raw_nonzero();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.unwrap_or_else(|| panic!("{key} is not in: {status}"))
+    }
+
+    /// SIGHUP
+    pub fn hang_up(&self) {
+        kill_process(self.pid(), Signal::HUP).expect("the server is still there");
+    }
+
+    /// Waits until it has ended, and it must end well.
+    #[track_caller]
+    pub fn ended(mut self) {
+        let status = self.wait(STOPPED_WITHIN);
+        assert!(status.success(), "it ended with {status}");
     }
 
     /// What it printed so far, on either stream.
@@ -215,7 +336,7 @@ fn target_dir() -> PathBuf {
 }
 
 /// A port below those that the kernel hands to clients, so that none of those takes it in between.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = std::process::id() as u16;
     (0..1000)

@@ -3,11 +3,14 @@
 mod bad_cookies;
 mod browser;
 mod concurrency;
+mod conformance;
 mod counter;
 mod crashes;
 mod damaged_documents;
+mod gateway;
 mod interop;
 mod login;
+mod operation;
 mod outages;
 mod refusals;
 mod with_express;

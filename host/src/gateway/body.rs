@@ -9,6 +9,8 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::contract;
+
 /// What a body may do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -29,6 +31,9 @@ pub(crate) enum BodyError {
     TooLong,
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
+    /// Its bytes are not as HTTP has them, or stopped coming.
+    #[error("it is broken")]
+    Broken,
 }
 
 /// A body that ends with an error when it does what it may not. `on_error` is told of that,
@@ -72,8 +77,18 @@ where
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
             this.timer = None;
             let frame = match frame {
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => return this.fail(error.into()),
+                Some(Ok(mut frame)) => {
+                    if let Some(trailers) = frame.trailers_mut() {
+                        contract::strip(trailers);
+                    }
+                    frame
+                }
+                Some(Err(error)) => {
+                    if let Some(on_error) = this.on_error.take() {
+                        on_error(&error.into());
+                    }
+                    return Poll::Ready(Some(Err(BodyError::Broken.into())));
+                }
                 None => return Poll::Ready(None),
             };
             this.bytes += frame.data_ref().map_or(0, |data| data.remaining() as u64);

@@ -4,10 +4,13 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap,
+    HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use ipnet::IpNet;
+
+use super::X_REQUEST_ID;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -17,22 +20,40 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// The protocol that a request asks to change to, such as `websocket`. An upgrade to HTTP/2
-/// is not passed on: behind it, requests would pass that nobody looks at.
+/// The protocols that a request asks to change to, such as `websocket`. An upgrade to HTTP is
+/// not passed on: behind it, requests would pass that nobody looks at.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let asks = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let protocol = headers.get(UPGRADE)?;
-    let is_http2 = protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2");
-    (asks && !is_http2).then(|| protocol.clone())
+    if !tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade")) {
+        return None;
+    }
+    let is_other = |token: &&str| {
+        let token = token.to_ascii_lowercase();
+        !token.starts_with("h2") && !token.starts_with("http")
+    };
+    let protocols: Vec<_> = tokens(headers, &UPGRADE).filter(is_other).collect();
+    HeaderValue::from_str(&protocols.join(", ")).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether the body comes in a coding beside chunks, which nobody here would undo.
+pub(crate) fn has_unknown_coding(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TRANSFER_ENCODING);
+    codings.iter().any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+}
+
+/// What no message can declare to be for one connection only: applications rely on it.
+fn is_for_applications(name: &HeaderName) -> bool {
+    [HOST, COOKIE, SET_COOKIE, AUTHORIZATION, FORWARDED, X_REAL_IP, X_REQUEST_ID].contains(name)
+        || name.as_str().starts_with("x-forwarded-")
+        || name.as_str().starts_with("edge-session")
 }
 
 /// Remove what is meant for the next hop only. `TE: trailers` stays: this hop passes
 /// trailers on.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
-        // A message must not take headers away that we rely on.
         let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .filter(|name| !is_for_applications(name))
             .collect();
         for name in listed {
             headers.remove(name);
@@ -43,6 +64,10 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         && te.as_bytes().eq_ignore_ascii_case(b"trailers")
     {
         headers.insert(TE, te);
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // Of the two, Transfer-Encoding says how long the body is (RFC 9112, section 6.3).
+        headers.remove(CONTENT_LENGTH);
     }
     for name in [
         KEEP_ALIVE,
@@ -207,8 +232,10 @@ mod tests {
     #[test]
     fn what_is_for_one_connection_goes_no_further() {
         let mut headers = headers(&[
-            ("connection", "close, X-Mine"),
+            ("connection", "close, X-Mine, Host, X-Forwarded-For"),
             ("x-mine", "1"),
+            ("host", "a"),
+            ("content-length", "3"),
             ("keep-alive", "5"),
             ("te", "trailers"),
             ("transfer-encoding", "chunked"),
@@ -220,7 +247,7 @@ mod tests {
         remove_hop_by_hop(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["te", "trailer"]);
+        assert_eq!(left, ["host", "te", "trailer"]);
     }
 
     #[test]
@@ -229,6 +256,8 @@ mod tests {
         assert_eq!(upgrade(&websocket).unwrap(), "websocket");
         assert!(upgrade(&headers(&[("upgrade", "websocket")])).is_none());
         assert!(upgrade(&headers(&[("connection", "upgrade"), ("upgrade", "h2c")])).is_none());
+        let both = headers(&[("connection", "upgrade"), ("upgrade", "h2c, websocket, HTTP/2.0")]);
+        assert_eq!(upgrade(&both).unwrap(), "websocket");
     }
 
     #[test]

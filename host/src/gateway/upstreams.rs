@@ -160,6 +160,9 @@ impl Upstreams {
                 // The visitor's doing, not the application's.
                 match broken_bound(&error) {
                     Some(BodyError::TooLarge(_)) => return Err(Failure::of(Refusal::BodyTooLarge)),
+                    Some(BodyError::Broken) => {
+                        return Err(Failure::of(Refusal::BadRequest("The body is broken.")));
+                    }
                     Some(_) => return Err(Failure::of(Refusal::RequestTimeout)),
                     None => {}
                 }

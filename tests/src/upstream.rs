@@ -1,0 +1,264 @@
+//! An application behind the gateway: it remembers every byte that it was sent, and answers
+//! whatever a test wants, HTTP or not.
+
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::wire::{Head, Wire};
+
+/// A running application, until it is dropped.
+pub struct Upstream {
+    address: SocketAddr,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    asked: Mutex<Vec<Asked>>,
+    /// What came on each connection.
+    bytes: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
+    open: Mutex<Vec<TcpStream>>,
+    is_over: AtomicBool,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The method.
+    pub method: String,
+    /// The target.
+    pub target: String,
+    /// All headers.
+    pub head: Head,
+    /// The body, as far as the application read it.
+    pub body: Vec<u8>,
+    /// What came after a body in chunks.
+    pub trailers: Vec<(String, String)>,
+}
+
+/// A request that waits for its answer.
+pub struct Call {
+    /// What is asked.
+    pub asked: Asked,
+    /// The connection that it came by.
+    pub wire: Wire,
+    at: usize,
+    state: Arc<State>,
+    is_last: bool,
+}
+
+/// An answer with a length.
+pub struct Reply {
+    status: u16,
+    headers: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Upstream {
+    /// An application that answers whole requests by whole replies.
+    #[track_caller]
+    pub fn app(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        Self::raw(move |call| {
+            if call.read_body().is_ok() {
+                let reply = answer(&call.asked);
+                call.reply(reply);
+            }
+        })
+    }
+
+    /// An application that says what its visitors tell it to say: each `Say` header of a request
+    /// is a header of the answer, `Say-Status` its status, and the body is the session that
+    /// the application was told of.
+    #[track_caller]
+    pub fn parrot() -> Self {
+        Self::app(Asked::parrot)
+    }
+
+    /// An application that talks to the connection itself, from the head of each request on.
+    #[track_caller]
+    pub fn raw(talk: impl Fn(&mut Call) + Send + Sync + 'static) -> Self {
+        Self::at("127.0.0.1:0", talk)
+    }
+
+    /// The same at a certain address.
+    #[track_caller]
+    pub fn at(address: &str, talk: impl Fn(&mut Call) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).expect("the address is free");
+        let address = listener.local_addr().expect("it is bound");
+        let state = Arc::<State>::default();
+        let (for_thread, talk) = (state.clone(), Arc::new(talk));
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if for_thread.is_over.load(Relaxed) {
+                    return;
+                }
+                let (state, talk) = (for_thread.clone(), talk.clone());
+                thread::spawn(move || host(stream, &state, &*talk));
+            }
+        });
+        Self { address, state }
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// All requests so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state.asked.lock().unwrap().clone()
+    }
+
+    /// The latest request.
+    #[track_caller]
+    pub fn last(&self) -> Asked {
+        self.asked().pop().expect("the application was asked")
+    }
+
+    /// How many requests there were so far.
+    pub fn count(&self) -> usize {
+        self.state.asked.lock().unwrap().len()
+    }
+
+    /// All that came so far, connection by connection.
+    pub fn received(&self) -> Vec<String> {
+        let all = self.state.bytes.lock().unwrap();
+        all.iter().map(|one| String::from_utf8_lossy(&one.lock().unwrap()).into_owned()).collect()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.state.is_over.store(true, Relaxed);
+        for stream in self.state.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        // So that the thread sees it, and the address is free again.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn host(stream: TcpStream, state: &Arc<State>, talk: &dyn Fn(&mut Call)) {
+    let record = Arc::<Mutex<Vec<u8>>>::default();
+    state.bytes.lock().unwrap().push(record.clone());
+    let mut wire = Wire::over(stream).recording(record);
+    state.open.lock().unwrap().push(wire.second_handle());
+    while let Ok(Some(head)) = wire.try_head() {
+        let mut words = head.first.split(' ').map(str::to_owned);
+        let (method, target) = (words.next(), words.next());
+        let asked = Asked {
+            method: method.unwrap_or_default(),
+            target: target.unwrap_or_default(),
+            head,
+            body: Vec::new(),
+            trailers: Vec::new(),
+        };
+        let at = {
+            let mut all = state.asked.lock().unwrap();
+            all.push(asked.clone());
+            all.len() - 1
+        };
+        let mut call = Call { asked, wire, at, state: state.clone(), is_last: false };
+        talk(&mut call);
+        wire = call.wire;
+        if call.is_last {
+            break;
+        }
+    }
+    wire.close();
+}
+
+impl Call {
+    /// Reads the body of the request.
+    pub fn read_body(&mut self) -> std::io::Result<()> {
+        let (body, trailers) = self.wire.body(&self.asked.head, false)?;
+        (self.asked.body, self.asked.trailers) = (body, trailers);
+        self.state.asked.lock().unwrap()[self.at] = self.asked.clone();
+        Ok(())
+    }
+
+    /// Sends bytes, to whoever is still there.
+    pub fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.wire.try_send(bytes);
+    }
+
+    /// Sends an answer.
+    pub fn reply(&mut self, reply: Reply) {
+        self.say(reply.into_bytes());
+    }
+
+    /// The connection ends after this.
+    pub fn hang_up(&mut self) {
+        self.is_last = true;
+    }
+}
+
+impl Asked {
+    /// The only header of this name.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.header(name)
+    }
+
+    /// The session that the application is told of.
+    #[track_caller]
+    pub fn session(&self) -> Value {
+        let text = self.header("edge-session").expect("the application is told of a session");
+        serde_json::from_str(text).expect("it is JSON")
+    }
+
+    /// The answer of [`Upstream::parrot`].
+    pub fn parrot(&self) -> Reply {
+        let status = self.header("say-status").and_then(|status| status.parse().ok());
+        let mut reply = Reply::new(status.unwrap_or(200));
+        for line in self.head.all("say") {
+            reply = reply.line(line);
+        }
+        let told = self.head.all("edge-session").concat();
+        reply.body(told)
+    }
+}
+
+impl Reply {
+    /// An answer with this status.
+    pub fn new(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// 200 with this text.
+    pub fn text(text: &str) -> Self {
+        Self::new(200).line("Content-Type: text/html; charset=utf-8").body(text)
+    }
+
+    /// With this header line.
+    pub fn line(mut self, line: impl AsRef<[u8]>) -> Self {
+        self.headers.extend(line.as_ref());
+        self.headers.extend(b"\r\n");
+        self
+    }
+
+    /// With this body.
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = body.as_ref().to_vec();
+        self
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        let Self { status, headers, body } = self;
+        let length = match status {
+            204 | 304 => String::new(),
+            _ => format!("Content-Length: {}\r\n", body.len()),
+        };
+        let first = format!("HTTP/1.1 {status} Whatever\r\n{length}");
+        [first.as_bytes(), &headers, b"\r\n", &body].concat()
+    }
+}

@@ -1,0 +1,314 @@
+//! One list of scenarios, played through every gateway: the same cookies, the same documents.
+//!
+//! Every gateway has a server that does to its session what the header X-Deeds says; see
+//! `tests/conformance/scenarios.json` and `host/examples/conformance_server.rs`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use edge_session_tests::{
+    Asked, Database, Launch, Reply, SECRET, Server, Upstream, checkout, free_port, wait_for,
+};
+use serde_json::{Map, Value, json};
+
+/// A gateway's server. It ends with this.
+enum Running {
+    Process { child: Child, port: u16 },
+    Proxy { server: Server, _app: Upstream },
+}
+
+impl Running {
+    fn url(&self) -> String {
+        match self {
+            Self::Process { port, .. } => format!("http://127.0.0.1:{port}"),
+            Self::Proxy { server, .. } => server.url(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Self::Process { child, .. } = self {
+            // Failing means that it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// One way to embed the component.
+struct Gateway {
+    name: &'static str,
+    /// What its applications cannot ask for.
+    lacks: &'static [&'static str],
+    start: fn(store: &str, options: &Value) -> Running,
+}
+
+const RUST_LAYER: Gateway = Gateway { name: "Rust layer", lacks: &[], start: start_layer };
+const PROXY: Gateway = Gateway { name: "proxy", lacks: &["renew", "maxAge"], start: start_proxy };
+
+fn start_process(mut command: Command, store: &str, options: &Value) -> Running {
+    let port = free_port();
+    let child = command
+        .arg(port.to_string())
+        .env("EDGE_SESSION_COMPONENT", component())
+        .env("EDGE_SESSION_SECRET", SECRET)
+        .env("EDGE_SESSION_STORE", store)
+        .env("EDGE_SESSION_OPTIONS", options.to_string())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    let running = Running::Process { child, port };
+    let url = running.url();
+    wait_for("the gateway to answer", Duration::from_secs(20), || ureq::get(&url).call().ok());
+    running
+}
+
+fn component() -> PathBuf {
+    std::env::var_os("EDGE_SESSION_COMPONENT")
+        .map_or_else(|| checkout().join("target/session.wasm"), PathBuf::from)
+}
+
+fn start_layer(store: &str, options: &Value) -> Running {
+    // Beside the tests' own program, which is in TARGET/PROFILE/deps.
+    let tests = std::env::current_exe().expect("a program knows its path");
+    let profile = tests.ancestors().nth(2).expect("it is in a profile's folder");
+    let server = profile.join("examples/conformance_server");
+    assert!(server.exists(), "run cargo build -p edge-session --examples");
+    start_process(Command::new(server), store, options)
+}
+
+/// The options as a configuration file.
+fn toml(options: &Value) -> String {
+    let line = |(key, value): (&String, &Value)| format!("{key} = {value}\n");
+    let options = options.as_object().expect("options are an object");
+    let own: String = options.iter().filter(|(_, value)| !value.is_object()).map(line).collect();
+    let cookie = options.get("cookie").and_then(Value::as_object);
+    let cookie: String = cookie.into_iter().flatten().map(line).collect();
+    format!("{own}[cookie]\n{cookie}")
+}
+
+fn start_proxy(store: &str, options: &Value) -> Running {
+    let app = Upstream::app(perform);
+    let server = Launch::new(store).config(&toml(options)).upstream(&app.url()).start();
+    Running::Proxy { server, _app: app }
+}
+
+/// The application behind the proxy: it does the deeds by headers.
+fn perform(asked: &Asked) -> Reply {
+    let told = asked.session();
+    let reply = Reply::text(&json!({ "data": told }).to_string());
+    let deeds: Vec<Vec<Value>> =
+        serde_json::from_str(asked.header("x-deeds").unwrap_or("[]")).expect("deeds are JSON");
+    if deeds.is_empty() {
+        return reply;
+    }
+    let mut data = told.as_object().cloned().unwrap_or_default();
+    let mut action = None;
+    for deed in &deeds {
+        match (deed[0].as_str(), deed.get(1).and_then(Value::as_str)) {
+            (Some("set"), Some(key)) => drop(data.insert(key.to_owned(), deed[2].clone())),
+            (Some("remove"), Some(key)) => drop(data.shift_remove(key)),
+            (Some("regenerate"), _) => (data, action) = (Map::new(), Some("regenerate")),
+            (Some("destroy"), _) => action = Some("destroy"),
+            _ => panic!("an application of the proxy cannot do {deed:?}"),
+        }
+    }
+    match action {
+        Some("destroy") => reply.line("Edge-Session-Action: destroy"),
+        action => {
+            let reply = reply.line(format!("Edge-Session: {}", ascii(&Value::Object(data))));
+            match action {
+                Some(action) => reply.line(format!("Edge-Session-Action: {action}")),
+                None => reply,
+            }
+        }
+    }
+}
+
+/// JSON that a header can carry.
+fn ascii(value: &Value) -> String {
+    let escape = |c: char| match c {
+        ' '..='~' => c.to_string(),
+        c => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+    };
+    value.to_string().chars().map(escape).collect()
+}
+
+/// A visitor who remembers every cookie.
+struct Jar {
+    name: String,
+    values: Vec<String>,
+}
+
+impl Jar {
+    fn send(&self, what: &str) -> Option<String> {
+        let last = self.values.last();
+        let value = match what {
+            "last" => last?.clone(),
+            "first" => self.values.first()?.clone(),
+            "forged" => {
+                let (id, signature) = last?.split_once('.').expect("it is signed");
+                format!("{id}.{}", signature.chars().rev().collect::<String>())
+            }
+            "cut" => last?[..last?.len() - 3].to_owned(),
+            "unsigned" => last?.split_once('.')?.0.to_owned(),
+            // Signed with our secret, and never stored.
+            "unknown" => "s%3Aunknown-0123456789-abcdefghijklm.".to_owned() + UNKNOWN_SIGNATURE,
+            other => panic!("unknown cookie {other}"),
+        };
+        Some(format!("{}={value}", self.name))
+    }
+}
+
+/// HMAC-SHA256 of `unknown-0123456789-abcdefghijklm` under [`SECRET`].
+const UNKNOWN_SIGNATURE: &str = "GgUSg06w72i0lbWlj9l68%2F9mCanF1PsA6e34gdKEcmc";
+
+/// Everything that can be seen of a step, with what differs from run to run replaced.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    step: String,
+    set_cookie: Option<String>,
+    document: Option<String>,
+}
+
+fn without_dates(text: &str) -> String {
+    // Both forms end in GMT or Z: `Expires=Mon, 01 …GMT` and `"expires":"2030-…Z"`.
+    let mut rest = text;
+    let mut plain = String::new();
+    while let Some(at) = rest
+        .find("Expires=")
+        .map(|at| at + 8)
+        .or_else(|| rest.find("\"expires\":\"").map(|at| at + 11))
+    {
+        let end = rest[at..].find([';', '"']).map_or(rest.len(), |end| at + end);
+        plain.push_str(&rest[..at]);
+        plain.push('*');
+        rest = &rest[end..];
+    }
+    plain + rest
+}
+
+/// Play all scenarios that a gateway can play; what was seen, by scenario.
+fn play(
+    gateway: &Gateway,
+    store: &str,
+    database: Option<&Database>,
+) -> BTreeMap<String, Vec<Seen>> {
+    let text = std::fs::read_to_string(checkout().join("tests/conformance/scenarios.json"));
+    let scenarios: Vec<Value> = serde_json::from_str(&text.expect("it is there")).expect("JSON");
+    let mut servers: Vec<(Value, Running)> = Vec::new();
+    let mut all = BTreeMap::new();
+    for scenario in &scenarios {
+        let name = scenario["name"].as_str().expect("a scenario has a name");
+        let needs = scenario["needs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        if needs.into_iter().any(|need| gateway.lacks.contains(&need)) {
+            continue;
+        }
+        let options = scenario.get("options").cloned().unwrap_or(json!({}));
+        let at = servers.iter().position(|(known, _)| *known == options).unwrap_or_else(|| {
+            servers.push((options.clone(), (gateway.start)(store, &options)));
+            servers.len() - 1
+        });
+        let url = servers[at].1.url();
+        let cookie_name = options["name"].as_str().unwrap_or("connect.sid").to_owned();
+        let mut jar = Jar { name: cookie_name, values: Vec::new() };
+        let mut seen = Vec::new();
+        for (number, step) in scenario["steps"].as_array().expect("steps").iter().enumerate() {
+            let context = format!("{}: {name}: step {}", gateway.name, number + 1);
+            seen.push(take(&url, step, &mut jar, database, &context));
+        }
+        all.insert(name.to_owned(), seen);
+    }
+    all
+}
+
+fn take(
+    url: &str,
+    step: &Value,
+    jar: &mut Jar,
+    database: Option<&Database>,
+    context: &str,
+) -> Seen {
+    let mut request = ureq::get(url).header("x-deeds", ascii(&step["deeds"]));
+    let is_new = jar.values.is_empty() && step.get("send").is_none();
+    let sent = if is_new { None } else { jar.send(step["send"].as_str().unwrap_or("last")) };
+    if let Some(cookie) = &sent {
+        request = request.header("cookie", cookie);
+    }
+    let mut response = request.call().unwrap_or_else(|error| panic!("{context}: {error}"));
+    let body = response.body_mut().read_to_string().expect("it has a body");
+    let body: Value = serde_json::from_str(&body).expect("the answer is JSON");
+    assert_eq!(body["data"], step["data"], "{context}: the data");
+
+    let prefix = format!("{}=", jar.name);
+    let cookies = response.headers().get_all("set-cookie").iter();
+    let cookies =
+        cookies.filter_map(|value| value.to_str().ok()).filter(|it| it.starts_with(&prefix));
+    let cookies: Vec<_> = cookies.map(str::to_owned).collect();
+    assert!(cookies.len() <= 1, "{context}: {cookies:?}");
+    let cookie = cookies.first();
+    let (pair, attributes) = cookie.map_or(("", ""), |it| it.split_once("; ").unwrap_or((it, "")));
+    let value = pair.strip_prefix(&prefix).unwrap_or_default();
+    let id = |value: &str| value.split('.').next().unwrap_or_default().to_owned();
+    match step["cookie"].as_str().expect("a step says what becomes of the cookie") {
+        "none" => assert_eq!(cookie, None, "{context}"),
+        "new" => {
+            let is_known = jar.values.iter().any(|known| id(known) == id(value));
+            assert!(value.starts_with("s%3A") && !is_known, "{context}: {cookie:?}");
+            jar.values.push(value.to_owned());
+        }
+        "same" => assert_eq!(Some(&value.to_owned()), jar.values.last(), "{context}"),
+        "cleared" => {
+            assert!(value.is_empty() && attributes.contains("1970"), "{context}: {cookie:?}")
+        }
+        other => panic!("{context}: unknown expectation {other}"),
+    }
+    let attributes = without_dates(attributes);
+    if let Some(expected) = step["attributes"].as_str() {
+        assert_eq!(attributes, expected, "{context}");
+    }
+
+    let mut seen = Seen {
+        step: context.split_once(": ").map_or("", |it| it.1).to_owned(),
+        set_cookie: None,
+        document: None,
+    };
+    seen.set_cookie = cookie.map(|_| attributes);
+    if let (Some(database), Some(expected)) = (database, step.get("stored")) {
+        let current = if value.is_empty() { sent.as_deref() } else { Some(pair) };
+        let current = current.and_then(|it| it.split_once("=s%3A")).map(|(_, it)| id(it));
+        let document = current.and_then(|id| database.session(&id));
+        let text = document.map(|it| it.get_str("session").expect("it is a text").to_owned());
+        let own = text.as_deref().map(|text| {
+            let mut data: Map<String, Value> = serde_json::from_str(text).expect("it is JSON");
+            data.shift_remove("cookie");
+            Value::Object(data).to_string()
+        });
+        assert_eq!(own.as_deref(), expected.as_str(), "{context}: the document");
+        seen.document = text.as_deref().map(without_dates);
+    }
+    seen
+}
+
+/// In memory, and in MongoDB, where all documents are the same as the Rust layer's.
+fn conforms(gateway: &Gateway) {
+    play(gateway, "memory:", None);
+    let (theirs, ours) = (Database::new(), Database::new());
+    let expected = play(&RUST_LAYER, ours.url(), Some(&ours));
+    for (name, seen) in play(gateway, theirs.url(), Some(&theirs)) {
+        assert_eq!(&seen, &expected[&name], "{}: {name}", gateway.name);
+    }
+}
+
+#[test]
+fn the_rust_layer_plays_all_scenarios() {
+    conforms(&RUST_LAYER);
+}
+
+#[test]
+fn the_proxy_plays_all_scenarios() {
+    conforms(&PROXY);
+}

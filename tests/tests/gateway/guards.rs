@@ -1,0 +1,238 @@
+//! Rules about paths, and the paths that have to match them.
+
+use edge_session_tests::{Caller, Launch, Server, Upstream};
+use serde_json::json;
+
+fn gateway(upstream: &Upstream) -> Server {
+    let config = r#"
+        [gateway]
+        login = "/sign-in"
+        logout = "/logout"
+        after_logout = "/bye"
+
+        [[guard]]
+        paths = ["/account", "/orders"]
+        require = "/passport/user"
+        login = "/login"
+
+        [[guard]]
+        paths = ["/orders/all"]
+        require = "/passport/role"
+        equals = "admin"
+
+        [[guard]]
+        paths = ["/internal"]
+        deny = true
+    "#;
+    Launch::new("memory:").upstream(&upstream.url()).config(config).start()
+}
+
+fn logged_in(server: &Server, data: &str) -> Caller {
+    let mut caller = server.caller();
+    caller.get("/", &[&format!("Say: Edge-Session: {data}")]);
+    caller
+}
+
+const NAVIGATION: &[&str] = &["Sec-Fetch-Mode: navigate"];
+const FETCH: &[&str] = &["Sec-Fetch-Mode: cors", "Accept: text/html"];
+
+#[test]
+fn a_guarded_path_is_for_those_who_are_logged_in() {
+    let upstream = Upstream::parrot();
+    let server = gateway(&upstream);
+    let mut anonymous = server.caller();
+    // To a person: the login page, which knows the way back.
+    for headers in [NAVIGATION, &["Accept: text/html,application/xhtml+xml;q=0.9"]] {
+        let answer = anonymous.get("/account?x=1", headers);
+        assert_eq!(answer.status, 302);
+        assert_eq!(answer.head.header("location"), Some("/login?return=%2Faccount%3Fx%3D1"));
+        assert_eq!(answer.head.header("cache-control"), Some("no-store"));
+    }
+    // To a script: its status.
+    for headers in [FETCH, &["Accept: application/json"], &[]] {
+        let answer = anonymous.get("/account?x=1", headers);
+        assert_eq!(answer.status, 401, "{headers:?}");
+        assert_eq!(answer.head.header("location"), None);
+    }
+    assert_eq!(anonymous.ask("POST", "/account", NAVIGATION, b"x").status, 401);
+    assert_eq!(upstream.count(), 0, "the application hears nothing of it");
+    assert_eq!(server.refused("login-required"), 4);
+
+    let mut ada = logged_in(&server, r#"{"passport":{"user":"ada"}}"#);
+    assert_eq!(ada.get("/account?x=1", NAVIGATION).status, 200);
+    assert_eq!(upstream.last().target, "/account?x=1");
+    // What is no user: nothing, or null.
+    for data in [r#"{"passport":{"user":null}}"#, r#"{"passport":{}}"#, r#"{"passport":"user"}"#] {
+        assert_eq!(logged_in(&server, data).get("/account", FETCH).status, 401, "{data}");
+    }
+    // Who has a session of another's making has none.
+    let mut forger = server.caller();
+    let real = ada.cookie.clone().unwrap();
+    let signature = if real.ends_with("xxxxxxxx") { "yyyyyyyy" } else { "xxxxxxxx" };
+    forger.cookie = Some(format!("{}{signature}", &real[..real.len() - 8]));
+    assert_eq!(forger.get("/account", FETCH).status, 401);
+    server.stop();
+}
+
+#[test]
+fn a_rule_may_want_a_value_or_let_nobody_in() {
+    let upstream = Upstream::parrot();
+    let server = gateway(&upstream);
+    let mut user = logged_in(&server, r#"{"passport":{"user":"ada","role":"user"}}"#);
+    let mut admin = logged_in(&server, r#"{"passport":{"user":"eve","role":"admin"}}"#);
+    let mut only_role = logged_in(&server, r#"{"passport":{"role":"admin"}}"#);
+    // Both rules hold for what is below both.
+    for (caller, orders, all) in
+        [(&mut user, 200, 401), (&mut admin, 200, 200), (&mut only_role, 401, 401)]
+    {
+        assert_eq!(caller.get("/orders", FETCH).status, orders);
+        assert_eq!(caller.get("/orders/all", FETCH).status, all);
+        assert_eq!(caller.get("/orders/all/1", FETCH).status, all);
+        assert_eq!(caller.get("/orders-all", FETCH).status, 200);
+    }
+    // Without a login page of its own, the rule sends to the common one.
+    let answer = user.get("/orders/all", NAVIGATION);
+    assert_eq!(answer.head.header("location"), Some("/sign-in?return=%2Forders%2Fall"));
+
+    let before = upstream.count();
+    for path in ["/internal", "/internal/x", "/INTERNAL/", "//internal", "/internal;a=b"] {
+        assert_eq!(admin.get(path, NAVIGATION).status, 403, "{path}");
+    }
+    assert_eq!(upstream.count(), before);
+    assert_eq!(server.refused("denied"), 5);
+    server.stop();
+}
+
+#[test]
+fn every_spelling_of_a_guarded_path_is_guarded() {
+    let upstream = Upstream::parrot();
+    let server = gateway(&upstream);
+    let mut caller = server.caller();
+    let absolute = format!("http://{}/account", server.address());
+    for path in [
+        "/account",
+        "/account/",
+        "//account",
+        "///account//",
+        "/%61ccount",
+        "/%61%63%63%6f%75%6E%74",
+        "/ACCOUNT",
+        "/Account/x",
+        "/account;x",
+        "/account;x=1/y",
+        "/;x/account",
+        "/account?",
+        "/account?/../",
+        "/account/%20",
+        "/account/..%3bx",
+        &absolute,
+    ] {
+        let status = caller.get(path, FETCH).status;
+        assert!(status == 401 || (path.contains("..%3b") && status == 400), "{path}: {status}");
+    }
+    assert_eq!(upstream.count(), 0);
+    for path in ["/accounts", "/my/account", "/accoun", "/%2561ccount"] {
+        assert_eq!(caller.get(path, FETCH).status, 200, "{path}");
+        assert_eq!(upstream.last().target, path, "the application gets it as it was sent");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_path_that_can_be_read_in_two_ways_is_refused() {
+    let upstream = Upstream::parrot();
+    let server = gateway(&upstream);
+    let mut caller = server.caller();
+    let paths = [
+        "/%2e%2e/",
+        "/%2E%2e/account",
+        "/.%2e/account",
+        "/x/%2e./account",
+        "/./account",
+        "/a/../b",
+        "/..",
+        "/a%2fb",
+        "/a%2Fb",
+        "/x%5caccount",
+        "/a\\b",
+        "/..;/",
+        "/x/..;a=b/account",
+        "/.;/account",
+        "/%00",
+        "/account%00.png",
+        "/%0d%0aX-Evil:1",
+        "/%7f",
+        "/%",
+        "/%a",
+        "/%zz",
+        "/x%u0061",
+    ];
+    for path in paths {
+        assert_eq!(caller.get(path, FETCH).status, 400, "{path}");
+    }
+    assert_eq!(upstream.count(), 0);
+    // What is no target at all is refused before anything looks at its path.
+    assert!(server.refused("ambiguous-path") >= paths.len() as u64 - 2);
+    server.stop();
+}
+
+#[test]
+fn the_way_back_never_leads_to_another_host() {
+    let upstream = Upstream::parrot();
+    let server = gateway(&upstream);
+    let mut caller = server.caller();
+    let config = "[[guard]]\npaths = [\"/\"]\nrequire = \"/user\"\nlogin = \"/login?x=1\"";
+    let closed = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let mut outside = closed.caller();
+    let absolute = format!("http://{}//evil.example/", closed.address());
+    for target in ["//evil.example/account", "///evil.example", "//evil.example//", &absolute] {
+        let answer = outside.get(target, NAVIGATION);
+        assert_eq!(answer.status, 302, "{target}: {answer:#?}");
+        let location = answer.head.header("location").unwrap();
+        let way_back = location.strip_prefix("/login?x=1&return=%2F").expect(location);
+        assert!(way_back.starts_with("evil.example"), "{target}: {location}");
+    }
+    // Nothing of a query escapes from the parameter.
+    let answer = outside.get("/a?b=c&return=//evil.example#d", NAVIGATION);
+    if answer.status == 302 {
+        let location = answer.head.header("location").unwrap();
+        assert_eq!(location.matches('&').count(), 1, "{location}");
+        assert!(!location.contains("//evil"), "{location}");
+    }
+    // Who may not in may still log in.
+    assert_eq!(outside.get("/login?return=%2F", NAVIGATION).status, 200);
+    assert_eq!(outside.get("/LOGIN/", NAVIGATION).status, 200);
+    assert_eq!(outside.get("/login/x", NAVIGATION).status, 302);
+    let answer = caller.get("//account", NAVIGATION);
+    assert_eq!(answer.head.header("location"), Some("/login?return=%2Faccount"));
+    closed.stop();
+    server.stop();
+}
+
+#[test]
+fn the_logout_path_ends_the_session_unless_another_site_asks() {
+    let upstream = Upstream::parrot();
+    let server = gateway(&upstream);
+    let mut ada = logged_in(&server, r#"{"passport":{"user":"ada"}}"#);
+    let stays = ada.clone();
+    let before = upstream.count();
+    for site in ["cross-site", "same-site"] {
+        let answer = ada.get("/logout", &[&format!("Sec-Fetch-Site: {site}")]);
+        assert_eq!(answer.status, 403);
+        assert_eq!(ada.cookie, stays.cookie);
+    }
+    assert_eq!(server.refused("cross-site"), 2);
+    assert_eq!(ada.clone().get("/account", FETCH).status, 200, "still logged in");
+
+    let answer = ada.ask("POST", "/LogOut/", &["Sec-Fetch-Site: same-origin"], b"x=1");
+    assert_eq!(answer.status, 303);
+    assert_eq!(answer.head.header("location"), Some("/bye"));
+    assert!(ada.cookie.is_none(), "the cookie is cleared");
+    assert_eq!(stays.clone().get("/account", FETCH).status, 401, "its session is gone");
+    assert_eq!(upstream.count(), before + 1, "the application is not asked");
+    // Who has none can log out all the same.
+    let answer = server.caller().get("/logout", &[]);
+    assert_eq!((answer.status, answer.head.header("location")), (303, Some("/bye")));
+    assert_eq!(stays.clone().get("/", &[]).json(), json!({}));
+    server.stop();
+}

@@ -1,0 +1,12 @@
+//! `edge-session serve --upstream URL`: a reverse proxy that gives any application sessions.
+
+mod browser;
+mod contract;
+mod drain;
+mod failover;
+mod forwarded;
+mod guards;
+mod smuggling;
+mod streams;
+mod tls;
+mod upstreams;

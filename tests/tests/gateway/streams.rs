@@ -1,0 +1,273 @@
+//! Bodies on their way through the gateway, and connections that leave HTTP.
+
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use edge_session_tests::{Launch, Reply, Upstream};
+
+const MIB: usize = 1 << 20;
+
+/// So many bytes that no piece of them looks like another.
+fn pattern(length: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        bytes.extend((state >> 16).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+#[test]
+fn events_arrive_one_by_one() {
+    let (go_on, may_go_on) = channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let upstream = Upstream::raw(move |call| {
+        call.say(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+             Transfer-Encoding: chunked\r\n\r\n",
+        );
+        for event in 0..3 {
+            let text = format!("data: {event}\n\n");
+            call.say(format!("{:x}\r\n{text}\r\n", text.len()));
+            let _ = may_go_on.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        }
+        call.say("0\r\n\r\n");
+    });
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let mut wire = server.caller().begin("GET", "/", &[], b"");
+    assert_eq!(wire.head().header("content-type"), Some("text/event-stream"));
+    for event in 0..3 {
+        // The next one is sent only when this one has arrived.
+        assert_eq!(wire.chunk().unwrap(), format!("data: {event}\n\n").as_bytes());
+        go_on.send(()).unwrap();
+    }
+    assert_eq!(wire.chunk().unwrap(), b"");
+    server.stop();
+}
+
+#[test]
+fn a_visitor_who_leaves_ends_the_stream_of_the_application() {
+    let (gone, is_gone) = channel();
+    let gone = Mutex::new(gone);
+    let upstream = Upstream::raw(move |call| {
+        call.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+        let end = call.wire.some();
+        gone.lock().unwrap().send(end.is_err() || end.is_ok_and(|end| end.is_empty())).unwrap();
+        call.hang_up();
+    });
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let mut wire = server.caller().begin("GET", "/", &[], b"");
+    wire.head();
+    wire.chunk().unwrap();
+    wire.close();
+    drop(wire);
+    assert_eq!(is_gone.recv_timeout(Duration::from_secs(10)), Ok(true));
+    server.stop();
+}
+
+#[test]
+fn large_bodies_pass_both_ways_without_being_kept() {
+    const LENGTH: usize = 24 * MIB;
+    let upstream = Upstream::app(|asked| Reply::new(200).body(&asked.body));
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let body = pattern(LENGTH);
+    let mut caller = server.caller();
+    // What one exchange costs by itself is there before.
+    assert_eq!(caller.ask("POST", "/", &[], &body[..MIB]).body, body[..MIB]);
+    let before = server.memory("VmHWM");
+    assert!(caller.ask("POST", "/", &[], &body).body == body, "the body is another");
+    let grown = server.memory("VmHWM") - before;
+    assert!(grown < 12 * 1024, "{grown} KiB more for a body of {} KiB", LENGTH / 1024);
+
+    // In chunks, too, and while the other side is slow to take them.
+    let mut wire = server.wire();
+    let mut half = wire.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for chunk in body.chunks(MIB + 13) {
+        half = half.send(format!("{:x}\r\n", chunk.len())).send(chunk).send("\r\n");
+    }
+    half.send("0\r\n\r\n");
+    assert!(wire.answer().body == body, "the body is another");
+    let grown = server.memory("VmHWM") - before;
+    assert!(grown < 12 * 1024, "{grown} KiB more for a body of {} KiB", LENGTH / 1024);
+    server.stop();
+}
+
+#[test]
+fn a_sender_is_held_up_while_the_receiver_is() {
+    let (go_on, may_go_on) = channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let upstream = Upstream::raw(move |call| {
+        let _ = may_go_on.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        call.read_body().unwrap();
+        let length = call.asked.body.len().to_string();
+        call.reply(Reply::text(&length));
+    });
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let before = server.memory("VmHWM");
+    let mut wire = server.wire();
+    let length = 48 * MIB;
+    wire.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+    let sending = thread::spawn(move || {
+        wire.send(pattern(length));
+        wire.answer().text()
+    });
+    // Long enough to send all of it, if somebody took it.
+    thread::sleep(Duration::from_millis(500));
+    assert!(!sending.is_finished());
+    go_on.send(()).unwrap();
+    assert_eq!(sending.join().unwrap(), length.to_string());
+    let grown = server.memory("VmHWM") - before;
+    assert!(grown < 16 * 1024, "{grown} KiB more for a body of {} KiB", length / 1024);
+    server.stop();
+}
+
+#[test]
+fn trailers_pass_both_ways() {
+    let upstream = Upstream::raw(|call| {
+        call.read_body().unwrap();
+        call.say(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+             2\r\nok\r\n0\r\nX-Sum: 42\r\n\r\n",
+        );
+    });
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let mut wire = server.wire();
+    wire.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\
+         Trailer: X-Check\r\n\r\n3\r\nabc\r\n0\r\nX-Check: 7\r\n\r\n",
+    );
+    let answer = wire.answer();
+    let trailer = |all: &[(String, String)], name: &str| {
+        let found = all.iter().find(|(it, _)| it.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.clone())
+    };
+    assert_eq!(answer.text(), "ok");
+    assert_eq!(trailer(&answer.trailers, "x-sum").as_deref(), Some("42"), "{answer:#?}");
+    let asked = upstream.last();
+    assert_eq!(asked.body, b"abc");
+    assert_eq!(asked.header("te"), Some("trailers"));
+    assert_eq!(trailer(&asked.trailers, "x-check").as_deref(), Some("7"), "{asked:#?}");
+    server.stop();
+}
+
+#[test]
+fn a_body_is_asked_for_only_when_it_is_wanted() {
+    let upstream = Upstream::app(|asked| Reply::new(200).body(&asked.body));
+    let config = "[limits]\nbody_bytes = 100\n[[guard]]\npaths = [\"/no\"]\ndeny = true";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let ask = |path: &str, length: usize| {
+        let mut wire = server.wire();
+        wire.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\
+             Expect: 100-continue\r\n\r\n"
+        ));
+        wire
+    };
+    let mut wire = ask("/", 5);
+    assert_eq!(wire.head().status(), 100);
+    assert_eq!(wire.send("hello").answer().text(), "hello");
+    assert_eq!(upstream.last().header("expect"), None);
+    for (path, length, status) in [("/no", 5, 403), ("/", 101, 413), ("/a/../b", 5, 400)] {
+        assert_eq!(ask(path, length).head().status(), status, "{path}");
+    }
+    server.stop();
+}
+
+#[test]
+fn answers_without_a_body_stay_so() {
+    let upstream = Upstream::raw(|call| match &*call.asked.target {
+        "/head" => call.say("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"),
+        "/304" => call.say("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n"),
+        "/early" => call.say(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+             HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        "/old" => {
+            call.say("HTTP/1.0 200 OK\r\n\r\nuntil the end");
+            call.hang_up();
+        }
+        _ => call.say("HTTP/1.1 204 No Content\r\n\r\n"),
+    });
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let mut wire = server.wire();
+    wire.send("HEAD /head HTTP/1.1\r\nHost: a\r\n\r\nGET /204 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(wire.head().header("content-length"), Some("1234"));
+    assert_eq!(wire.head().status(), 204, "right behind the head");
+    wire.send("GET /304 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = wire.head();
+    assert_eq!((head.status(), head.header("etag")), (304, Some("\"x\"")));
+    let mut caller = server.caller();
+    assert_eq!(caller.get("/old", &[]).text(), "until the end");
+    let mut early = caller.begin("GET", "/early", &[], b"");
+    let mut head = early.head();
+    if head.status() == 103 {
+        head = early.head();
+    }
+    assert_eq!(head.status(), 200);
+    assert_eq!(early.rest(), b"ok");
+    server.stop();
+}
+
+#[test]
+fn a_websocket_passes_and_is_guarded_and_has_the_session() {
+    // The key and its answer are those of RFC 6455, section 1.3.
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+    const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    let upstream = Upstream::raw(|call| {
+        if call.asked.header("upgrade") != Some("websocket") {
+            return call.reply(call.asked.parrot());
+        }
+        assert_eq!(call.asked.header("sec-websocket-key"), Some(KEY));
+        let name = call.asked.session()["name"].as_str().unwrap_or("nobody").to_owned();
+        call.say(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {ACCEPT}\r\nEdge-Session-Merge: {{\"sockets\":1}}\r\n\r\n"
+        ));
+        // A frame of text: FIN and opcode 1, and a length below 126.
+        call.say([&[0x81, name.len() as u8], name.as_bytes()].concat());
+        while let Ok(bytes) = call.wire.some() {
+            if bytes.is_empty() {
+                break;
+            }
+            call.say(bytes);
+        }
+        call.hang_up();
+    });
+    let config = "[timeouts]\nresponse_ms = 2000\n\
+                  [[guard]]\npaths = [\"/socket\"]\nrequire = \"/name\"";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let mut caller = server.caller();
+    let key = format!("Sec-WebSocket-Key: {KEY}");
+    let handshake = [
+        "Connection: keep-alive, Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        &key,
+    ];
+    assert_eq!(caller.begin("GET", "/socket", &handshake, b"").head().status(), 401);
+
+    caller.get("/", &[r#"Say: Edge-Session: {"name":"Ada"}"#]);
+    let mut socket = caller.begin("GET", "/socket", &handshake, b"");
+    let head = socket.head();
+    assert_eq!(head.status(), 101, "{head:#?}");
+    assert_eq!(head.header("upgrade"), Some("websocket"));
+    assert_eq!(head.header("sec-websocket-accept"), Some(ACCEPT));
+    assert!(head.header("connection").unwrap().eq_ignore_ascii_case("upgrade"));
+    assert!(!head.has_any("edge-session"), "{head:#?}");
+    assert_eq!(socket.exactly(5).unwrap(), b"\x81\x03Ada");
+    assert_eq!(server.metric("edge_session_tunnels"), 1);
+    assert_eq!(caller.get("/", &[]).json()["sockets"], 1, "saved before the protocol changed");
+    for payload in [b"\x81\x82\x01\x02\x03\x04ik".to_vec(), pattern(MIB / 4)] {
+        socket.send(&payload[..payload.len() / 2]);
+        socket.send(&payload[payload.len() / 2..]);
+        assert!(socket.exactly(payload.len()).unwrap() == payload);
+    }
+    socket.finish();
+    assert_eq!(socket.rest(), b"");
+    server.stop();
+}

@@ -1,0 +1,275 @@
+//! What operators do: configure, look, end sessions.
+
+use std::fs;
+use std::time::Duration;
+
+use edge_session_tests::{
+    Asked, Caller, Database, Launch, Reply, Server, Upstream, free_port, node::browse, temp_dir,
+    wait_for,
+};
+use serde_json::{Value, json};
+
+const TOKEN: &str = "a token that opens the admin page";
+
+/// Logs in whoever the path names, and counts everybody else.
+fn app() -> Upstream {
+    Upstream::app(|asked: &Asked| match asked.target.strip_prefix("/login/") {
+        Some("markup") => Reply::text("hello")
+            .line("Edge-Session-Merge: {\"passport\":{\"user\":\"<b>Zoe</b>\"}}"),
+        Some(name) => Reply::text("hello")
+            .line(format!("Edge-Session-Merge: {{\"passport\":{{\"user\":\"{name}\"}}}}")),
+        None => {
+            Reply::text(&asked.session().to_string()).line("Edge-Session-Merge: {\"viewCount\":1}")
+        }
+    })
+}
+
+/// A gateway whose sessions can be seen at this port.
+fn with_admin(store: &str, app: &Upstream, port: u16) -> Launch {
+    Launch::new(store)
+        .env("EDGE_SESSION_UPSTREAM", &app.url())
+        .env("EDGE_SESSION_GATEWAY_IDENTITY", "/passport/user")
+        .env("EDGE_SESSION_ADMIN_LISTEN", &format!("127.0.0.1:{port}"))
+        .env("EDGE_SESSION_ADMIN_TOKEN", TOKEN)
+}
+
+fn log_in(server: &Server, name: &str) -> Caller {
+    let mut caller = server.caller();
+    assert_eq!(caller.get(&format!("/login/{name}"), &[]).status, 200);
+    caller
+}
+
+/// The session's name of the first line that speaks of `subject`.
+fn name_of(subject: &str, listing: &str) -> String {
+    let line = listing.lines().find(|line| line.contains(subject));
+    let line = line.unwrap_or_else(|| panic!("nobody is {subject}: {listing}"));
+    line.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+fn is_known(caller: &mut Caller, name: &str) -> bool {
+    caller.get("/", &[]).text().contains(name)
+}
+
+#[test]
+fn init_writes_a_configuration_that_check_finds_in_order() {
+    let dir = temp_dir("init-");
+    let launch = Launch::new("memory:");
+    let (done, said) = launch.run(dir.path(), &["init"]);
+    assert!(done && said.contains("edge-session check"), "{said}");
+    let (done, said) = launch.run(dir.path(), &["check", "--config", "edge-session.toml"]);
+    assert!(done && said.contains("in order") && said.contains("connect.sid"), "{said}");
+
+    fs::write(dir.path().join("edge-session.toml"), "mine").unwrap();
+    let (done, said) = launch.run(dir.path(), &["init"]);
+    assert!(!done && said.contains("there already"), "{said}");
+    assert_eq!(fs::read_to_string(dir.path().join("edge-session.toml")).unwrap(), "mine");
+}
+
+#[test]
+fn check_says_all_that_is_wrong_with_file_and_environment() {
+    let dir = temp_dir("check-");
+    fs::write(dir.path().join("bad.toml"), "[[guard]]\npaths = [\"x\"]\n[limits]\nspeed = 1")
+        .unwrap();
+    let launch = Launch::new("memory:")
+        .env("EDGE_SESSION_COOKIE_SAME_SITE", "sometimes")
+        .env("EDGE_SESSION_UPSTREAM", "localhost:3000");
+    let (done, said) = launch.run(dir.path(), &["check", "--config", "bad.toml"]);
+    assert!(!done);
+    for key in
+        ["guard[0].paths", "guard[0].require", "limits.speed", "cookie.same_site", "upstream"]
+    {
+        assert!(said.contains(&format!("\n  {key}: ")), "{key}: {said}");
+    }
+    let short = Launch::new("memory:").env("EDGE_SESSION_ADMIN_TOKEN", "short");
+    let (done, said) = short.run(dir.path(), &["check"]);
+    assert!(
+        !done && said.contains("EDGE_SESSION_ADMIN_TOKEN") && !said.contains("short\""),
+        "{said}"
+    );
+}
+
+fn sessions_are_listed_and_ended(store: &str) {
+    let (app, port) = (app(), free_port());
+    let launch = with_admin(store, &app, port);
+    let server = launch.clone().as_gateway_at(port).start();
+    let dir = temp_dir("sessions-");
+    let run = |arguments: &[&str]| launch.run(dir.path(), &[&["sessions"], arguments].concat());
+
+    let mut ada = log_in(&server, "Ada");
+    let mut others = [log_in(&server, "Zoe"), log_in(&server, "Zoe")];
+    let (done, listing) = run(&["list"]);
+    assert!(done && listing.contains("3 of about 3 sessions"), "{listing}");
+    assert!(!listing.contains(&ada.session_id()), "an identifier is nobody's business");
+    let (_, some) = run(&["list", "--subject", "ada"]);
+    let name = name_of("Ada", &some);
+    assert!(!some.contains("Zoe"), "{some}");
+
+    let (done, shown) = run(&["show", &name]);
+    let shown: Value = serde_json::from_str(&shown).expect("it is JSON");
+    assert!(done && shown["data"]["passport"]["user"] == "Ada", "{shown}");
+    let (done, said) = run(&["end", &name, "000000000000"]);
+    assert!(!done && said.contains(&format!("{name} was ended")), "{said}");
+    assert!(said.contains("there is no session 000000000000"), "{said}");
+    assert!(!is_known(&mut ada, "Ada"), "who was ended is known no more");
+
+    let (done, said) = run(&["end-all", "--subject", "Zoe"]);
+    assert!(done && said.starts_with("2 sessions"), "{said}");
+    for other in &mut others {
+        assert!(!is_known(other, "Zoe"));
+    }
+    server.stop();
+}
+
+#[test]
+fn sessions_in_memory_are_listed_and_ended_through_their_process() {
+    sessions_are_listed_and_ended("memory:");
+}
+
+#[test]
+fn sessions_in_mongodb_are_listed_and_ended() {
+    let database = Database::new();
+    sessions_are_listed_and_ended(database.url());
+}
+
+#[test]
+fn sessions_in_a_file_are_listed_while_it_is_open_and_after_that() {
+    let dir = temp_dir("file-");
+    let store = format!("file:{}", dir.path().join("sessions.redb").display());
+    sessions_are_listed_and_ended(&store);
+    let (done, listing) = Launch::new(&store).run(dir.path(), &["sessions", "list"]);
+    assert!(done && listing.contains("sessions"), "{listing}");
+}
+
+#[test]
+fn who_cannot_be_asked_is_named_with_what_to_do() {
+    let dir = temp_dir("sessions-");
+    let (done, said) = Launch::new("memory:").run(dir.path(), &["sessions", "list"]);
+    assert!(
+        !done && said.contains("admin.listen") && said.contains("EDGE_SESSION_ADMIN_TOKEN"),
+        "{said}"
+    );
+    let nobody = Launch::new("memory:")
+        .env("EDGE_SESSION_ADMIN_LISTEN", &format!("127.0.0.1:{}", free_port()))
+        .env("EDGE_SESSION_ADMIN_TOKEN", TOKEN);
+    let (done, said) = nobody.run(dir.path(), &["sessions", "list"]);
+    assert!(!done && said.contains("cannot be reached"), "{said}");
+}
+
+#[test]
+fn without_the_token_nobody_sees_or_ends_sessions() {
+    let (app, port) = (app(), free_port());
+    let server = with_admin("memory:", &app, port).as_gateway_at(port).start();
+    let mut ada = log_in(&server, "Ada");
+    let admin = |path: &str| format!("http://127.0.0.1:{port}{path}");
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .build()
+        .into();
+    let wrong = [None, Some("Bearer wrong"), Some("Bearer "), Some("Basic x")];
+    for authorization in wrong {
+        let with = |request: ureq::RequestBuilder<_>| match authorization {
+            Some(value) => request.header("authorization", value),
+            None => request,
+        };
+        assert_eq!(with(agent.get(admin("/api/sessions"))).call().unwrap().status(), 401);
+        let end = agent.delete(admin("/api/sessions?subject=Ada"));
+        assert_eq!(with(end).call().unwrap().status(), 401);
+    }
+    let page = agent.get(admin("/sessions")).call().unwrap();
+    assert_eq!(page.status(), 303);
+    assert_eq!(page.headers()["location"], "/login");
+    let form = agent.post(admin("/sessions/end-all")).send_form([("subject", "Ada")]).unwrap();
+    assert_eq!(form.status(), 303);
+    assert!(is_known(&mut ada, "Ada"));
+    server.stop();
+
+    // Without a token there is nothing to open.
+    let (app, port) = (self::app(), free_port());
+    let launch = with_admin("memory:", &app, port).without_env("EDGE_SESSION_ADMIN_TOKEN");
+    let server = launch.as_gateway_at(port).start();
+    for path in ["/sessions", "/api/sessions", "/login", "/"] {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        assert_eq!(agent.get(url).call().unwrap().status(), 404, "{path}");
+    }
+    server.stop();
+}
+
+#[test]
+fn an_operator_finds_and_ends_a_session_in_a_browser_without_javascript() {
+    let (app, port) = (app(), free_port());
+    let server = with_admin("memory:", &app, port).as_gateway_at(port).start();
+    let (mut ada, mut zoe) = (log_in(&server, "Ada"), log_in(&server, "markup"));
+    let notes = browse(
+        false,
+        &[
+            json!({ "goto": format!("http://127.0.0.1:{port}/") }),
+            json!({ "fill": ["#token", "a wrong token"] }),
+            json!({ "click": "form[action='/login'] button" }),
+            json!({ "fill": ["#token", TOKEN] }),
+            json!({ "click": "form[action='/login'] button" }),
+            json!({ "fill": ["#subject", "ada"] }),
+            json!({ "click": "form.search button" }),
+            json!({ "click": "table a" }),
+            json!({ "click": "form[action='/sessions/end'] button" }),
+        ],
+    );
+    let text = |at: usize| notes[at]["text"].as_str().unwrap();
+    assert!(text(0).contains("Log in") && notes[0]["url"].as_str().unwrap().ends_with("/login"));
+    assert!(text(2).contains("not the token") && notes[2]["status"] == 403, "{}", notes[2]);
+    assert!(text(4).contains("Live sessions") && text(4).contains("Ada"), "{}", notes[4]);
+    assert!(text(4).contains("<b>Zoe</b>"), "what a session holds is text: {}", notes[4]);
+    assert!(text(6).contains("Ada") && !text(6).contains("Zoe"), "{}", notes[6]);
+    assert!(text(7).contains("passport") && text(7).contains("Ada"), "{}", notes[7]);
+    assert!(text(8).contains("1 session was ended"), "{}", notes[8]);
+    assert!(!is_known(&mut ada, "Ada"));
+    assert!(is_known(&mut zoe, "Zoe"));
+    server.stop();
+}
+
+#[test]
+fn every_request_is_logged_as_json_with_its_id_and_its_sessions_name() {
+    let app = app();
+    let server = Launch::new("memory:")
+        .upstream(&app.url())
+        .env("EDGE_SESSION_LOG_FORMAT", "json")
+        .env("EDGE_SESSION_LOG_REQUESTS", "true")
+        .start();
+    let mut caller = server.caller();
+    caller.get("/", &[]);
+    let answer = caller.get("/page?secret=hunter2", &["X-Request-Id: from-a-proxy.1"]);
+    assert_eq!(answer.status, 200);
+    let line: Value = wait_for("the line", Duration::from_secs(5), || {
+        let log = server.log();
+        let line = log.lines().find(|line| line.contains("from-a-proxy.1"))?;
+        Some(serde_json::from_str(line).expect("a line is JSON"))
+    });
+    assert_eq!(
+        (&line["path"], &line["status"], &line["method"]),
+        (&json!("/page"), &json!(200), &json!("GET"))
+    );
+    assert_eq!(line["session"].as_str().map(str::len), Some(12), "{line}");
+    assert!(!server.log().contains("hunter2") && !server.log().contains(&caller.session_id()));
+    server.stop();
+}
+
+#[test]
+fn traces_reach_a_collector_and_the_application() {
+    let (app, collector) = (app(), Upstream::app(|_| Reply::new(200)));
+    let server = Launch::new("memory:")
+        .upstream(&app.url())
+        .env("EDGE_SESSION_TELEMETRY_OTLP", &collector.url())
+        .start();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    server.caller().get("/", &[&format!("traceparent: 00-{trace}-00f067aa0ba902b7-01")]);
+    let told = app.last().header("traceparent").expect("the trace goes on").to_owned();
+    assert!(told.contains(trace) && !told.contains("00f067aa0ba902b7"), "{told}");
+    // What was not sent yet is sent at the end.
+    server.stop();
+    let sent = collector.last();
+    assert_eq!((sent.method.as_str(), sent.target.as_str()), ("POST", "/v1/traces"));
+    let id: Vec<u8> =
+        (0..16).map(|at| u8::from_str_radix(&trace[2 * at..2 * at + 2], 16).unwrap()).collect();
+    assert!(sent.body.windows(16).any(|bytes| bytes == id), "the span is part of the trace");
+}
