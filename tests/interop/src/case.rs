@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 pub(crate) const START: u64 = 1_893_456_000_000;
 
 /// The keys that applications use here.
-pub(crate) const KEYS: [&str; 8] =
-    ["a", "viewCount", "10", "2", "é\"", "with space", "o", "touched"];
+pub(crate) const KEYS: [&str; 10] =
+    ["a", "viewCount", "10", "2", "0", "4294967295", "é\"", "with space", "o", "touched"];
 
 /// A configuration of the store that has cases of its own.
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
@@ -417,7 +417,7 @@ fn foreign() -> impl Strategy<Value = Foreign> {
 pub(crate) fn case(set: Set) -> impl Strategy<Value = Case> {
     let step = prop_oneof![
         6 => request(set).prop_map(Step::Request),
-        u32::from(set == Set::Text) => foreign().prop_map(Step::Write),
+        2 * u32::from(set == Set::Text) => foreign().prop_map(Step::Write),
     ];
     let steps = (request(set), vec(step, 1..6)).prop_map(|(first, mut steps)| {
         steps.insert(0, Step::Request(first));
