@@ -75,6 +75,22 @@ async fn the_mongodb_store_conforms_with_every_format_and_option() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_stops_waiting_keeps_nobody_from_being_served() {
+    let store = Arc::new(mongodb("crowd", MongoOptions::default()).await);
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..1000 {
+        let store = store.clone();
+        // As the host does it at its deadline, or when a visitor leaves.
+        let patience = std::time::Duration::from_millis(1);
+        crowd.spawn(async move { tokio::time::timeout(patience, store.load("x")).await.is_ok() });
+    }
+    crowd.join_all().await;
+    let patience = std::time::Duration::from_secs(10);
+    let served = tokio::time::timeout(patience, store.load("x")).await;
+    assert_eq!(served.expect("somebody who waits is served").unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn expired_documents_are_removed_at_intervals() {
     let options = MongoOptions {
         auto_remove: AutoRemove::Interval,

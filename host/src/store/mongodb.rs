@@ -20,6 +20,7 @@ use mongodb::options::{
     UpdateModifications, WriteConcern,
 };
 use mongodb::{Client, Collection, IndexModel};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::{Browse, Changed, Content, Created, Entry, Page, Store, StoreError, Stored, digest};
@@ -105,14 +106,22 @@ impl Default for MongoOptions {
 /// Sessions in a MongoDB collection. What was answered was written with the URI's write
 /// concern, else with `majority`; sessions are read from the primary, whatever the URI says.
 pub struct MongoStore {
+    documents: Arc<Documents>,
+    /// For operations that are under way.
+    permits: Arc<Semaphore>,
+    /// Deletes expired documents.
+    remover: Option<JoinHandle<()>>,
+}
+
+/// The documents, and what is done to them.
+#[derive(Clone)]
+struct Documents {
     sessions: Collection<Document>,
-    format: Format,
+    format: Arc<Format>,
     transform_id: TransformId,
     timestamps: bool,
     last_modified: bool,
     clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
-    /// Deletes expired documents.
-    remover: Option<JoinHandle<()>>,
 }
 
 impl Drop for MongoStore {
@@ -172,24 +181,47 @@ impl MongoStore {
             (None, true) => Format::Text,
             (None, false) => Format::Document,
         };
-        Ok(Self {
+        let documents = Documents {
             sessions,
-            format,
+            format: Arc::new(format),
             transform_id: options.transform_id,
             timestamps: options.timestamps,
             last_modified: options.last_modified,
             clock: Arc::new(SystemTime::now),
-            remover,
-        })
+        };
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        Ok(Self { documents: Arc::new(documents), permits, remover })
     }
 
     /// Take the time from `clock` instead of the system: for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.clock = Arc::new(clock);
+        let documents = Documents { clock: Arc::new(clock), ..(*self.documents).clone() };
+        self.documents = Arc::new(documents);
         self
     }
 
+    /// Do something to the documents, to its end even when nobody waits for it any more: the
+    /// driver's pool of connections stalls for good when those who wait for one are gone
+    /// (mongodb 3.9: it looks at one of them for every connection that is free).
+    async fn run<T: Send + 'static, F: Future<Output = Result<T, StoreError>> + Send>(
+        &self,
+        work: impl FnOnce(Arc<Documents>) -> F + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let stopped = |_| StoreError::new("the process is ending");
+        let permit = self.permits.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| StoreError::new("the store is closed"))?;
+        let documents = self.documents.clone();
+        let task = tokio::spawn(async move {
+            let result = work(documents).await;
+            drop(permit);
+            result
+        });
+        task.await.map_err(stopped)?
+    }
+}
+
+impl Documents {
     fn now(&self) -> DateTime {
         DateTime::from_system_time((self.clock)())
     }
@@ -294,8 +326,7 @@ fn date(millis: u64) -> Bson {
     DateTime::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)).into()
 }
 
-#[async_trait]
-impl Store for MongoStore {
+impl Documents {
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         Ok(match self.find(&self.key(id)).await? {
             None => None,
@@ -351,7 +382,7 @@ impl Store for MongoStore {
             };
             return self.conditionally(key, expected, write).await;
         }
-        let old = match self.format {
+        let old = match *self.format {
             Format::Document => self.find(key).await?,
             _ => None,
         };
@@ -393,11 +424,46 @@ impl Store for MongoStore {
     }
 }
 
+#[async_trait]
+impl Store for MongoStore {
+    async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        let id = id.to_owned();
+        self.run(move |it| async move { it.load(&id).await }).await
+    }
+
+    async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
+        let id = id.to_owned();
+        self.run(move |it| async move { it.create(&id, content).await }).await
+    }
+
+    async fn replace(
+        &self,
+        id: &str,
+        content: Content,
+        expected: Option<&str>,
+    ) -> Result<Changed, StoreError> {
+        let (id, expected) = (id.to_owned(), expected.map(str::to_owned));
+        self.run(move |it| async move { it.replace(&id, content, expected.as_deref()).await }).await
+    }
+
+    async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
+        let id = id.to_owned();
+        self.run(move |it| async move { it.touch(&id, expires).await }).await
+    }
+
+    async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
+        let (id, expected) = (id.to_owned(), expected.map(str::to_owned));
+        self.run(move |it| async move { it.delete(&id, expected.as_deref()).await }).await
+    }
+}
+
+/// How many operations are under way at once; more wait.
+const AT_ONCE: usize = 256;
+
 /// How many documents are looked at, at once.
 const PAGE: i64 = 1000;
 
-#[async_trait]
-impl Browse for MongoStore {
+impl Documents {
     async fn page(&self, after: Option<&str>) -> Result<Page, StoreError> {
         // Documents of other tools may have other keys: these are not looked at.
         let mut query = self.live(after.unwrap_or_default());
@@ -432,6 +498,23 @@ impl Browse for MongoStore {
 
     async fn count(&self) -> Result<u64, StoreError> {
         self.sessions.estimated_document_count().await.map_err(unavailable)
+    }
+}
+
+#[async_trait]
+impl Browse for MongoStore {
+    async fn page(&self, after: Option<&str>) -> Result<Page, StoreError> {
+        let after = after.map(str::to_owned);
+        self.run(move |it| async move { it.page(after.as_deref()).await }).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        let key = key.to_owned();
+        self.run(move |it| async move { it.remove(&key).await }).await
+    }
+
+    async fn count(&self) -> Result<u64, StoreError> {
+        self.run(move |it| async move { it.count().await }).await
     }
 }
 
