@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run test interop mutants component bench fuzz lint fmt setup clean help
+.PHONY: run test interop mutants component bench bench-gateway fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -25,6 +25,9 @@ bench: component ## measure what a session costs, beside tower-sessions (ARGS=--
 	@scripts/setup wrk
 	@cargo run --release -p edge-session-bench -- $(ARGS)
 
+bench-gateway: ## measure the gateway beside nginx and Express (ARGS=--quick: only try it out)
+	@bench/run-gateway $(ARGS)
+
 fuzz: ## fuzz the parsers for a minute each (needs `cargo install cargo-fuzz`)
 	@scripts/fuzz
 
@@ -37,11 +40,11 @@ fmt: ## format the sources
 	cargo fmt --all
 
 setup: ## install what building and testing need, without building anything
-	@scripts/setup wasm node mongod browser wrk
+	@scripts/setup wasm node python mongod browser wrk
 
 clean: ## remove all that was built or installed here; data/, with its sessions and secret, stays
 	cargo clean
-	rm -rf target tests/node/node_modules
+	rm -rf target tests/node/node_modules bench/node/node_modules
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

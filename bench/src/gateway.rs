@@ -1,290 +1,444 @@
-//! What a session costs a gateway: the CPU time per request of servers under load, ours
-//! beside tower-sessions, each beside the same page without a session.
+//! What the gateway costs beside other proxies: CPU time, speed and memory, with sessions
+//! and without.
+
+pub(crate) mod app;
+mod client;
+mod database;
+mod memory;
+mod subjects;
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
-use crate::server::Kind;
-use crate::{Effort, Result, median, say};
+use self::client::{Connection, each};
+use self::database::Database;
+use self::subjects::{Ground, Kind, Proxy, Server, nginx};
+use crate::plots::{Bar, Panel, svg};
+use crate::process::last_core;
+use crate::report::{Report, locked};
+use crate::wrk::Load;
+use crate::{Result, directory, median, say};
 
-const VISITORS: u64 = 1000;
-const CONNECTIONS: u64 = 32;
+/// How many connections there are.
+const FEW: u64 = 32;
+const MANY: u64 = 1000;
 
-/// A server and the visitors that come to it.
-struct Subject {
-    name: &'static str,
-    kind: Kind,
-    server: Server,
-    /// A file with the visitors' Cookie headers.
-    cookies: PathBuf,
-    /// How many requests were answered under load.
-    requests: u64,
-    loads: u64,
-    /// What a request cost, one figure for each round.
-    costs: Vec<Cost>,
+/// How many for loads of which only the memory is looked at.
+const WIDE: u64 = FEW;
+
+/// How thorough a run is.
+struct Effort {
+    /// How often each case is measured, each time for `seconds`.
+    rounds: usize,
+    seconds: u64,
+    /// Servers that were left alone and did nothing for so long are done.
+    rest: Duration,
+    cells: &'static [Cell],
+    visitors: usize,
+    /// How many connections are idle.
+    idle: usize,
+    /// How many sessions are stored.
+    stored: usize,
 }
 
-/// Microseconds of CPU time per request: in the program and in the kernel.
-#[derive(Clone, Copy)]
-struct Cost {
-    user: f64,
-    system: f64,
+impl Effort {
+    const FULL: Self = Self {
+        rounds: 3,
+        seconds: 3,
+        rest: Duration::from_millis(250),
+        cells: &[
+            Cell(Case::Plain, FEW),
+            Cell(Case::Changing, FEW),
+            Cell(Case::New, FEW),
+            Cell(Case::Big, FEW),
+            Cell(Case::Plain, MANY),
+            Cell(Case::Changing, MANY),
+            Cell(Case::New, MANY),
+            Cell(Case::Big, MANY),
+        ],
+        // So many that none of them comes again before the last answer is there.
+        visitors: 10_000,
+        idle: 10_000,
+        stored: 1_000_000,
+    };
+    /// To see whether the bench itself works. Its figures say little and are not kept.
+    const QUICK: Self = Self {
+        rounds: 1,
+        seconds: 1,
+        rest: Duration::from_millis(100),
+        cells: &[
+            Cell(Case::Plain, FEW),
+            Cell(Case::Changing, FEW),
+            Cell(Case::New, FEW),
+            Cell(Case::Big, FEW),
+            Cell(Case::Plain, MANY),
+        ],
+        visitors: 1000,
+        idle: 1000,
+        stored: 10_000,
+    };
 }
 
-impl Cost {
-    fn both(self) -> f64 {
-        self.user + self.system
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Case {
+    Plain,
+    Changing,
+    New,
+    Big,
+}
+
+/// A case, and by how many connections at a time.
+struct Cell(Case, u64);
+
+impl Case {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "returning visitor",
+            Self::Changing => "returning, session changed",
+            Self::New => "new visitor",
+            Self::Big => "returning, 1 MiB",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Plain => "/",
+            Self::Changing | Self::New => "/count",
+            Self::Big => "/big",
+        }
     }
 }
 
-pub(crate) fn measure(effort: &Effort) -> Result<String> {
-    let directory = tempfile::tempdir()?;
-    say(format!("servers on core 0, wrk on core {}; {VISITORS} visitors each …", last_core()));
-    let cookies = |name: &str| directory.path().join(name);
-    let [theirs, ours] = [cookies("theirs"), cookies("ours")];
-    // In this order, and every second time in the opposite one.
-    let mut subjects = [
-        Subject::start("tower-sessions: bare", Kind::Bare, &theirs)?,
-        Subject::start("tower-sessions", Kind::TowerSessions, &theirs)?,
-        Subject::start("edge-session", Kind::EdgeSession, &ours)?,
-        Subject::start("edge-session: bare", Kind::Bare, &ours)?,
-    ];
-    for subject in &subjects {
-        if subject.kind != Kind::Bare {
-            subject.server.invite(&subject.cookies)?;
+/// A proxy, and what was found out about it.
+struct Subject {
+    kind: Kind,
+    proxy: Proxy,
+    cookies: PathBuf,
+    /// Visits that have changed sessions, and made sessions: so many at least, at most.
+    changed: [u64; 2],
+    made: [u64; 2],
+    /// For each cell, one figure for each round.
+    figures: Vec<Vec<Figure>>,
+}
+
+#[derive(Clone, Copy)]
+struct Figure {
+    /// Microseconds of CPU time per request.
+    cpu: f64,
+    per_second: f64,
+    /// Half of all answers, and 99 of 100, took at most so many milliseconds.
+    half: f64,
+    most: f64,
+}
+
+/// Measure everything and keep the figures, unless it is only to be tried out.
+pub(crate) fn run(is_quick: bool) -> Result<()> {
+    let effort = if is_quick { Effort::QUICK } else { Effort::FULL };
+    let uri = std::env::var("MONGODB_URI")
+        .map_err(|_| "MONGODB_URI is not set: run `make bench-gateway`")?;
+    let ground = Ground::prepare(&uri)?;
+    let database = Database::open(&uri, &ground.database)?;
+    say(format!("proxies on core 0, wrk on core {}", last_core()));
+    let mut table = String::new();
+    let mut plots = Vec::new();
+    for (connections, panels) in under_load(&effort, &ground, &database, &mut table)? {
+        let title = format!("CPU time per request, {} connections", grouped(connections));
+        plots.push((format!("cpu-{connections}.svg"), svg(&title, &panels)?));
+    }
+    let (memory, panels) = memory::measure(&effort, &ground, &database)?;
+    table += &memory;
+    plots.push(("memory.svg".to_owned(), svg("Resident memory", &panels)?));
+    println!("\n{table}");
+    let report = Report {
+        file: "gateway.md",
+        command: "make bench-gateway",
+        with: circumstances(&database)?,
+    };
+    // Drawn in any case: a quick run is to find out whether that works.
+    if is_quick {
+        say("a quick run: nothing is kept");
+        return Ok(());
+    }
+    let folder = directory().join("plots");
+    std::fs::create_dir_all(&folder)?;
+    for (name, plot) in plots {
+        std::fs::write(folder.join(name), plot)?;
+    }
+    report.keep(&table)
+}
+
+/// Put all proxies under load: for each number of connections, what is in the tables as a
+/// plot.
+fn under_load(
+    effort: &Effort,
+    ground: &Ground,
+    database: &Database,
+    table: &mut String,
+) -> Result<Vec<(u64, Vec<Panel>)>> {
+    let mut subjects = Vec::new();
+    for kind in Kind::ALL {
+        subjects.push(Subject::start(kind, ground, effort)?);
+    }
+    for subject in &mut subjects {
+        // Those without sessions get cookies that are as long.
+        match subject.kind.has_sessions() {
+            true => subject.invite(effort)?,
+            false => subject.cookies = ground.path(Kind::Memory.name()),
         }
     }
     for subject in &mut subjects {
-        subject.load(1)?;
+        subject.measure(&Cell(Case::Plain, FEW), effort)?;
     }
     for round in 0..effort.rounds {
-        let mut order = [0, 1, 2, 3];
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for at in order {
-            let subject = &mut subjects[at];
-            let cost = subject.load(effort.load.as_secs())?;
-            subject.costs.push(cost);
-            let (name, Cost { user, system }) = (subject.name, cost);
-            let rounds = effort.rounds;
-            say(format!("round {} of {rounds}: {name}: {user:.2} + {system:.2} µs", round + 1));
+        for (at, cell) in effort.cells.iter().enumerate() {
+            // In this order, and every second time in the opposite one.
+            let mut order: Vec<_> = subjects.iter_mut().collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for subject in order {
+                let figure = subject.measure(cell, effort)?;
+                subject.figures[at].push(figure);
+                let (name, Cell(case, connections)) = (subject.kind.name(), cell);
+                let Figure { cpu, per_second, .. } = figure;
+                say(format!(
+                    "round {} of {}: {}, {connections} connections: {name}: {cpu:.1} µs, \
+                     {per_second:.0}/s",
+                    round + 1,
+                    effort.rounds,
+                    case.name(),
+                ));
+            }
         }
     }
     for subject in &subjects {
-        if subject.kind != Kind::Bare {
-            subject.check_counts()?;
-        }
+        subject.check(effort, database).map_err(|error| subject.proxy.server.explain(&error))?;
     }
-    let [bare_theirs, theirs, ours, bare_ours] = subjects.map(|subject| subject.costs);
-    table(&bare_theirs, &theirs, &ours, &bare_ours)
+    let mut plots = Vec::new();
+    for connections in [FEW, MANY] {
+        let cells = effort.cells.iter().enumerate().filter(|(_, cell)| cell.1 == connections);
+        let cells: Vec<_> = cells.map(|(at, cell)| (at, cell.0)).collect();
+        plots.push((connections, tables(&subjects, connections, &cells, table)?));
+    }
+    Ok(plots)
 }
 
-fn table(
-    bare_theirs: &[Cost],
-    theirs: &[Cost],
-    ours: &[Cost],
-    bare_ours: &[Cost],
-) -> Result<String> {
-    let mut table = String::from(
-        "### The layer beside tower-sessions, under load\n\n\
-         | CPU time per request | bare page | with a session | the session's share | \
-         of it in the program | in the kernel |\n|---|--:|--:|--:|--:|--:|\n",
-    );
-    let of = |costs: &[Cost], part: fn(Cost) -> f64| {
-        median(&costs.iter().map(|cost| part(*cost)).collect::<Vec<_>>())
+fn tables(
+    subjects: &[Subject],
+    connections: u64,
+    cells: &[(usize, Case)],
+    table: &mut String,
+) -> Result<Vec<Panel>> {
+    let heads: String = cells.iter().map(|(_, case)| format!(" {} |", case.name())).collect();
+    let lines = "--:|".repeat(cells.len());
+    let of = |subject: &Subject, at: usize, part: fn(&Figure) -> f64| {
+        median(&subject.figures[at].iter().map(part).collect::<Vec<_>>())
     };
-    let mut row = |name: &str, bare: &[Cost], with: &[Cost]| {
-        let share = |part| of(with, part) - of(bare, part);
-        let both = share(Cost::both);
+    writeln!(table, "### {} connections\n", grouped(connections))?;
+    writeln!(table, "| CPU time per request, beside nginx |{heads}\n|---|{lines}")?;
+    for subject in subjects {
+        write!(table, "| {} |", subject.kind.name())?;
+        for (at, _) in cells {
+            let [cpu, nginx] = [subject, &subjects[0]].map(|it| of(it, *at, |it| it.cpu));
+            write!(table, " {cpu:.1} µs, {:.2}× |", cpu / nginx)?;
+        }
+        table.push('\n');
+    }
+    writeln!(table, "\n| answers per second; half, 99 of 100 within |{heads}\n|---|{lines}")?;
+    for subject in subjects {
+        write!(table, "| {} |", subject.kind.name())?;
+        for (at, _) in cells {
+            let per_second = grouped(of(subject, *at, |it| it.per_second) as u64);
+            let [half, most] =
+                [|it: &Figure| it.half, |it: &Figure| it.most].map(|part| of(subject, *at, part));
+            write!(table, " {per_second}; {half:.1}, {most:.1} ms |")?;
+        }
+        table.push('\n');
+    }
+    let memory = subjects.iter().find(|it| it.kind == Kind::Memory).ok_or("no such subject")?;
+    if let Some((at, _)) = cells.iter().find(|(_, case)| *case == Case::Plain) {
+        let ratios: Vec<_> = (memory.figures[*at].iter().zip(&subjects[0].figures[*at]))
+            .map(|(ours, nginx)| ours.cpu / nginx.cpu)
+            .collect();
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let ratio = of(memory, *at, |it| it.cpu) / of(&subjects[0], *at, |it| it.cpu);
         writeln!(
             table,
-            "| {name} | {:.2} µs | {:.2} µs | **{both:.2} µs** | {:.2} µs | {:.2} µs |",
-            of(bare, Cost::both),
-            of(with, Cost::both),
-            share(|cost| cost.user),
-            share(|cost| cost.system),
+            "\nA returning visitor's request with its session in memory costs **{ratio:.2}×** \
+             nginx's CPU time (round by round {least:.2} to {most:.2}). The limit is 1.5.\n"
         )?;
-        Ok::<_, std::fmt::Error>(both)
-    };
-    let their_share = row("axum + tower-sessions, signed", bare_theirs, theirs)?;
-    let our_share = row("axum + edge-session", bare_ours, ours)?;
-    let share = |with: &[Cost], bare: &[Cost], at: usize| with[at].both() - bare[at].both();
-    let rounds: Vec<_> = (0..ours.len())
-        .map(|at| share(ours, bare_ours, at) / share(theirs, bare_theirs, at))
-        .collect();
-    let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    writeln!(
-        table,
-        "\nThe session's share is **{:.2}×** that of tower-sessions (medians of {} rounds; \
-         round by round {least:.2} to {most:.2}). The limit is 0.8, the aim 0.5.",
-        our_share / their_share,
-        rounds.len(),
-    )?;
-    Ok(table)
+    }
+    let panels = cells.iter().map(|(at, case)| {
+        let bars = subjects.iter().map(|subject| {
+            let (kind, value) = (subject.kind, of(subject, *at, |it| it.cpu));
+            let (name, shown) = (kind.name().to_owned(), format!("{value:.1} µs"));
+            Bar { name, value, shown, colour: kind.colour() }
+        });
+        let case = case.name();
+        Panel { title: case[..1].to_uppercase() + &case[1..], bars: bars.collect() }
+    });
+    Ok(panels.collect())
 }
 
 impl Subject {
-    fn start(name: &'static str, kind: Kind, cookies: &Path) -> Result<Self> {
-        let server = Server::start(kind)?;
-        Ok(Self {
-            name,
-            kind,
-            server,
-            cookies: cookies.to_owned(),
-            requests: 0,
-            loads: 0,
-            costs: Vec::new(),
+    fn start(kind: Kind, ground: &Ground, effort: &Effort) -> Result<Self> {
+        let proxy = ground.start(kind)?;
+        let count = Connection::open(proxy.server.port)?.get("/count", None)?.count;
+        if count.is_some() != kind.has_sessions() {
+            return Err(format!("{}: a first visit was counted as {count:?}", kind.name()).into());
+        }
+        let cookies = ground.path(kind.name());
+        let figures = effort.cells.iter().map(|_| Vec::new()).collect();
+        Ok(Self { kind, proxy, cookies, changed: [0; 2], made: [1; 2], figures })
+    }
+
+    /// Let all visitors come for the first time, and keep their cookies.
+    fn invite(&mut self, effort: &Effort) -> Result<()> {
+        write_cookies(&self.cookies, &invite(&self.proxy.server, effort.visitors)?)?;
+        self.made = self.made.map(|made| made + effort.visitors as u64);
+        Ok(())
+    }
+
+    /// Put the proxy under load once.
+    fn measure(&mut self, cell: &Cell, effort: &Effort) -> Result<Figure> {
+        let Cell(case, connections) = *cell;
+        let load = Load {
+            url: self.proxy.server.url(case.path()),
+            connections,
+            seconds: effort.seconds,
+            cookies: (case != Case::New).then_some(&self.cookies),
+        };
+        let name = self.kind.name();
+        let answered_before = self.proxy.answered()?;
+        let before = self.proxy.server.process.cpu_time()?;
+        let outcome = load.run().map_err(|error| self.proxy.server.explain(&error))?;
+        let answered = settled(effort, &self.proxy)? - answered_before;
+        let after = self.proxy.server.process.cpu_time()?;
+        let seen = outcome.requests;
+        if !(seen..=seen + connections).contains(&answered) {
+            return Err(format!("{name}: {answered} answers were given and {seen} seen").into());
+        }
+        match case {
+            Case::Changing => {
+                self.changed = [self.changed[0] + seen, self.changed[1] + answered];
+            }
+            Case::New => self.made = [self.made[0] + seen, self.made[1] + answered],
+            Case::Plain | Case::Big => {}
+        }
+        // wrk leaves a request behind on each connection. Small ones were worked on as all
+        // others; of big ones counts how much of their answers was sent.
+        let requests = match case {
+            Case::Big => outcome.bytes as f64 / app::BIG as f64,
+            _ => answered as f64,
+        };
+        let cpu = (after[0] + after[1] - before[0] - before[1]) as f64;
+        Ok(Figure {
+            cpu: cpu / requests,
+            per_second: seen as f64 / outcome.seconds,
+            half: outcome.half,
+            most: outcome.most,
         })
     }
 
-    /// Put the server under load: what a request costs.
-    fn load(&mut self, seconds: u64) -> Result<Cost> {
-        let before = self.server.cpu_time()?;
-        let output = Command::new("taskset")
-            .args(["-c", &last_core().to_string(), "wrk", "-t1"])
-            .arg(format!("-c{CONNECTIONS}"))
-            .arg(format!("-d{seconds}s"))
-            .arg("-s")
-            .arg(crate::directory().join("src/visit.lua"))
-            .arg(self.server.url("/"))
-            .arg("--")
-            .arg(&self.cookies)
-            .output()
-            .map_err(|error| format!("wrk cannot be run ({error}): scripts/setup wrk"))?;
-        let after = self.server.cpu_time()?;
-        let output = String::from_utf8_lossy(&output.stdout);
-        let result = output
-            .lines()
-            .find_map(|line| line.strip_prefix("requests=")?.split_once(" failed="))
-            .ok_or_else(|| format!("wrk said nothing of requests:\n{output}"))?;
-        let [requests, failed]: [u64; 2] = [result.0.parse()?, result.1.parse()?];
-        if requests == 0 || failed > 0 {
-            return Err(format!("{}: {failed} failures:\n{output}", self.name).into());
+    /// Every visit must have been counted, and every new visitor must have a session.
+    fn check(&self, effort: &Effort, database: &Database) -> Result<()> {
+        if !self.kind.has_sessions() {
+            return Ok(());
         }
-        self.requests += requests;
-        self.loads += 1;
-        let per_request = |at: usize| (after[at] - before[at]) as f64 / requests as f64;
-        Ok(Cost { user: per_request(0), system: per_request(1) })
-    }
-
-    /// Every visit must have been counted: the first one of each visitor, those under
-    /// load, and the one in which this looks at the count.
-    fn check_counts(&self) -> Result<()> {
-        let mut counted = 0;
-        for cookie in std::fs::read_to_string(&self.cookies)?.lines() {
-            let (count, _) = self.server.visit(Some(cookie))?;
-            if count < 3 {
-                return Err(format!("{}: a visitor was counted {count} times", self.name).into());
+        let name = self.kind.name();
+        let cookies = std::fs::read_to_string(&self.cookies)?;
+        let cookies: Vec<_> = cookies.lines().collect();
+        let counts = each(self.proxy.server.port, cookies.len(), |connection, number| {
+            let count = connection.get("/count", Some(cookies[number]))?.count;
+            Ok(count.ok_or("a visit was not counted")?)
+        })?;
+        let counted: u64 = counts.iter().sum();
+        // The first visit of each, those under load, and this one.
+        let [least, most] = self.changed.map(|changed| changed + 2 * effort.visitors as u64);
+        if !(least..=most).contains(&counted) {
+            let error = format!("{name}: {least} to {most} visits were made and {counted} counted");
+            return Err(error.into());
+        }
+        say(format!("{name}: all {} visits were counted", grouped(counted)));
+        if self.kind == Kind::MongoDb {
+            let (stored, [least, most]) = (database.count()?, self.made);
+            if !(least..=most).contains(&stored) {
+                let error = format!("{name}: {least} to {most} sessions were made, {stored} kept");
+                return Err(error.into());
             }
-            counted += count;
+            say(format!("{name}: all {} sessions were stored", grouped(stored)));
         }
-        let answered = self.requests + 2 * VISITORS;
-        // Requests that were under way when wrk stopped.
-        let abandoned = CONNECTIONS * self.loads;
-        if !(answered..=answered + abandoned).contains(&counted) {
-            return Err(format!(
-                "{}: {answered} visits were answered and {counted} counted",
-                self.name
-            )
-            .into());
-        }
-        say(format!("{}: all {answered} visits were counted", self.name));
         Ok(())
     }
 }
 
-/// A server process. It ends with its owner.
-struct Server {
-    process: Child,
-    port: u16,
-    client: ureq::Agent,
-}
-
-impl Server {
-    fn start(kind: Kind) -> Result<Self> {
-        let mut process = Command::new("taskset")
-            .args(["-c", "0"])
-            .arg(std::env::current_exe()?)
-            .args(["serve", kind.name()])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        if let Some(output) = process.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
+/// How many requests were answered, once what wrk has left behind is done.
+fn settled(effort: &Effort, proxy: &Proxy) -> Result<u64> {
+    let mut answered = proxy.answered()?;
+    loop {
+        std::thread::sleep(effort.rest);
+        let now = proxy.answered()?;
+        if now == answered {
+            return Ok(now);
         }
-        // From here on it is stopped when something fails.
-        let mut server = Self { process, port: 0, client: ureq::Agent::new_with_defaults() };
-        server.port =
-            line.trim().parse().map_err(|_| format!("the server {} failed", kind.name()))?;
-        Ok(server)
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
-    }
-
-    /// The CPU time that all threads have used so far, in microseconds: in the program,
-    /// and in the kernel.
-    fn cpu_time(&self) -> Result<[u64; 2]> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // The program's name in parentheses may hold anything; utime and stime are the
-        // 12th and 13th field after it. Linux counts in hundredths of a second.
-        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-        let mut fields = fields.split(' ').skip(11).map(str::parse::<u64>);
-        let mut field = || match fields.next() {
-            Some(Ok(ticks)) => Ok(ticks * 10_000),
-            _ => Err("/proc says nothing of a server's CPU time"),
-        };
-        Ok([field()?, field()?])
-    }
-
-    /// Visit the page: the count that it shows, and the cookie that it sets.
-    fn visit(&self, cookie: Option<&str>) -> Result<(u64, Option<String>)> {
-        let mut request = self.client.get(self.url("/"));
-        if let Some(cookie) = cookie {
-            request = request.header("cookie", cookie);
-        }
-        let mut response = request.call()?;
-        let set_cookie = match response.headers().get("set-cookie") {
-            Some(header) => header.to_str()?.split(';').next().map(str::to_owned),
-            None => None,
-        };
-        let page = response.body_mut().read_to_string()?;
-        let count = page
-            .strip_prefix("<h1>you have visited this page ")
-            .and_then(|rest| rest.strip_suffix(" times</h1>"))
-            .ok_or_else(|| format!("not the page: {page}"))?;
-        Ok((count.parse()?, set_cookie))
-    }
-
-    /// Let all visitors come for the first time, and write their cookies to `file`.
-    fn invite(&self, file: &Path) -> Result<()> {
-        let mut cookies = String::new();
-        for _ in 0..VISITORS {
-            let (count, cookie) = self.visit(None)?;
-            if count != 1 {
-                return Err(format!("a new visitor was counted {count} times").into());
-            }
-            writeln!(cookies, "{}", cookie.ok_or("a new visitor got no cookie")?)?;
-        }
-        std::fs::write(file, cookies)?;
-        Ok(())
+        answered = now;
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// The cookies of new visitors.
+fn invite(server: &Server, count: usize) -> Result<Vec<String>> {
+    each(server.port, count, |connection, _| {
+        let answer = connection.get("/count", None)?;
+        match answer.cookie {
+            Some(cookie) if answer.count == Some(1) => Ok(cookie),
+            _ => Err("a new visitor was not counted, or got no cookie".into()),
+        }
+    })
 }
 
-/// The core for wrk; the servers are on core 0.
-fn last_core() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from) - 1
+fn write_cookies(file: &Path, cookies: &[String]) -> Result<()> {
+    Ok(std::fs::write(file, cookies.join("\n") + "\n")?)
+}
+
+/// A number for people: 1,000,000.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The versions of everything that takes part.
+fn circumstances(database: &Database) -> Result<String> {
+    let nginx = Command::new(nginx()).arg("-v").output()?;
+    let nginx = String::from_utf8_lossy(&nginx.stderr);
+    let nginx = nginx.trim().rsplit_once(": ").map_or("nginx", |(_, name)| name);
+    let node = Command::new("node").arg("--version").output()?;
+    let node = String::from_utf8_lossy(&node.stdout);
+    let packages = std::fs::read_to_string(directory().join("node/package.json"))?;
+    let package = |name: &str| {
+        let rest = packages.split_once(&format!("\"{name}\": \"")).map(|(_, rest)| rest);
+        let version = rest.and_then(|rest| rest.split('"').next()).unwrap_or("(unknown version)");
+        format!("{name} {version}")
+    };
+    let names = ["express", "express-session", "http-proxy-middleware"];
+    Ok(format!(
+        "{}, hyper {}, wasmtime {}, tokio {}, {nginx}, Node {}, {}, MongoDB {}",
+        format_args!("edge-session {}", env!("CARGO_PKG_VERSION")),
+        locked("hyper"),
+        locked("wasmtime"),
+        locked("tokio"),
+        node.trim(),
+        names.map(package).join(", "),
+        database.version()?,
+    ))
 }

@@ -1,22 +1,31 @@
-//! What a session costs. `make bench` runs it and writes the figures into `bench/README.md`.
+//! What a session costs. `make bench` runs it and writes the figures into `bench/README.md`;
+//! `make bench-gateway` puts the gateway beside other proxies, for `bench/gateway.md`.
 //!
 //! | module | its job |
 //! |---|---|
 //! | `component` | the component beside the same logic compiled natively |
 //! | `layer` | our layer beside tower-sessions, called without HTTP |
-//! | `gateway` | the same under load, with HTTP |
+//! | `load` | the same under load, with HTTP |
 //! | `server` | the page with either layer; as a server: this program again, with `serve KIND` |
-//! | `report` | the machine, the versions, and the README |
+//! | `gateway` | our gateway beside nginx and Express, in front of one application |
+//! | `process`, `wrk` | servers, and load for them |
+//! | `report`, `plots` | the machine, the versions, the files with the figures, and charts |
 
 mod component;
 mod gateway;
 mod layer;
+mod load;
+mod plots;
+mod process;
 mod report;
 mod server;
+mod wrk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use crate::report::Report;
 
 type Error = Box<dyn std::error::Error>;
 type Result<T> = std::result::Result<T, Error>;
@@ -54,10 +63,13 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
-        [] => run(&Effort::FULL).and_then(|table| report::keep(&table)),
+        [] => run(&Effort::FULL).and_then(|table| keep(&table)),
         ["--quick"] => run(&Effort::QUICK).map(|_| say("a quick run: nothing is kept")),
         ["serve", kind] => server::serve(kind),
-        _ => Err("usage: edge-session-bench [--quick]".into()),
+        ["gateway"] => gateway::run(false),
+        ["gateway", "--quick"] => gateway::run(true),
+        ["app", port] => gateway::app::serve(port),
+        _ => Err("usage: edge-session-bench [gateway] [--quick]".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,9 +85,17 @@ fn run(effort: &Effort) -> Result<String> {
     table.push('\n');
     table += &layer::measure(effort)?;
     table.push('\n');
-    table += &gateway::measure(effort)?;
+    table += &load::measure(effort)?;
     println!("\n{table}");
     Ok(table)
+}
+
+fn keep(table: &str) -> Result<()> {
+    let with: Vec<_> = ["wasmtime", "axum", "tower-sessions", "tokio"]
+        .iter()
+        .map(|name| format!("{name} {}", report::locked(name)))
+        .collect();
+    Report { file: "README.md", command: "make bench", with: with.join(", ") }.keep(table)
 }
 
 /// This crate's: as cargo says it now, not as it was when this was compiled, for checkouts

@@ -1,4 +1,4 @@
-//! Where and with what it was measured, and the README that keeps the figures.
+//! Where and with what it was measured, and the files that keep the figures.
 
 use std::process::Command;
 
@@ -6,46 +6,53 @@ use crate::{Result, say};
 
 const LOCK: &str = include_str!("../../Cargo.lock");
 
-const BEGIN: &str = "<!-- Written by `make bench`: begin -->";
-const END: &str = "<!-- Written by `make bench`: end -->";
-
-/// Put `table` into the README, between the marks.
-pub(crate) fn keep(table: &str) -> Result<()> {
-    let path = crate::directory().join("README.md");
-    let readme = std::fs::read_to_string(&path)?;
-    let parts = readme.split_once(BEGIN).and_then(|(before, rest)| {
-        let (_, after) = rest.split_once(END)?;
-        Some((before, after))
-    });
-    let (before, after) = parts.ok_or("bench/README.md has lost its marks")?;
-    let circumstances = circumstances();
-    std::fs::write(path, format!("{before}{BEGIN}\n{circumstances}\n{table}{END}{after}"))?;
-    say("written to bench/README.md");
-    Ok(())
+/// A file that keeps figures, between its marks.
+pub(crate) struct Report {
+    pub(crate) file: &'static str,
+    /// What measures them.
+    pub(crate) command: &'static str,
+    /// The versions of what takes part.
+    pub(crate) with: String,
 }
 
-fn circumstances() -> String {
-    let cpu = first_line("/proc/cpuinfo", "model name");
-    let cpu = cpu.split_once(':').map_or("unknown CPU", |(_, model)| model.trim());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let kernel = first_line("/proc/sys/kernel/osrelease", "");
-    let date = output("date", &["-u", "+%F"]);
-    let rustc = output("rustc", &["--version"]);
-    let wrk = output("wrk", &["-v"]);
-    let wrk = wrk.split(" [").next().unwrap_or_default();
-    let versions: Vec<_> = ["wasmtime", "axum", "tower-sessions", "tokio"]
-        .iter()
-        .map(|name| format!("{name} {}", locked(name)))
-        .collect();
-    format!(
-        "Measured on {date} by `make bench` on {cores} cores of {cpu}, Linux {kernel}, with \
-         {rustc}, {}, {wrk}.\n",
-        versions.join(", ")
-    )
+impl Report {
+    /// Put `table` into the file.
+    pub(crate) fn keep(&self, table: &str) -> Result<()> {
+        let Self { file, command, .. } = self;
+        let path = crate::directory().join(file);
+        let text = std::fs::read_to_string(&path)?;
+        let begin = format!("<!-- Written by `{command}`: begin -->");
+        let end = format!("<!-- Written by `{command}`: end -->");
+        let parts = text.split_once(&begin).and_then(|(before, rest)| {
+            let (_, after) = rest.split_once(&end)?;
+            Some((before, after))
+        });
+        let (before, after) = parts.ok_or_else(|| format!("bench/{file} has lost its marks"))?;
+        let circumstances = self.circumstances();
+        std::fs::write(path, format!("{before}{begin}\n{circumstances}\n{table}{end}{after}"))?;
+        say(format!("written to bench/{file}"));
+        Ok(())
+    }
+
+    fn circumstances(&self) -> String {
+        let cpu = first_line("/proc/cpuinfo", "model name");
+        let cpu = cpu.split_once(':').map_or("unknown CPU", |(_, model)| model.trim());
+        let cores = crate::process::cores();
+        let kernel = first_line("/proc/sys/kernel/osrelease", "");
+        let date = output("date", &["-u", "+%F"]);
+        let rustc = output("rustc", &["--version"]);
+        let wrk = output("wrk", &["-v"]);
+        let wrk = wrk.split(" [").next().unwrap_or_default();
+        let Self { command, with, .. } = self;
+        format!(
+            "Measured on {date} by `{command}` on {cores} cores of {cpu}, Linux {kernel}, with \
+             {rustc}, {with}, {wrk}.\n"
+        )
+    }
 }
 
 /// The version of a dependency that this program was built with.
-fn locked(name: &str) -> &'static str {
+pub(crate) fn locked(name: &str) -> &'static str {
     let entry = format!("name = \"{name}\"\nversion = \"");
     LOCK.split_once(&entry)
         .and_then(|(_, rest)| rest.split_once('"'))

@@ -49,6 +49,18 @@ struct Gateway {
 const RUST_LAYER: Gateway = Gateway { name: "Rust layer", lacks: &[], start: start_layer };
 const PROXY: Gateway = Gateway { name: "proxy", lacks: &["renew", "maxAge"], start: start_proxy };
 
+const PYTHON: Gateway = Gateway { name: "Python ASGI", lacks: &[], start: start_python };
+
+fn start_python(store: &str, options: &Value) -> Running {
+    let python = std::env::var_os("EDGE_SESSION_PYTHON").expect(
+        "EDGE_SESSION_PYTHON is what scripts/setup python makes: TARGET/tools/python/bin/python",
+    );
+    let folder = checkout().join("gateways/python");
+    let mut command = Command::new(python);
+    command.arg(folder.join("tests/conformance_server.py")).env("PYTHONPATH", folder.join("src"));
+    start_process(command, store, options)
+}
+
 fn start_process(mut command: Command, store: &str, options: &Value) -> Running {
     let port = free_port();
     let child = command
@@ -311,4 +323,9 @@ fn the_rust_layer_plays_all_scenarios() {
 #[test]
 fn the_proxy_plays_all_scenarios() {
     conforms(&PROXY);
+}
+
+#[test]
+fn python_plays_all_scenarios() {
+    conforms(&PYTHON);
 }

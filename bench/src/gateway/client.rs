@@ -1,0 +1,98 @@
+//! A client that keeps as many connections as are wanted, and is as cheap as the application.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::app::VIEW_COUNT;
+use crate::Result;
+
+/// A connection, kept for further requests.
+pub(super) struct Connection(BufReader<TcpStream>);
+
+/// An answer with the status 200.
+#[derive(Default)]
+pub(super) struct Answer {
+    /// The session's cookie, as a Cookie header has it.
+    pub(super) cookie: Option<String>,
+    /// How often this visitor has come, where it was counted.
+    pub(super) count: Option<u64>,
+    pub(super) body: String,
+}
+
+impl Connection {
+    pub(super) fn open(port: u16) -> Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        // Ten thousand of these are open at a time.
+        Ok(Self(BufReader::with_capacity(1024, stream)))
+    }
+
+    pub(super) fn get(&mut self, path: &str, cookie: Option<&str>) -> Result<Answer> {
+        let cookie = cookie.map_or(String::new(), |cookie| format!("Cookie: {cookie}\r\n"));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{cookie}\r\n");
+        self.0.get_mut().write_all(request.as_bytes())?;
+
+        let mut answer = Answer::default();
+        let mut length = None;
+        let mut line = String::new();
+        self.0.read_line(&mut line)?;
+        if !line.starts_with("HTTP/1.1 200 ") {
+            return Err(format!("{path} was answered with {line:?}").into());
+        }
+        loop {
+            line.clear();
+            self.0.read_line(&mut line)?;
+            if line.trim().is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(':').ok_or("not a header")?;
+            let value = value.trim();
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = Some(value.parse()?),
+                "set-cookie" => answer.cookie = value.split(';').next().map(str::to_owned),
+                VIEW_COUNT => answer.count = Some(value.parse()?),
+                _ => {}
+            }
+        }
+        let mut body = vec![0; length.ok_or("an answer without a length")?];
+        self.0.read_exact(&mut body)?;
+        answer.body = String::from_utf8(body)?;
+        Ok(answer)
+    }
+}
+
+/// Let `count` visitors come, some at a time, each once: what `visit` made of each.
+pub(super) fn each<T: Send>(
+    port: u16,
+    count: usize,
+    visit: impl Fn(&mut Connection, usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    const AT_A_TIME: usize = 32;
+    let next = AtomicUsize::new(0);
+    let run = || -> Result<Vec<_>> {
+        let mut connection = Connection::open(port)?;
+        let mut results = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return Ok(results);
+            }
+            results.push((number, visit(&mut connection, number)?));
+        }
+    };
+    // Errors of this crate stay in their thread.
+    let run = || run().map_err(|error| error.to_string());
+    let mut all = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(run)).collect();
+        let mut all = Vec::with_capacity(count);
+        for thread in threads {
+            all.extend(thread.join().map_err(|_| "a visitor panicked")??);
+        }
+        Ok::<_, crate::Error>(all)
+    })?;
+    all.sort_by_key(|(number, _)| *number);
+    Ok(all.into_iter().map(|(_, result)| result).collect())
+}

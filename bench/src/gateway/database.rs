@@ -1,0 +1,77 @@
+//! MongoDB, beside what the gateway does with it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use mongodb::bson::{Document, doc};
+use mongodb::{Client, Collection};
+use rand::rngs::{StdRng, SysRng};
+use rand::{RngExt as _, SeedableRng as _};
+use ring::hmac;
+
+use crate::{Result, SECRET};
+
+/// The database that the gateway under test has to itself. It is gone with its owner.
+pub(super) struct Database {
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+    name: String,
+}
+
+impl Database {
+    pub(super) fn open(uri: &str, name: &str) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = runtime.block_on(Client::with_uri_str(uri))?;
+        Ok(Self { runtime, client, name: name.to_owned() })
+    }
+
+    fn sessions(&self) -> Collection<Document> {
+        self.client.database(&self.name).collection("sessions")
+    }
+
+    pub(super) fn version(&self) -> Result<String> {
+        let admin = self.client.database("admin");
+        let answer =
+            self.runtime.block_on(async { admin.run_command(doc! { "buildInfo": 1 }).await });
+        Ok(answer?.get_str("version")?.to_owned())
+    }
+
+    pub(super) fn count(&self) -> Result<u64> {
+        Ok(self.runtime.block_on(async { self.sessions().count_documents(doc! {}).await })?)
+    }
+
+    /// Store copies of a session that the gateway has stored until there are `count` of
+    /// them; the cookies of every hundredth.
+    pub(super) fn fill(&self, count: usize) -> Result<Vec<String>> {
+        const AT_ONCE: usize = 10_000;
+        let sessions = self.sessions();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
+        let mut random = StdRng::try_from_rng(&mut SysRng)?;
+        let mut cookies = Vec::new();
+        self.runtime.block_on(async {
+            let model = sessions.find_one(doc! {}).await?.ok_or("there is no session to copy")?;
+            for first in (0..count).step_by(AT_ONCE) {
+                let mut documents = Vec::with_capacity(AT_ONCE);
+                for number in first..count.min(first + AT_ONCE) {
+                    let id = URL_SAFE_NO_PAD.encode(random.random::<[u8; 24]>());
+                    if number % 100 == 0 {
+                        let signature = STANDARD_NO_PAD.encode(hmac::sign(&key, id.as_bytes()));
+                        let signature = signature.replace('+', "%2B").replace('/', "%2F");
+                        cookies.push(format!("connect.sid=s%3A{id}.{signature}"));
+                    }
+                    let mut document = model.clone();
+                    document.insert("_id", id);
+                    documents.push(document);
+                }
+                sessions.insert_many(documents).ordered(false).await?;
+            }
+            Ok(cookies)
+        })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // There is nobody left to tell when it cannot be done.
+        let _ = self.runtime.block_on(async { self.client.database(&self.name).drop().await });
+    }
+}

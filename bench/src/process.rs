@@ -1,0 +1,99 @@
+//! The servers under load: processes of their own, and what `/proc` says of them.
+
+use std::process::{Child, Command};
+
+use crate::Result;
+
+/// A server. It ends with its owner.
+pub(crate) struct Process {
+    child: Child,
+    /// The process that does the work, where the one that was started only watches it.
+    worker: Option<u32>,
+}
+
+impl Process {
+    pub(crate) fn new(child: Child) -> Self {
+        Self { child, worker: None }
+    }
+
+    /// Look at the process that this one has started from now on.
+    pub(crate) fn look_at_worker(&mut self) -> Result<()> {
+        let parent = self.child.id().to_string();
+        for entry in std::fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // The parent is the 2nd field after the name. Processes come and go meanwhile.
+            if stat(pid).is_ok_and(|fields| fields.get(1) == Some(&parent)) {
+                self.worker = Some(pid);
+                return Ok(());
+            }
+        }
+        Err("a server has no worker".into())
+    }
+
+    fn id(&self) -> u32 {
+        self.worker.unwrap_or(self.child.id())
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The CPU time that all threads have used so far, in microseconds: in the program,
+    /// and in the kernel.
+    pub(crate) fn cpu_time(&self) -> Result<[u64; 2]> {
+        // utime and stime are the 12th and 13th field after the name. Linux counts in
+        // hundredths of a second.
+        let fields = stat(self.id())?;
+        let mut fields = fields.iter().skip(11).map(|field| field.parse::<u64>());
+        let mut field = || match fields.next() {
+            Some(Ok(ticks)) => Ok(ticks * 10_000),
+            _ => Err("/proc says nothing of a server's CPU time"),
+        };
+        Ok([field()?, field()?])
+    }
+
+    /// How much memory it holds now, in MiB.
+    pub(crate) fn memory(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: Option<f64> = resident.and_then(|it| it.trim().strip_suffix(" kB")?.parse().ok());
+        Ok(kib.ok_or("/proc says nothing of a server's memory")? / 1024.0)
+    }
+}
+
+/// The fields of `/proc/PID/stat` after the program's name, which may hold anything.
+fn stat(pid: u32) -> Result<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    Ok(fields.split(' ').map(str::to_owned).collect())
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        match self.worker {
+            // Killed, it would leave its worker behind.
+            Some(_) => drop(Command::new("kill").arg(self.child.id().to_string()).status()),
+            None => drop(self.child.kill()),
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// The core for wrk; the servers are on core 0.
+pub(crate) fn last_core() -> usize {
+    cores() - 1
+}
+
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A command that is pinned to a core.
+pub(crate) fn on_core(core: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(core.to_string()).arg(program);
+    command
+}

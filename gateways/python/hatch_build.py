@@ -1,0 +1,23 @@
+"""Puts `session.wasm` into the package: from the checkout, or from where an sdist has it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+INSIDE = "edge_session/session.wasm"
+
+
+class CustomBuildHook(BuildHookInterface[Any]):
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        # An editable install and an sdist's own sources find it where it is.
+        root = Path(self.root)
+        if version == "editable" or (root / "src" / INSIDE).exists():
+            return
+        made = os.environ.get("EDGE_SESSION_COMPONENT") or root / "../../target/session.wasm"
+        wasm = Path(made).resolve()
+        if not wasm.exists():
+            raise FileNotFoundError(f"{wasm} is made by `make component`")
+        inside = INSIDE if self.target_name == "wheel" else f"src/{INSIDE}"
+        build_data["force_include"][str(wasm)] = inside

@@ -1,0 +1,164 @@
+"""The records of wit/engine.wit that cross at every request, with its names and order.
+
+Its variants are pairs of a case and its payload: `("touch", 1700000000000)`; its enums are texts.
+"""
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+Origin: TypeAlias = Literal[
+    "loaded", "absent", "malformed", "forged", "oversized", "unknown", "damaged", "detached"
+]
+Action: TypeAlias = Literal["keep", "renew", "regenerate", "destroy", "unset"]
+
+
+class Stored(NamedTuple):
+    """A session as it is stored."""
+
+    #: JSON text, exactly as it was written.
+    data: str
+    #: When it ends, in milliseconds since the Unix epoch; None: never.
+    expires: int | None
+    #: When it was last saved or touched; None: the store does not say.
+    touched: int | None = None
+
+
+class Content(NamedTuple):
+    """What shall be stored."""
+
+    #: JSON text.
+    data: str
+    #: When it ends, in milliseconds since the Unix epoch.
+    expires: int
+
+
+class Known(NamedTuple):
+    """What the store has said of a request's session so far."""
+
+    loaded: Stored | None
+    current: Stored | None
+
+
+class Replacement(NamedTuple):
+    content: Content
+    only_known: bool
+
+
+class Request(NamedTuple):
+    cookies: list[bytes]
+    path: str
+    tls: bool
+    secure: bool
+    forwarded_proto: bytes | None
+
+
+class Exchange(NamedTuple):
+    id: str
+    other: str | None
+    phase: str
+    secure: bool
+    presented: bool
+    origin: Origin
+    conflicts: int
+
+
+class Ready(NamedTuple):
+    """The contract's `session`."""
+
+    exchange: Exchange
+    data: str
+    #: Not read: nobody asks for it.
+    cookie: None
+    expires: int | None
+
+
+class Edit(NamedTuple):
+    key: str
+    value: str | None
+
+
+DataChange: TypeAlias = (
+    tuple[Literal["nothing"], None]
+    | tuple[Literal["edits"], list[Edit]]
+    | tuple[Literal["whole"], str]
+)
+CookieEdit: TypeAlias = tuple[Literal["max-age"], int | None]
+
+
+class Change(NamedTuple):
+    action: Action
+    data: DataChange
+    cookie: list[CookieEdit]
+
+
+Failure: TypeAlias = (
+    tuple[Literal["unavailable"], str]
+    | tuple[Literal["invalid-change"], str]
+    | tuple[Literal["too-large"], int]
+    | tuple[Literal["contention"], None]
+)
+
+
+class Outcome(NamedTuple):
+    event: str
+    new_id: str | None
+    set_cookie: str | None
+    no_store: bool
+    conflicts: int
+    failure: Failure | None
+
+
+StoreRequest: TypeAlias = (
+    tuple[Literal["load"], None]
+    | tuple[Literal["create"], Content]
+    | tuple[Literal["replace"], Replacement]
+    | tuple[Literal["touch"], int]
+    | tuple[Literal["delete"], bool]
+)
+StoreReply: TypeAlias = tuple[str, str | None]
+
+
+class Pending(NamedTuple):
+    request: StoreRequest
+    exchange: Exchange
+    on_done: Outcome | None
+
+
+#: The cases `store`, `ready` and `done`: their payloads say which.
+Step: TypeAlias = Pending | Ready | Outcome
+
+
+def _fields(record: Any) -> tuple[str, ...]:
+    fields: tuple[str, ...] = record._fields
+    return fields
+
+
+#: The classes of records by the names of their fields.
+RECORDS: dict[tuple[str, ...], Any] = {
+    _fields(record): record
+    for record in (
+        Stored,
+        Content,
+        Known,
+        Replacement,
+        Request,
+        Exchange,
+        Ready,
+        Edit,
+        Change,
+        Outcome,
+        Pending,
+    )
+}
+
+#: The fields of the record `cookie`.
+COOKIE = (
+    "original_max_age",
+    "expires",
+    "path",
+    "domain",
+    "http_only",
+    "secure",
+    "same_site",
+    "partitioned",
+    "priority",
+)

@@ -1,0 +1,183 @@
+"""`session.wasm`, loaded and compiled, and its running instances."""
+
+import os
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from wasmtime import Config, Engine, Store, WasiConfig, WasmtimeError
+from wasmtime.component import Component as Compiled
+from wasmtime.component import Func, Instance, Linker, RecordType, ResourceAny
+
+from ._contract import Change, Exchange, Known, Request, Step, StoreReply
+from ._values import Function, UnknownType
+
+_INTERFACE = "edge:session/engine@0.1.0"
+
+#: All that the component may reach: the time and randomness.
+_IMPORTS = {"wasi:clocks/wall-clock@0.2.0", "wasi:random/random@0.2.0"}
+
+#: The most memory that one instance may use. A session passes through it a few times.
+_MAX_MEMORY = 128 << 20
+
+#: A call takes tens of thousands of instructions, with a session of 1 MiB tens of millions: one
+#: that takes this many, about a second, is ended.
+_FUEL_PER_CALL = 5_000_000_000
+
+
+class ComponentError(Exception):
+    """The component cannot be used, and why."""
+
+
+class CallFailed(Exception):
+    """The component trapped, or took too long."""
+
+
+def component_path() -> Path:
+    """Where the component is looked for.
+
+    `EDGE_SESSION_COMPONENT`, else the copy in the installed package, else what `make component`
+    made in the checkout that this package is in.
+    """
+    if path := os.environ.get("EDGE_SESSION_COMPONENT"):
+        return Path(path)
+    here = Path(__file__).resolve()
+    installed = here.with_name("session.wasm")
+    if installed.exists() or len(here.parents) < 5:
+        return installed
+    return here.parents[4] / "target" / "session.wasm"
+
+
+class Component:
+    """The session logic, compiled for this machine."""
+
+    def __init__(self, wasm: bytes) -> None:
+        config = Config()
+        config.consume_fuel = True
+        self._engine = Engine(config)
+        try:
+            self._compiled = Compiled(self._engine, wasm)
+        except WasmtimeError as error:
+            raise ComponentError(f"not a WebAssembly component: {error}") from error
+        imports = set(self._compiled.type.imports(self._engine))
+        if imports != _IMPORTS:
+            listed = ", ".join(sorted(imports)) or "nothing"
+            raise ComponentError(f"a component of another world: it imports {listed}")
+        # wasmtime's own clock and generator: no call leaves native code for them.
+        self._linker = Linker(self._engine)
+        self._linker.add_wasip2()
+        _, store, functions = self.instantiate()
+        function = functions["open"].type(store)
+        _, options = function.params[0]
+        if not isinstance(options, RecordType):
+            raise ComponentError("a component of another world: `open` takes no options")
+        #: The type of the options, to check them by.
+        self.options_type = options
+
+    @staticmethod
+    @lru_cache(maxsize=4)
+    def load(path: Path) -> "Component":
+        """The component in a file. It is compiled once in a process, in about half a second."""
+        try:
+            wasm = path.read_bytes()
+        except OSError as error:
+            raise ComponentError(
+                f"cannot read the component {path}: {error.strerror}. "
+                "It is made by `make component`"
+            ) from error
+        try:
+            return Component(wasm)
+        except ComponentError as error:
+            raise ComponentError(f"{path} is {error}") from error
+
+    def instantiate(self) -> tuple[Instance, Store, dict[str, Func]]:
+        """A new instance, and its functions."""
+        store = Store(self._engine)
+        store.set_fuel(_FUEL_PER_CALL)
+        store.set_limits(memory_size=_MAX_MEMORY)
+        # No environment, files, streams or sockets.
+        store.set_wasi(WasiConfig())
+        instance = self._linker.instantiate(store, self._compiled)
+        interface = instance.get_export_index(store, _INTERFACE)
+        functions = {}
+        for name in ("defaults", "open", *(f"[method]engine.{method}" for method in _METHODS)):
+            index = interface and instance.get_export_index(store, name, interface)
+            function = index and instance.get_func(store, index)
+            if not function:
+                raise ComponentError(f"a component of another world: it has no `{name}`")
+            functions[name] = function
+        return instance, store, functions
+
+    def defaults(self, preset: str) -> Any:
+        """The record `options` that a preset stands for. `secrets` is empty and must be set."""
+        _, store, functions = self.instantiate()
+        return functions["defaults"](store, preset)
+
+
+_METHODS = ("begin", "finish", "resume")
+
+
+class Refused(Exception):
+    """What the component says is wrong with the options: names and messages."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+
+class _Open:
+    """An instance whose engine is open."""
+
+    def __init__(self, component: Component, options: Any) -> None:
+        _, self.store, functions = component.instantiate()
+        opened = functions["open"](self.store, options)
+        if not isinstance(opened, ResourceAny):
+            raise Refused([(problem.name, problem.message) for problem in opened])
+        self.begin, self.finish, self.resume = (
+            Function(self.store, functions[f"[method]engine.{method}"], opened)
+            for method in _METHODS
+        )
+
+
+class SessionEngine:
+    """The contract's engine: an instance with checked options, for all threads."""
+
+    def __init__(self, component: Component, options: Any) -> None:
+        self._component = component
+        self._options = options
+        self._fuel = _FUEL_PER_CALL
+        self._lock = threading.Lock()
+        try:
+            self._instance: _Open | None = _Open(component, options)
+        except (WasmtimeError, UnknownType) as error:
+            raise ComponentError(f"the component failed: {error}") from error
+
+    def begin(self, request: Request) -> Step:
+        return self._call("begin", request)
+
+    def finish(self, exchange: Exchange, known: Known, change: Change) -> Step:
+        return self._call("finish", exchange, known, change)
+
+    def resume(
+        self, exchange: Exchange, known: Known, change: Change | None, reply: StoreReply
+    ) -> Step:
+        return self._call("resume", exchange, known, change, reply)
+
+    def _call(self, method: str, *values: Any) -> Step:
+        with self._lock:
+            # What fails below is in no state to be trusted: the next call makes a new instance.
+            instance, self._instance = self._instance, None
+            try:
+                if instance is None:
+                    instance = _Open(self._component, self._options)
+                instance.store.set_fuel(self._fuel)
+                step: Step
+                _, step = getattr(instance, method)(*values)
+            except Exception as error:
+                # wasmtime says last what happened; above it are the names of functions.
+                lines = str(error).strip().split("\n")
+                reason = lines[-1].strip() or type(error).__name__
+                raise CallFailed(reason) from error
+            self._instance = instance
+            return step

@@ -1,0 +1,174 @@
+"""The ASGI middleware: a session for every request."""
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Mapping as _Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ._contract import Outcome, Request
+from .component import Component, component_path
+from .options import Secret, open_engine
+from .session import Session
+from .sessions import Begun, SessionFailed, Sessions
+from .store import Store
+
+_log = logging.getLogger("edge_session")
+
+# As in the ASGI specification, and in Starlette.
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_LEFT = "the response's headers have left: the session can no longer be changed"
+_READ_ONLY = "a websocket's session can only be read"
+
+
+class SessionMiddleware:
+    """Gives every request `request.state.session`, and every response its cookie.
+
+    `scope["state"]["session"]` is a `Session`; None where the path has no session.
+
+    - `secret`: one, or several, the newest first: it signs, all verify.
+    - `store`: a `MemoryStore`, an `edge_session.mongodb.MongoStore`, or one of your own.
+    - `options`: docs/configuration.md's, in its words; what is not set keeps the preset's value.
+    - `component`: the file `session.wasm`, where it is not in its usual places.
+    - `timeout`: the deadline of each store operation, in seconds.
+
+    Raises `OptionsError`, which says everything that is wrong with the options.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        secret: Secret | None = None,
+        *,
+        store: Store,
+        options: _Mapping[str, Any] | None = None,
+        component: str | PathLike[str] | None = None,
+        timeout: float = 2.0,
+    ) -> None:
+        path = component_path() if component is None else Path(component)
+        engine = open_engine(Component.load(path), secret, options or {})
+        self._app = app
+        self._sessions = Sessions(engine, store, timeout)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self._app(scope, receive, send)
+        is_websocket = scope["type"] == "websocket"
+        try:
+            begun = await self._sessions.begin(_facts(scope))
+        except SessionFailed as error:
+            if is_websocket:
+                return await _refuse_websocket(error, scope, receive, send)
+            return await _refuse(error, send)
+        state = scope.setdefault("state", {})
+        if begun is None:
+            state["session"] = None
+            return await self._app(scope, receive, send)
+        session = Session(begun.ready, closed=_READ_ONLY if is_websocket else None)
+        state["session"] = session
+        if is_websocket:
+            return await self._app(scope, receive, send)
+        answer = _Answer(self._sessions, begun, session, send)
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception:
+            if not answer.is_refused:
+                raise
+            # Whatever became of the application: the visitor has an answer, the log its reason.
+            _log.debug("an application ended after its answer was refused", exc_info=True)
+
+
+class _Refused(OSError):
+    """What the application sends goes nowhere, as if the visitor had gone."""
+
+
+class _Answer:
+    """The response to one request. Its headers wait until the session is stored."""
+
+    def __init__(self, sessions: Sessions, begun: Begun, session: Session, send: Send) -> None:
+        self._sessions = sessions
+        self._begun = begun
+        self._session = session
+        self._send = send
+        self._is_begun = False
+        self.is_refused = False
+
+    async def send(self, message: Message) -> None:
+        if self.is_refused:
+            raise _Refused
+        if not self._is_begun and message["type"] == "http.response.start":
+            self._is_begun = True
+            message = await self._begin(message)
+        await self._send(message)
+
+    async def _begin(self, message: Message) -> Message:
+        self._session._close(_LEFT)
+        try:
+            outcome = await self._sessions.finish(self._begun, self._session)
+        except SessionFailed as error:
+            self.is_refused = True
+            await _refuse(error, self._send)
+            raise _Refused from error
+        return _with_cookie(message, outcome)
+
+
+def _facts(scope: Scope) -> Request:
+    cookies = []
+    forwarded_proto = None
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            cookies.append(value)
+        elif name == b"x-forwarded-proto" and forwarded_proto is None:
+            forwarded_proto = value
+    path = scope.get("raw_path")
+    return Request(
+        cookies,
+        scope["path"] if path is None else path.decode("utf-8", "replace"),
+        # ASGI's extension for it. Few servers have it, and the scheme may be a proxy's word.
+        "tls" in (scope.get("extensions") or ()),
+        scope.get("scheme") in ("https", "wss"),
+        forwarded_proto,
+    )
+
+
+def _with_cookie(message: Message, outcome: Outcome) -> Message:
+    if outcome.set_cookie is None:
+        return message
+    headers = [*message.get("headers", ()), (b"set-cookie", outcome.set_cookie.encode("latin-1"))]
+    if outcome.no_store and not any(name.lower() == b"cache-control" for name, _ in headers):
+        headers.append((b"cache-control", b"no-store"))
+    return {**message, "headers": headers}
+
+
+_UNAVAILABLE = (503, b"Sessions are unavailable. Please try again.\n")
+_NOT_SAVED = (500, b"The session could not be saved.\n")
+_REFUSAL_HEADERS = [
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+]
+
+
+async def _refuse(error: SessionFailed, send: Send, kind: str = "http.response") -> None:
+    """Answer a request whose session failed. The log says why."""
+    is_unavailable = error.failure[0] in ("unavailable", "contention")
+    status, text = _UNAVAILABLE if is_unavailable else _NOT_SAVED
+    headers = [*_REFUSAL_HEADERS, (b"content-length", str(len(text)).encode())]
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": text})
+
+
+async def _refuse_websocket(
+    error: SessionFailed, scope: Scope, receive: Receive, send: Send
+) -> None:
+    message = await receive()
+    if message["type"] != "websocket.connect":
+        return
+    if "websocket.http.response" in (scope.get("extensions") or ()):
+        return await _refuse(error, send, "websocket.http.response")
+    await send({"type": "websocket.close", "code": 1013})  # try again later

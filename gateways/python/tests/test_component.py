@@ -1,0 +1,194 @@
+"""The component: which file it is, what it may reach, and what its failures do."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SECRET, asgi, deeds
+
+from edge_session import (
+    ComponentError,
+    MemoryStore,
+    OptionsError,
+    SessionMiddleware,
+    component_path,
+)
+
+PROJECT = Path(__file__).resolve().parents[1]
+MADE = PROJECT.parents[1] / "target" / "session.wasm"
+
+
+def digest(wasm: bytes) -> str:
+    return hashlib.sha256(wasm).hexdigest()
+
+
+def test_the_component_is_the_one_that_was_made() -> None:
+    assert digest(component_path().read_bytes()) == digest(MADE.read_bytes())
+
+
+def test_a_wheel_has_the_same_component(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    environment = {**os.environ, "EDGE_SESSION_COMPONENT": str(MADE)}
+    subprocess.run(build, cwd=PROJECT, check=True, capture_output=True, env=environment)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        assert "edge_session/py.typed" in files.namelist()
+        assert digest(files.read("edge_session/session.wasm")) == digest(MADE.read_bytes())
+
+
+def test_the_component_may_be_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_SESSION_COMPONENT", str(tmp_path / "none.wasm"))
+    assert component_path() == tmp_path / "none.wasm"
+    with pytest.raises(ComponentError, match=r"none\.wasm: No such file.*`make component`"):
+        asgi(None)
+    asgi(None, component=MADE)
+
+
+@pytest.mark.parametrize(
+    ("wasm", "why"),
+    [
+        (b"no wasm", "not a WebAssembly component"),
+        (b"(component)", "it imports nothing"),
+        (
+            b'(component (import "wasi:filesystem/types@0.2.0" (instance)))',
+            "it imports wasi:filesystem/types@0.2.0",
+        ),
+    ],
+)
+def test_another_component_is_refused(wasm: bytes, why: str, tmp_path: Path) -> None:
+    from wasmtime import wat2wasm
+
+    file = tmp_path / "other.wasm"
+    file.write_bytes(wat2wasm(wasm) if wasm.startswith(b"(") else wasm)
+    with pytest.raises(ComponentError, match=why):
+        asgi(None, component=file)
+
+
+@pytest.mark.anyio
+async def test_a_trap_fails_its_request_and_no_other(visitor: Any, caplog: Any) -> None:
+    app = deeds()
+    engine = app._sessions._engine
+    one = visitor(app)
+    await one(set={"a": 1})
+    plenty = engine._fuel
+    engine._fuel = 100  # so few instructions are not enough: a real trap
+    response = await one.http.post("/")
+    assert response.status_code == 503
+    assert response.text == "Sessions are unavailable. Please try again.\n"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert "the component failed: wasm trap: all fuel consumed" in caplog.text
+    engine._fuel = plenty
+    assert (await one())["data"] == {"a": 1}
+
+
+@pytest.mark.anyio
+async def test_a_trap_at_the_end_replaces_the_answer(visitor: Any) -> None:
+    app = deeds()
+    engine = app._sessions._engine
+    one = visitor(app)
+    await one(set={"a": 1})
+    finish, plenty = engine.finish, engine._fuel
+
+    def trapping(*args: Any) -> Any:
+        engine._fuel = 100
+        return finish(*args)
+
+    engine.finish = trapping
+    response = await one.http.post("/", json={"set": {"a": 2}})
+    assert (response.status_code, response.text[:8]) == (503, "Sessions")
+    engine.finish, engine._fuel = finish, plenty
+    assert (await one())["data"] == {"a": 1}
+
+
+def problems(**settings: Any) -> dict[str, str]:
+    with pytest.raises(OptionsError) as raised:
+        SessionMiddleware(None, **{"secret": SECRET, "store": MemoryStore(), **settings})  # type: ignore[arg-type]
+    assert all(problem.message in str(raised.value) for problem in raised.value.problems)
+    return dict(raised.value.problems)
+
+
+def test_all_problems_are_reported_together() -> None:
+    found = problems(
+        secret="short",
+        options={
+            "name": "no name",
+            "rolling": "yes",
+            "unset": "drop",
+            "resav": True,
+            "cookie": {"path": "x", "max_age": -1, "secure": "maybe", "same-site": "lax"},
+            "store": {"ttl": 0, "url": "memory:"},
+        },
+    )
+    assert set(found) == {
+        "secret",
+        "name",
+        "rolling",
+        "unset",
+        "resav",
+        "cookie.path",
+        "cookie.max_age",
+        "cookie.secure",
+        "cookie.same-site",
+        "store.ttl",
+        "store.url",
+    }
+    assert found["unset"] == "is 'drop', not one of 'keep', 'destroy'"
+    assert found["cookie.secure"] == "is 'maybe', not True, False or 'auto'"
+    assert found["resav"] == found["store.url"] == "is not an option"
+    assert "short" not in found["secret"].replace("shorter", "")
+
+
+def test_a_secret_is_never_shown() -> None:
+    found = problems(secret=12345, options={"secret": "hidden", "name": ["hidden"]})
+    assert set(found) == {"secret", "name"}
+    assert not any("12345" in text or "hidden" in text for text in found.values())
+    assert problems(secret=None)["secret"].startswith("is missing")
+
+
+@pytest.mark.parametrize(
+    "options", [{"preset": "fast"}, {"cookie": 1}, {"max_session_bytes": 2**32}]
+)
+def test_what_is_not_of_its_type_is_refused(options: Any) -> None:
+    assert set(problems(options=options)) == set(options)
+
+
+def test_options_that_belong_together_are_checked_by_the_component() -> None:
+    found = problems(options={"cookie": {"same_site": "none", "secure": False, "priority": "low"}})
+    assert set(found) == {"cookie.same_site"}
+
+
+def test_every_option_can_be_set() -> None:
+    options = {
+        "preset": "express",
+        "name": "sid",
+        "allow_weak_secret": True,
+        "resave": False,
+        "save_uninitialized": False,
+        "rolling": True,
+        "unset": "destroy",
+        "proxy": True,
+        "conflicts": "merge",
+        "on_store_error": "anonymous",
+        "max_session_bytes": 1000,
+        "ttl": 1000,
+        "touch_after": 10,
+        "store": {"ttl": 100, "touch_after": 5},
+        "cookie": {
+            "path": "/a",
+            "domain": "example.com",
+            "expires": "2030-01-02T03:04:05Z",
+            "max_age": None,
+            "http_only": False,
+            "secure": True,
+            "same_site": "none",
+            "partitioned": True,
+            "priority": "high",
+        },
+    }
+    SessionMiddleware(None, [b"new", "old"], store=MemoryStore(), options=options)  # type: ignore[arg-type]

@@ -1,0 +1,124 @@
+"""Requests of one visitor at once."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from conftest import Visitor, asgi, deeds
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from edge_session import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+New = Callable[..., Visitor]
+
+
+def gated(store: MemoryStore, **settings: Any) -> tuple[Any, asyncio.Event, asyncio.Event]:
+    """An application whose `/slow` waits between its change and its answer."""
+    waiting, go = asyncio.Event(), asyncio.Event()
+
+    async def endpoint(request: Request) -> Response:
+        session = request.state.session
+        for key, value in request.query_params.items():
+            if key == "do":
+                getattr(session, value)()
+            else:
+                session[key] = value
+        if request.url.path == "/slow":
+            waiting.set()
+            await go.wait()
+        return JSONResponse(dict(session))
+
+    return asgi(endpoint, store=store, **settings), waiting, go
+
+
+async def overtaken(visitor: New, slow: str, quick: str, **settings: Any) -> tuple[Any, Any]:
+    """The data after `quick` was answered while `slow` ran, and slow's answer."""
+    store = MemoryStore()
+    application, waiting, go = gated(store, **settings)
+    one = visitor(application)
+    await one.http.get("/?start=1")
+    cookies = dict(one.http.cookies)
+    task = asyncio.create_task(one.http.get(f"/slow?{slow}"))
+    await waiting.wait()
+    await one.http.get(f"/?{quick}")
+    go.set()
+    answer = await task
+    new = dict(one.http.cookies) or cookies
+    one.http.cookies.clear()
+    one.http.cookies.update(new)
+    return (await one.http.get("/")).json(), answer
+
+
+async def test_changes_of_different_keys_are_merged(visitor: New) -> None:
+    data, _ = await overtaken(visitor, "a=slow", "b=quick")
+    assert data == {"start": "1", "b": "quick", "a": "slow"}
+
+
+async def test_of_the_same_key_the_last_one_counts(visitor: New) -> None:
+    data, _ = await overtaken(visitor, "a=slow", "a=quick")
+    assert data == {"start": "1", "a": "slow"}
+
+
+async def test_overwrite_is_what_express_does(visitor: New) -> None:
+    options = {"preset": "express"}
+    data, _ = await overtaken(visitor, "a=slow", "b=quick", options=options)
+    assert data == {"start": "1", "a": "slow"}
+
+
+async def test_a_logout_is_not_undone(visitor: New) -> None:
+    data, answer = await overtaken(visitor, "a=slow", "do=destroy")
+    assert data == {} and answer.status_code == 200
+
+
+async def test_a_late_request_does_not_bring_back_what_was_renewed(visitor: New) -> None:
+    data, _ = await overtaken(visitor, "a=slow", "do=renew")
+    assert data == {"start": "1"}
+
+
+async def test_a_renewal_takes_what_was_stored_meanwhile(visitor: New) -> None:
+    data, _ = await overtaken(visitor, "do=renew&a=slow", "b=quick")
+    assert data == {"start": "1", "b": "quick", "a": "slow"}
+
+
+async def test_many_at_once_lose_nothing(visitor: New) -> None:
+    store = MemoryStore()
+    arrived = 0
+    all_here = asyncio.Event()
+
+    async def endpoint(request: Request) -> Response:
+        nonlocal arrived
+        request.state.session[request.query_params["key"]] = True
+        arrived += 1
+        if arrived == 64:
+            all_here.set()
+        if arrived > 1:
+            await all_here.wait()
+        return JSONResponse({})
+
+    arrived = 0
+    one = visitor(asgi(endpoint, store=store))
+    await one.http.get("/?key=first")
+    arrived = 1
+    await asyncio.gather(*(one.http.get(f"/?key=k{n}") for n in range(63)))
+    (stored,) = store._sessions.values()
+    assert stored.data.count(":true") >= 64
+
+
+def test_threads_may_share_it() -> None:
+    store = MemoryStore()
+    application = deeds(store=store)
+
+    async def visit(number: int) -> Any:
+        one = Visitor(application)
+        for count in range(20):
+            assert (await one(set={"n": count + 1})).get("data") == ({"n": count} if count else {})
+        await one.http.aclose()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: asyncio.run(visit(number)), range(8)))
+    assert len(store) == 8

@@ -1,0 +1,231 @@
+"""What every store must do; and what MongoDB's documents are."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from conftest import Visitor, deeds
+from pymongo import AsyncMongoClient
+
+from edge_session import Content, MemoryStore, Store, Stored, StoreError
+from edge_session.mongodb import MongoStore
+from edge_session.store import now
+
+pytestmark = pytest.mark.anyio
+
+LATER = 4_102_444_800_000  # the year 2100
+
+
+@pytest.fixture
+async def database() -> AsyncIterator[Any]:
+    if not (uri := os.environ.get("MONGODB_URI")):
+        pytest.skip("needs a MongoDB: set MONGODB_URI")
+    async with AsyncMongoClient[Any](uri) as client:
+        name = f"edge-session-python-{secrets.token_hex(6)}"
+        yield client[name]
+        await client.drop_database(name)
+
+
+@pytest.fixture(params=["memory", "mongodb"])
+def store(request: pytest.FixtureRequest) -> Store:
+    if request.param == "memory":
+        return MemoryStore()
+    database = request.getfixturevalue("database")
+    return MongoStore(database.client, db_name=database.name)
+
+
+async def test_creating_never_overwrites(store: Store) -> None:
+    assert await store.load("a") is None
+    assert await store.create("a", Content("one", LATER)) == "done"
+    assert await store.create("a", Content("two", LATER)) == "taken"
+    assert await store.load("a") == Stored("one", LATER)
+
+
+async def test_replacing(store: Store) -> None:
+    assert await store.replace("a", Content("one", LATER), None) == "done"
+    assert await store.replace("a", Content("two", LATER), "one") == "done"
+    assert await store.replace("a", Content("two", LATER), "two") == "done"
+    assert await store.replace("a", Content("three", LATER), "one") == Stored("two", LATER)
+    assert await store.replace("a", Content("four", LATER + 1), None) == "done"
+    assert await store.load("a") == Stored("four", LATER + 1)
+    assert await store.replace("b", Content("one", LATER), "one") == "missing"
+    assert await store.load("b") is None
+
+
+async def test_touching(store: Store) -> None:
+    assert await store.touch("a", LATER) == "missing"
+    await store.create("a", Content("one", LATER))
+    assert await store.touch("a", LATER + 1) == "done"
+    assert await store.touch("a", LATER + 1) == "done"
+    assert await store.load("a") == Stored("one", LATER + 1)
+
+
+async def test_deleting(store: Store) -> None:
+    assert await store.delete("a", None) == "missing"
+    assert await store.delete("a", "one") == "missing"
+    await store.create("a", Content("one", LATER))
+    assert await store.delete("a", "two") == Stored("one", LATER)
+    assert await store.delete("a", "one") == "done"
+    await store.create("a", Content("one", LATER))
+    assert await store.delete("a", None) == "done"
+    assert await store.load("a") is None
+
+
+async def test_expired_sessions_are_missing(store: Store) -> None:
+    await store.create("a", Content("one", LATER))
+    assert await store.touch("a", now() - 1000) == "done"
+    assert await store.load("a") is None
+    assert await store.touch("a", LATER) == "missing"
+    assert await store.replace("a", Content("two", LATER), "one") == "missing"
+    assert await store.delete("a", "one") == "missing"
+    assert await store.load("a") is None
+
+
+async def test_texts_survive(store: Store) -> None:
+    long = "x" * (1 << 20)
+    for text in ("", "\0", '{"a":"\\ud800 é \U0010ffff"}', " { } ", "\"'$.\\", long):
+        assert await store.replace("a", Content(text, LATER), None) == "done"
+        assert await store.load("a") == Stored(text, LATER)
+        assert await store.replace("a", Content("y", LATER), text) == "done"
+    for id in ("$where", "a.b", "é", "'; --", "../x"):
+        assert await store.create(id, Content(id, LATER)) == "done"
+        assert await store.delete(id, None) == "done"
+
+
+async def test_one_of_many_wins(store: Store) -> None:
+    await store.create("a", Content("0", LATER))
+    writes = (store.replace("a", Content(f"{n}", LATER), "0") for n in range(1, 17))
+    assert (await asyncio.gather(*writes)).count("done") == 1
+
+
+async def test_the_memory_store_is_bounded() -> None:
+    store = MemoryStore(max_bytes=100_000)
+    for number in range(1000):
+        await store.create(str(number), Content("x" * 1000, LATER))
+        await store.load("0")
+    assert 50 < len(store) < 100 and store._bytes <= 100_000
+    assert await store.load("0") and await store.load("999")
+    assert await store.load("1") is None
+    with pytest.raises(StoreError):
+        await store.create("large", Content("x" * 100_000, LATER))
+    while store._sessions:
+        await store.delete(next(iter(store._sessions)), None)
+    assert store._bytes == 0
+
+
+async def test_expired_sessions_leave_memory() -> None:
+    store = MemoryStore()
+    for number in range(100):
+        await store.create(str(number), Content("x", 1))
+    await store.create("a", Content("x", LATER))
+    for _ in range(100):
+        await store.replace("a", Content("y", LATER), None)
+    assert len(store) == 1
+
+
+# ---------------------------------------------------------------------- MongoDB ----
+
+
+async def test_documents_are_connect_mongos(database: Any, visitor: Callable[..., Visitor]) -> None:
+    sessions = database["sessions"]
+    store = MongoStore(database.client, db_name=database.name)
+    one = visitor(deeds(store=store))
+    id = (await one(set={"viewCount": 1}))["id"]
+    cookie = (
+        '{"originalMaxAge":null,"expires":null,"secure":false,"httpOnly":true,'
+        '"path":"/","sameSite":"lax"}'
+    )
+    (document,) = await sessions.find().to_list()
+    expires = document.pop("expires")
+    assert document == {"_id": id, "session": f'{{"cookie":{cookie},"viewCount":1}}'}
+    assert isinstance(expires, datetime)
+    two_weeks = datetime.now(UTC).replace(tzinfo=None) + timedelta(days=14)
+    assert abs(expires - two_weeks) < timedelta(seconds=10)
+
+    indexes = await sessions.index_information()
+    assert indexes["expires_1"]["key"] == [("expires", 1)]
+    assert indexes["expires_1"]["expireAfterSeconds"] == 0
+
+    assert (await one(set={"viewCount": 2}))["data"] == {"viewCount": 1}
+    (document,) = await sessions.find().to_list()
+    assert list(document) == ["_id", "expires", "session"]
+    assert document["session"] == f'{{"cookie":{cookie},"viewCount":2}}'
+    await one(do="destroy")
+    assert await sessions.count_documents({}) == 0
+
+
+async def test_documents_of_connect_mongos_are_read(
+    database: Any, visitor: Callable[..., Visitor]
+) -> None:
+    from test_lifecycle import signed
+
+    text = '{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"n":1.50}'
+    # connect-mongo's upsert; and a document that never expires.
+    update = {"$set": {"_id": "node", "session": text, "expires": datetime(2100, 1, 1)}}
+    await database["sessions"].update_one({"_id": "node"}, update, upsert=True)
+    await database["sessions"].insert_one({"_id": "endless", "session": text})
+    await database["sessions"].insert_one({"_id": "other", "session": {"n": 1}})
+    far = {"_id": "far", "session": text, "expires": 8_640_000_000_000_000}
+    from bson.datetime_ms import DatetimeMS
+
+    await database["sessions"].insert_one({**far, "expires": DatetimeMS(far["expires"])})
+    application = deeds(store=MongoStore(database.client, db_name=database.name))
+    for id, origin in {
+        "node": "loaded", "endless": "loaded", "far": "loaded", "other": "damaged",
+    }.items():  # fmt: skip
+        one = visitor(application)
+        one.http.cookies.set("connect.sid", signed(id))
+        assert (await one())["origin"] == origin
+    document = await database["sessions"].find_one({"_id": "node"})
+    assert document["session"] == text
+
+
+async def test_parallel_requests_merge_in_mongodb(
+    database: Any, visitor: Callable[..., Visitor]
+) -> None:
+    store = MongoStore(database.client, db_name=database.name)
+    one = visitor(deeds(store=store, timeout=30))
+    await one(set={"start": 1})
+    await asyncio.gather(*(one(set={f"k{n}": n}) for n in range(16)))
+    assert (await one())["data"] == {"start": 1, **{f"k{n}": n for n in range(16)}}
+
+
+async def test_a_server_that_is_gone_is_503(visitor: Callable[..., Visitor], caplog: Any) -> None:
+    uri = "mongodb://visitor:password@127.0.0.1:9/app?serverSelectionTimeoutMS=200"
+    store = MongoStore(uri)
+    one = visitor(deeds(store=store))
+    response = await one.http.post("/", json={"set": {"a": 1}})
+    assert response.status_code == 503
+    assert "create: no MongoDB server can be reached" in caplog.text
+    assert "password" not in caplog.text
+    await store.close()
+
+
+async def test_a_server_that_hangs_is_503(visitor: Callable[..., Visitor], caplog: Any) -> None:
+    async def silent(reader: Any, writer: Any) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    store = MongoStore(f"mongodb://127.0.0.1:{port}/app")
+    one = visitor(deeds(store=store, timeout=0.2))
+    response = await one.http.post("/", json={"set": {"a": 1}})
+    assert response.status_code == 503
+    assert "create: no answer within 0.2 s" in caplog.text
+    await store.close()
+    server.close()
+
+
+async def test_what_is_too_large_for_mongodb_is_refused(database: Any) -> None:
+    store = MongoStore(database.client, db_name=database.name)
+    large = Content("x" * (16 << 20), LATER)
+    await store.create("b", Content("small", LATER))
+    for write in (store.create("a", large), store.replace("b", large, "small")):
+        with pytest.raises(StoreError) as raised:
+            await write
+        assert raised.value.refused
