@@ -355,51 +355,55 @@ fn request(set: Set) -> impl Strategy<Value = Request> {
         })
 }
 
+/// What other tools write beside the cookie.
+const MEMBERS: [&str; 10] = [
+    "",
+    ",\"a\":1",
+    " , \"a\" : 1.0",
+    ",\"a\":1,\"a\":[2]",
+    ",\"10\":1,\"2\":{\"b\":1,\"1\":2}",
+    ",\"id\":1,\"toString\":2,\"req\":3,\"a\":4,\"__proto__\":5",
+    ",\"a\":12345678901234567890,\"o\":-0,\"viewCount\":1E2",
+    ",\"\\u0061\":\"\\u0041\\/\"",
+    ",",
+    ",\"a\"",
+];
+
+/// What other tools write into the cookie.
+const COOKIE_SETTINGS: [&str; 26] = [
+    "\"originalMaxAge\":null",
+    "\"originalMaxAge\":60000",
+    "\"originalMaxAge\":1500.5",
+    "\"expires\":null",
+    "\"expires\":\"2030-01-01T00:00:30.000Z\"",
+    "\"httpOnly\":false",
+    "\"path\":\"/app\"",
+    "\"path\":null",
+    "\"domain\":\"x.com\"",
+    "\"domain\":\"\"",
+    "\"secure\":true",
+    "\"secure\":0",
+    "\"sameSite\":true",
+    "\"sameSite\":\"STRICT\"",
+    "\"sameSite\":false",
+    "\"priority\":\"High\"",
+    "\"partitioned\":true",
+    "\"unknown\":{}",
+    "\"expires\":\"soon\"",
+    "\"expires\":\"2030-01-02\"",
+    "\"expires\":5",
+    "\"originalMaxAge\":false",
+    "\"sameSite\":\"bogus\"",
+    "\"priority\":5",
+    "\"path\":\"/a;b\"",
+    "\"domain\":\"a b\"",
+];
+
 fn foreign() -> impl Strategy<Value = Foreign> {
-    let members = vec![
-        "",
-        ",\"a\":1",
-        " , \"a\" : 1.0",
-        ",\"a\":1,\"a\":[2]",
-        ",\"10\":1,\"2\":{\"b\":1,\"1\":2}",
-        ",\"id\":1,\"toString\":2,\"req\":3,\"a\":4,\"__proto__\":5",
-        ",\"a\":12345678901234567890,\"o\":-0,\"viewCount\":1E2",
-        ",\"\\u0061\":\"\\u0041\\/\"",
-        ",",
-        ",\"a\"",
-    ];
-    let settings = vec![
-        "\"originalMaxAge\":null",
-        "\"originalMaxAge\":60000",
-        "\"originalMaxAge\":1500.5",
-        "\"expires\":null",
-        "\"expires\":\"2030-01-01T00:00:30.000Z\"",
-        "\"httpOnly\":false",
-        "\"path\":\"/app\"",
-        "\"path\":null",
-        "\"domain\":\"x.com\"",
-        "\"domain\":\"\"",
-        "\"secure\":true",
-        "\"secure\":0",
-        "\"sameSite\":true",
-        "\"sameSite\":\"STRICT\"",
-        "\"sameSite\":false",
-        "\"priority\":\"High\"",
-        "\"partitioned\":true",
-        "\"unknown\":{}",
-        "\"expires\":\"soon\"",
-        "\"expires\":\"2030-01-02\"",
-        "\"expires\":5",
-        "\"originalMaxAge\":false",
-        "\"sameSite\":\"bogus\"",
-        "\"priority\":5",
-        "\"path\":\"/a;b\"",
-        "\"domain\":\"a b\"",
-    ];
-    let cookie = vec(prop::sample::select(settings), 0..4)
+    let cookie = vec(prop::sample::select(COOKIE_SETTINGS.to_vec()), 0..4)
         .prop_map(|settings| format!("{{{}}}", settings.join(",")));
     let cookie = prop_oneof![8 => cookie, 1 => Just("null".to_owned()), 1 => Just("5".to_owned())];
-    let session = (cookie, prop::sample::select(members))
+    let session = (cookie, prop::sample::select(MEMBERS.to_vec()))
         .prop_map(|(cookie, members)| format!("{{\"cookie\":{cookie}{members}}}"));
     let other = ["", "null", "[]", "{}", "5", "{\"a\":1}", "{\"cookie\":{}} x", "not json"];
     prop_oneof![
@@ -412,6 +416,71 @@ fn foreign() -> impl Strategy<Value = Foreign> {
         1 => Just(Foreign::ExpiresNumber),
         1 => Just(Foreign::ExpiresNothing),
     ]
+}
+
+/// Cases that are always played: every quirk once, alone.
+pub(crate) fn quirks() -> Vec<Case> {
+    use CookieIn::*;
+    let request = |cookie, deeds: &[Deed]| {
+        Step::Request(Request {
+            after: 10,
+            path: "/",
+            tls: true,
+            proto: Option::None,
+            cookie,
+            deeds: deeds.to_vec(),
+            app_cookie: false,
+            by_us: true,
+        })
+    };
+    let set = |value: &str| Deed::Set("a", value.to_owned());
+    // So that every answer shows the cookie.
+    let settings = || Settings { rolling: true, ..Settings::plain() };
+    let members = MEMBERS.map(|members| format!("{{\"cookie\":{{}}{members}}}"));
+    let cookies = COOKIE_SETTINGS.map(|setting| format!("{{\"cookie\":{{{setting}}}}}"));
+    let texts = members.into_iter().chain(cookies).map(|text| {
+        vec![
+            request(None, &[set("1")]),
+            Step::Write(Foreign::Text(text)),
+            request(Last, &[]),
+            request(Last, &[set("2")]),
+        ]
+    });
+    let sent = [
+        None,
+        Last,
+        First,
+        Raw,
+        Quoted,
+        Tampered(0),
+        Tampered(42),
+        Cut,
+        Unsigned,
+        Signed(0),
+        Signed(1),
+        Signed(2),
+        UnknownId,
+        EmptyId,
+        Empty,
+        Malformed,
+        AfterBogus,
+        BeforeBogus,
+        AmongOthers,
+        TwoHeaders,
+    ];
+    let sent = sent.into_iter().map(|cookie| {
+        vec![request(None, &[set("1")]), request(cookie, &[set("2")]), request(Last, &[])]
+    });
+    let keys = KEYS.map(|key| {
+        let set = |key, value: &str| Deed::Set(key, value.to_owned());
+        vec![
+            request(None, &[set("o", "1"), set("5", "1"), set(key, "2")]),
+            request(Last, &[Deed::Clear, set("o", "3"), set(key, "4"), set("5", "5")]),
+            request(Last, &[Deed::Remove(key), set("10", "6")]),
+        ]
+    });
+    let all = texts.chain(sent).chain(keys);
+    all.map(|steps| Case { set: Set::Text, settings: settings(), steps }).collect()
 }
 
 pub(crate) fn case(set: Set) -> impl Strategy<Value = Case> {

@@ -79,6 +79,14 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         let fewer = set.is_slow() && arguments.set.is_empty();
         let cases = if fewer { arguments.cases.div_ceil(20) } else { arguments.cases };
         let began = Instant::now();
+        if set == Set::Text {
+            for quirk in case::quirks() {
+                let compared = runtime.block_on(compare::compare(&rig, &quirk));
+                compared.map_err(|difference| {
+                    format!("{set:?} differ:\n{difference}\n\nthe case, which is always played:\n{quirk:#?}")
+                })?;
+            }
+        }
         let shrinking = if arguments.no_shrink { 0 } else { 4000 };
         play(&runtime, &rig, set, cases, seed, shrinking)?;
         let seconds = began.elapsed().as_secs_f32();
