@@ -12,13 +12,15 @@ use ipnet::IpNet;
 
 use super::X_REQUEST_ID;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// What concerns one connection. Expect is answered here, when the upstream takes the body.
+const HOP_BY_HOP: [HeaderName; 7] =
+    [CONNECTION, TE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE, EXPECT];
 
 /// The protocols that a request asks to change to, such as `websocket`. An upgrade to HTTP is
 /// not passed on: behind it, requests would pass that nobody looks at.
@@ -50,35 +52,29 @@ fn is_for_applications(name: &HeaderName) -> bool {
 /// Remove what is meant for the next hop only. `TE: trailers` stays: this hop passes
 /// trailers on.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
-            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-            .filter(|name| !is_for_applications(name))
-            .collect();
-        for name in listed {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
-    if let Some(te) = headers.remove(TE)
-        && te.as_bytes().eq_ignore_ascii_case(b"trailers")
-    {
+    // A message must not take headers away that we rely on.
+    let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+        .filter(|name| !is_for_applications(name))
+        .collect();
+    // Of the two, Transfer-Encoding says how long the body is (RFC 9112, section 6.3).
+    let has_no_length = headers.contains_key(TRANSFER_ENCODING);
+    let te = headers.get(TE).filter(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")).cloned();
+    remove_where(headers, |name| {
+        HOP_BY_HOP.contains(name)
+            || (has_no_length && *name == CONTENT_LENGTH)
+            || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+            || listed.contains(name)
+    });
+    if let Some(te) = te {
         headers.insert(TE, te);
     }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        // Of the two, Transfer-Encoding says how long the body is (RFC 9112, section 6.3).
-        headers.remove(CONTENT_LENGTH);
-    }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        // Answered here, when the upstream takes the body.
-        EXPECT,
-    ] {
+}
+
+/// One look at each name costs less than looking for each of many.
+fn remove_where(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) {
+    let meant: Vec<_> = headers.keys().filter(|name| is_meant(name)).cloned().collect();
+    for name in meant {
         headers.remove(name);
     }
 }
@@ -101,16 +97,15 @@ impl TrustedProxies {
 
 /// Remove what other proxies said: they are not trusted.
 pub(crate) fn remove_forwarded(headers: &mut HeaderMap) {
-    for name in [
+    let said_by_proxies = [
         FORWARDED,
         X_FORWARDED_FOR,
         X_FORWARDED_HOST,
         X_FORWARDED_PORT,
         X_FORWARDED_PROTO,
         X_REAL_IP,
-    ] {
-        headers.remove(name);
-    }
+    ];
+    remove_where(headers, |name| said_by_proxies.contains(name));
 }
 
 /// Add what this proxy knows to what trusted ones said before.

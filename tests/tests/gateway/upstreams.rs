@@ -321,3 +321,51 @@ fn an_application_of_http_1_0_costs_no_visitor_a_connection() {
     }
     server.stop();
 }
+
+#[test]
+fn an_exchange_that_takes_longer_than_it_may_ends() {
+    let app = Upstream::raw(|call| {
+        call.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        // Something always moves, and it never ends.
+        while call.wire.try_send("1\r\nx\r\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        call.hang_up();
+    });
+    let server = Launch::new("memory:")
+        .upstream(&app.url())
+        .env("EDGE_SESSION_TIMEOUTS_WHOLE_MS", "500")
+        .start();
+    let began = Instant::now();
+    let mut wire = server.wire();
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(wire.head().first.contains("200"));
+    let rest = wire.rest();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "the end does not look like one");
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    server.stop();
+}
+
+#[test]
+fn more_connections_than_may_be_open_wait_until_others_end() {
+    let app = Upstream::parrot();
+    let server = Launch::new("memory:")
+        .upstream(&app.url())
+        .env("EDGE_SESSION_LIMITS_CONNECTIONS", "2")
+        .start();
+    let ask = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut open: Vec<_> = (0..2).map(|_| server.wire()).collect();
+    for wire in &mut open {
+        wire.send(ask);
+        assert_eq!(wire.answer().status, 200);
+    }
+    let mut third = server.wire();
+    third.send(ask);
+    wait_for("the gateway to be full", Duration::from_secs(5), || {
+        server.log().contains("new ones wait").then_some(())
+    });
+    assert_eq!(app.count(), 2, "the third one waits");
+    open.pop().unwrap().close();
+    assert_eq!(third.answer().status, 200);
+    server.stop();
+}
