@@ -329,3 +329,40 @@ fn the_proxy_plays_all_scenarios() {
 fn python_plays_all_scenarios() {
     conforms(&PYTHON);
 }
+
+/// What a gateway answers to these deeds of the visitor with this cookie: the data before
+/// them, and the cookie that it sets.
+fn ask(gateway: &Running, cookie: Option<&str>, deeds: &Value) -> (Value, Option<String>) {
+    let mut request = ureq::get(gateway.url()).header("x-deeds", ascii(deeds));
+    if let Some(cookie) = cookie {
+        request = request.header("cookie", cookie);
+    }
+    let mut response = request.call().expect("the gateway answers");
+    let body = response.body_mut().read_to_string().expect("it has a body");
+    let body: Value = serde_json::from_str(&body).expect("the answer is JSON");
+    let cookie = response.headers().get("set-cookie").and_then(|value| value.to_str().ok());
+    let pair = cookie.and_then(|cookie| cookie.split(';').next()).map(str::to_owned);
+    (body["data"].clone(), pair)
+}
+
+#[test]
+fn a_session_moves_through_all_gateways() {
+    let database = Database::new();
+    let start = |gateway: &Gateway| (gateway.start)(database.url(), &json!({}));
+    let [python, layer, proxy] = [&PYTHON, &RUST_LAYER, &PROXY].map(start);
+
+    let (data, cookie) = ask(&python, None, &json!([["set", "made", "in Python"]]));
+    assert_eq!(data, json!({}));
+    let cookie = cookie.expect("a new session has a cookie");
+    let cookie = Some(cookie.as_str());
+    let mut expected = json!({ "made": "in Python" });
+    let (data, again) = ask(&layer, cookie, &json!([["set", "read", "in Rust"]]));
+    assert_eq!((&data, again), (&expected, None));
+    expected["read"] = "in Rust".into();
+    let (data, cleared) = ask(&proxy, cookie, &json!([["destroy"]]));
+    assert_eq!(data, expected);
+    assert_eq!(cleared.as_deref(), Some("connect.sid="));
+    for gateway in [&python, &layer, &proxy] {
+        assert_eq!(ask(gateway, cookie, &json!([])).0, json!({}), "it has ended everywhere");
+    }
+}
