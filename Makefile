@@ -44,7 +44,7 @@ setup: ## install what building and testing need, without building anything
 
 clean: ## remove all that was built or installed here; data/, with its sessions and secret, stays
 	cargo clean
-	rm -rf target tests/node/node_modules bench/node/node_modules
+	rm -rf target tests/node/node_modules bench/node/node_modules gateways/node/node_modules gateways/node/generated
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

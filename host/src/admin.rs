@@ -4,6 +4,7 @@ mod charts;
 mod pages;
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::{Form, FromRequestParts, Path, Query, State};
@@ -28,7 +29,8 @@ pub(crate) use self::pages::span;
 use crate::inspector::Inspector;
 use crate::serve::healthz;
 
-const COOKIE_NAME: &str = "edge-session-admin";
+/// The cookie that opens the sessions. It is for nobody else: see the gateway.
+pub(crate) const COOKIE_NAME: &str = "edge-session-admin";
 
 /// How many sessions a page shows, and how many are told at once.
 const ON_A_PAGE: usize = 100;
@@ -50,8 +52,8 @@ struct Key {
     /// Compares what is given with the token, in a time that does not depend on either.
     comparison: hmac::Key,
     token: hmac::Tag,
-    /// What a browser has after its login: good as long as this process.
-    cookie: String,
+    /// What browsers have after a login: good until a logout, or the end of this process.
+    cookie: Arc<Mutex<String>>,
 }
 
 impl Key {
@@ -59,9 +61,19 @@ impl Key {
         let salt: [u8; 32] = rand::random();
         let comparison = hmac::Key::new(hmac::HMAC_SHA256, &salt);
         let token = hmac::sign(&comparison, token.as_bytes());
+        let key = Self { comparison, token, cookie: Arc::default() };
+        key.change_cookie();
+        key
+    }
+
+    fn cookie(&self) -> String {
+        self.cookie.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change_cookie(&self) {
         let pass: [u8; 24] = rand::random();
         let cookie = pass.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { comparison, token, cookie }
+        *self.cookie.lock().unwrap_or_else(PoisonError::into_inner) = cookie;
     }
 
     fn is_token(&self, given: &str) -> bool {
@@ -69,7 +81,7 @@ impl Key {
     }
 
     fn is_cookie(&self, given: &str) -> bool {
-        let pass = hmac::sign(&self.comparison, self.cookie.as_bytes());
+        let pass = hmac::sign(&self.comparison, self.cookie().as_bytes());
         hmac::verify(&self.comparison, given.as_bytes(), pass.as_ref()).is_ok()
     }
 }
@@ -196,11 +208,14 @@ async fn log_in(
         tracing::warn!("somebody tried to log in to the admin page with a wrong token");
         return page(StatusCode::FORBIDDEN, pages::login(true));
     };
-    let cookie = format!("{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Strict", key.cookie);
+    let cookie = format!("{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Strict", key.cookie());
     ([(SET_COOKIE, cookie)], Redirect::to("/sessions")).into_response()
 }
 
-async fn log_out() -> Response {
+async fn log_out(_: Operator, State(admin): State<Admin>) -> Response {
+    if let Some(key) = &admin.key {
+        key.change_cookie();
+    }
     let cookie = format!("{COOKIE_NAME}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
     ([(SET_COOKIE, cookie)], Redirect::to("/login")).into_response()
 }

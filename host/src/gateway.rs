@@ -21,7 +21,7 @@ use std::time::Duration;
 use axum::BoxError;
 use axum::body::Body;
 use edge_session::{Session, SessionLayer, SessionService};
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tower_layer::Layer as _;
 use tower_service::Service;
 
-use self::body::{Bounded, Bounds};
+use self::body::{Bounded, Bounds, Progress};
 use self::contract::Answer;
 pub(crate) use self::guards::{Guard, Rule};
 pub(crate) use self::headers::TrustedProxies;
@@ -37,6 +37,7 @@ use self::journal::Journal;
 pub(crate) use self::path::RulePath;
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
+use crate::admin;
 use crate::server::Peer;
 use crate::traces::Traces;
 
@@ -119,6 +120,7 @@ impl Gateway {
         if !is_trusted || !has_request_id(headers) {
             headers.insert(X_REQUEST_ID, new_request_id());
         }
+        headers::remove_disguised(headers);
         if !is_trusted {
             headers::remove_forwarded(headers);
         }
@@ -239,11 +241,17 @@ impl Service<Request<Body>> for Gateway {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let admitted = self.admit(&mut request);
         let page = self.shared.journal.open(&mut request);
-        let answer = admitted.map(|()| self.inner.call(request));
+        // A task of its own: what an application has answered is saved even when the visitor
+        // has left meanwhile.
+        let answer = admitted.map(|()| tokio::spawn(self.inner.call(request)));
         let shared = self.shared.clone();
         Box::pin(async move {
             let mut response = match answer {
-                Ok(answer) => answer.await?,
+                Ok(answer) => match answer.await {
+                    Ok(response) => response?,
+                    // It panicked, which is logged, or the program ends.
+                    Err(_) => Refusal::UpstreamFailed.respond(),
+                },
                 Err(refusal) => refusal.respond(),
             };
             shared.journal.close(page, &mut response);
@@ -311,8 +319,8 @@ impl Shared {
         let peer = &admitted.peer;
 
         let (mut head, body) = request.into_parts();
-        let wants = headers::upgrade(&head.headers);
-        let visitor = head.extensions.remove::<OnUpgrade>().filter(|_| wants.is_some());
+        let visitor = head.extensions.remove::<OnUpgrade>();
+        let wants = headers::upgrade(&head.headers).filter(|_| visitor.is_some());
         head.extensions.clear();
         headers::remove_hop_by_hop(&mut head.headers);
         if let Some(protocol) = &wants {
@@ -324,17 +332,23 @@ impl Shared {
         if settings.hide_cookie {
             headers::hide_cookie(&mut head.headers, &self.cookie_name);
         }
+        // An operator's browser sends it to every port of the host.
+        headers::hide_cookie(&mut head.headers, admin::COOKIE_NAME);
         if let Some(session) = session {
             contract::tell(&mut head.headers, session);
         }
+        let progress = Progress::default();
         let body = match body.is_end_stream() {
             true => Body::empty(),
-            false => Body::new(Bounded::new(body, bounds, |error: &BoxError| {
-                tracing::info!("the body of a request ended early: {error}");
-            })),
+            false => {
+                let bounded = Bounded::new(body, bounds, |error: &BoxError| {
+                    tracing::info!("the body of a request ended early: {error}");
+                });
+                Body::new(bounded.telling(progress.clone()))
+            }
         };
         let host = admitted.host.as_deref();
-        let sending = self.upstreams.send(head, body, host, &admitted.path);
+        let sending = self.upstreams.send(head, body, host, &admitted.path, &progress);
         let response = match end {
             None => sending.await?,
             Some(end) => tokio::time::timeout_at(end, sending)
@@ -358,6 +372,17 @@ impl Shared {
             Refusal::BadContract
         })?;
         headers::remove_hop_by_hop(&mut head.headers);
+        let upstream = head.extensions.remove::<OnUpgrade>();
+        let change = match (switches, wants, visitor, upstream, protocol) {
+            (false, ..) => None,
+            (true, Some(_), Some(visitor), Some(upstream), Some(protocol)) => {
+                Some((visitor, upstream, protocol))
+            }
+            (true, ..) => {
+                tracing::warn!("an application changed the protocol unasked");
+                return Err(Refusal::UpstreamFailed);
+            }
+        };
         if head.status.is_server_error() && !settings.save_failed {
             if !answer.is_nothing() {
                 tracing::warn!("an answer with the status {} changes no session", head.status);
@@ -373,13 +398,7 @@ impl Shared {
                 "an application tried to set the session's cookie; it was not passed on"
             );
         }
-        if switches {
-            let (Some(visitor), Some(protocol)) = (visitor, protocol) else {
-                tracing::warn!("an application changed the protocol unasked");
-                return Err(Refusal::UpstreamFailed);
-            };
-            let upstream = head.extensions.remove::<OnUpgrade>();
-            let upstream = upstream.ok_or(Refusal::UpstreamFailed)?;
+        if let Some((visitor, upstream, protocol)) = change {
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(UPGRADE, protocol);
             tunnel::open(visitor, upstream, settings.idle, peer.clone());
@@ -402,6 +421,16 @@ impl Shared {
 fn log_out(request: &Request<Body>, session: Option<&Session>, then: &str) -> Response<Body> {
     let site = request.headers().get("sec-fetch-site");
     if site.is_some_and(|site| site == "cross-site" || site == "same-site") {
+        return Refusal::CrossSite.respond();
+    }
+    // Without Fetch Metadata, the origin tells.
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    let origin = request.headers().get(ORIGIN).map(HeaderValue::as_bytes);
+    let is_own = origin.is_none_or(|origin| {
+        let authority = origin.iter().position(|byte| *byte == b'/').map(|at| &origin[at + 2..]);
+        authority.is_some_and(|authority| Some(authority) == host)
+    });
+    if site.is_none() && !is_own {
         return Refusal::CrossSite.respond();
     }
     if let Some(session) = session {

@@ -54,7 +54,9 @@ fn run(command: Command) -> Result<(), String> {
         }
         Command::Init(arguments) => init(&arguments.file),
         Command::Check(arguments) => {
-            println!("{}", Setup::read(&arguments.configured)?.summary());
+            let setup = Setup::read(&arguments.configured)?;
+            setup.settings.tls.clone().map(tls::Tls::load).transpose()?;
+            println!("{}", setup.summary());
             Ok(())
         }
     }

@@ -97,10 +97,10 @@ async fn listen(address: Option<std::net::SocketAddr>) -> Result<TcpListener, St
         .map_err(|error| format!("cannot listen on {address}: {error}"))
 }
 
-/// Every connection needs a file descriptor; those that wait for an application, two.
+/// Every connection needs a file descriptor; while it waits for an application, two.
 fn allow_connections(connections: usize) {
-    const OTHERS: u64 = 4096;
-    let needed = connections as u64 + OTHERS;
+    const OTHERS: u64 = 256;
+    let needed = 2 * connections as u64 + OTHERS;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let Some(current) = current.filter(|current| *current < needed) else { return };
     let wanted = maximum.map_or(needed, |maximum| maximum.min(needed));

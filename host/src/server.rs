@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
 use crate::tls::Tls;
@@ -39,6 +40,8 @@ pub(crate) struct Limits {
     /// How long the next request's header may take, from the opening of the connection or
     /// the end of the last response on.
     pub(crate) header: Duration,
+    /// How long a client may leave what it is sent.
+    pub(crate) idle: Duration,
     /// How long what is open may go on after a signal to stop.
     pub(crate) drain: Duration,
 }
@@ -50,8 +53,8 @@ pub(crate) struct Peer(Arc<Connection>);
 pub(crate) struct Connection {
     pub(crate) address: IpAddr,
     pub(crate) tls: bool,
-    /// Whether a whole request's header has come.
-    has_spoken: AtomicBool,
+    /// How many whole headers of requests have come.
+    requests: AtomicU64,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -167,8 +170,8 @@ where
     async fn welcome(self, stream: TcpStream, permit: OwnedSemaphorePermit) {
         let limit = self.limits.header;
         let connection = |tls| {
-            let has_spoken = AtomicBool::new(false);
-            Peer(Arc::new(Connection { address: self.peer, tls, has_spoken, _permit: permit }))
+            let requests = AtomicU64::new(0);
+            Peer(Arc::new(Connection { address: self.peer, tls, requests, _permit: permit }))
         };
         match &self.tls {
             None => match timeout(limit, speaks_http2(&stream)).await {
@@ -206,7 +209,7 @@ where
             if peer.tls {
                 extensions.insert(Encrypted);
             }
-            peer.has_spoken.store(true, Ordering::Relaxed);
+            peer.requests.fetch_add(1, Ordering::Relaxed);
             extensions.insert(peer.clone());
             let answer = service.clone().call(request);
             let is_draining = is_draining.clone();
@@ -219,6 +222,9 @@ where
                 Ok::<_, Infallible>(response)
             }
         });
+        // A client that does not take its answer must not keep it for good.
+        let mut io = Box::pin(TimeoutStream::new(io));
+        io.as_mut().set_write_timeout_pinned(Some(limits.idle));
         let io = TokioIo::new(io);
         let result = if is_http2 {
             let serving = http2::Builder::new(TokioExecutor::new())
@@ -228,7 +234,18 @@ where
                 .keep_alive_interval(limits.header)
                 .keep_alive_timeout(limits.header)
                 .serve_connection(io, service);
-            until_closed(serving, idle_closing, |it| it.graceful_shutdown()).await
+            let watched = until_closed(serving, idle_closing, |it| it.graceful_shutdown());
+            let mut watched = pin!(watched);
+            // hyper has no limit on how long an HTTP/2 client may say nothing.
+            tokio::select! {
+                result = &mut watched => result,
+                () = sleep(limits.header) => {
+                    if connection.requests.load(Ordering::Relaxed) == 0 {
+                        return refused("slow");
+                    }
+                    watched.await
+                }
+            }
         } else {
             let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -244,7 +261,7 @@ where
                 tracing::info!("a request was not HTTP: {error}");
             } else if error.is_timeout() {
                 // After the first request, a slow one cannot be told from none.
-                if !connection.has_spoken.load(Ordering::Relaxed) {
+                if connection.requests.load(Ordering::Relaxed) == 0 {
                     refused("slow");
                 }
                 tracing::debug!("a connection was closed: {error}");

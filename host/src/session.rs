@@ -247,8 +247,13 @@ impl Session {
     }
 
     /// Apply a JSON merge patch (RFC 7396) to the data: null removes, objects merge, all else
-    /// is set.
-    pub fn merge(&self, patch: Map<String, Value>) {
+    /// is set. Fails, with nothing changed, where an object would go into what cannot be read.
+    pub fn merge(&self, patch: Map<String, Value>) -> Result<(), SessionError> {
+        for (key, value) in &patch {
+            if value.is_object() {
+                self.get::<Value>(key)?;
+            }
+        }
         for (key, value) in patch {
             match value {
                 Value::Null => self.remove(&key),
@@ -260,6 +265,7 @@ impl Session {
                 value => self.set(key, to_raw_value(&value).unwrap_or_default()),
             }
         }
+        Ok(())
     }
 
     /// Go on under a new identifier, with the data: call it when a visitor's privileges
@@ -540,7 +546,7 @@ mod tests {
         let session = session(r#"{"a":1,"b":{"c":1,"d":{"e":1}},"gone":1,"text":"x"}"#);
         let patch =
             r#"{"a":2,"b":{"c":null,"d":{"f":[null]}},"gone":null,"text":{"y":1},"z":{"n":null}}"#;
-        session.merge(serde_json::from_str(patch).unwrap());
+        session.merge(serde_json::from_str(patch).unwrap()).unwrap();
         assert_eq!(
             session.to_json(),
             r#"{"a":2,"b":{"d":{"e":1,"f":[null]}},"text":{"y":1},"z":{}}"#

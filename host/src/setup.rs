@@ -290,11 +290,12 @@ pub(crate) fn is_mongodb(url: &str) -> bool {
 
 /// A store's URL for people: without user, password and parameters.
 pub(crate) fn without_secrets(url: &str) -> String {
-    let url = url.split('?').next().unwrap_or_default();
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
-        _ => url.to_owned(),
-    }
+    let without_parameters = |text: &str| text.split('?').next().unwrap_or_default().to_owned();
+    let Some((scheme, rest)) = url.split_once("://") else { return without_parameters(url) };
+    let end = rest.find('/').unwrap_or(rest.len());
+    // A password that should be escaped may hold anything but a slash.
+    let hosts = rest[..end].rsplit_once('@').map_or(0, |(user, _)| user.len() + 1);
+    format!("{scheme}://{}", without_parameters(&rest[hosts..]))
 }
 
 #[cfg(test)]
@@ -307,6 +308,8 @@ mod tests {
             ("mongodb://user:p@ss:word@db:27017/app?authSource=admin", "mongodb://db:27017/app"),
             ("mongodb://db/app?x=secret", "mongodb://db/app"),
             ("file:data/a@b.redb", "file:data/a@b.redb"),
+            ("mongodb://u:p?ss@db", "mongodb://db"),
+            ("mongodb://db?x=a@b", "mongodb://b"),
             ("memory:", "memory:"),
         ] {
             assert_eq!(without_secrets(url), shown);

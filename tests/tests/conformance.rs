@@ -49,6 +49,23 @@ struct Gateway {
 const RUST_LAYER: Gateway = Gateway { name: "Rust layer", lacks: &[], start: start_layer };
 const PROXY: Gateway = Gateway { name: "proxy", lacks: &["renew", "maxAge"], start: start_proxy };
 
+const NODE_EXPRESS: Gateway = Gateway { name: "Node Express", lacks: &[], start: start_express };
+const NODE_FETCH: Gateway = Gateway { name: "Node fetch", lacks: &[], start: start_fetch };
+
+fn start_node(kind: &str, store: &str, options: &Value) -> Running {
+    let mut command = Command::new("node");
+    command.arg(checkout().join("gateways/node/test/conformance-server.mjs")).arg(kind);
+    start_process(command, store, options)
+}
+
+fn start_express(store: &str, options: &Value) -> Running {
+    start_node("express", store, options)
+}
+
+fn start_fetch(store: &str, options: &Value) -> Running {
+    start_node("fetch", store, options)
+}
+
 const PYTHON: Gateway = Gateway { name: "Python ASGI", lacks: &[], start: start_python };
 
 fn start_python(store: &str, options: &Value) -> Running {
@@ -326,6 +343,16 @@ fn the_proxy_plays_all_scenarios() {
 }
 
 #[test]
+fn node_with_express_plays_all_scenarios() {
+    conforms(&NODE_EXPRESS);
+}
+
+#[test]
+fn node_with_fetch_handlers_plays_all_scenarios() {
+    conforms(&NODE_FETCH);
+}
+
+#[test]
 fn python_plays_all_scenarios() {
     conforms(&PYTHON);
 }
@@ -349,20 +376,23 @@ fn ask(gateway: &Running, cookie: Option<&str>, deeds: &Value) -> (Value, Option
 fn a_session_moves_through_all_gateways() {
     let database = Database::new();
     let start = |gateway: &Gateway| (gateway.start)(database.url(), &json!({}));
-    let [python, layer, proxy] = [&PYTHON, &RUST_LAYER, &PROXY].map(start);
+    let [python, express, fetch, layer, proxy] =
+        [&PYTHON, &NODE_EXPRESS, &NODE_FETCH, &RUST_LAYER, &PROXY].map(start);
 
     let (data, cookie) = ask(&python, None, &json!([["set", "made", "in Python"]]));
     assert_eq!(data, json!({}));
     let cookie = cookie.expect("a new session has a cookie");
     let cookie = Some(cookie.as_str());
     let mut expected = json!({ "made": "in Python" });
-    let (data, again) = ask(&layer, cookie, &json!([["set", "read", "in Rust"]]));
-    assert_eq!((&data, again), (&expected, None));
-    expected["read"] = "in Rust".into();
+    for (gateway, key) in [(&express, "Express"), (&fetch, "fetch"), (&layer, "Rust")] {
+        let (data, again) = ask(gateway, cookie, &json!([["set", key, "was here"]]));
+        assert_eq!((&data, again), (&expected, None), "{key}");
+        expected[key] = "was here".into();
+    }
     let (data, cleared) = ask(&proxy, cookie, &json!([["destroy"]]));
     assert_eq!(data, expected);
     assert_eq!(cleared.as_deref(), Some("connect.sid="));
-    for gateway in [&python, &layer, &proxy] {
+    for gateway in [&python, &express, &fetch, &layer, &proxy] {
         assert_eq!(ask(gateway, cookie, &json!([])).0, json!({}), "it has ended everywhere");
     }
 }

@@ -49,9 +49,10 @@ pub(super) fn read(
     let whole = Some(millis("whole_ms", Duration::ZERO, wrong)).filter(|whole| !whole.is_zero());
     let drain = millis("drain_ms", Duration::from_secs(10), wrong);
 
-    let connections = limits.take("connections", wrong).unwrap_or(12_288);
-    if connections == 0 {
-        wrong.push(limits.problem("connections", "must be at least 1".to_owned()));
+    let connections = limits.take("connections", wrong).unwrap_or(8192);
+    if !(1..=1_000_000).contains(&connections) {
+        let message = "must be between 1 and 1000000".to_owned();
+        wrong.push(limits.problem("connections", message));
     }
     let header_bytes = limits.take("header_bytes", wrong).unwrap_or(32 * 1024);
     if !(8 * 1024..=1024 * 1024).contains(&header_bytes) {
@@ -59,10 +60,10 @@ pub(super) fn read(
         wrong.push(limits.problem("header_bytes", message));
     }
     let body_bytes = limits.take("body_bytes", wrong).filter(|most| *most > 0);
-    let limits_read = Limits { connections, header_bytes, header, drain };
+    let limits_read = Limits { connections, header_bytes, header, idle, drain };
 
     let login = gateway.path("login", wrong);
-    let logout = gateway.path("logout", wrong);
+    let logout = gateway.plain_path("logout", wrong);
     let after_logout = gateway.path("after_logout", wrong).unwrap_or_else(|| "/".to_owned());
     let logout = logout.and_then(|path| Some((RulePath::parse(&path).ok()?, after_logout)));
     let identity = gateway.pointer("identity", wrong);
@@ -132,7 +133,7 @@ fn route(section: &mut Section, wrong: &mut Vec<Problem>) -> Option<RouteConfig>
     if host.as_deref().is_some_and(|host| host.is_empty() || host.contains([':', '/', '*'])) {
         wrong.push(section.problem("host", "is not a host name (without a port)".to_owned()));
     }
-    let path = section.path("path", wrong).unwrap_or_else(|| "/".to_owned());
+    let path = section.plain_path("path", wrong).unwrap_or_else(|| "/".to_owned());
     let path = RulePath::parse(&path).ok()?;
     let urls = section.list("upstream", wrong);
     if urls.as_ref().is_none_or(Vec::is_empty) {
@@ -170,8 +171,8 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
         Some(list) if !list.is_empty() => {
             for path in list {
                 match RulePath::parse(&path) {
-                    Ok(parsed) if path.starts_with('/') => paths.push(parsed),
-                    _ => wrong.push(section.problem("paths", format!("{path:?} is not a path"))),
+                    Ok(parsed) if is_plain(&path) => paths.push(parsed),
+                    _ => wrong.push(section.problem("paths", format!("{path:?} is not a path such as \"/admin\", which holds for all below it"))),
                 }
             }
         }
@@ -180,6 +181,13 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
     let deny = section.take("deny", wrong).unwrap_or(false);
     let pointer = section.pointer("require", wrong);
     let equals = section.table.remove("equals");
+    let is_scalar =
+        |value: &Value| matches!(value, Value::String(_) | Value::Integer(_) | Value::Boolean(_));
+    if equals.as_ref().is_some_and(|value| !is_scalar(value)) {
+        wrong.push(
+            section.problem("equals", "is not a text, a whole number, true or false".to_owned()),
+        );
+    }
     let login = section.path("login", wrong).or_else(|| login.map(str::to_owned));
     let rule = match (deny, pointer) {
         (true, None) => Rule::Deny,
@@ -194,6 +202,11 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
         }
     };
     Some(Guard { paths, rule })
+}
+
+/// Neither a pattern nor more than a path: rules would never match.
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/') && !path.contains(['*', '?', '#'])
 }
 
 impl Section {
@@ -217,6 +230,16 @@ impl Section {
             return Some(path);
         }
         wrong.push(self.problem(key, format!("is {path:?}, not a path such as \"/login\"")));
+        None
+    }
+
+    /// A path that requests are compared with.
+    fn plain_path(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<String> {
+        let path = self.path(key, wrong)?;
+        if is_plain(&path) {
+            return Some(path);
+        }
+        wrong.push(self.problem(key, format!("is {path:?}: no request's path is that")));
         None
     }
 

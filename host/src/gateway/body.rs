@@ -1,6 +1,7 @@
 //! Bodies on their way through: never gathered, but watched.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,6 +37,26 @@ pub(crate) enum BodyError {
     Broken,
 }
 
+/// When something of a body came last. Clones tell the same.
+#[derive(Clone)]
+pub(crate) struct Progress(Arc<Mutex<Instant>>);
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Progress {
+    pub(crate) fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
 /// A body that ends with an error when it does what it may not. `on_error` is told of that,
 /// and of the errors of the body itself.
 pub(crate) struct Bounded<B, F> {
@@ -45,11 +66,17 @@ pub(crate) struct Bounded<B, F> {
     /// Made when there is something to wait for.
     timer: Option<Pin<Box<Sleep>>>,
     on_error: Option<F>,
+    progress: Option<Progress>,
 }
 
 impl<B, F: FnOnce(&BoxError)> Bounded<B, F> {
     pub(crate) fn new(inner: B, bounds: Bounds, on_error: F) -> Self {
-        Self { inner, bounds, bytes: 0, timer: None, on_error: Some(on_error) }
+        Self { inner, bounds, bytes: 0, timer: None, on_error: Some(on_error), progress: None }
+    }
+
+    /// The same body, which tells when something of it has come.
+    pub(crate) fn telling(self, progress: Progress) -> Self {
+        Self { progress: Some(progress), ..self }
     }
 
     fn fail<T>(&mut self, error: BoxError) -> Poll<Option<Result<T, BoxError>>> {
@@ -76,6 +103,9 @@ where
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
             this.timer = None;
+            if let Some(progress) = &this.progress {
+                progress.now();
+            }
             let frame = match frame {
                 Some(Ok(mut frame)) => {
                     if let Some(trailers) = frame.trailers_mut() {

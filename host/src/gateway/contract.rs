@@ -4,6 +4,9 @@
 //! may answer with `Edge-Session`, the whole new data, or with `Edge-Session-Merge`, a JSON
 //! merge patch (RFC 7396), and with `Edge-Session-Action`: `destroy`, `regenerate` or `touch`.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use edge_session::Session;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
@@ -15,10 +18,19 @@ const SESSION: HeaderName = HeaderName::from_static("edge-session");
 const MERGE: HeaderName = HeaderName::from_static("edge-session-merge");
 const ACTION: HeaderName = HeaderName::from_static("edge-session-action");
 
+/// A header's name as applications may read it.
+pub(crate) fn dashed(name: &HeaderName) -> Cow<'_, str> {
+    match name.as_str().contains('_') {
+        true => name.as_str().replace('_', "-").into(),
+        false => name.as_str().into(),
+    }
+}
+
 /// Remove everything that only the gateway and its applications may say to each other;
 /// whether there was something.
 pub(crate) fn strip(headers: &mut HeaderMap) -> bool {
-    let is_ours = |name: &HeaderName| name.as_str().starts_with(PREFIX);
+    // Many applications take an underscore for a hyphen (CGI's HTTP_EDGE_SESSION).
+    let is_ours = |name: &HeaderName| dashed(name).starts_with(PREFIX);
     if !headers.keys().any(is_ours) {
         return false;
     }
@@ -107,9 +119,11 @@ impl Answer {
             (Some(_), Some(_)) => {
                 return Err("Edge-Session and Edge-Session-Merge exclude each other");
             }
-            (Some(whole), None) => match serde_json::from_str::<&RawValue>(whole) {
-                Ok(_) if whole.starts_with('{') => Change::Whole(whole.to_owned()),
-                _ => return Err("Edge-Session is not a JSON object"),
+            // A lone surrogate is no text, but JSON: values are not looked into.
+            (Some(whole), None) => match serde_json::from_str::<BTreeMap<String, &RawValue>>(whole)
+            {
+                Ok(_) => Change::Whole(whole.to_owned()),
+                Err(_) => return Err("Edge-Session is not a JSON object"),
             },
             (None, Some(patch)) => match serde_json::from_str(patch) {
                 Ok(patch) => Change::Merge(patch),
@@ -156,7 +170,9 @@ impl Answer {
             Change::Whole(json) => {
                 session.set_json(&json).map_err(|_| "Edge-Session cannot be read")?;
             }
-            Change::Merge(patch) => session.merge(patch),
+            Change::Merge(patch) => {
+                session.merge(patch).map_err(|_| "Edge-Session-Merge meets what cannot be read")?;
+            }
         }
         if identity.is_some() && who(session) != before {
             session.renew();
@@ -192,6 +208,18 @@ mod tests {
         let answer = Answer::take(&mut headers);
         assert!(headers.keys().all(|name| !name.as_str().starts_with(PREFIX)));
         answer
+    }
+
+    #[test]
+    fn a_name_with_underscores_is_ours_too() {
+        let mut headers = HeaderMap::new();
+        for name in ["edge_session", "edge-session_id", "edge_session-merge", "edge", "x_y"] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("{}"));
+        }
+        assert!(strip(&mut headers));
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["edge", "x_y"]);
     }
 
     #[test]

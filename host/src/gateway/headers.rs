@@ -11,10 +11,10 @@ use http::header::{
 use ipnet::IpNet;
 
 use super::X_REQUEST_ID;
+use super::contract::dashed;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
@@ -97,15 +97,19 @@ impl TrustedProxies {
 
 /// Remove what other proxies said: they are not trusted.
 pub(crate) fn remove_forwarded(headers: &mut HeaderMap) {
-    let said_by_proxies = [
-        FORWARDED,
-        X_FORWARDED_FOR,
-        X_FORWARDED_HOST,
-        X_FORWARDED_PORT,
-        X_FORWARDED_PROTO,
-        X_REAL_IP,
-    ];
-    remove_where(headers, |name| said_by_proxies.contains(name));
+    remove_where(headers, |name| is_said_by_proxies(&dashed(name)));
+}
+
+/// Remove what looks like it to applications that take an underscore for a hyphen. No honest
+/// proxy writes that.
+pub(crate) fn remove_disguised(headers: &mut HeaderMap) {
+    remove_where(headers, |name| name.as_str().contains('_') && is_said_by_proxies(&dashed(name)));
+}
+
+/// Whom a request comes from, or what it was for before a proxy changed it.
+fn is_said_by_proxies(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || matches!(name, "forwarded" | "x-real-ip" | "x-original-url" | "x-rewrite-url")
 }
 
 /// Add what this proxy knows to what trusted ones said before.

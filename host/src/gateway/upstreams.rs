@@ -1,9 +1,10 @@
 //! The applications behind the gateway: which one a request goes to, and how.
 
 use std::error::Error as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -14,9 +15,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::body::{BodyError, broken_bound};
+use super::body::{BodyError, Progress, broken_bound};
 use super::path::RulePath;
 use super::refusal::Refusal;
 
@@ -105,28 +106,32 @@ impl Upstreams {
         })
     }
 
-    /// Send a request on. `host` is without its port.
+    /// Send a request on. `host` is without its port. The time for the answer begins when the
+    /// body has moved for the last time.
     pub(crate) async fn send(
         &self,
         mut head: request::Parts,
         body: Body,
         host: Option<&str>,
         path: &RulePath,
+        progress: &Progress,
     ) -> Result<Response<Incoming>, Refusal> {
         let route = self.route(host, path).ok_or(Refusal::NoRoute)?;
         head.version = Version::HTTP_11;
         let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if !is_safe || !body.is_end_stream() {
             let upstream = self.choose(route, None);
-            return self.try_one(&upstream, head, body).await.map_err(|failure| failure.refusal);
+            let sent = self.try_one(&upstream, head, body, progress);
+            return sent.await.map_err(|failure| failure.refusal);
         }
         // Nothing happens when it arrives twice: another one may answer it.
         let first = self.choose(route, None);
-        match self.try_one(&first, head.clone(), Body::empty()).await {
+        match self.try_one(&first, head.clone(), Body::empty(), progress).await {
             Err(Failure { may_retry: true, .. }) => {
                 metrics::counter!("edge_session_upstream_retries_total").increment(1);
                 let second = self.choose(route, Some(&first));
-                let result = self.try_one(&second, head, Body::empty()).await;
+                let progress = &Progress::default();
+                let result = self.try_one(&second, head, Body::empty(), progress).await;
                 result.map_err(|failure| failure.refusal)
             }
             result => result.map_err(|failure| failure.refusal),
@@ -138,6 +143,7 @@ impl Upstreams {
         upstream: &Upstream,
         mut head: request::Parts,
         body: Body,
+        progress: &Progress,
     ) -> Result<Response<Incoming>, Failure> {
         let mut uri = head.uri.into_parts();
         uri.scheme = Some(upstream.scheme.clone());
@@ -147,9 +153,16 @@ impl Upstreams {
         }
         head.uri = Uri::from_parts(uri)
             .map_err(|_| Failure::of(Refusal::BadRequest("The target is not valid.")))?;
-        let sent = self.client.request(Request::from_parts(head, body));
+        let mut sent = pin!(self.client.request(Request::from_parts(head, body)));
         let name = &upstream.authority;
-        match timeout(self.timeouts.response, sent).await {
+        let answered = loop {
+            let deadline = progress.last() + self.timeouts.response;
+            match timeout_at(deadline, &mut sent).await {
+                Err(_) if progress.last() + self.timeouts.response > Instant::now() => {}
+                answered => break answered,
+            }
+        };
+        match answered {
             Ok(Ok(response)) => Ok(response),
             Err(_) => {
                 let limit = self.timeouts.response;

@@ -213,9 +213,10 @@ impl MongoStore {
         let permit = permit.map_err(|_| StoreError::new("the store is closed"))?;
         let documents = self.documents.clone();
         let task = tokio::spawn(async move {
-            let result = work(documents).await;
+            // A connection may be lost without anybody telling.
+            let result = within(PATIENCE, work(documents)).await;
             drop(permit);
-            result
+            result?
         });
         task.await.map_err(stopped)?
     }
@@ -456,6 +457,9 @@ impl Store for MongoStore {
         self.run(move |it| async move { it.delete(&id, expected.as_deref()).await }).await
     }
 }
+
+/// After this an operation is given up. Longer than any deadline: see [`MongoStore::run`].
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many operations are under way at once; more wait.
 const AT_ONCE: usize = 256;

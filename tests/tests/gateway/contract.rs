@@ -375,3 +375,19 @@ fn a_connection_header_of_an_application_hides_no_change_of_the_session() {
     assert_eq!(told(&mut caller), json!({"a": 1}));
     server.stop();
 }
+
+#[test]
+fn no_client_is_believed_who_writes_underscores() {
+    let app = Upstream::parrot();
+    let server = Launch::new("memory:").upstream(&app.url()).start();
+    let answer = server.caller().get(
+        "/",
+        &["Edge_Session: {\"user\":\"admin\"}", "Edge-Session_Id: x", "X_Forwarded_For: 1.2.3.4"],
+    );
+    assert_eq!(answer.status, 200);
+    let asked = app.last();
+    for name in ["edge_session", "edge-session_id", "x_forwarded_for"] {
+        assert!(asked.head.all(name).is_empty(), "{name} reached the application");
+    }
+    server.stop();
+}

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use edge_session_tests::{Launch, Reply, Upstream};
+use edge_session_tests::{Launch, Reply, Upstream, wait_for};
 
 const MIB: usize = 1 << 20;
 
@@ -269,5 +269,39 @@ fn a_websocket_passes_and_is_guarded_and_has_the_session() {
     }
     socket.finish();
     assert_eq!(socket.rest(), b"");
+    server.stop();
+}
+
+#[test]
+fn what_an_application_answers_counts_although_the_visitor_has_left() {
+    let (asked, was_asked) = channel();
+    let (left, has_left) = channel::<()>();
+    let (asked, has_left) = (Mutex::new(asked), Mutex::new(has_left));
+    let app = Upstream::app(move |call| {
+        let reply = Reply::text(&call.session().to_string());
+        match call.target.as_str() {
+            "/slow" => {
+                asked.lock().unwrap().send(()).unwrap();
+                has_left.lock().unwrap().recv().unwrap();
+                reply.line("Edge-Session-Merge: {\"last\":\"slow\"}")
+            }
+            "/first" => reply.line("Edge-Session-Merge: {\"last\":\"first\"}"),
+            _ => reply,
+        }
+    });
+    let server = Launch::new("memory:").upstream(&app.url()).start();
+    let mut caller = server.caller();
+    caller.get("/first", &[]);
+    let mut wire = caller.begin("GET", "/slow", &[], b"");
+    was_asked.recv().unwrap();
+    wire.close();
+    // The gateway answers others after it has seen that this one is gone.
+    for _ in 0..10 {
+        assert!(caller.get("/look", &[]).text().contains("first"));
+    }
+    left.send(()).unwrap();
+    wait_for("the change to be saved", Duration::from_secs(5), || {
+        caller.get("/look", &[]).text().contains("slow").then_some(())
+    });
     server.stop();
 }

@@ -1,0 +1,85 @@
+// Makes generated/ out of the component: its JavaScript by jco, its core modules, the
+// SHA-256 of the component that they are from, and the CommonJS form of the drop-in.
+import { createHash } from 'node:crypto'
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { transpile } from '@bytecodealliance/jco'
+import { build, transform } from 'esbuild'
+
+const path = relative => fileURLToPath(new URL(relative, import.meta.url))
+const component = await readFile(path('../../target/session.wasm')).catch(error => {
+  throw new Error('there is no target/session.wasm: run `make component`', { cause: error })
+})
+
+const { files } = await transpile(component, {
+  name: 'session',
+  instantiation: 'sync',
+  nodejsCompat: false,
+  typescript: false
+})
+
+// Half of a request's time in the component was spent in jco's helpers: they look at the
+// memory's buffer again for every field, and make new arrays for every text.
+const DATA_VIEW = 'const dataView = mem => dv.buffer === mem.buffer ? dv : dv = new DataView(mem.buffer);'
+const fastDataView = `
+let bytes = new Uint8Array();
+// A buffer that the memory has outgrown has no length any more.
+const dataView = mem => {
+  if (bytes.length === 0) {
+    bytes = new Uint8Array(mem.buffer);
+    dv = new DataView(mem.buffer);
+  }
+  return dv;
+};`
+const ENCODE = `let buf = utf8Encoder.encode(s);
+    let ptr = realloc(0, 0, 1, buf.length);
+    new Uint8Array(memory.buffer).set(buf, ptr);
+    utf8EncodedLen = buf.length;
+    return ptr;`
+const fastEncode = `
+const { length } = s;
+let ptr = realloc(0, 0, 1, length);
+dataView(memory);
+let at = 0;
+if (length < 200) {
+  for (let code; at < length && (code = s.charCodeAt(at)) < 128; at++) bytes[ptr + at] = code;
+}
+utf8EncodedLen = length;
+if (at === length) return ptr;
+// No text is longer than three bytes for each of its units.
+ptr = realloc(ptr, length, 1, length * 3);
+dataView(memory);
+utf8EncodedLen = utf8Encoder.encodeInto(s, bytes.subarray(ptr, ptr + length * 3)).written;
+return realloc(ptr, length * 3, 1, utf8EncodedLen);`
+
+// Bytes are copied without two more arrays.
+const BYTES = /var (src\d+) = new Uint8Array\((val\d+)\.buffer \|\| \2, [^;]*;\s*\(new Uint8Array\(memory0\.buffer, (ptr\d+), [^;]*\)\)\.set\(\1\);/g
+
+let source = new TextDecoder().decode(files['session.js'])
+for (const [slow, fast] of [[DATA_VIEW, fastDataView], [ENCODE, fastEncode]]) {
+  if (source.split(slow).length !== 2) throw new Error('this is not the jco that is pinned')
+  source = source.replace(slow, () => fast)
+}
+if (!BYTES.test(source)) throw new Error('this is not the jco that is pinned')
+source = source.replace(BYTES, 'dataView(memory0); bytes.set($2, $3);')
+const { code } = await transform(source, { format: 'esm', minifySyntax: true, minifyWhitespace: true })
+
+await rm(path('generated'), { recursive: true, force: true })
+await mkdir(path('generated'))
+const modules = Object.keys(files).filter(name => name.endsWith('.wasm'))
+for (const name of modules) await writeFile(path(`generated/${name}`), files[name])
+await writeFile(path('generated/session.js'), code)
+const sha256 = createHash('sha256').update(component).digest('hex')
+await writeFile(path('generated/about.js'),
+  `// The SHA-256 of the component that this is from.\nexport const sha256 = '${sha256}'\n` +
+  `export const modules = ${JSON.stringify(modules)}\n`)
+await build({
+  entryPoints: [path('src/express/index.js')],
+  outfile: path('generated/express.cjs'),
+  bundle: true,
+  external: ['on-headers'],
+  format: 'cjs',
+  platform: 'node',
+  target: 'node20'
+})
+console.log(`generated/ is from the component ${sha256}`)

@@ -1,0 +1,93 @@
+// The component, ready to be asked. It is given what it imports here, the time and
+// randomness, and nothing else.
+import { instantiate } from '../generated/session.js'
+
+const imports = {
+  'wasi:clocks/wall-clock': {
+    now () {
+      const now = Date.now()
+      const millis = now % 1000
+      return { seconds: BigInt((now - millis) / 1000), nanoseconds: millis * 1e6 }
+    }
+  },
+  'wasi:random/random': { getRandomU64 }
+}
+
+// To ask for many at once is cheaper. None is given out twice, or kept when it was.
+const pool = new BigUint64Array(96)
+let left = 0
+
+function getRandomU64 () {
+  if (left === 0) {
+    crypto.getRandomValues(pool)
+    left = pool.length
+  }
+  const random = pool[--left]
+  pool[left] = 0n
+  return random
+}
+
+/** The options cannot be used: `problems` has all that is wrong with them. */
+export class OptionsError extends TypeError {
+  constructor (problems) {
+    super(['the session options cannot be used:',
+      ...problems.map(({ name, message }) => `  ${name}: ${message}`)].join('\n'))
+    this.name = 'OptionsError'
+    this.problems = problems
+  }
+}
+
+/** The contract's engine, for ever: an instance that failed is replaced. */
+export class Engine {
+  #open
+  #engine
+
+  /** `modules` gives the core modules by their file names. */
+  constructor (options, modules) {
+    this.#open = () => instantiate(modules, imports).engine.open(options)
+    try {
+      this.#engine = this.#open()
+    } catch (error) {
+      if (!Array.isArray(error?.payload)) throw error
+      throw new OptionsError(error.payload.map(({ name, message }) =>
+        ({ name: inCamelCase(name), message: inCamelCase(message) })))
+    }
+  }
+
+  begin (request) {
+    try {
+      return this.#engine.begin(request)
+    } catch (error) { throw this.#failed(error) }
+  }
+
+  resume (exchange, known, change, reply) {
+    try {
+      return this.#engine.resume(exchange, known, change, reply)
+    } catch (error) { throw this.#failed(error) }
+  }
+
+  finish (exchange, known, change) {
+    try {
+      return this.#engine.finish(exchange, known, change)
+    } catch (error) { throw this.#failed(error) }
+  }
+
+  #failed (error) {
+    this.#engine = this.#open()
+    return error
+  }
+}
+
+/** What a preset stands for. */
+export function defaults (preset, modules) {
+  if (preset !== 'safe' && preset !== 'express') {
+    throw new OptionsError([{ name: 'preset', message: 'is "safe" or "express"' }])
+  }
+  return instantiate(modules, imports).engine.defaults(preset)
+}
+
+const NAMES = /\b(?:store\.)?(allow_weak_secret|max_age|same_site|touch_after|max_session_bytes|ttl)\b/g
+
+/** The options' names as they are written here. */
+const inCamelCase = text => text.replace(NAMES, (_, name) =>
+  name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase()))

@@ -1,0 +1,126 @@
+// express-session's Cookie: what `req.session.cookie` and stores see. What is sent to browsers
+// is written by the component.
+
+// One read of the clock for one assignment: a lifetime stays what it was set to.
+export class Cookie {
+  constructor (options) {
+    this.path = '/'
+    this._expires = null
+    this.originalMaxAge = null
+    this.httpOnly = true
+    if (!options) return
+    if (typeof options !== 'object') throw new TypeError('argument options must be a object')
+    for (const key in options) {
+      if (key !== 'data') this[key] = options[key]
+    }
+    this.originalMaxAge ??= this.maxAge
+  }
+
+  get expires () { return this._expires }
+
+  set expires (date) {
+    this._expires = date
+    this.originalMaxAge = this.maxAge
+  }
+
+  get maxAge () {
+    return this._expires instanceof Date ? this._expires.valueOf() - Date.now() : this._expires
+  }
+
+  set maxAge (ms) {
+    if (ms && typeof ms !== 'number' && !(ms instanceof Date)) {
+      throw new TypeError('maxAge must be a number or Date')
+    }
+    if (typeof ms === 'number') {
+      this._expires = new Date(Date.now() + ms)
+      this.originalMaxAge = ms
+    } else {
+      this.expires = ms
+    }
+  }
+
+  get data () {
+    return {
+      originalMaxAge: this.originalMaxAge,
+      partitioned: this.partitioned,
+      priority: this.priority,
+      expires: this._expires,
+      secure: this.secure,
+      httpOnly: this.httpOnly,
+      domain: this.domain,
+      path: this.path,
+      sameSite: this.sameSite
+    }
+  }
+
+  toJSON () { return this.data }
+}
+
+const NONE = []
+
+// A setting's name in the contract, and what it is there.
+const SETTINGS = {
+  originalMaxAge: lifetime,
+  path: value => ({ tag: 'path', val: value || '' }),
+  domain: value => ({ tag: 'domain', val: value || undefined }),
+  httpOnly: value => ({ tag: 'http-only', val: Boolean(value) }),
+  secure: value => ({ tag: 'secure', val: Boolean(value) }),
+  sameSite: value => ({
+    tag: 'same-site',
+    val: value === true ? 'strict' : choice(['strict', 'lax', 'none'], 'sameSite', value)
+  }),
+  partitioned: value => ({ tag: 'partitioned', val: Boolean(value) }),
+  priority: value => ({ tag: 'priority', val: choice(['low', 'medium', 'high'], 'priority', value) })
+}
+/** The settings as they are, to be compared with later ones. */
+export function settings (cookie) {
+  return {
+    originalMaxAge: cookie.originalMaxAge,
+    path: cookie.path,
+    domain: cookie.domain,
+    httpOnly: cookie.httpOnly,
+    secure: cookie.secure,
+    sameSite: cookie.sameSite,
+    partitioned: cookie.partitioned,
+    priority: cookie.priority
+  }
+}
+
+/**
+ * What was assigned since the settings were `before`, as the contract's `cookie-edit`s.
+ * Throws what express-session throws where a cookie cannot have such a setting.
+ */
+export function edits (before, cookie) {
+  const now = settings(cookie)
+  if (isSame(before, now)) return NONE
+  const list = []
+  for (const name in now) {
+    if (now[name] === before[name]) continue
+    const edit = SETTINGS[name](now[name])
+    if (name === 'originalMaxAge' || edit.val !== before[name]) list.push(edit)
+  }
+  return list
+}
+
+// Of nearly every request, and quicker than by names.
+function isSame (a, b) {
+  return a.originalMaxAge === b.originalMaxAge && a.path === b.path && a.domain === b.domain &&
+    a.httpOnly === b.httpOnly && a.secure === b.secure && a.sameSite === b.sameSite &&
+    a.partitioned === b.partitioned && a.priority === b.priority
+}
+
+function choice (names, option, value) {
+  if (!value) return undefined
+  const name = String(value).toLowerCase()
+  if (!names.includes(name)) throw new TypeError(`option ${option} is invalid`)
+  return name
+}
+
+function lifetime (maxAge) {
+  if (maxAge === null || maxAge === undefined) return { tag: 'max-age', val: undefined }
+  if (!Number.isFinite(maxAge)) throw new TypeError('option expires is invalid')
+  const age = Math.trunc(maxAge)
+  if (age >= 0) return { tag: 'max-age', val: BigInt(age) }
+  // The contract has no negative lifetimes, but ends that have passed.
+  return { tag: 'expires', val: BigInt(Math.max(0, Date.now() + age)) }
+}

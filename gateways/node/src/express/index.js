@@ -1,0 +1,169 @@
+// express-session's middleware: its options, and where a request's session begins.
+import { Engine, OptionsError, defaults } from '../engine.js'
+import { toOptions } from '../options.js'
+import { Cookie } from './cookie.js'
+import { Session } from './session.js'
+import { MemoryStore, Store } from './store.js'
+import { Visit, generate } from './visit.js'
+
+export { Cookie, MemoryStore, OptionsError, Session, Store }
+
+const WARNING = 'Warning: the MemoryStore of edge-session is not\n' +
+  'designed for a production environment, as it will leak\n' +
+  'memory, and will not scale past a single process.'
+
+/** `session(options)`, with the component's core modules. */
+export const sessions = modules => function session (given) {
+  const settings = new Settings(given ?? {}, modules)
+  const { store } = settings
+
+  if (process.env.NODE_ENV === 'production' && store instanceof MemoryStore) console.warn(WARNING)
+
+  store.generate = req => generate(settings, settings.engine(req), req)
+
+  let isStoreReady = true
+  store.on('disconnect', () => { isStoreReady = false })
+  store.on('connect', () => { isStoreReady = true })
+
+  return function session (req, res, next) {
+    if (req.session || !isStoreReady) return next()
+    const engine = settings.engine(req)
+    if (!engine) return next(new Error('secret option required for sessions'))
+    new Visit(settings, engine, req, next).begin(res)
+  }
+}
+
+/** The options, read once. */
+class Settings {
+  #engines = new Map()
+  #options
+  #modules
+  #cookie
+
+  constructor (given, modules) {
+    const { preset = 'express', store = new MemoryStore() } = given
+    const isExpress = preset === 'express'
+    check(given)
+    const options = defaults(preset, modules)
+    const cookie = given.cookie ?? {}
+    this.isDynamic = typeof cookie === 'function' || !isExpressible(cookie)
+    // Where settings are made for each request, the component only says what `auto` means.
+    const fixed = this.isDynamic ? { secure: 'auto', sameSite: 'auto' } : expressible(cookie, isExpress)
+    this.#options = toOptions({
+      name: given.name || given.key || undefined,
+      secret: given.secret,
+      allowWeakSecret: given.allowWeakSecret,
+      resave: flag(given, 'resave', isExpress),
+      saveUninitialized: flag(given, 'saveUninitialized', isExpress),
+      rolling: Boolean(given.rolling),
+      unset: given.unset || undefined,
+      proxy: typeof given.proxy === 'boolean' ? given.proxy : undefined,
+      cookie: fixed,
+      conflicts: given.conflicts,
+      onStoreError: given.onStoreError,
+      maxSessionBytes: given.maxSessionBytes
+    }, options)
+    this.#modules = modules
+    const initial = isExpress ? {} : asGiven(options.cookie)
+    this.#cookie = typeof cookie === 'function'
+      ? req => ({ ...initial, ...cookie(req) })
+      : { ...initial, ...defined(cookie) }
+    this.isExpress = isExpress
+    this.merges = this.#options.conflicts === 'merge'
+    this.unset = this.#options.unset
+    this.proxy = this.#options.proxy
+    this.path = this.#options.cookie.path
+    this.store = store
+    this.hasTouch = typeof store.touch === 'function'
+    if (this.#options.secrets.length > 0) this.#open('', this.#options)
+    else process.emitWarning('req.secret; provide secret option', 'DeprecationWarning')
+  }
+
+  /** The component with these options, and with cookie-parser's secret where they have none. */
+  engine (req) {
+    return this.#engines.get('') ?? this.#engines.get(req.secret) ??
+      (req.secret && this.#open(req.secret, toOptions({ secret: req.secret }, this.#options)))
+  }
+
+  #open (key, options) {
+    const engine = new Engine(options, this.#modules)
+    this.#engines.set(key, engine)
+    return engine
+  }
+
+  /** The settings of a request's new cookie, as the application gave them. */
+  cookieOptions (req) {
+    return typeof this.#cookie === 'function' ? this.#cookie(req) : this.#cookie
+  }
+
+  /** The cookie of a new session, which is as the component sees it. */
+  cookie (req, view) {
+    const options = this.cookieOptions(req)
+    const cookie = new Cookie(options)
+    if (options.secure === 'auto') cookie.secure = view.secure
+    if (options.sameSite === 'auto') cookie.sameSite = view.sameSite
+    if (!this.isDynamic && view.expires !== undefined) {
+      cookie._expires = new Date(Number(view.expires))
+      cookie.originalMaxAge = Number(view.originalMaxAge)
+    }
+    return cookie
+  }
+}
+
+/** express-session's own words for what it refuses, and what cannot be done here. */
+function check ({ genid, secret, unset }) {
+  if (genid !== undefined) {
+    throw new OptionsError([{
+      name: 'genid',
+      message: 'is not supported: the component makes the identifiers, of 24 random bytes'
+    }])
+  }
+  if (unset && unset !== 'destroy' && unset !== 'keep') {
+    throw new TypeError('unset option must be "destroy" or "keep"')
+  }
+  if (Array.isArray(secret) && secret.length === 0) {
+    throw new TypeError('secret option array must contain one or more strings')
+  }
+}
+
+function flag (given, name, isExpress) {
+  if (given[name] !== undefined) return Boolean(given[name])
+  if (isExpress) process.emitWarning(`undefined ${name} option; provide ${name} option`, 'DeprecationWarning')
+  return undefined
+}
+
+/** Whether the component's options can have these settings: the lifetimes of some cannot. */
+function isExpressible ({ maxAge, expires }) {
+  const isLifetime = maxAge === undefined || maxAge === null || (Number.isSafeInteger(maxAge) && maxAge >= 0)
+  return isLifetime && (!expires || (expires instanceof Date && expires > Date.now()))
+}
+
+/** The settings for the component's options, read as loosely as express-session reads them. */
+function expressible (cookie, isExpress) {
+  const { path, domain, maxAge, expires, httpOnly, secure, sameSite, partitioned, priority } = cookie
+  const truth = value => value === undefined ? undefined : Boolean(value)
+  const fixed = {
+    path,
+    domain: domain || undefined,
+    maxAge,
+    expires: expires || undefined,
+    httpOnly: truth(httpOnly),
+    secure: secure === 'auto' ? secure : truth(secure),
+    sameSite,
+    partitioned: truth(partitioned),
+    priority: priority || undefined
+  }
+  if (isExpress && fixed.expires) {
+    // The last one that was given counts.
+    const names = Object.keys(cookie)
+    fixed[names.indexOf('maxAge') > names.indexOf('expires') ? 'expires' : 'maxAge'] = undefined
+  }
+  return fixed
+}
+
+const defined = object =>
+  Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined))
+
+/** Settings that a preset has, as an application would give them. */
+const asGiven = ({ secure, ...others }) =>
+  defined({ ...others, secure: { always: true, never: false, auto: 'auto' }[secure] })

@@ -1,0 +1,243 @@
+// One request's way through express-session's order of events: the component decides, the
+// store is asked, the headers leave, the session is stored, the response ends.
+import onHeaders from 'on-headers'
+import { Record, dataOf, failed } from './record.js'
+import { Session } from './session.js'
+
+const NOTHING = { tag: 'nothing' }
+const FOUND = { tag: 'found' }
+const MISSING = { tag: 'missing' }
+const NO_OUTCOME = { tag: 'done', val: {} }
+
+export class Visit {
+  #settings
+  #engine
+  #req
+  #next
+  /** Of the session that the request began with. */
+  #first
+  /** What the component said last, and of which change to which session. */
+  #step
+  #change
+  #record
+  #isTouched = false
+  /** The response is no concern of ours any more. */
+  #isOver = false
+  #isEnded = false
+
+  constructor (settings, engine, req, next) {
+    this.#settings = settings
+    this.#engine = engine
+    this.#req = req
+    this.#next = next
+  }
+
+  // ------------------------------------------------------------------ the request comes ----
+
+  begin (res) {
+    const settings = this.#settings
+    const req = this.#req
+    const next = this.#next
+    const path = pathOf(req)
+    // A path that is made for each request is not among the component's options.
+    if (settings.isDynamic && !path.startsWith(settings.cookieOptions(req).path || '/')) return next()
+    const header = req.headers.cookie
+    const step = this.#engine.begin(facts(req, settings, path, header ? [Buffer.from(header, 'latin1')] : []))
+    if (step.tag === 'done') return next()
+
+    req.sessionStore = settings.store
+    onHeaders(res, () => this.#headers(res))
+    const { end, write } = res
+    res.end = (chunk, encoding, callback) => this.#end(res, end, write, chunk, encoding, callback)
+
+    if (step.tag === 'ready') {
+      this.#first = new Record(settings, this.#engine, req, step.val, {})
+      return next()
+    }
+    req.sessionID = step.val.exchange.id
+    settings.store.get(req.sessionID, (error, found) => {
+      try {
+        this.#loaded(step.val.exchange, error, found)
+      } catch (error) {
+        this.#isOver = true
+        return next(error)
+      }
+      next()
+    })
+  }
+
+  #loaded (exchange, error, found) {
+    const known = {}
+    let reply = MISSING
+    if (error && error.code !== 'ENOENT') {
+      reply = { tag: 'unavailable', val: String(error.message ?? error) }
+    } else if (found && !error) {
+      known.loaded = { data: JSON.stringify(found) }
+      reply = FOUND
+    }
+    const step = this.#engine.resume(exchange, known, undefined, reply)
+    if (step.tag === 'done') throw failed(step.val.failure, error)
+    this.#first = new Record(this.#settings, this.#engine, this.#req, step.val, known, found)
+  }
+
+  // -------------------------------------------------------------- the response goes out ----
+
+  /** Which cookie is sent is known before the session is stored: the headers do not wait. */
+  #headers (res) {
+    if (this.#isOver) return
+    let step
+    try {
+      step = this.#step ?? this.#decide()
+    } catch (error) {
+      this.#isOver = true
+      setImmediate(this.#next, error)
+      return
+    }
+    const { setCookie, noStore } = step.tag === 'store' ? step.val.onDone : step.val
+    if (setCookie !== undefined) {
+      const others = res.getHeader('Set-Cookie') ?? []
+      res.setHeader('Set-Cookie', [].concat(others, setCookie))
+    }
+    if (noStore && !res.hasHeader('Cache-Control')) res.setHeader('Cache-Control', 'no-store')
+  }
+
+  /** The session is stored before the response's end, which a client waits for, is sent. */
+  #end (res, end, write, chunk, encoding, callback) {
+    if (this.#isEnded) return false
+    this.#isEnded = true
+    let step, known
+    try {
+      [step, known] = this.#isOver ? [NO_OUTCOME] : this.#decideStorage()
+    } catch (error) {
+      // Nothing is stored or sent, so that the application's error handler can answer.
+      this.#isOver = true
+      this.#isEnded = false
+      this.#next(error)
+      return true
+    }
+    if (step.tag === 'done') return end.call(res, chunk, encoding, callback)
+
+    if (typeof chunk === 'function') [chunk, encoding, callback] = [undefined, undefined, chunk]
+    else if (typeof encoding === 'function') [encoding, callback] = [undefined, encoding]
+    let rest
+    let isSync = true
+    let result
+    this.#record.run(step, known, this.#change, (error, outcome) => {
+      error ??= this.#record.errorOf(outcome)
+      if (error) setImmediate(this.#next, error)
+      result = end.call(res, isSync ? chunk : rest, encoding, callback)
+      isSync = undefined
+    })
+    if (isSync === undefined) return result
+    isSync = false
+    // All but the end: with a known length, that is the last byte.
+    if (!res.headersSent) res.writeHead(res.statusCode)
+    if (chunk === undefined || chunk === null) return true
+    if (Number(res.getHeader('Content-Length')) > 0) {
+      const bytes = typeof chunk === 'string' ? Buffer.from(chunk, encoding) : chunk
+      if (bytes.length > 0) {
+        encoding = undefined
+        rest = bytes.subarray(-1)
+        return write.call(res, bytes.subarray(0, -1))
+      }
+    }
+    result = write.call(res, chunk, encoding)
+    encoding = undefined
+    return result
+  }
+
+  // --------------------------------------------------------------------- the component ----
+
+  /** What the component makes of the session as it is now. */
+  #decide () {
+    const { session, sessionID } = this.#req
+    let record = this.#first
+    if (!session) {
+      this.#change = { action: record.isDestroyed ? 'destroy' : 'unset', data: NOTHING, cookie: [] }
+    } else if (typeof sessionID !== 'string') {
+      return NO_OUTCOME
+    } else {
+      if (!this.#isTouched) {
+        session.touch()
+        this.#isTouched = true
+      }
+      record = Session.recordOf(session) ?? record
+      if (session.id !== record.exchange.id) throw new Error('req.session is a session of another identifier')
+      this.#change = record.change(session, dataOf(session))
+    }
+    this.#record = record
+    const step = this.#engine.finish(record.exchange, record.known, this.#change)
+    const error = step.tag === 'done' && record.errorOf(step.val)
+    if (error) throw error
+    if (session && step.tag === 'store') align(session.cookie, step.val.request)
+    this.#step = step
+    return step
+  }
+
+  /** What is to be stored at the end, and what is known of the stored session. */
+  #decideStorage () {
+    const { session, sessionID } = this.#req
+    const { unset, isExpress } = this.#settings
+    const step = this.#decide()
+    if (!session) {
+      if (unset !== 'destroy' || this.#first.isDestroyed || typeof sessionID !== 'string') return [NO_OUTCOME]
+      const request = this.#first.request({ tag: 'delete', val: false })
+      request.val.exchange = { ...request.val.exchange, id: sessionID }
+      return [request, {}]
+    }
+    if (step === NO_OUTCOME) return [step]
+    const record = this.#record
+    const { saved } = record
+    const known = { ...record.known }
+    // express-session stores a renewed session that was saved once more.
+    if (saved === undefined || (record.isRenewed && isExpress)) return [step, known]
+    const data = dataOf(session)
+    if (saved.data === data) {
+      return [record.isLoaded ? record.request({ tag: 'touch' }) : NO_OUTCOME, known]
+    }
+    if (saved.document === undefined) {
+      return [record.request({ tag: 'replace', val: { onlyKnown: false } }), known]
+    }
+    known.loaded = { data: saved.document }
+    this.#change = { ...this.#change, data: { tag: 'whole', val: data } }
+    return [this.#engine.finish(record.exchange, known, this.#change), known]
+  }
+}
+
+/** Begin an empty session under a new identifier: `store.generate(req)`. */
+export function generate (settings, engine, req) {
+  const step = engine.begin(facts(req, settings, settings.path, []))
+  const record = new Record(settings, engine, req, step.val, {})
+  record.isRenewed = true
+}
+
+/** What the component wants to know of a request. */
+function facts (req, { proxy }, path, cookies) {
+  const tls = Boolean((req.socket ?? req.connection)?.encrypted)
+  const proto = proxy === true ? req.headers['x-forwarded-proto'] : undefined
+  return {
+    cookies,
+    path,
+    tls,
+    // In Express, a getter that looks at headers.
+    secure: proxy === undefined && !tls && req.secure === true,
+    forwardedProto: proto === undefined ? undefined : Buffer.from(proto, 'latin1')
+  }
+}
+
+function pathOf (req) {
+  const url = req.originalUrl || req.url
+  if (url[0] === '/') {
+    const end = url.search(/[?#]/)
+    return end === -1 ? url : url.slice(0, end)
+  }
+  // The absolute form of RFC 9112, section 3.2.2.
+  return URL.canParse(url) ? new URL(url).pathname : '/'
+}
+
+/** The session that is stored ends with the cookie that is sent, to the millisecond. */
+function align (cookie, { tag, val }) {
+  if (!(cookie.originalMaxAge > 0) || !(cookie._expires instanceof Date)) return
+  const expires = tag === 'touch' ? val : tag === 'create' ? val.expires : val.content?.expires
+  if (expires !== undefined) cookie._expires = new Date(Number(expires))
+}

@@ -1,0 +1,91 @@
+// Sessions in MongoDB for `edge-session/fetch`, in connect-mongo's documents and with its
+// queries: {_id, expires: Date, session: JSON text}.
+import { MongoClient } from 'mongodb'
+
+const DUPLICATE_KEY = 11000
+
+export class MongoStore {
+  #collection
+  /** The client, where it is this store's own. */
+  #client
+
+  /** Use a collection of a client that the application has. */
+  constructor (collection) {
+    // Who reads a session that is not the last one loses changes.
+    this.#collection = collection.db
+      ? collection.db.collection(collection.collectionName, { readPreference: 'primary' })
+      : collection
+  }
+
+  /** Connect, and make the TTL index unless `autoRemove` is "disabled". */
+  static async connect (uri, { dbName, collection = 'sessions', autoRemove = 'native', ...options } = {}) {
+    const client = await MongoClient.connect(uri, {
+      appName: 'edge-session',
+      serverSelectionTimeoutMS: 2000,
+      ...(!/[?&]w=/.test(uri) && { w: 'majority' }),
+      ...options
+    })
+    const sessions = client.db(dbName).collection(collection, { readPreference: 'primary' })
+    if (autoRemove === 'native') await sessions.createIndex({ expires: 1 }, { expireAfterSeconds: 0 })
+    const store = new MongoStore(sessions)
+    store.#client = client
+    return store
+  }
+
+  async close () {
+    await this.#client?.close()
+  }
+
+  async load (id) {
+    return stored(await this.#collection.findOne(live(id)))
+  }
+
+  async create (id, { data, expires }) {
+    try {
+      await this.#collection.insertOne({ _id: id, expires: new Date(expires), session: data })
+      return true
+    } catch (error) {
+      if (error.code === DUPLICATE_KEY) return false
+      throw error
+    }
+  }
+
+  async replace (id, { data, expires }, expected) {
+    const update = { $set: { _id: id, session: data, expires: new Date(expires) } }
+    if (expected === undefined) {
+      await this.#collection.updateOne({ _id: id }, update, { upsert: true })
+      return true
+    }
+    const { matchedCount } = await this.#collection.updateOne({ ...live(id), session: expected }, update)
+    return matchedCount > 0 || await this.#other(id)
+  }
+
+  async touch (id, expires) {
+    const { matchedCount } = await this.#collection.updateOne(live(id), { $set: { expires: new Date(expires) } })
+    return matchedCount > 0
+  }
+
+  async delete (id, expected) {
+    const query = expected === undefined ? live(id) : { ...live(id), session: expected }
+    const { deletedCount } = await this.#collection.deleteOne(query)
+    return deletedCount > 0 || (expected !== undefined && await this.#other(id))
+  }
+
+  /** What is there instead of what was expected. */
+  async #other (id) {
+    return await this.load(id) ?? false
+  }
+}
+
+/** connect-mongo's query: the document that has not expired. */
+const live = id => ({ _id: id, $or: [{ expires: { $exists: false } }, { expires: { $gt: new Date() } }] })
+
+function stored (document) {
+  if (!document) return undefined
+  const { session, expires } = document
+  return {
+    // Documents that hold no text are left alone.
+    data: typeof session === 'string' ? session : '',
+    expires: expires instanceof Date ? expires.getTime() : undefined
+  }
+}

@@ -1,0 +1,111 @@
+// What a handler of the fetch kind has of its session.
+
+export class Session {
+  #id
+  #origin
+  #view
+  #text
+  /** The data as the application has it; undefined while nobody looked. */
+  #data
+  /** Every stored key's JSON text as JavaScript writes it. */
+  #stored
+  #action = 'keep'
+  #cookieEdits = []
+
+  constructor ({ exchange, data, cookie, expires }) {
+    this.#id = exchange.id
+    this.#origin = exchange.origin
+    this.#text = data
+    this.#view = { ...cookie, expires: date(cookie.expires), originalMaxAge: number(cookie.originalMaxAge) }
+    this.expires = date(expires)
+  }
+
+  get id () { return this.#id }
+  get origin () { return this.#origin }
+  get isNew () { return this.#origin !== 'loaded' }
+  get cookie () { return this.#view }
+
+  get data () {
+    this.#read()
+    return this.#data
+  }
+
+  set data (data) {
+    this.#read()
+    this.#data = data
+  }
+
+  #read () {
+    if (this.#data !== undefined) return
+    this.#data = JSON.parse(this.#text)
+    this.#stored = texts(this.#data)
+  }
+
+  get maxAge () { return this.#view.originalMaxAge }
+
+  set maxAge (millis) {
+    if (millis !== null && !(Number.isSafeInteger(millis) && millis >= 0)) {
+      throw new TypeError('maxAge is a whole number of milliseconds, or null')
+    }
+    this.#view = { ...this.#view, originalMaxAge: millis }
+    this.#cookieEdits.push({ tag: 'max-age', val: millis === null ? undefined : BigInt(millis) })
+  }
+
+  renew () {
+    if (this.#action === 'keep') this.#action = 'renew'
+  }
+
+  regenerate () {
+    this.data = {}
+    this.#action = 'regenerate'
+    this.#cookieEdits = []
+  }
+
+  unset () {
+    // What was stored was given up before.
+    this.#action = this.#action === 'regenerate' || this.#action === 'destroy' ? 'destroy' : 'unset'
+  }
+
+  destroy () {
+    this.data = {}
+    this.#action = 'destroy'
+  }
+
+  /** What the application did, in the contract's terms. */
+  change () {
+    return { action: this.#action, data: this.#changeOfData(), cookie: this.#cookieEdits }
+  }
+
+  // Keys that nobody changed are not mentioned, so that they stay as they are, byte for byte,
+  // and what other requests made of them.
+  #changeOfData () {
+    if (this.#action === 'regenerate') return { tag: 'whole', val: JSON.stringify(this.#data) }
+    if (this.#data === undefined) return { tag: 'nothing' }
+    const now = texts(this.#data)
+    const edits = []
+    for (const key of this.#stored.keys()) {
+      if (!now.has(key)) edits.push({ key, value: undefined })
+    }
+    for (const [key, value] of now) {
+      if (this.#stored.get(key) !== value) edits.push({ key, value })
+    }
+    return edits.length === 0 ? { tag: 'nothing' } : { tag: 'edits', val: edits }
+  }
+
+  // Neither the identifier nor the data: both are secrets.
+  toJSON () { return {} }
+}
+
+/** The JSON text of every key that has one. */
+function texts (data) {
+  const texts = new Map()
+  for (const [key, value] of Object.entries(data)) {
+    const text = JSON.stringify(value)
+    if (text !== undefined) texts.set(key, text)
+  }
+  return texts
+}
+
+const number = millis => millis === undefined ? null : Number(millis)
+
+const date = millis => millis === undefined ? null : new Date(Number(millis))

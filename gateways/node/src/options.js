@@ -1,0 +1,89 @@
+// Options as JavaScript writes them, for the component.
+import { OptionsError } from './engine.js'
+
+const encoder = new TextEncoder()
+
+const isWhole = value => Number.isSafeInteger(value) && value >= 0
+
+const boolean = { is: 'true or false', read: value => typeof value === 'boolean' ? value : undefined }
+const text = { is: 'a text', read: value => typeof value === 'string' ? value : undefined }
+const count = { is: 'a whole number', read: value => isWhole(value) && value < 2 ** 32 ? value : undefined }
+const millis = { is: 'a whole number', read: value => isWhole(value) ? BigInt(value) : undefined }
+const date = {
+  is: 'a Date',
+  read: value => value instanceof Date && isWhole(value.getTime()) ? BigInt(value.getTime()) : undefined
+}
+const choice = (...names) => ({
+  is: names.map(name => `"${name}"`).join(', '),
+  read: value => names.find(name => name === (typeof value === 'string' ? value.toLowerCase() : value))
+})
+
+const COOKIE = {
+  path: text,
+  domain: text,
+  maxAge: millis,
+  expires: date,
+  httpOnly: boolean,
+  secure: {
+    is: 'true, false or "auto"',
+    read: value => ({ true: 'always', false: 'never', auto: 'auto' })[value]
+  },
+  sameSite: {
+    is: '"strict", "lax", "none" or "auto"',
+    read: value => value === true ? 'strict' : choice('strict', 'lax', 'none', 'auto').read(value)
+  },
+  partitioned: boolean,
+  priority: choice('low', 'medium', 'high')
+}
+
+const OPTIONS = {
+  name: text,
+  allowWeakSecret: boolean,
+  resave: boolean,
+  saveUninitialized: boolean,
+  rolling: boolean,
+  unset: choice('keep', 'destroy'),
+  proxy: boolean,
+  ttl: millis,
+  touchAfter: millis,
+  conflicts: choice('merge', 'overwrite'),
+  onStoreError: choice('deny', 'anonymous'),
+  maxSessionBytes: count
+}
+
+/** What `given` says, in place of what `defaults` has. */
+export function toOptions (given, defaults) {
+  const problems = []
+  const read = (known, values, target, prefix) => {
+    for (const [name, value] of Object.entries(values)) {
+      if (value === undefined || value === null) continue
+      const kind = known[name]
+      if (kind === undefined) {
+        problems.push({ name: prefix + name, message: 'is not an option' })
+        continue
+      }
+      // `sameSite: false` leaves the attribute out.
+      const converted = name === 'sameSite' && value === false ? null : kind.read(value)
+      if (converted === undefined) problems.push({ name: prefix + name, message: `is not ${kind.is}` })
+      else target[name] = converted ?? undefined
+    }
+  }
+  const { secret, cookie = {}, ...others } = given
+  const options = { ...defaults, cookie: { ...defaults.cookie }, secrets: secrets(secret, problems) }
+  read(OPTIONS, others, options, '')
+  read(COOKIE, cookie, options.cookie, 'cookie.')
+  if (problems.length > 0) throw new OptionsError(problems)
+  return options
+}
+
+function secrets (given, problems) {
+  if (given === undefined || given === null || given === '') return []
+  return [given].flat().map(secret => {
+    if (typeof secret === 'string') return encoder.encode(secret)
+    if (ArrayBuffer.isView(secret)) return new Uint8Array(secret.buffer, secret.byteOffset, secret.byteLength)
+    // A secret KeyObject of Node's.
+    if (typeof secret?.export === 'function') return new Uint8Array(secret.export())
+    problems.push({ name: 'secret', message: 'is a text, or bytes, or a list of these' })
+    return new Uint8Array()
+  })
+}

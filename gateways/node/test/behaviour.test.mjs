@@ -1,0 +1,293 @@
+// What the differential test cannot show: failures, order in time, the component's own options.
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import http from 'node:http'
+import { createRequire } from 'node:module'
+import { test } from 'node:test'
+import { setTimeout as wait } from 'node:timers/promises'
+import express from 'express'
+import { Engine } from '../src/engine.js'
+import { SECRET, request } from './rig.mjs'
+
+const require = createRequire(import.meta.url)
+const session = require('../index.cjs')
+const { MemoryStore, OptionsError } = session
+const QUIET = { secret: SECRET, resave: false, saveUninitialized: false }
+
+// An application on one handler; `errors` has what came to its error handler.
+async function serve (t, options, handler) {
+  const app = express()
+  const errors = []
+  app.use(session({ ...QUIET, ...options }))
+  app.use(handler)
+  app.use((error, req, res, next) => {
+    errors.push(error)
+    if (res.headersSent) return next(error)
+    res.status(error.status ?? 500).send('failed')
+  })
+  const server = http.createServer(app).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => { server.closeAllConnections(); server.close() })
+  let cookie
+  return {
+    errors,
+    server,
+    async visit (path = '/', headers = {}) {
+      const response = await request(server, { path, headers: { ...(cookie && { cookie }), ...headers } })
+      cookie = response.headers['set-cookie']?.[0].split(';')[0] ?? cookie
+      return response
+    }
+  }
+}
+
+const count = (req, res) => {
+  req.session.n = (req.session.n ?? 0) + 1
+  res.send(String(req.session.n))
+}
+
+class SlowStore extends MemoryStore {
+  set (id, value, callback) {
+    const text = JSON.stringify(value)
+    setTimeout(() => { this.sessions[id] = text; callback() }, 100)
+  }
+}
+
+test('a store that fails to load is the error handler\'s business', async t => {
+  const store = new MemoryStore()
+  const failure = new Error('the store is down')
+  const { visit, errors } = await serve(t, { store }, count)
+  await visit()
+  store.get = (id, callback) => callback(failure)
+  assert.equal((await visit()).status, 500)
+  assert.deepEqual(errors, [failure])
+  store.get = (id, callback) => callback(Object.assign(new Error(), { code: 'ENOENT' }))
+  assert.equal((await visit()).body, '1')
+})
+
+test('a store that fails to save is the error handler\'s business, too', async t => {
+  const store = new MemoryStore()
+  const failure = new Error('the store is full')
+  store.set = (id, value, callback) => callback(failure)
+  const { visit, errors } = await serve(t, { store }, count)
+  assert.equal((await visit()).body, '1')
+  await wait(20)
+  assert.deepEqual(errors, [failure])
+})
+
+test('the response ends when the session is stored', async t => {
+  const { server } = await serve(t, { store: new SlowStore() }, (req, res) => {
+    req.session.a = 1
+    res.setHeader('Content-Length', 5)
+    res.end('hello')
+  })
+  const began = Date.now()
+  const times = {}
+  const call = http.get({ host: '127.0.0.1', port: server.address().port, agent: false })
+  const [response] = await once(call, 'response')
+  times.headers = Date.now() - began
+  assert.equal(response.headers['set-cookie'].length, 1)
+  let body = ''
+  for await (const part of response) body += part
+  times.end = Date.now() - began
+  assert.equal(body, 'hello')
+  assert.ok(times.end >= 95, JSON.stringify(times))
+})
+
+test('what follows a redirect sees what was saved', async t => {
+  const { visit } = await serve(t, { store: new SlowStore() }, (req, res) => {
+    if (req.path === '/') return res.send(req.session.user ?? 'nobody')
+    req.session.user = 'zoe'
+    res.redirect('/')
+  })
+  assert.equal((await visit('/login')).status, 302)
+  assert.equal((await visit('/')).body, 'zoe')
+})
+
+test('a part that is written early takes the cookie along, and later changes are stored', async t => {
+  const store = new MemoryStore()
+  const { visit } = await serve(t, { store }, (req, res) => {
+    req.session.early = true
+    res.write('one ')
+    setTimeout(() => { req.session.late = true; res.end('two') }, 10)
+  })
+  const response = await visit()
+  assert.equal(response.body, 'one two')
+  assert.equal(response.headers['set-cookie'].length, 1)
+  const { early, late } = JSON.parse(Object.values(store.sessions)[0])
+  assert.deepEqual({ early, late }, { early: true, late: true })
+})
+
+test('a session that cannot be stored fails the request, and nothing is sent or stored', async t => {
+  const store = new MemoryStore()
+  const { visit, errors } = await serve(t, { store, maxSessionBytes: 200 }, (req, res) => {
+    req.session.value = { '/large': 'x'.repeat(300), '/bigint': 1n }[req.path]
+    res.send('never')
+  })
+  for (const path of ['/large', '/bigint']) {
+    const response = await visit(path)
+    assert.equal(response.status, 500)
+    assert.equal(response.body, 'failed')
+    assert.equal(response.headers['set-cookie'], undefined)
+  }
+  assert.deepEqual(store.sessions, Object.create(null))
+  assert.equal(errors[0].code, 'ERR_SESSION_TOO_LARGE')
+  assert.match(errors[1].message, /BigInt/)
+})
+
+test('while the store is disconnected there are no sessions', async t => {
+  const store = new MemoryStore()
+  const { visit } = await serve(t, { store }, (req, res) => { res.send(String(req.session !== undefined)) })
+  store.emit('disconnect')
+  assert.equal((await visit()).body, 'false')
+  store.emit('connect')
+  assert.equal((await visit()).body, 'true')
+})
+
+test('a document that is no session is left alone', async t => {
+  const store = new MemoryStore()
+  const { visit } = await serve(t, { store }, count)
+  await visit()
+  const [id] = Object.keys(store.sessions)
+  store.sessions[id] = '{"n":7}'
+  assert.equal((await visit()).body, '1')
+  assert.equal(store.sessions[id], '{"n":7}')
+})
+
+test('options that cannot be are refused', () => {
+  assert.throws(() => session({ ...QUIET, genid: () => '1' }), OptionsError)
+  assert.throws(() => session({ ...QUIET, unset: 'x' }), { message: 'unset option must be "destroy" or "keep"' })
+  assert.throws(() => session({ ...QUIET, secret: [] }), { message: /secret option array/ })
+  assert.throws(() => session({ ...QUIET, cookie: { sameSite: 'x' }, name: 'a b' }), { message: /cookie.sameSite/ })
+  assert.throws(() => session({ ...QUIET, preset: 'safe', secret: 'short', cookie: { sameSite: 'none' } }),
+    error => error.problems.map(({ name }) => name).join() === 'secret,cookie.sameSite' &&
+      /allowWeakSecret/.test(error.message))
+})
+
+test('without a secret, cookie-parser\'s is used', async t => {
+  const app = express()
+  app.use((req, res, next) => { if (req.query.secret) req.secret = req.query.secret; next() })
+  app.use(session({ ...QUIET, secret: undefined }))
+  app.use(count)
+  app.use((error, req, res, next) => { res.status(500).send(error.message) })
+  const server = http.createServer(app).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => { server.closeAllConnections(); server.close() })
+  assert.equal((await request(server, {})).body, 'secret option required for sessions')
+  const { headers } = await request(server, { path: '/?secret=a' })
+  const cookie = headers['set-cookie'][0].split(';')[0]
+  assert.equal((await request(server, { path: '/?secret=a', headers: { cookie } })).body, '2')
+  assert.equal((await request(server, { path: '/?secret=b', headers: { cookie } })).body, '1')
+})
+
+test('a session may begin anew after it was destroyed', async t => {
+  const store = new MemoryStore()
+  const { visit } = await serve(t, { store }, (req, res, next) => {
+    if (req.path === '/') return count(req, res)
+    req.session.destroy(() => {
+      req.sessionStore.generate(req)
+      req.session.anew = true
+      res.send(req.sessionID)
+    })
+  })
+  await visit()
+  const { body: id } = await visit('/anew')
+  assert.deepEqual(Object.keys(store.sessions), [id])
+  assert.equal((await visit()).body, '1')
+})
+
+test('with node:http alone', async t => {
+  const middleware = session(QUIET)
+  const server = http.createServer((req, res) => middleware(req, res, () => {
+    req.session.n = (req.session.n ?? 0) + 1
+    res.end(String(req.session.n))
+  })).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => { server.closeAllConnections(); server.close() })
+  const { headers } = await request(server, { path: '/?a#b' })
+  const cookie = headers['set-cookie'][0].split(';')[0]
+  assert.equal((await request(server, { path: 'http://example.com/x', headers: { cookie } })).body, '2')
+})
+
+test('the safe preset: nothing for visitors without data, logout clears the cookie', async t => {
+  const store = new MemoryStore()
+  const { visit } = await serve(t, { store, preset: 'safe', resave: undefined, saveUninitialized: undefined }, (req, res) => {
+    if (req.path === '/out') return req.session.destroy(() => res.send('bye'))
+    if (req.path === '/in') req.session.user = 'zoe'
+    res.send(req.session.user ?? 'nobody')
+  })
+  assert.equal((await visit('/')).headers['set-cookie'], undefined)
+  const { headers } = await visit('/in')
+  assert.match(headers['set-cookie'][0], /^connect\.sid=s%3A[^;]+; Path=\/; HttpOnly; SameSite=Lax$/)
+  assert.equal(headers['cache-control'], 'no-store')
+  const out = await visit('/out')
+  assert.equal(out.headers['set-cookie'][0],
+    'connect.sid=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax')
+  assert.deepEqual(store.sessions, Object.create(null))
+})
+
+for (const saves of [false, true]) {
+  test(`the safe preset: parallel requests merge${saves ? ', those that save by themselves, too' : ''}`, async t => {
+    const store = new MemoryStore()
+    const { visit } = await serve(t, { store, preset: 'safe' }, async (req, res) => {
+      const { set, after } = req.query
+      if (set) {
+        req.session[set] = Number(after)
+        await wait(Number(after))
+        if (saves) await new Promise(resolve => req.session.save(resolve))
+      }
+      if (req.path === '/out') await new Promise(resolve => req.session.destroy(resolve))
+      const { cookie, ...data } = req.session ?? {}
+      res.send(data)
+    })
+    await visit('/?set=begin&after=0')
+    await Promise.all([visit('/?set=a&after=60'), visit('/?set=b&after=10'), visit('/?set=c&after=30')])
+    assert.deepEqual(JSON.parse((await visit('/')).body), { begin: 0, b: 10, c: 30, a: 60 })
+    // What was ended is not brought back.
+    await Promise.all([visit('/?set=late&after=60'), wait(20).then(() => visit('/out'))])
+    assert.deepEqual(store.sessions, Object.create(null))
+  })
+}
+
+test('onStoreError: "anonymous" goes on without a session', async t => {
+  const store = new MemoryStore()
+  const { visit, errors } = await serve(t, { store, onStoreError: 'anonymous' }, count)
+  await visit()
+  store.get = (id, callback) => callback(new Error('down'))
+  const response = await visit()
+  assert.equal(response.body, '1')
+  assert.equal(response.headers['set-cookie'], undefined)
+  assert.deepEqual(errors, [])
+})
+
+test('a changed lifetime reaches this session only', async t => {
+  const { visit } = await serve(t, { cookie: { maxAge: 60000 } }, (req, res) => {
+    req.session.n = 1
+    if (req.path === '/remember') req.session.cookie.maxAge = 3600000
+    res.send(String(req.session.cookie.originalMaxAge))
+  })
+  assert.equal((await visit('/remember')).body, '3600000')
+  assert.equal((await visit('/')).body, '3600000')
+  assert.equal((await visit('/', { cookie: 'none=1' })).body, '60000')
+})
+
+test('MemoryStore warns in production', () => {
+  const script = 'require(\'edge-session\')({ secret: \'a\', resave: false, saveUninitialized: false })'
+  const stdio = ['ignore', 'pipe', 'pipe']
+  const cwd = new URL('..', import.meta.url)
+  const env = { ...process.env, NODE_ENV: 'production' }
+  const said = execFileSync(process.execPath, ['-e', `console.warn = console.log; ${script}`], { cwd, env, stdio, encoding: 'utf8' })
+  assert.match(said, /not\ndesigned for a production environment/)
+})
+
+test('a component that failed is replaced', async () => {
+  const { modules } = await import('../generated/about.js')
+  const { readFileSync } = await import('node:fs')
+  const { defaults } = await import('../src/engine.js')
+  const compiled = Object.fromEntries(modules.map(name =>
+    [name, new WebAssembly.Module(readFileSync(new URL(`../generated/${name}`, import.meta.url)))]))
+  const options = { ...defaults('express', name => compiled[name]), secrets: [Buffer.from(SECRET)] }
+  const engine = new Engine(options, name => compiled[name])
+  assert.throws(() => engine.begin({ path: '/' }), TypeError)
+  assert.equal(engine.begin({ cookies: [], path: '/', tls: false, secure: false }).tag, 'ready')
+})

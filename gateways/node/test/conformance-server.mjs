@@ -1,0 +1,106 @@
+// A server that does what a request's header says, for tests that compare gateways:
+//   node conformance-server.mjs express|fetch PORT
+// The environment has EDGE_SESSION_SECRET (several, newest first, separated by commas),
+// EDGE_SESSION_STORE (memory: or mongodb://…) and EDGE_SESSION_OPTIONS (JSON, in the words of
+// the configuration file; the preset is "safe" unless it says otherwise). `X-Deeds` is a JSON
+// array of ["set", key, value], ["remove", key], ["regenerate"], ["renew"], ["destroy"] and
+// ["maxAge", milliseconds or null]. The answer is {"data": what the session held before}.
+import http from 'node:http'
+import { Readable } from 'node:stream'
+
+const { EDGE_SESSION_SECRET, EDGE_SESSION_STORE = 'memory:', EDGE_SESSION_OPTIONS = '{}' } = process.env
+const [kind, port] = process.argv.slice(2)
+
+const camelCase = value => value === null || typeof value !== 'object'
+  ? value
+  : Object.fromEntries(Object.entries(value).map(([name, value]) =>
+    [name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase()), camelCase(value)]))
+
+const { store: { url, collection, dbName, ...lifetimes } = {}, ...given } = camelCase(JSON.parse(EDGE_SESSION_OPTIONS))
+const options = { preset: 'safe', ...given, secret: EDGE_SESSION_SECRET?.split(',') }
+if (typeof options.cookie?.expires === 'string') options.cookie.expires = new Date(options.cookie.expires)
+const uri = url ?? EDGE_SESSION_STORE
+
+const deedsOf = header => JSON.parse(header ?? '[]')
+
+async function expressListener () {
+  const { default: express } = await import('express')
+  const { default: session } = await import('edge-session')
+  const store = uri.startsWith('mongodb')
+    ? (await import('connect-mongo')).MongoStore.create({
+        mongoUrl: uri, dbName, ...(collection && { collectionName: collection }), ...lifetimes
+      })
+    : new session.MemoryStore()
+
+  const regenerate = req => new Promise((resolve, reject) =>
+    req.session.regenerate(error => error ? reject(error) : resolve()))
+  const deeds = {
+    set: (req, key, value) => { req.session[key] = value },
+    remove: (req, key) => { delete req.session[key] },
+    regenerate,
+    renew: async req => {
+      const { cookie, ...data } = req.session
+      await regenerate(req)
+      Object.assign(req.session, data)
+      req.session.cookie.maxAge = cookie.originalMaxAge
+    },
+    destroy: req => new Promise((resolve, reject) =>
+      req.session.destroy(error => error ? reject(error) : resolve())),
+    maxAge: (req, millis) => { req.session.cookie.maxAge = millis }
+  }
+
+  const app = express()
+  app.disable('etag')
+  app.use(session({ ...options, store }))
+  app.use(async (req, res) => {
+    let data = null
+    if (req.session) {
+      const { cookie, ...others } = req.session
+      data = structuredClone(others)
+      for (const [deed, ...values] of deedsOf(req.headers['x-deeds'])) {
+        if (req.session) await deeds[deed](req, ...values)
+      }
+    }
+    res.json({ data })
+  })
+  app.use((error, req, res, next) => {
+    if (res.headersSent) return next(error)
+    res.status(error.status ?? 503).send(`${error.message}\n`)
+  })
+  return app
+}
+
+async function fetchListener () {
+  const { MemoryStore, withSession } = await import('edge-session/fetch')
+  const store = uri.startsWith('mongodb')
+    ? await (await import('edge-session/mongodb')).MongoStore.connect(uri, { dbName, ...(collection && { collection }) })
+    : new MemoryStore()
+
+  const deeds = {
+    set: (session, key, value) => { session.data[key] = value },
+    remove: (session, key) => { delete session.data[key] },
+    regenerate: session => session.regenerate(),
+    renew: session => session.renew(),
+    destroy: session => session.destroy(),
+    maxAge: (session, millis) => { session.maxAge = millis }
+  }
+  const handle = withSession((request, session) => {
+    if (session === null) return Response.json({ data: null })
+    const data = structuredClone(session.data)
+    for (const [deed, ...values] of deedsOf(request.headers.get('x-deeds'))) deeds[deed](session, ...values)
+    return Response.json({ data })
+  }, { ...options, ...lifetimes, store })
+
+  return async (req, res) => {
+    const headers = new Headers()
+    for (let at = 0; at < req.rawHeaders.length; at += 2) headers.append(req.rawHeaders[at], req.rawHeaders[at + 1])
+    const response = await handle(new Request(`http://localhost${req.url}`, { method: req.method, headers }))
+    const { 'set-cookie': _, ...others } = Object.fromEntries(response.headers)
+    res.writeHead(response.status, { ...others, 'set-cookie': response.headers.getSetCookie() })
+    if (response.body) Readable.fromWeb(response.body).pipe(res)
+    else res.end()
+  }
+}
+
+const listener = await { express: expressListener, fetch: fetchListener }[kind]()
+http.createServer(listener).listen(Number(port), '127.0.0.1', () => console.log('ready'))

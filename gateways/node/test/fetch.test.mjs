@@ -1,0 +1,321 @@
+import assert from 'node:assert/strict'
+import { createHmac } from 'node:crypto'
+import { createServer } from 'node:http'
+import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
+import { test } from 'node:test'
+import { setTimeout as wait } from 'node:timers/promises'
+import { Hono } from 'hono'
+import { MongoClient } from 'mongodb'
+import { MemoryStore, OptionsError, Refused, withSession } from 'edge-session/fetch'
+import { MongoStore } from 'edge-session/mongodb'
+import { withSession as general } from '../src/fetch/index.js'
+import { modules } from '../generated/about.js'
+
+const secret = 'a secret of at least 32 bytes is long'
+const quiet = () => {}
+
+// A browser of one visitor.
+function visitor (handle) {
+  let cookie
+  return async (path = '/', init = {}) => {
+    const headers = new Headers(init.headers)
+    if (cookie) headers.append('cookie', cookie)
+    const response = await handle(new Request(`http://localhost${path}`, { ...init, headers }))
+    cookie = response.headers.getSetCookie().at(-1)?.split(';')[0] ?? cookie
+    return response
+  }
+}
+
+const count = (request, session) => {
+  session.data.n = (session.data.n ?? 0) + 1
+  return new Response(String(session.data.n))
+}
+
+// A store that others look into.
+class OpenStore extends MemoryStore {
+  ids = new Set()
+  create (id, content) { this.ids.add(id); return super.create(id, content) }
+  replace (id, content, expected) { this.ids.add(id); return super.replace(id, content, expected) }
+  texts () { return [...this.ids].map(id => this.load(id)?.data).filter(Boolean) }
+}
+
+test('a session is kept from request to request', async () => {
+  const store = new OpenStore()
+  const visit = visitor(withSession(count, { secret, store }))
+  const first = await visit()
+  const [cookie] = first.headers.getSetCookie()
+  const [, id, signature] = /^connect\.sid=s%3A([\w-]{32})\.([^;]+); Path=\/; HttpOnly; SameSite=Lax$/.exec(cookie)
+  const hmac = createHmac('sha256', secret).update(id).digest('base64').replace(/=+$/, '')
+  assert.equal(decodeURIComponent(signature), hmac)
+  assert.equal(first.headers.get('cache-control'), 'no-store')
+  assert.equal(await (await visit()).text(), '2')
+  assert.deepEqual(store.texts(), [
+    '{"cookie":{"originalMaxAge":null,"expires":null,"secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"n":2}'
+  ])
+})
+
+test('who only looks gets no session', async () => {
+  const store = new OpenStore()
+  const visit = visitor(withSession((request, session) => new Response(JSON.stringify(session.data)), { secret, store }))
+  const response = await visit()
+  assert.deepEqual(response.headers.getSetCookie(), [])
+  assert.equal(store.size, 0)
+})
+
+test('what nobody changed stays as it is, byte for byte', async () => {
+  const store = new OpenStore()
+  const visit = visitor(withSession(count, { secret, store }))
+  await visit()
+  const [id] = store.ids
+  const cookie = '{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}'
+  store.replace(id, { data: `{"cookie":${cookie},"f":1.0,"n":7,"s":"\\ud800","big":12345678901234567890}`, expires: Date.now() + 1e6 })
+  assert.equal(await (await visit()).text(), '8')
+  assert.deepEqual(store.texts(), [`{"cookie":${cookie},"f":1.0,"n":8,"s":"\\ud800","big":12345678901234567890}`])
+})
+
+test('large texts, and such that are not ASCII', async () => {
+  const texts = ['é'.repeat(300_000), 'x'.repeat(700_000), '€'.repeat(150), '😀 "\\\u2028', 'a'.repeat(199) + 'ü']
+  const visit = visitor(withSession(async (request, session) => {
+    const { text } = session.data
+    session.data.text = await request.text()
+    return Response.json(text ?? null)
+  }, { secret }))
+  let before = null
+  for (const text of texts) {
+    assert.equal(await (await visit('/', { method: 'POST', body: text })).json(), before)
+    before = text
+  }
+  // More than the largest session: it stays as it was.
+  const large = await visitor(withSession((request, session) => {
+    session.data.text = 'x'.repeat(1 << 20)
+    return new Response()
+  }, { secret, onError: quiet }))()
+  assert.equal(large.status, 500)
+})
+
+test('renew, regenerate, destroy', async () => {
+  const store = new OpenStore()
+  const visit = visitor(withSession((request, session) => {
+    const deed = new URL(request.url).pathname.slice(1)
+    if (deed === 'login') { session.renew(); session.data.user = 'zoe' }
+    if (deed === 'regenerate') { session.regenerate(); session.data.anew = true }
+    if (deed === 'destroy') session.destroy()
+    if (deed === 'count') session.data.n = (session.data.n ?? 0) + 1
+    return Response.json({ id: session.id, isNew: session.isNew, data: session.data })
+  }, { secret, store }))
+  const of = async path => (await visit(path)).json()
+  const first = await of('/count')
+  assert.equal(first.isNew, true)
+  await of('/login')
+  const second = await of('/')
+  assert.notEqual(second.id, first.id)
+  assert.deepEqual(second.data, { n: 1, user: 'zoe' })
+  assert.equal(store.load(first.id), undefined)
+  await of('/regenerate')
+  assert.deepEqual((await of('/')).data, { anew: true })
+  const bye = await visit('/destroy')
+  assert.match(bye.headers.getSetCookie()[0], /^connect\.sid=; .*1970/)
+  assert.deepEqual(store.texts(), [])
+})
+
+test('a lifetime of its own', async () => {
+  const visit = visitor(withSession((request, session) => {
+    if (request.url.endsWith('/remember')) session.maxAge = 3600000
+    session.data.a = 1
+    return new Response(String(session.maxAge))
+  }, { secret }))
+  await visit()
+  const response = await visit('/remember')
+  const expires = new Date(/Expires=([^;]+)/.exec(response.headers.getSetCookie()[0])[1])
+  assert.ok(Math.abs(expires - Date.now() - 3600000) < 5000)
+  assert.equal(await (await visit()).text(), '3600000')
+})
+
+test('parallel requests merge, and what was ended is not brought back', async () => {
+  const store = new OpenStore()
+  const visit = visitor(withSession(async (request, session) => {
+    const { searchParams: query, pathname } = new URL(request.url)
+    if (query.has('set')) session.data[query.get('set')] = true
+    await wait(Number(query.get('after') ?? 0))
+    if (pathname === '/out') session.destroy()
+    return Response.json(session.data)
+  }, { secret, store }))
+  await visit('/?set=begin')
+  await Promise.all([visit('/?set=a&after=50'), visit('/?set=b&after=10'), visit('/?set=c&after=30')])
+  assert.deepEqual(await (await visit()).json(), { begin: true, b: true, c: true, a: true })
+  await Promise.all([visit('/?set=late&after=50'), visit('/out?after=10')])
+  assert.deepEqual(store.texts(), [])
+})
+
+test('answers whose headers cannot be changed', async () => {
+  const visit = visitor(withSession((request, session) => {
+    session.data.a = 1
+    return Response.redirect('http://localhost/elsewhere')
+  }, { secret }))
+  const response = await visit()
+  assert.equal(response.status, 302)
+  assert.equal(response.headers.get('location'), 'http://localhost/elsewhere')
+  assert.equal(response.headers.getSetCookie().length, 1)
+})
+
+test('a store that fails, refuses, or does not answer', async () => {
+  const store = new OpenStore()
+  const told = []
+  const options = { secret, store, storeTimeout: 50, onError: error => told.push(error.message) }
+  const visit = visitor(withSession(count, options))
+  await visit()
+  store.load = async () => { throw new Error('down') }
+  const down = await visit()
+  assert.equal(down.status, 503)
+  assert.equal(down.headers.get('cache-control'), 'no-store')
+  store.load = () => new Promise(() => {})
+  assert.equal((await visit()).status, 503)
+  delete store.load
+  store.replace = () => { throw new Refused('never') }
+  assert.equal((await visit()).status, 500)
+  assert.deepEqual(told, ['down', 'the store did not answer within 50 ms', 'never', 'the session failed: invalid-change never'])
+  store.load = async () => { throw new Error('down') }
+  const anonymous = visitor(withSession((request, session) => new Response(session.origin), { ...options, onStoreError: 'anonymous' }))
+  assert.equal(await (await anonymous('/', { headers: { cookie: (await visitorCookie()) } })).text(), 'detached')
+})
+
+async function visitorCookie () {
+  const response = await withSession(count, { secret })(new Request('http://localhost/'))
+  return response.headers.getSetCookie()[0].split(';')[0]
+}
+
+test('a path outside has no session', async () => {
+  const visit = visitor(withSession((request, session) => new Response(String(session)), { secret, cookie: { path: '/app' } }))
+  assert.equal(await (await visit('/other')).text(), 'null')
+})
+
+test('a secure cookie needs a secure request', async () => {
+  const handle = withSession(count, { secret, proxy: true, cookie: { secure: true } })
+  const cookies = async (url, headers) => (await handle(new Request(url, { headers }))).headers.getSetCookie().length
+  assert.equal(await cookies('http://localhost/'), 0)
+  assert.equal(await cookies('http://localhost/', { 'x-forwarded-proto': 'https' }), 1)
+  assert.equal(await cookies('https://localhost/'), 1)
+})
+
+test('everything that is wrong with the options is said at once', () => {
+  assert.throws(() => withSession(count, { secret, nmae: 'x', cookie: { maxAge: -1 } }),
+    error => error instanceof OptionsError && error.problems.map(({ name }) => name).join() === 'nmae,cookie.maxAge')
+  assert.throws(() => withSession(count, { secret: 'short', name: 'a b' }),
+    error => error.problems.map(({ name }) => name).join() === 'secret,name')
+})
+
+test('in Hono', async () => {
+  const app = new Hono()
+  app.get('/', c => {
+    const { session } = c.env
+    session.data.n = (session.data.n ?? 0) + 1
+    c.header('Set-Cookie', 'own=1', { append: true })
+    return c.text(`${session.data.n} ${c.env.KEY}`)
+  })
+  const handle = withSession((request, session, env, context) => app.fetch(request, { ...env, session }, context), { secret })
+  const visit = visitor(request => handle(request, { KEY: 'value' }))
+  const response = await visit()
+  assert.equal(await response.text(), '1 value')
+  assert.equal(response.headers.getSetCookie().length, 2)
+  assert.equal(await (await visit()).text(), '2 value')
+})
+
+test('without a file system: modules that are passed in, or fetched', async () => {
+  const compiled = Object.fromEntries(await Promise.all(modules.map(async name =>
+    [name, await WebAssembly.compile(await readFile(new URL(`../generated/${name}`, import.meta.url)))])))
+  const passed = visitor(general(count, { secret, modules: () => compiled }))
+  await passed()
+  assert.equal(await (await passed()).text(), '2')
+
+  // As a runtime that fetches what is beside a module.
+  const real = globalThis.fetch
+  globalThis.fetch = async url => new Response(await readFile(url))
+  try {
+    const fetched = visitor(general(count, { secret }))
+    await fetched()
+    assert.equal(await (await fetched()).text(), '2')
+  } finally {
+    globalThis.fetch = real
+  }
+})
+
+test('the store in memory forgets what is expired, and what was used least', () => {
+  const store = new MemoryStore({ maxSessions: 2 })
+  const content = { data: '{}', expires: Date.now() + 1000 }
+  for (const id of ['a', 'b']) assert.equal(store.create(id, content), true)
+  assert.equal(store.create('a', content), false)
+  store.touch('a', content.expires)
+  store.create('c', content)
+  assert.deepEqual(['a', 'b', 'c'].map(id => Boolean(store.load(id))), [true, false, true])
+  store.touch('c', Date.now() - 1)
+  assert.equal(store.load('c'), undefined)
+})
+
+const { MONGODB_URI } = process.env
+test('the store in MongoDB', { skip: !MONGODB_URI && 'MONGODB_URI is not set' }, async t => {
+  const dbName = `edge_session_fetch_${process.pid}`
+  const store = await MongoStore.connect(MONGODB_URI, { dbName })
+  const client = await MongoClient.connect(MONGODB_URI)
+  const collection = client.db(dbName).collection('sessions')
+  t.after(async () => {
+    await client.db(dbName).dropDatabase()
+    await client.close()
+    await store.close()
+  })
+  const content = (data, left = 10000) => ({ data, expires: Date.now() + left })
+
+  await t.test('five operations', async () => {
+    assert.equal(await store.load('a'), undefined)
+    assert.equal(await store.create('a', content('1')), true)
+    assert.equal(await store.create('a', content('2')), false)
+    assert.equal((await store.load('a')).data, '1')
+    assert.equal(await store.replace('a', content('2'), '1'), true)
+    assert.equal((await store.replace('a', content('3'), '1')).data, '2')
+    assert.equal(await store.replace('b', content('3'), '1'), false)
+    assert.equal(await store.replace('b', content('3')), true)
+    const later = Date.now() + 99000
+    assert.equal(await store.touch('a', later), true)
+    assert.equal((await store.load('a')).expires, later)
+    assert.equal(await store.touch('c', later), false)
+    assert.equal((await store.delete('a', '1')).data, '2')
+    assert.equal(await store.delete('a', '2'), true)
+    assert.equal(await store.delete('a', '2'), false)
+    assert.equal(await store.delete('b'), true)
+    assert.equal(await store.delete('b'), false)
+    assert.deepEqual((await collection.indexes()).map(({ name, expireAfterSeconds }) => [name, expireAfterSeconds])[1], ['expires_1', 0])
+  })
+
+  await t.test('documents and sessions that express-session and connect-mongo share', async () => {
+    const visit = visitor(withSession(count, { secret, store }))
+    const first = await visit()
+    const cookie = first.headers.getSetCookie()[0].split(';')[0]
+    const [document] = await collection.find().toArray()
+    assert.deepEqual(Object.keys(document).sort(), ['_id', 'expires', 'session'])
+    assert.ok(document.expires instanceof Date)
+    const { default: express } = await import('express')
+    const { default: session } = await import('express-session')
+    const { MongoStore: ConnectMongo } = await import('connect-mongo')
+    const app = express()
+    app.use(session({
+      secret, resave: false, saveUninitialized: false, store: ConnectMongo.create({ client, dbName })
+    }))
+    app.get('/', (req, res) => { res.send(String(req.session.n = (req.session.n ?? 0) + 1)) })
+    const server = createServer(app).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.after(() => { server.closeAllConnections(); server.close() })
+    const theirs = await fetch(`http://127.0.0.1:${server.address().port}/`, { headers: { cookie } })
+    assert.equal(await theirs.text(), '2')
+    assert.equal(await (await visit()).text(), '3')
+    assert.equal(await collection.countDocuments(), 1)
+  })
+
+  await t.test('documents that hold no text are left alone', async () => {
+    await collection.deleteMany()
+    const visit = visitor(withSession(count, { secret, store, onError: quiet }))
+    await visit()
+    await collection.updateOne({}, { $set: { session: { n: 7 } } })
+    assert.equal(await (await visit()).text(), '1')
+    assert.equal(await collection.countDocuments({ session: { n: 7 } }), 1)
+  })
+})
