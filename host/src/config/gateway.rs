@@ -54,7 +54,7 @@ pub(super) fn read(
         let message = "must be between 1 and 1000000".to_owned();
         wrong.push(limits.problem("connections", message));
     }
-    let header_bytes = limits.take("header_bytes", wrong).unwrap_or(32 * 1024);
+    let header_bytes = limits.take("header_bytes", wrong).unwrap_or(128 * 1024);
     if !(8 * 1024..=1024 * 1024).contains(&header_bytes) {
         let message = format!("is {header_bytes}, not between 8192 and 1048576");
         wrong.push(limits.problem("header_bytes", message));
