@@ -106,7 +106,8 @@ impl Default for MongoOptions {
 /// Sessions in a MongoDB collection. What was answered was written with the URI's write
 /// concern, else with `majority`; sessions are read from the primary, whatever the URI says.
 pub struct MongoStore {
-    documents: Arc<Documents>,
+    documents: Documents,
+    clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     /// For operations that are under way.
     permits: Arc<Semaphore>,
     /// Deletes expired documents.
@@ -121,7 +122,8 @@ struct Documents {
     transform_id: TransformId,
     timestamps: bool,
     last_modified: bool,
-    clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    /// When the operation began.
+    now: DateTime,
 }
 
 impl Drop for MongoStore {
@@ -187,17 +189,16 @@ impl MongoStore {
             transform_id: options.transform_id,
             timestamps: options.timestamps,
             last_modified: options.last_modified,
-            clock: Arc::new(SystemTime::now),
+            now: DateTime::now(),
         };
         let permits = Arc::new(Semaphore::new(AT_ONCE));
-        Ok(Self { documents: Arc::new(documents), permits, remover })
+        Ok(Self { documents, clock: Arc::new(SystemTime::now), permits, remover })
     }
 
     /// Take the time from `clock` instead of the system: for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        let documents = Documents { clock: Arc::new(clock), ..(*self.documents).clone() };
-        self.documents = Arc::new(documents);
+        self.clock = Arc::new(clock);
         self
     }
 
@@ -206,12 +207,13 @@ impl MongoStore {
     /// (mongodb 3.9: it looks at one of them for every connection that is free).
     async fn run<T: Send + 'static, F: Future<Output = Result<T, StoreError>> + Send>(
         &self,
-        work: impl FnOnce(Arc<Documents>) -> F + Send + 'static,
+        work: impl FnOnce(Documents) -> F + Send + 'static,
     ) -> Result<T, StoreError> {
         let stopped = |_| StoreError::new("the process is ending");
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| StoreError::new("the store is closed"))?;
-        let documents = self.documents.clone();
+        let now = DateTime::from_system_time((self.clock)());
+        let documents = Documents { now, ..self.documents.clone() };
         let task = tokio::spawn(async move {
             // A connection may be lost without anybody telling.
             let result = within(PATIENCE, work(documents)).await;
@@ -223,10 +225,6 @@ impl MongoStore {
 }
 
 impl Documents {
-    fn now(&self) -> DateTime {
-        DateTime::from_system_time((self.clock)())
-    }
-
     /// The document's `_id`.
     fn key(&self, id: &str) -> String {
         match self.transform_id {
@@ -239,7 +237,7 @@ impl Documents {
     fn live(&self, key: &str) -> Document {
         doc! {
             "_id": key,
-            "$or": [{ "expires": { "$exists": false } }, { "expires": { "$gt": self.now() } }],
+            "$or": [{ "expires": { "$exists": false } }, { "expires": { "$gt": self.now } }],
         }
     }
 
@@ -259,13 +257,13 @@ impl Documents {
     /// What an update sets beside what is stored.
     fn update(&self, mut set: Document, is_new_allowed: bool) -> Document {
         if self.last_modified {
-            set.insert("lastModified", self.now());
+            set.insert("lastModified", self.now);
         }
         let mut update = doc! { "$set": set };
         if self.timestamps {
             update.insert("$currentDate", doc! { "updatedAt": true });
             if is_new_allowed {
-                update.insert("$setOnInsert", doc! { "createdAt": self.now() });
+                update.insert("$setOnInsert", doc! { "createdAt": self.now });
             }
         }
         update
@@ -339,15 +337,15 @@ impl Documents {
         // In the order that an upsert of connect-mongo's leaves.
         let mut document = doc! { "_id": self.key(id) };
         if self.timestamps {
-            document.insert("createdAt", self.now());
+            document.insert("createdAt", self.now);
         }
         document.insert("expires", date(content.expires));
         if self.last_modified {
-            document.insert("lastModified", self.now());
+            document.insert("lastModified", self.now);
         }
         document.insert("session", self.format.write(content.data, None).await?);
         if self.timestamps {
-            document.insert("updatedAt", self.now());
+            document.insert("updatedAt", self.now);
         }
         match self.sessions.insert_one(document).await {
             Ok(_) => Ok(Created::Done),
@@ -397,7 +395,7 @@ impl Documents {
         let update = if self.last_modified {
             // connect-mongo moves `lastModified` only where there is one.
             let is_date = doc! { "$eq": [{ "$type": "$lastModified" }, "date"] };
-            let moved = doc! { "$cond": [is_date, self.now(), "$$REMOVE"] };
+            let moved = doc! { "$cond": [is_date, self.now, "$$REMOVE"] };
             let mut set = doc! { "expires": date(expires), "lastModified": moved };
             if self.timestamps {
                 set.insert("updatedAt", "$$NOW");
