@@ -376,16 +376,21 @@ impl Subject {
     }
 }
 
-/// How many requests were answered, once what wrk has left behind is done.
+/// How many requests were answered, once what wrk has left behind is done: nothing more is
+/// answered, and the proxy has nothing to do.
 fn settled(effort: &Effort, proxy: &Proxy) -> Result<u64> {
-    let mut answered = proxy.answered()?;
+    let state = || -> Result<_> {
+        let [user, system] = proxy.server.process.cpu_time()?;
+        Ok((proxy.answered()?, Duration::from_micros(user + system)))
+    };
+    let mut before = state()?;
     loop {
         std::thread::sleep(effort.rest);
-        let now = proxy.answered()?;
-        if now == answered {
-            return Ok(now);
+        let now = state()?;
+        if now.0 == before.0 && now.1 - before.1 < effort.rest / 10 {
+            return Ok(now.0);
         }
-        answered = now;
+        before = now;
     }
 }
 

@@ -8,12 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::{Form, FromRequestParts, Path, Query, State};
-use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, REFERRER_POLICY,
-    SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -26,6 +23,7 @@ use tokio::net::TcpListener;
 
 use self::charts::History;
 pub(crate) use self::pages::span;
+use crate::app;
 use crate::inspector::Inspector;
 use crate::serve::healthz;
 
@@ -135,19 +133,8 @@ impl Admin {
                 .route("/api/sessions", get(api_list).delete(api_end_all))
                 .route("/api/sessions/{name}", get(api_show).delete(api_end));
         }
-        router.with_state(self).merge(health).layer(map_response(with_safe_headers))
+        router.with_state(self).merge(health).layer(map_response(app::with_safe_headers))
     }
-}
-
-async fn with_safe_headers(mut response: Response) -> Response {
-    const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; \
-                          frame-ancestors 'none'; base-uri 'none'";
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
 }
 
 // ------------------------------------------------------------------- who may come in ----

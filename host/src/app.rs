@@ -93,7 +93,7 @@ pub(crate) fn router() -> Router {
 }
 
 /// What every answer says to the browser: run nothing, frame nothing, keep no page.
-async fn with_safe_headers(mut response: Response) -> Response {
+pub(crate) async fn with_safe_headers(mut response: Response) -> Response {
     const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; \
                           frame-ancestors 'none'; base-uri 'none'";
     let headers = response.headers_mut();

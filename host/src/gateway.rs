@@ -10,12 +10,15 @@ mod guards;
 mod headers;
 mod journal;
 mod path;
+mod pool;
 mod refusal;
 mod tunnel;
 mod upstreams;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::BoxError;
@@ -25,6 +28,7 @@ use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tower_layer::Layer as _;
 use tower_service::Service;
@@ -65,8 +69,6 @@ pub(crate) struct Settings {
     pub(crate) whole: Option<Duration>,
     /// The largest body of a request.
     pub(crate) body_bytes: Option<u64>,
-    /// Every request has its line in the log.
-    pub(crate) log_requests: bool,
 }
 
 /// The gateway as a service.
@@ -97,10 +99,16 @@ struct Admitted {
 }
 
 impl Gateway {
-    pub(crate) fn new(settings: Settings, layer: &SessionLayer, traces: Option<Traces>) -> Self {
+    /// With `logs_requests`, every request has its line in the log.
+    pub(crate) fn new(
+        settings: Settings,
+        layer: &SessionLayer,
+        traces: Option<Traces>,
+        logs_requests: bool,
+    ) -> Self {
         let upstreams = Arc::new(Upstreams::new(settings.routes.clone(), settings.timeouts));
         let cookie_name = layer.options().name.clone();
-        let journal = Journal::new(layer.hasher().clone(), traces, settings.log_requests);
+        let journal = Journal::new(layer.hasher().clone(), traces, logs_requests);
         let shared = Arc::new(Shared { settings, upstreams, cookie_name, journal });
         Self { inner: layer.layer(Behind(shared.clone())), shared }
     }
@@ -120,10 +128,7 @@ impl Gateway {
         if !is_trusted || !has_request_id(headers) {
             headers.insert(X_REQUEST_ID, new_request_id());
         }
-        headers::remove_disguised(headers);
-        if !is_trusted {
-            headers::remove_forwarded(headers);
-        }
+        headers::remove_forwarded(headers, is_trusted);
         if contract::strip(headers) {
             metrics::counter!("edge_session_stripped_total").increment(1);
         }
@@ -225,33 +230,25 @@ fn new_request_id() -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("-"))
 }
 
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 impl Service<Request<Body>> for Gateway {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future =
-        std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answering;
 
-    fn poll_ready(
-        &mut self,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let admitted = self.admit(&mut request);
         let page = self.shared.journal.open(&mut request);
-        // A task of its own: what an application has answered is saved even when the visitor
-        // has left meanwhile.
-        let answer = admitted.map(|()| tokio::spawn(self.inner.call(request)));
+        let answer = admitted.map(|()| Lasting(Some(self.inner.call(request))));
         let shared = self.shared.clone();
         Box::pin(async move {
             let mut response = match answer {
-                Ok(answer) => match answer.await {
-                    Ok(response) => response?,
-                    // It panicked, which is logged, or the program ends.
-                    Err(_) => Refusal::UpstreamFailed.respond(),
-                },
+                Ok(answer) => answer.await?,
                 Err(refusal) => refusal.respond(),
             };
             shared.journal.close(page, &mut response);
@@ -260,17 +257,39 @@ impl Service<Request<Body>> for Gateway {
     }
 }
 
+/// A future that ends in any case: when it is dropped, it goes on in a task of its own. What
+/// an application has answered is saved even when the visitor has left meanwhile.
+struct Lasting<F: Future<Output: Send> + Send + Unpin + 'static>(Option<F>);
+
+impl<F: Future<Output: Send> + Send + Unpin + 'static> Future for Lasting<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(future) = &mut self.0 else { return Poll::Pending };
+        let output = ready!(Pin::new(future).poll(context));
+        self.0 = None;
+        Poll::Ready(output)
+    }
+}
+
+impl<F: Future<Output: Send> + Send + Unpin + 'static> Drop for Lasting<F> {
+    fn drop(&mut self) {
+        // One that panicked has ended. Without a runtime the program ends.
+        if let Some(rest) = self.0.take().filter(|_| !std::thread::panicking())
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(rest);
+        }
+    }
+}
+
 impl Service<Request<Body>> for Behind {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future =
-        std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answering;
 
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Infallible>> {
-        std::task::Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {

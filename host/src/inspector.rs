@@ -47,7 +47,7 @@ pub(crate) struct Shown {
     #[serde(flatten)]
     pub(crate) listed: Listed,
     /// None: what is stored cannot be read.
-    pub(crate) data: Option<Map<String, Value>>,
+    pub(crate) data: Option<Value>,
 }
 
 impl Inspector {
@@ -159,14 +159,8 @@ impl Inspector {
         }
     }
 
-    fn subject(&self, data: Option<&Map<String, Value>>) -> Option<String> {
-        let pointer = self.identity.as_deref()?;
-        let (key, rest) = match pointer[1..].find('/') {
-            Some(at) => (&pointer[1..=at], &pointer[at + 1..]),
-            None => (&pointer[1..], ""),
-        };
-        let key = key.replace("~1", "/").replace("~0", "~");
-        match data?.get(&key)?.pointer(rest)? {
+    fn subject(&self, data: Option<&Value>) -> Option<String> {
+        match data?.pointer(self.identity.as_deref()?)? {
             Value::Null => None,
             Value::String(subject) => Some(subject.clone()),
             other => Some(other.to_string()),
@@ -174,11 +168,11 @@ impl Inspector {
     }
 }
 
-/// The session's own data.
-fn data(entry: &Entry) -> Option<Map<String, Value>> {
+/// The session's own data, an object.
+fn data(entry: &Entry) -> Option<Value> {
     let mut data: Map<String, Value> = serde_json::from_str(&entry.stored.data).ok()?;
     data.shift_remove("cookie");
-    Some(data)
+    Some(Value::Object(data))
 }
 
 #[cfg(test)]
@@ -225,7 +219,7 @@ mod tests {
         let name = inspector.hasher.name("nobody");
         let shown = inspector.show(&name).await.unwrap().unwrap();
         assert_eq!(shown.listed.subject, None);
-        assert_eq!(Value::from(shown.data.unwrap()), serde_json::json!({ "viewCount": 1 }));
+        assert_eq!(shown.data.unwrap(), serde_json::json!({ "viewCount": 1 }));
         assert!(inspector.end(&name).await.unwrap());
         assert!(!inspector.end(&name).await.unwrap());
         assert!(inspector.show(&name).await.unwrap().is_none());

@@ -47,10 +47,9 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let shown = without_secrets(&store_url);
     tracing::info!("serving {scheme}://{address}, sessions in {shown}");
     match settings.gateway {
-        Some(mut gateway) => {
-            gateway.log_requests = settings.log.requests;
+        Some(gateway) => {
             let traces = settings.otlp.as_deref().map(Traces::to).transpose()?;
-            let gateway = Gateway::new(gateway, &layer, traces.clone());
+            let gateway = Gateway::new(gateway, &layer, traces.clone(), settings.log.requests);
             let watch = gateway.clone();
             tokio::spawn(async move { watch.watch().await });
             server::serve(listener, tls, settings.limits, gateway, stop).await;

@@ -2,7 +2,7 @@
 //! whatever a test wants, HTTP or not.
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -22,6 +22,7 @@ struct State {
     /// What came on each connection.
     bytes: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
     open: Mutex<Vec<TcpStream>>,
+    connections: AtomicUsize,
     is_over: AtomicBool,
 }
 
@@ -103,6 +104,11 @@ impl Upstream {
         Self { address, state }
     }
 
+    /// Whether every connection has been closed.
+    pub fn is_left(&self) -> bool {
+        self.state.connections.load(Relaxed) == 0
+    }
+
     /// `http://127.0.0.1:PORT`
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -149,6 +155,7 @@ impl Drop for Upstream {
 
 fn host(stream: TcpStream, state: &Arc<State>, talk: &dyn Fn(&mut Call)) {
     let record = Arc::<Mutex<Vec<u8>>>::default();
+    state.connections.fetch_add(1, Relaxed);
     state.bytes.lock().unwrap().push(record.clone());
     let mut wire = Wire::over(stream).recording(record);
     state.open.lock().unwrap().push(wire.second_handle());
@@ -175,6 +182,7 @@ fn host(stream: TcpStream, state: &Arc<State>, talk: &dyn Fn(&mut Call)) {
         }
     }
     wire.close();
+    state.connections.fetch_sub(1, Relaxed);
 }
 
 impl Call {

@@ -123,7 +123,6 @@ pub(super) fn read(
         idle,
         whole,
         body_bytes,
-        log_requests: false,
     };
     (limits_read, identity, Some(settings))
 }

@@ -12,6 +12,8 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::headers::remove_where;
+
 const PREFIX: &str = "edge-session";
 const ID: HeaderName = HeaderName::from_static("edge-session-id");
 const SESSION: HeaderName = HeaderName::from_static("edge-session");
@@ -30,15 +32,7 @@ pub(crate) fn dashed(name: &HeaderName) -> Cow<'_, str> {
 /// whether there was something.
 pub(crate) fn strip(headers: &mut HeaderMap) -> bool {
     // Many applications take an underscore for a hyphen (CGI's HTTP_EDGE_SESSION).
-    let is_ours = |name: &HeaderName| dashed(name).starts_with(PREFIX);
-    if !headers.keys().any(is_ours) {
-        return false;
-    }
-    let ours: Vec<_> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
-    for name in ours {
-        headers.remove(name);
-    }
-    true
+    remove_where(headers, |name| dashed(name).starts_with(PREFIX))
 }
 
 /// Tell the application about the session.

@@ -71,12 +71,17 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// One look at each name costs less than looking for each of many.
-fn remove_where(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) {
+/// Remove the headers that are meant; whether there was one. One look at each name costs less
+/// than looking for each of many.
+pub(crate) fn remove_where(
+    headers: &mut HeaderMap,
+    is_meant: impl Fn(&HeaderName) -> bool,
+) -> bool {
     let meant: Vec<_> = headers.keys().filter(|name| is_meant(name)).cloned().collect();
-    for name in meant {
+    for name in &meant {
         headers.remove(name);
     }
+    !meant.is_empty()
 }
 
 fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
@@ -95,15 +100,12 @@ impl TrustedProxies {
     }
 }
 
-/// Remove what other proxies said: they are not trusted.
-pub(crate) fn remove_forwarded(headers: &mut HeaderMap) {
-    remove_where(headers, |name| is_said_by_proxies(&dashed(name)));
-}
-
-/// Remove what looks like it to applications that take an underscore for a hyphen. No honest
-/// proxy writes that.
-pub(crate) fn remove_disguised(headers: &mut HeaderMap) {
-    remove_where(headers, |name| name.as_str().contains('_') && is_said_by_proxies(&dashed(name)));
+/// Remove what other proxies said unless they are trusted, and in any case what only looks
+/// like it to applications that take an underscore for a hyphen: no honest proxy writes that.
+pub(crate) fn remove_forwarded(headers: &mut HeaderMap, is_trusted: bool) {
+    remove_where(headers, |name| {
+        is_said_by_proxies(&dashed(name)) && (!is_trusted || name.as_str().contains('_'))
+    });
 }
 
 /// Whom a request comes from, or what it was for before a proxy changed it.
@@ -173,6 +175,15 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 
 /// Take the cookie `name` out of the Cookie headers.
 pub(crate) fn hide_cookie(headers: &mut HeaderMap, name: &str) {
+    let is_there = headers.get_all(COOKIE).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b';')
+            .any(|pair| cookie_name(pair) == name.as_bytes())
+    });
+    if !is_there {
+        return;
+    }
     let http::header::Entry::Occupied(entry) = headers.entry(COOKIE) else { return };
     let (_, values) = entry.remove_entry_mult();
     let kept: Vec<_> = values
@@ -280,7 +291,7 @@ mod tests {
         let mut from_others = headers(&said);
         let peer = "8.8.8.8".parse().unwrap();
         assert!(!trusted.contains(peer));
-        remove_forwarded(&mut from_others);
+        remove_forwarded(&mut from_others, false);
         add_forwarded(&mut from_others, peer, Some(&host), true);
         assert_eq!(all(&from_others, "x-forwarded-for"), ["8.8.8.8"]);
         assert_eq!(all(&from_others, "x-forwarded-proto"), ["https"]);

@@ -1,31 +1,26 @@
 //! The applications behind the gateway: which one a request goes to, and how.
 
-use std::error::Error as _;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::header::{HOST, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri, Version, request};
 use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::{Instant, timeout, timeout_at};
+use rustix::io::Errno;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
 use super::body::{BodyError, Progress, broken_bound};
 use super::path::RulePath;
+use super::pool::{Answer, Connector, Pool, SendError};
 use super::refusal::Refusal;
 
 /// How long an application that could not be reached is passed over.
 const PENALTY: Duration = Duration::from_secs(2);
-
-/// Below the 5 s after which Node closes connections: the gateway closes them first.
-const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// How long applications may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,8 +57,11 @@ struct Route {
 }
 
 struct Upstream {
-    scheme: Scheme,
-    authority: Authority,
+    /// Scheme and authority; the path is none of a request's.
+    uri: Uri,
+    /// Its authority, for logs and for requests that name no host.
+    name: HeaderValue,
+    pool: Pool,
     /// What the health check says.
     is_well: AtomicBool,
     /// Not to be tried before this, in milliseconds since `Upstreams::start`.
@@ -73,7 +71,7 @@ struct Upstream {
 /// All routes, and the connections behind them.
 pub(crate) struct Upstreams {
     routes: Vec<Route>,
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    connector: Connector,
     timeouts: UpstreamTimeouts,
     start: Instant,
 }
@@ -83,16 +81,8 @@ impl Upstreams {
         // The most specific one first.
         routes.sort_by_key(|route| std::cmp::Reverse((route.host.is_some(), route.path.len())));
         let routes = routes.into_iter().map(Route::new).collect();
-        let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http_connector(timeouts.connect));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .build(connector);
-        Self { routes, client, timeouts, start: Instant::now() }
+        let connector = Connector::new(timeouts.connect);
+        Self { routes, connector, timeouts, start: Instant::now() }
     }
 
     /// The applications for a request; none: there is no route.
@@ -115,7 +105,7 @@ impl Upstreams {
         host: Option<&str>,
         path: &RulePath,
         progress: &Progress,
-    ) -> Result<Response<Incoming>, Refusal> {
+    ) -> Result<Response<Answer>, Refusal> {
         let route = self.route(host, path).ok_or(Refusal::NoRoute)?;
         head.version = Version::HTTP_11;
         let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
@@ -144,17 +134,13 @@ impl Upstreams {
         mut head: request::Parts,
         body: Body,
         progress: &Progress,
-    ) -> Result<Response<Incoming>, Failure> {
-        let mut uri = head.uri.into_parts();
-        uri.scheme = Some(upstream.scheme.clone());
-        uri.authority = Some(upstream.authority.clone());
-        if uri.path_and_query.is_none() {
-            uri.path_and_query = Some(PathAndQuery::from_static("/"));
-        }
-        head.uri = Uri::from_parts(uri)
-            .map_err(|_| Failure::of(Refusal::BadRequest("The target is not valid.")))?;
-        let mut sent = pin!(self.client.request(Request::from_parts(head, body)));
-        let name = &upstream.authority;
+    ) -> Result<Response<Answer>, Failure> {
+        let path = head.uri.path_and_query().cloned();
+        head.uri = path.unwrap_or(PathAndQuery::from_static("/")).into();
+        head.headers.entry(HOST).or_insert_with(|| upstream.name.clone());
+        let request = Request::from_parts(head, body);
+        let mut sent = pin!(upstream.pool.send(&self.connector, &upstream.uri, request));
+        let name = upstream.name();
         let answered = loop {
             let deadline = progress.last() + self.timeouts.response;
             match timeout_at(deadline, &mut sent).await {
@@ -169,7 +155,16 @@ impl Upstreams {
                 tracing::warn!("the application at {name} did not answer within {limit:?}");
                 Err(Failure::of(Refusal::UpstreamTimeout))
             }
-            Ok(Err(error)) => {
+            Ok(Err(SendError::Connect(error))) => {
+                let cause = deepest(&*error);
+                tracing::warn!("the application at {name} cannot be reached: {cause}");
+                // That there are too many connections is not the application's fault.
+                if !is_out_of_files(cause) {
+                    self.shun(upstream);
+                }
+                Err(Failure { refusal: Refusal::UpstreamUnreachable, may_retry: true })
+            }
+            Ok(Err(SendError::Http(error))) => {
                 // The visitor's doing, not the application's.
                 match broken_bound(&error) {
                     Some(BodyError::TooLarge(_)) => return Err(Failure::of(Refusal::BodyTooLarge)),
@@ -180,16 +175,11 @@ impl Upstreams {
                     None => {}
                 }
                 let cause = deepest(&error);
-                if error.is_connect() {
-                    tracing::warn!("the application at {name} cannot be reached: {cause}");
-                    self.shun(upstream);
-                    return Err(Failure { refusal: Refusal::UpstreamUnreachable, may_retry: true });
-                }
                 tracing::warn!("the application at {name} gave no valid answer: {cause}");
-                let hyper_error = error.source().and_then(|it| it.downcast_ref::<hyper::Error>());
-                let is_gone = hyper_error.is_some_and(|it| {
-                    it.is_incomplete_message() || it.is_canceled() || it.is_closed()
-                }) || cause.downcast_ref::<std::io::Error>().is_some();
+                let is_gone = error.is_incomplete_message()
+                    || error.is_canceled()
+                    || error.is_closed()
+                    || cause.downcast_ref::<io::Error>().is_some();
                 Err(Failure { refusal: Refusal::UpstreamFailed, may_retry: is_gone })
             }
         }
@@ -218,18 +208,32 @@ impl Upstreams {
         upstream.shunned_until.store(until, Ordering::Relaxed);
     }
 
-    /// Ask all applications again and again how they are. Never ends.
+    /// Ask all applications again and again how they are, and close connections that are not
+    /// used. Never ends.
     pub(crate) async fn watch(&self, health: &Health) {
-        let Some(path) = &health.path else { return std::future::pending().await };
-        let mut ticks = tokio::time::interval(health.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let check = async {
+            if let Some(path) = &health.path {
+                self.check(path, health.interval).await;
+            }
+        };
+        let close = async {
+            let mut ticks = ticks(Duration::from_secs(1));
+            loop {
+                ticks.tick().await;
+                self.all().for_each(|upstream| upstream.pool.close_idle());
+            }
+        };
+        tokio::join!(check, close);
+    }
+
+    async fn check(&self, path: &PathAndQuery, interval: Duration) {
+        let mut ticks = ticks(interval);
         loop {
             ticks.tick().await;
-            let upstreams = self.routes.iter().flat_map(|route| &route.upstreams);
-            for upstream in upstreams {
-                let is_well = self.is_well(upstream, path, health.interval).await;
+            for upstream in self.all() {
+                let is_well = self.is_well(upstream, path, interval).await;
                 let was_well = upstream.is_well.swap(is_well, Ordering::Relaxed);
-                let name = &upstream.authority;
+                let name = upstream.name();
                 match (was_well, is_well) {
                     (true, false) => tracing::warn!("the application at {name} is not well"),
                     (false, true) => {
@@ -238,40 +242,40 @@ impl Upstreams {
                     }
                     _ => {}
                 }
-                metrics::gauge!("edge_session_upstream_up", "upstream" => name.to_string())
+                metrics::gauge!("edge_session_upstream_up", "upstream" => name.to_owned())
                     .set(f64::from(u8::from(is_well)));
             }
         }
     }
 
+    fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.routes.iter().flat_map(|route| &route.upstreams)
+    }
+
     async fn is_well(&self, upstream: &Upstream, path: &PathAndQuery, limit: Duration) -> bool {
-        let uri = Uri::builder()
-            .scheme(upstream.scheme.clone())
-            .authority(upstream.authority.clone())
-            .path_and_query(path.clone());
-        let Ok(uri) = uri.build() else { return false };
         let mut request = Request::new(Body::empty());
-        *request.uri_mut() = uri;
-        let answer = timeout(limit, self.client.request(request)).await;
+        *request.uri_mut() = path.clone().into();
+        request.headers_mut().insert(HOST, upstream.name.clone());
+        let sent = upstream.pool.send(&self.connector, &upstream.uri, request);
+        let answer = timeout(limit, sent).await;
         answer.is_ok_and(|answer| answer.is_ok_and(|it| !it.status().is_server_error()))
     }
 }
 
-fn http_connector(limit: Duration) -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(limit));
-    connector
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 impl Route {
     fn new(config: RouteConfig) -> Self {
         let upstream = |uri: Uri| {
-            let parts = uri.into_parts();
+            let name = HeaderValue::from_str(uri.authority()?.as_str()).ok()?;
             Some(Arc::new(Upstream {
-                scheme: parts.scheme?,
-                authority: parts.authority?,
+                uri,
+                name,
+                pool: Pool::default(),
                 is_well: AtomicBool::new(true),
                 shunned_until: AtomicU64::new(0),
             }))
@@ -285,6 +289,13 @@ impl Route {
     }
 }
 
+impl Upstream {
+    fn name(&self) -> &str {
+        // It was made of text.
+        self.name.to_str().unwrap_or_default()
+    }
+}
+
 struct Failure {
     refusal: Refusal,
     /// The application has not begun to answer.
@@ -295,6 +306,12 @@ impl Failure {
     fn of(refusal: Refusal) -> Self {
         Self { refusal, may_retry: false }
     }
+}
+
+/// Whether this process has as many files open as it may.
+fn is_out_of_files(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let code = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    code.is_some_and(|code| [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).contains(&code))
 }
 
 fn deepest<'e>(

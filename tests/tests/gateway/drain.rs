@@ -151,3 +151,37 @@ fn a_process_that_stops_waits_no_longer_than_it_may() {
     });
     server.ended();
 }
+
+#[test]
+fn a_websocket_goes_on_while_a_process_stops_and_ends_with_it() {
+    let upstream = Upstream::raw(|call| {
+        call.say(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        while let Ok(bytes) = call.wire.some() {
+            if bytes.is_empty() {
+                break;
+            }
+            call.say(bytes);
+        }
+        call.hang_up();
+    });
+    let handshake = ["Connection: Upgrade", "Upgrade: websocket"];
+    for (drain, is_patient) in [("20000", true), ("1000", false)] {
+        let config = format!("[timeouts]\ndrain_ms = {drain}");
+        let server = Launch::new("memory:").upstream(&upstream.url()).config(&config).start();
+        let mut socket = server.caller().begin("GET", "/", &handshake, b"");
+        assert_eq!(socket.head().status(), 101);
+        server.terminate();
+        wait_for("the word", LIMIT, || server.log().contains("stopping: 1 ").then_some(()));
+        socket.send("still here");
+        assert_eq!(socket.exactly(10).unwrap(), b"still here");
+        if is_patient {
+            socket.finish();
+        }
+        assert_eq!(socket.rest(), b"");
+        let was_cut = server.log().contains("connections did not end within");
+        server.ended();
+        assert_eq!(was_cut, !is_patient);
+    }
+}

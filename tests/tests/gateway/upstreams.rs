@@ -265,6 +265,59 @@ fn routes_are_chosen_by_host_and_path() {
 }
 
 #[test]
+fn requests_one_after_another_use_one_connection_to_an_application() {
+    let upstream = Upstream::raw(|call| {
+        call.read_body().unwrap();
+        match call.asked.target.as_str() {
+            "/chunks" => call
+                .say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+            "/nothing" => call.reply(Reply::new(204)),
+            _ => call.reply(Reply::text("ok")),
+        }
+    });
+    let server = gateway(&upstream.url(), "");
+    let mut caller = server.caller();
+    for (method, target, body) in [
+        ("GET", "/", &b""[..]),
+        ("GET", "/chunks", b""),
+        ("POST", "/", b"hello"),
+        ("GET", "/nothing", b""),
+        ("GET", "/", b""),
+    ] {
+        let status = caller.ask(method, target, &[], body).status;
+        assert_eq!(status, if target == "/nothing" { 204 } else { 200 });
+    }
+    assert_eq!(upstream.received().len(), 1);
+    // 5 s is how long Node keeps them.
+    wait_for("it to be closed", Duration::from_secs(10), || upstream.is_left().then_some(()));
+    assert_eq!(caller.get("/", &[]).status, 200);
+    assert_eq!(upstream.received().len(), 2);
+    server.stop();
+}
+
+#[test]
+fn an_answer_to_the_beginning_of_a_body_is_one_and_the_rest_arrives_too() {
+    let upstream = Upstream::raw(|call| {
+        if call.asked.method == "POST" {
+            call.reply(Reply::text("enough"));
+            call.read_body().unwrap();
+        } else {
+            call.reply(Reply::text("ok"));
+        }
+    });
+    let server = gateway(&upstream.url(), "");
+    let mut wire = server.wire();
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    assert_eq!(wire.answer().text(), "enough");
+    wire.send("world");
+    wait_for("the rest", Duration::from_secs(5), || {
+        (upstream.last().body == b"helloworld").then_some(())
+    });
+    assert_eq!(server.caller().get("/", &[]).status, 200);
+    server.stop();
+}
+
+#[test]
 fn a_connection_that_an_application_closes_while_it_is_idle_costs_no_request() {
     // As servers do that close kept connections after a while: right after an answer.
     let upstream = Upstream::raw(|call| {
