@@ -128,6 +128,10 @@ pub(crate) struct Configured {
     #[arg(long, env = "EDGE_SESSION_UPSTREAM", value_name = "URL", hide_env_values = true)]
     pub(crate) upstream: Option<String>,
 
+    /// Or the application as a WebAssembly component that serves wasi:http
+    #[arg(long, env = "EDGE_SESSION_APP", value_name = "FILE", hide_env_values = true)]
+    pub(crate) app: Option<String>,
+
     /// Options of sessions, cookies, the store and the gateway, in TOML
     #[arg(long, env = "EDGE_SESSION_CONFIG", value_name = "FILE", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,

@@ -66,10 +66,11 @@ pub(crate) struct Log {
 pub(crate) const TEMPLATE: &str = include_str!("config/edge-session.toml");
 
 /// All keys, those of a section after its name. Each may also be given by an environment variable.
-pub(crate) const KEYS: [&str; 60] = [
+pub(crate) const KEYS: [&str; 61] = [
     "preset",
     "listen",
     "upstream",
+    "app",
     "name",
     "allow_weak_secret",
     "resave",
@@ -168,6 +169,12 @@ impl File {
         self
     }
 
+    /// With a component as the application.
+    pub(crate) fn with_app(mut self, file: &str) -> Self {
+        self.gateway.app = Some(Value::String(file.to_owned()));
+        self
+    }
+
     fn new(table: Table) -> Self {
         let mut problems = Vec::new();
         let mut root = Section { prefix: String::new(), table };
@@ -185,6 +192,7 @@ impl File {
             routes: root.take("route", &mut problems).unwrap_or_default(),
             guards: root.take("guard", &mut problems).unwrap_or_default(),
             upstream: root.table.remove("upstream"),
+            app: root.table.remove("app"),
         };
         let preset = root.choose(
             "preset",
@@ -611,7 +619,9 @@ mod tests {
         let text = whole_template();
         let mut options = options();
         let (settings, problems) = File::parse(&text, |_| None).unwrap().apply(&mut options);
-        assert_eq!(problems, [], "{text}");
+        // Two lines offer two ways to say what the application is.
+        let [Problem { name, message }] = &problems[..] else { panic!("{problems:?}") };
+        assert_eq!((name.as_str(), &message[..19]), ("app", "excludes `upstream`"));
         let gateway = settings.gateway.unwrap();
         assert_eq!((gateway.routes.len(), gateway.guards.len()), (2, 2));
         let table: Table = text.parse().unwrap();

@@ -4,6 +4,7 @@
 //! [`SessionLayer`], [`Behind::answer`] (may it pass, and what does the application say?),
 //! and back.
 
+mod app;
 mod body;
 mod contract;
 mod guards;
@@ -16,6 +17,7 @@ mod tunnel;
 mod upstreams;
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -25,7 +27,7 @@ use axum::BoxError;
 use axum::body::Body;
 use edge_session::{Session, SessionLayer, SessionService};
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use tokio::runtime::Handle;
@@ -33,6 +35,7 @@ use tokio::time::Instant;
 use tower_layer::Layer as _;
 use tower_service::Service;
 
+use self::app::App;
 use self::body::{Bounded, Bounds, Progress};
 use self::contract::Answer;
 pub(crate) use self::guards::{Guard, Rule};
@@ -50,6 +53,8 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How the gateway treats requests.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
+    /// The application as a component; there are no routes then.
+    pub(crate) app: Option<PathBuf>,
     pub(crate) routes: Vec<RouteConfig>,
     pub(crate) guards: Vec<Guard>,
     pub(crate) health: Health,
@@ -84,9 +89,15 @@ struct Behind(Arc<Shared>);
 
 struct Shared {
     settings: Settings,
-    upstreams: Arc<Upstreams>,
+    applications: Applications,
     cookie_name: String,
     journal: Journal,
+}
+
+/// Who answers.
+enum Applications {
+    Upstreams(Upstreams),
+    Component(App),
 }
 
 /// What was found out about a request when it was admitted.
@@ -105,17 +116,24 @@ impl Gateway {
         layer: &SessionLayer,
         traces: Option<Traces>,
         logs_requests: bool,
-    ) -> Self {
-        let upstreams = Arc::new(Upstreams::new(settings.routes.clone(), settings.timeouts));
+    ) -> Result<Self, String> {
+        let applications = match &settings.app {
+            Some(file) => Applications::Component(App::load(file, settings.timeouts.response)?),
+            None => {
+                Applications::Upstreams(Upstreams::new(settings.routes.clone(), settings.timeouts))
+            }
+        };
         let cookie_name = layer.options().name.clone();
         let journal = Journal::new(layer.hasher().clone(), traces, logs_requests);
-        let shared = Arc::new(Shared { settings, upstreams, cookie_name, journal });
-        Self { inner: layer.layer(Behind(shared.clone())), shared }
+        let shared = Arc::new(Shared { settings, applications, cookie_name, journal });
+        Ok(Self { inner: layer.layer(Behind(shared.clone())), shared })
     }
 
-    /// Watch the health of the applications. Never ends.
+    /// Watch the health of the applications, as long as there are any elsewhere.
     pub(crate) async fn watch(&self) {
-        self.shared.upstreams.watch(&self.shared.settings.health).await;
+        if let Applications::Upstreams(upstreams) = &self.shared.applications {
+            upstreams.watch(&self.shared.settings.health).await;
+        }
     }
 
     /// Whether a request can be answered at all, and what is known of it before its session.
@@ -325,6 +343,25 @@ impl Shared {
         response
     }
 
+    async fn send(
+        &self,
+        head: request::Parts,
+        body: Body,
+        admitted: &Admitted,
+        progress: &Progress,
+    ) -> Result<Response<Body>, Refusal> {
+        match &self.applications {
+            Applications::Upstreams(upstreams) => {
+                let host = admitted.host.as_deref();
+                let answer = upstreams.send(head, body, host, &admitted.path, progress).await?;
+                Ok(answer.map(Body::new))
+            }
+            Applications::Component(app) => {
+                app.answer(head, body, admitted.peer.tls, progress).await
+            }
+        }
+    }
+
     /// Let an application answer.
     async fn forward(
         &self,
@@ -366,8 +403,7 @@ impl Shared {
                 Body::new(bounded.telling(progress.clone()))
             }
         };
-        let host = admitted.host.as_deref();
-        let sending = self.upstreams.send(head, body, host, &admitted.path, &progress);
+        let sending = self.send(head, body, admitted, &progress);
         let response = match end {
             None => sending.await?,
             Some(end) => tokio::time::timeout_at(end, sending)

@@ -49,7 +49,7 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     match settings.gateway {
         Some(gateway) => {
             let traces = settings.otlp.as_deref().map(Traces::to).transpose()?;
-            let gateway = Gateway::new(gateway, &layer, traces.clone(), settings.log.requests);
+            let gateway = Gateway::new(gateway, &layer, traces.clone(), settings.log.requests)?;
             let watch = gateway.clone();
             tokio::spawn(async move { watch.watch().await });
             server::serve(listener, tls, settings.limits, gateway, stop).await;

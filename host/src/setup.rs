@@ -132,6 +132,10 @@ fn configure(
         Some(upstream) => file.with_upstream(upstream),
         None => file,
     };
+    let file = match &arguments.app {
+        Some(app) => file.with_app(app),
+        None => file,
+    };
     let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
     let (mut settings, mut problems) = file.apply(&mut options);
     let is_read = match secrets() {

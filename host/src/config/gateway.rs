@@ -1,5 +1,6 @@
 //! What a configuration says of the gateway: routes, guards, limits.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use edge_session::Problem;
@@ -26,6 +27,8 @@ pub(super) struct Sections {
     pub(super) guards: Vec<Table>,
     /// The application behind all other paths.
     pub(super) upstream: Option<Value>,
+    /// The application, as a component.
+    pub(super) app: Option<Value>,
 }
 
 /// What the sections say: the limits, where sessions say who is logged in, and the gateway's
@@ -34,7 +37,8 @@ pub(super) fn read(
     sections: Sections,
     wrong: &mut Vec<Problem>,
 ) -> (Limits, Option<String>, Option<Settings>) {
-    let Sections { mut gateway, mut timeouts, mut limits, routes, guards, upstream } = sections;
+    let Sections { mut gateway, mut timeouts, mut limits, routes, guards, upstream, app } =
+        sections;
     let mut millis = |key: &str, default: Duration, wrong: &mut Vec<Problem>| {
         let millis = timeouts.take::<u64>(key, wrong).map(Duration::from_millis);
         if millis == Some(Duration::ZERO) && key != "whole_ms" {
@@ -89,10 +93,19 @@ pub(super) fn read(
         all_routes.extend(route(&mut section, wrong));
         section.report_unknown(wrong);
     }
-    if let Some(value) = upstream {
-        let mut section = Section { prefix: String::new(), table: Table::new() };
-        section.table.insert("upstream".to_owned(), value);
-        all_routes.extend(route(&mut section, wrong));
+    let mut root = Section { prefix: String::new(), table: Table::new() };
+    root.table.extend(
+        [("upstream", upstream), ("app", app)]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?))),
+    );
+    let app = root.take::<String>("app", wrong).map(PathBuf::from);
+    if !root.table.is_empty() {
+        all_routes.extend(route(&mut root, wrong));
+    }
+    if app.is_some() && !all_routes.is_empty() {
+        let message = "excludes `upstream` and [[route]]: all requests are for it".to_owned();
+        wrong.push(root.problem("app", message));
     }
     let mut all_guards = Vec::new();
     for (at, table) in guards.into_iter().enumerate() {
@@ -103,14 +116,16 @@ pub(super) fn read(
     for section in [gateway, timeouts, limits] {
         section.report_unknown(wrong);
     }
-    if all_routes.is_empty() {
+    if all_routes.is_empty() && app.is_none() {
         if !all_guards.is_empty() {
-            let message = "there is nothing to guard: set `upstream` or a [[route]]".to_owned();
+            let message =
+                "there is nothing to guard: set `upstream`, `app` or a [[route]]".to_owned();
             wrong.push(Problem { name: "guard".to_owned(), message });
         }
         return (limits_read, identity, None);
     }
     let settings = Settings {
+        app,
         routes: all_routes,
         guards: all_guards,
         health,

@@ -1,6 +1,6 @@
 //! Bodies on their way through: never gathered, but watched.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::BoxError;
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::contract;
 
@@ -50,6 +50,18 @@ impl Default for Progress {
 impl Progress {
     pub(crate) fn last(&self) -> Instant {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What comes of `future`, when nothing of the body moves for no longer than `limit`.
+    pub(crate) async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        loop {
+            match timeout_at(self.last() + limit, &mut future).await {
+                Ok(output) => return Some(output),
+                Err(_) if self.last() + limit > Instant::now() => {}
+                Err(_) => return None,
+            }
+        }
     }
 
     fn now(&self) {

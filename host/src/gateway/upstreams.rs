@@ -1,7 +1,6 @@
 //! The applications behind the gateway: which one a request goes to, and how.
 
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri, Version, request};
 use http_body::Body as _;
 use rustix::io::Errno;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::body::{BodyError, Progress, broken_bound};
 use super::path::RulePath;
@@ -139,23 +138,16 @@ impl Upstreams {
         head.uri = path.unwrap_or(PathAndQuery::from_static("/")).into();
         head.headers.entry(HOST).or_insert_with(|| upstream.name.clone());
         let request = Request::from_parts(head, body);
-        let mut sent = pin!(upstream.pool.send(&self.connector, &upstream.uri, request));
+        let sent = upstream.pool.send(&self.connector, &upstream.uri, request);
         let name = upstream.name();
-        let answered = loop {
-            let deadline = progress.last() + self.timeouts.response;
-            match timeout_at(deadline, &mut sent).await {
-                Err(_) if progress.last() + self.timeouts.response > Instant::now() => {}
-                answered => break answered,
-            }
-        };
-        match answered {
-            Ok(Ok(response)) => Ok(response),
-            Err(_) => {
+        match progress.within(self.timeouts.response, sent).await {
+            Some(Ok(response)) => Ok(response),
+            None => {
                 let limit = self.timeouts.response;
                 tracing::warn!("the application at {name} did not answer within {limit:?}");
                 Err(Failure::of(Refusal::UpstreamTimeout))
             }
-            Ok(Err(SendError::Connect(error))) => {
+            Some(Err(SendError::Connect(error))) => {
                 let cause = deepest(&*error);
                 tracing::warn!("the application at {name} cannot be reached: {cause}");
                 // That there are too many connections is not the application's fault.
@@ -164,7 +156,7 @@ impl Upstreams {
                 }
                 Err(Failure { refusal: Refusal::UpstreamUnreachable, may_retry: true })
             }
-            Ok(Err(SendError::Http(error))) => {
+            Some(Err(SendError::Http(error))) => {
                 // The visitor's doing, not the application's.
                 match broken_bound(&error) {
                     Some(BodyError::TooLarge(_)) => return Err(Failure::of(Refusal::BodyTooLarge)),
