@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use exports::edge::session::engine::*;
-use rand::TryRng as _;
-use rand::rngs::SysRng;
+use rand::{TryRng as _, rngs::SysRng};
 use wasi::clocks::wall_clock::Datetime;
 use wasmtime::component::{Component, Linker, ResourceAny};
 use wasmtime::{Engine, Result, Store};
@@ -27,36 +26,30 @@ impl Gateway {
     /// The five store operations, on a map.
     fn perform(&mut self, request: StoreRequest, id: &str, known: &mut Known) -> StoreReply {
         use StoreRequest::{Create, Delete, Load, Replace, Touch};
-        let is_live = |it: &&Stored| it.expires.is_none_or(|at| u128::from(at) > now().as_millis());
-        let found = self.sessions.get(id).filter(is_live).cloned();
-        let only_known = match &request {
-            Replace(replacement) => replacement.only_known,
-            Delete(only_known) => *only_known,
-            _ => false,
-        };
-        let expected = known.current.as_ref().or(known.loaded.as_ref()).map(|it| &it.data);
-        let stored =
-            |Content { data, expires }| Stored { data, expires: Some(expires), touched: None };
-        match (request, found) {
+        self.sessions.retain(|_, it| it.expires > Some(now().as_millis() as u64));
+        let found = self.sessions.get(id).cloned();
+        let last = known.current.as_ref().or(known.loaded.as_ref());
+        let is_known = found.as_ref().map(|it| &it.data) == last.map(|it| &it.data);
+        let (data, expires) = match (request, found) {
             (Load, Some(found)) => {
                 known.loaded = Some(found);
                 return StoreReply::Found;
             }
             (Create(_), Some(_)) => return StoreReply::Taken,
             (Load | Touch(_) | Delete(_), None) => return StoreReply::Missing,
-            (Replace(_), None) if only_known => return StoreReply::Missing,
-            (_, Some(found)) if only_known && Some(&found.data) != expected => {
-                known.current = Some(found);
+            (Replace(Replacement { only_known: true, .. }), None) => return StoreReply::Missing,
+            (Delete(true) | Replace(Replacement { only_known: true, .. }), found) if !is_known => {
+                known.current = found;
                 return StoreReply::Conflict;
             }
-            (Delete(_), _) => self.sessions.remove(id),
-            (Touch(at), Some(found)) => {
-                self.sessions.insert(id.to_owned(), Stored { expires: Some(at), ..found })
+            (Delete(_), _) => {
+                self.sessions.remove(id);
+                return StoreReply::Done;
             }
-            (Create(content) | Replace(Replacement { content, .. }), _) => {
-                self.sessions.insert(id.to_owned(), stored(content))
-            }
+            (Touch(expires), Some(found)) => (found.data, expires),
+            (Create(new) | Replace(Replacement { content: new, .. }), _) => (new.data, new.expires),
         };
+        self.sessions.insert(id.to_owned(), Stored { data, expires: Some(expires), touched: None });
         StoreReply::Done
     }
 
@@ -64,16 +57,13 @@ impl Gateway {
     fn run(&mut self, mut step: Step, known: &mut Known, change: Option<&Change>) -> Result<Step> {
         while let Step::Store(Pending { request, exchange, on_done }) = step {
             let reply = self.perform(request, &exchange.id, known);
+            let engine = self.component.edge_session_engine().engine();
             step = match (&reply, on_done) {
                 (StoreReply::Done, Some(outcome)) => Step::Done(outcome),
-                _ => self.component.edge_session_engine().engine().call_resume(
-                    &mut self.store,
-                    self.engine,
-                    &exchange,
-                    known,
-                    change,
-                    &reply,
-                )?,
+                _ => {
+                    let store = &mut self.store;
+                    engine.call_resume(store, self.engine, &exchange, known, change, &reply)?
+                }
             };
         }
         Ok(step)
@@ -81,27 +71,24 @@ impl Gateway {
 
     /// One request, from its Cookie header to its Set-Cookie.
     fn visit(&mut self, cookie: Option<&str>) -> Result<(u64, Origin, Option<String>)> {
+        let cookies = cookie.map(|it| it.as_bytes().to_vec()).into_iter().collect();
+        let (path, tls, secure, forwarded_proto) = ("/".to_owned(), false, false, None);
+        let request = Request { cookies, path, tls, secure, forwarded_proto };
         let known = &mut Known { loaded: None, current: None };
-        let request = Request {
-            cookies: cookie.map(|it| it.as_bytes().to_vec()).into_iter().collect(),
-            path: "/".to_owned(),
-            tls: false,
-            secure: false,
-            forwarded_proto: None,
-        };
         let engine = self.component.edge_session_engine().engine();
         let step = engine.call_begin(&mut self.store, self.engine, &request)?;
         let Step::Ready(session) = self.run(step, known, None)? else { panic!("no session here") };
+
         let data: serde_json::Value = serde_json::from_str(&session.data)?;
         let visits = data["visits"].as_u64().unwrap_or(0) + 1;
         let edit = Edit { key: "visits".to_owned(), value: Some(visits.to_string()) };
         let data = DataChange::Edits(vec![edit]);
         let change = Change { action: Action::Keep, data, cookie: vec![] };
-        let engine = self.component.edge_session_engine().engine();
-        let step =
-            engine.call_finish(&mut self.store, self.engine, &session.exchange, known, &change)?;
+
+        let (engine, exchange) = (self.component.edge_session_engine().engine(), session.exchange);
+        let step = engine.call_finish(&mut self.store, self.engine, &exchange, known, &change)?;
         let Step::Done(outcome) = self.run(step, known, Some(&change))? else { unreachable!() };
-        Ok((visits, session.exchange.origin, outcome.set_cookie))
+        Ok((visits, exchange.origin, outcome.set_cookie))
     }
 }
 
@@ -109,18 +96,19 @@ fn main() -> Result<()> {
     let runtime = Engine::default();
     let mut linker = Linker::new(&runtime);
     linker.instance("wasi:clocks/wall-clock@0.2.0")?.func_wrap("now", |_, ()| {
-        Ok((Datetime { seconds: now().as_secs(), nanoseconds: now().subsec_nanos() },))
+        let now = now();
+        Ok((Datetime { seconds: now.as_secs(), nanoseconds: now.subsec_nanos() },))
     })?;
     let mut random = linker.instance("wasi:random/random@0.2.0")?;
     random.func_wrap("get-random-u64", |_, ()| Ok((SysRng.try_next_u64()?,)))?;
     let path = std::env::args().nth(1).expect("an argument names session.wasm");
+    let wasm = Component::from_file(&runtime, path)?;
     let mut store = Store::new(&runtime, ());
-    let component = Component::from_file(&runtime, path)?;
-    let component = Session::instantiate(&mut store, &component, &linker)?;
-    let interface = component.edge_session_engine();
-    let mut options = interface.call_defaults(&mut store, Preset::Safe)?;
+    let component = Session::instantiate(&mut store, &wasm, &linker)?;
+    let mut options = component.edge_session_engine().call_defaults(&mut store, Preset::Safe)?;
     options.secrets = vec![b"only for this example: 32 bytes or more".to_vec()];
-    let engine = interface.call_open(&mut store, &options)?.expect("these options are good");
+    let opened = component.edge_session_engine().call_open(&mut store, &options)?;
+    let engine = opened.expect("these options are good"); // else all that is wrong with them
     let mut gateway = Gateway { store, component, engine, sessions: HashMap::new() };
 
     let mut cookie: Option<String> = None;
