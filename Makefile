@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run test interop mutants component bench bench-gateway fuzz lint fmt setup clean help
+.PHONY: run test interop mutants component bench bench-gateway bench-embeddings fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -28,6 +28,9 @@ bench: component ## measure what a session costs, beside tower-sessions (ARGS=--
 bench-gateway: ## measure the gateway beside nginx and Express (ARGS=--quick: only try it out)
 	@bench/run-gateway $(ARGS)
 
+bench-embeddings: ## measure each embedding beside its language's own sessions (ARGS=--quick: only try it out)
+	@bench/run-embeddings $(ARGS)
+
 fuzz: ## fuzz the parsers for a minute each (needs `cargo install cargo-fuzz`)
 	@scripts/fuzz
 
@@ -47,4 +50,4 @@ clean: ## remove all that was built or installed here; data/, with its sessions 
 	rm -rf target tests/node/node_modules bench/node/node_modules gateways/node/node_modules gateways/node/generated
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -437,7 +437,7 @@ fn circumstances(database: &Database) -> Result<String> {
     };
     let names = ["express", "express-session", "http-proxy-middleware"];
     Ok(format!(
-        "{}, hyper {}, wasmtime {}, tokio {}, {nginx}, Node {}, {}, MongoDB {}",
+        "{}, hyper {}, wasmtime {}, tokio {}, {nginx}, Node {}, {}, MongoDB {}, {}",
         format_args!("edge-session {}", env!("CARGO_PKG_VERSION")),
         locked("hyper"),
         locked("wasmtime"),
@@ -445,5 +445,6 @@ fn circumstances(database: &Database) -> Result<String> {
         node.trim(),
         names.map(package).join(", "),
         database.version()?,
+        crate::report::wrk(),
     ))
 }

@@ -25,9 +25,10 @@ struct Subject {
     costs: Vec<f64>,
 }
 
-pub(crate) fn measure(effort: &Effort) -> Result<String> {
+/// Nanoseconds of the bare page, with tower-sessions and with ours.
+pub(crate) fn costs(effort: &Effort) -> Result<[f64; 3]> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let [bare, theirs, ours] = runtime.block_on(async {
+    runtime.block_on(async {
         let mut subjects = [
             Subject::new(Kind::Bare).await?,
             Subject::new(Kind::TowerSessions).await?,
@@ -38,8 +39,12 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
                 subjects[(batch + at) % 3].run(effort).await?;
             }
         }
-        Ok::<_, crate::Error>(subjects.map(|subject| median(&subject.costs)))
-    })?;
+        Ok(subjects.map(|subject| median(&subject.costs)))
+    })
+}
+
+pub(crate) fn measure(effort: &Effort) -> Result<String> {
+    let [bare, theirs, ours] = costs(effort)?;
     say(format!("without HTTP: bare {bare:.0}, tower-sessions {theirs:.0}, ours {ours:.0} ns"));
     let mut table = String::from(
         "### The layer beside tower-sessions, without HTTP\n\n\

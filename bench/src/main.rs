@@ -1,5 +1,6 @@
 //! What a session costs. `make bench` runs it and writes the figures into `bench/README.md`;
-//! `make bench-gateway` puts the gateway beside other proxies, for `bench/gateway.md`.
+//! `make bench-gateway` puts the gateway beside other proxies, for `bench/gateway.md`;
+//! `make bench-embeddings` puts every embedding beside its peer, for `bench/README.md`.
 //!
 //! | module | its job |
 //! |---|---|
@@ -7,11 +8,13 @@
 //! | `layer` | our layer beside tower-sessions, called without HTTP |
 //! | `load` | the same under load, with HTTP |
 //! | `server` | the page with either layer; as a server: this program again, with `serve KIND` |
+//! | `embeddings` | each embedding beside what its language has for sessions |
 //! | `gateway` | our gateway beside nginx and Express, in front of one application |
 //! | `process`, `wrk` | servers, and load for them |
 //! | `report`, `plots` | the machine, the versions, the files with the figures, and charts |
 
 mod component;
+mod embeddings;
 mod gateway;
 mod layer;
 mod load;
@@ -41,6 +44,9 @@ struct Effort {
     /// How often each case in this process is measured, each time for `batch`.
     batches: usize,
     batch: Duration,
+    /// How often each embedding in another language is measured, each time for so many requests.
+    turns: usize,
+    requests: usize,
 }
 
 impl Effort {
@@ -49,6 +55,8 @@ impl Effort {
         load: Duration::from_secs(5),
         batches: 50,
         batch: Duration::from_millis(10),
+        turns: 15,
+        requests: 4000,
     };
     /// To see whether the bench itself works. Its figures say little and are not kept.
     const QUICK: Self = Self {
@@ -56,6 +64,8 @@ impl Effort {
         load: Duration::from_secs(1),
         batches: 10,
         batch: Duration::from_millis(2),
+        turns: 3,
+        requests: 100,
     };
 }
 
@@ -68,8 +78,12 @@ fn main() -> ExitCode {
         ["serve", kind] => server::serve(kind),
         ["gateway"] => gateway::run(false),
         ["gateway", "--quick"] => gateway::run(true),
+        ["embeddings"] => embeddings::run(&Effort::FULL).and_then(|figures| figures.keep()),
+        ["embeddings", "--quick"] => {
+            embeddings::run(&Effort::QUICK).map(|_| say("a quick run: nothing is kept"))
+        }
         ["app", port] => gateway::app::serve(port),
-        _ => Err("usage: edge-session-bench [gateway] [--quick]".into()),
+        _ => Err("usage: edge-session-bench [gateway | embeddings] [--quick]".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,11 +105,14 @@ fn run(effort: &Effort) -> Result<String> {
 }
 
 fn keep(table: &str) -> Result<()> {
-    let with: Vec<_> = ["wasmtime", "axum", "tower-sessions", "tokio"]
-        .iter()
-        .map(|name| format!("{name} {}", report::locked(name)))
-        .collect();
-    Report { file: "README.md", command: "make bench", with: with.join(", ") }.keep(table)
+    let with = format!("{}, {}", versions(), report::wrk());
+    Report { file: "README.md", command: "make bench", with }.keep(table)
+}
+
+/// Of what both layers stand on.
+fn versions() -> String {
+    let names = ["wasmtime", "axum", "tower-sessions", "tokio"];
+    names.map(|name| format!("{name} {}", report::locked(name))).join(", ")
 }
 
 /// This crate's: as cargo says it now, not as it was when this was compiled, for checkouts

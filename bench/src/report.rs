@@ -41,12 +41,10 @@ impl Report {
         let kernel = first_line("/proc/sys/kernel/osrelease", "");
         let date = output("date", &["-u", "+%F"]);
         let rustc = output("rustc", &["--version"]);
-        let wrk = output("wrk", &["-v"]);
-        let wrk = wrk.split(" [").next().unwrap_or_default();
         let Self { command, with, .. } = self;
         format!(
             "Measured on {date} by `{command}` on {cores} cores of {cpu}, Linux {kernel}, with \
-             {rustc}, {with}, {wrk}.\n"
+             {rustc}, {with}.\n"
         )
     }
 }
@@ -57,6 +55,11 @@ pub(crate) fn locked(name: &str) -> &'static str {
     LOCK.split_once(&entry)
         .and_then(|(_, rest)| rest.split_once('"'))
         .map_or("(unknown version)", |(version, _)| version)
+}
+
+/// wrk's version.
+pub(crate) fn wrk() -> String {
+    output("wrk", &["-v"]).split(" [").next().unwrap_or_default().to_owned()
 }
 
 fn first_line(file: &str, prefix: &str) -> String {

@@ -318,7 +318,8 @@ impl Engine {
         let ttl = self.options.ttl.saturating_mul(1000);
         let mut storage = lifecycle::storage(&self.options, facts);
         if storage == Storage::Touch {
-            let lifetime = cookie.original_max_age().unwrap_or(ttl);
+            // `as` makes 0 of one that is over at once.
+            let lifetime = cookie.lifetime().map_or(ttl, |age| age as Millis);
             let last_touch = known_loaded.and_then(|stored| {
                 stored.touched.or(Some(stored.expires?.saturating_sub(lifetime)))
             });

@@ -286,7 +286,7 @@ fn touch_after_spares_the_store() {
 
 #[test]
 fn a_lifetime_is_sent_and_moves_with_every_save() {
-    let world = World::new(|o| o.cookie.max_age = Some(60_000));
+    let world = World::new(|o| o.cookie.max_age = Some(60_000.0));
     let first = world.visit(None, &set("a", "1"));
     assert!(
         first.set_cookie.as_ref().unwrap().contains("; Expires=Tue, 01 Jan 2030 00:01:00 GMT;")
@@ -316,7 +316,7 @@ fn a_changed_lifetime_reaches_the_browser_and_the_store() {
     let world = World::new(|_| {});
     let cookie = world.visitor();
     let session = world.open(Some(&cookie));
-    let change = Change { cookie: vec![CookieEdit::MaxAge(Some(1000))], ..nothing() };
+    let change = Change { cookie: vec![CookieEdit::MaxAge(Some(1000.0))], ..nothing() };
     let outcome = world.close(session, &change);
     assert_eq!(outcome.event, Event::Saved);
     assert!(outcome.set_cookie.unwrap().contains("Expires=Tue, 01 Jan 2030 00:00:01 GMT"));
@@ -328,7 +328,7 @@ fn a_changed_lifetime_alone_is_only_touched_under_the_express_preset() {
     let world = World::with(Preset::Express, |o| o.resave = false);
     let cookie = world.visitor();
     let session = world.open(Some(&cookie));
-    let cookie = vec![CookieEdit::MaxAge(Some(1000))];
+    let cookie = vec![CookieEdit::MaxAge(Some(1000.0))];
     let outcome = world.close(session, &Change { cookie, ..nothing() });
     assert_eq!((outcome.event, outcome.set_cookie), (Event::Touched, None));
     assert_eq!(world.store.borrow().values().next().unwrap().expires, Some(START + 1000));

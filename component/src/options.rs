@@ -2,6 +2,7 @@
 //! opened, all problems together.
 
 use crate::cookie_header::{MAX_COOKIE, is_domain, is_name, is_path};
+use crate::session_cookie::is_lifetime;
 use crate::wit::{
     Conflicts, CookieOptions, OnStoreError, Options, Preset, Problem, SameSite, Secure, Unset,
 };
@@ -10,7 +11,7 @@ use crate::wit::{
 const MIN_SECRET: usize = 32;
 
 /// RFC 6265bis, section 5.5: browsers cut longer lifetimes.
-const MAX_LIFETIME_DAYS: u64 = 400;
+const MAX_LIFETIME_DAYS: f64 = 400.0;
 
 /// RFC 6265bis, section 5.6: browsers ignore longer attribute values.
 const MAX_ATTRIBUTE: usize = 1024;
@@ -119,6 +120,11 @@ fn check_syntax(options: &Options, problems: &mut Problems) {
             format!("{domain:?} is not a host name"),
         );
     }
+    problems.when(
+        cookie.max_age.is_some_and(|age| !is_lifetime(age)),
+        "cookie.max_age",
+        "is not a lifetime: a number of milliseconds up to 8.64e15",
+    );
     problems.when(options.ttl == 0, "store.ttl", "must be at least 1 second");
     problems.when(
         options.touch_after > 0 && options.touch_after >= options.ttl,
@@ -171,7 +177,12 @@ fn check_safety(options: &Options, problems: &mut Problems) {
         "conflicts with cookie.max_age: set one of them",
     );
     problems.when(
-        cookie.max_age.is_some_and(|age| age > MAX_LIFETIME_DAYS * 86_400_000),
+        cookie.max_age.is_some_and(|age| age < 0.0),
+        "cookie.max_age",
+        "is negative: every session would be over at once",
+    );
+    problems.when(
+        cookie.max_age.is_some_and(|age| age > MAX_LIFETIME_DAYS * 86_400_000.0),
         "cookie.max_age",
         format!("is more than {MAX_LIFETIME_DAYS} days (in milliseconds): browsers cut it"),
     );
@@ -247,15 +258,17 @@ mod tests {
     #[test]
     fn combinations_that_browsers_refuse_are_refused() {
         type Spoil = fn(&mut Options);
-        let cases: [(&str, Spoil); 7] = [
+        let cases: [(&str, Spoil); 9] = [
             ("cookie.secure", |o| o.name = "__secure-sid".into()),
             ("cookie.partitioned", |o| o.cookie.partitioned = Some(true)),
             ("cookie.same_site", |o| o.cookie.same_site = Some(SameSite::None)),
-            ("cookie.max_age", |o| o.cookie.max_age = Some(401 * 86_400_000)),
+            ("cookie.max_age", |o| o.cookie.max_age = Some(401.0 * 86_400_000.0)),
+            ("cookie.max_age", |o| o.cookie.max_age = Some(-1.0)),
+            ("cookie.max_age", |o| o.cookie.max_age = Some(f64::NAN)),
             ("cookie.path", |o| o.cookie.path = format!("/{}", "a".repeat(1024))),
             ("store.touch_after", |o| o.touch_after = o.ttl),
             ("cookie.expires", |o| {
-                o.cookie.max_age = Some(1);
+                o.cookie.max_age = Some(1.0);
                 o.cookie.expires = Some(1);
             }),
         ];
@@ -270,13 +283,28 @@ mod tests {
     fn bounds_are_met_exactly() {
         let mut options = safe();
         options.name = "n".repeat(MAX_COOKIE / 2);
-        options.cookie.max_age = Some(400 * 86_400_000);
+        options.cookie.max_age = Some(400.0 * 86_400_000.0);
         options.cookie.path = format!("/{}", "a".repeat(MAX_ATTRIBUTE - 1));
         assert_eq!(check(&options), []);
         options.name.push('n');
-        options.cookie.max_age = Some(400 * 86_400_000 + 1);
+        options.cookie.max_age = Some(400.0 * 86_400_000.0 + 1.0);
         options.cookie.path.push('a');
         assert_eq!(named(&options), ["name", "cookie.max_age", "cookie.path"]);
+    }
+
+    #[test]
+    fn express_takes_every_lifetime_that_is_one() {
+        let of = |age| {
+            let mut options = Options { secrets: vec![vec![7; 32]], ..defaults(Preset::Express) };
+            options.cookie.max_age = Some(age);
+            named(&options)
+        };
+        for age in [-1.0, 0.5, 8.64e15] {
+            assert_eq!(of(age), <[&str; 0]>::default(), "{age}");
+        }
+        for age in [f64::NAN, f64::INFINITY, -8.65e15] {
+            assert_eq!(of(age), ["cookie.max_age"], "{age}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use time::{Date, Duration, Month, OffsetDateTime};
 use crate::cookie_header::{Attributes, is_domain, is_path};
 use crate::document::Damaged;
 use crate::json;
-use crate::wit::{Cookie, CookieEdit, CookieOptions, Millis, Priority, SameSite, Secure};
+use crate::wit::{Cookie, CookieEdit, CookieOptions, Lifetime, Millis, Priority, SameSite, Secure};
 
 /// The settings' names in the order in which they are written.
 const KEYS: [&str; 9] = [
@@ -67,9 +67,8 @@ impl<'a> SessionCookie<'a> {
 
     /// The cookie of a new session; `secure`: the request that creates it is.
     pub(crate) fn new(options: &CookieOptions, secure: bool, now: Millis) -> Self {
-        // An end that has passed leaves a negative lifetime.
-        let left = |at: Millis| i128::from(at) - i128::from(now);
-        let max_age = options.max_age.map(i128::from).or(options.expires.map(left));
+        let max_age = options.max_age.map(|age| whole(age, now));
+        let max_age = max_age.or(options.expires.map(|at| left(at, now)));
         let mut cookie = Self([const { None }; 9]);
         cookie.0[ORIGINAL_MAX_AGE] = Some(number(max_age));
         cookie.0[PARTITIONED] = options.partitioned.map(boolean);
@@ -101,10 +100,12 @@ impl<'a> SessionCookie<'a> {
             // null, or what else JavaScript takes for nothing.
             (Some(text), None) => Some(text.clone()),
             (Some(text), Some(age)) => {
-                if text.parse::<i64>().is_err() {
+                let age = text.parse().unwrap_or_else(|_| {
+                    let age = whole(age, now);
                     self.0[ORIGINAL_MAX_AGE] = Some(number(Some(age)));
-                }
-                Some(Cow::Owned(format!("\"{}\"", iso(now.saturating_add_signed(age)))))
+                    age
+                });
+                Some(Cow::Owned(format!("\"{}\"", iso(date(now).saturating_add(age)))))
             }
         };
     }
@@ -113,12 +114,13 @@ impl<'a> SessionCookie<'a> {
     /// to set the lifetime. Says what is wrong with a value that no cookie can have.
     pub(crate) fn edit(&mut self, edit: &CookieEdit, now: Millis) -> Result<(), &'static str> {
         let (at, value) = match edit {
-            CookieEdit::MaxAge(age) => (ORIGINAL_MAX_AGE, Some(number(*age))),
-            CookieEdit::Expires(None) => (ORIGINAL_MAX_AGE, Some(number(None::<i64>))),
-            CookieEdit::Expires(Some(at)) => {
-                let left = i128::from(*at) - i128::from(now);
-                (ORIGINAL_MAX_AGE, Some(number(Some(left))))
+            CookieEdit::MaxAge(Some(age)) if !is_lifetime(*age) => {
+                return Err("the cookie's lifetime is more than 8.64e15 ms, or not a number");
             }
+            CookieEdit::MaxAge(age) => {
+                (ORIGINAL_MAX_AGE, Some(number(age.map(|age| whole(age, now)))))
+            }
+            CookieEdit::Expires(at) => (ORIGINAL_MAX_AGE, Some(number(at.map(|at| left(at, now))))),
             CookieEdit::Path(path) if !is_path(path) => {
                 return Err("the cookie's path is not valid");
             }
@@ -144,7 +146,7 @@ impl<'a> SessionCookie<'a> {
     /// Whether every setting can be written into a Set-Cookie.
     fn is_sendable(&self) -> bool {
         let text_or_falsy = |at: usize| !self.truthy(at) || self.text(at).is_some();
-        (!self.truthy(EXPIRES) || self.expires().is_some())
+        (!self.truthy(EXPIRES) || self.end().is_some())
             && (!self.truthy(PRIORITY) || self.priority().is_some())
             && (!self.truthy(SAME_SITE) || self.same_site().is_some())
             && text_or_falsy(DOMAIN)
@@ -182,7 +184,7 @@ impl<'a> SessionCookie<'a> {
     /// As the application sees it.
     pub(crate) fn view(&self) -> Cookie {
         Cookie {
-            original_max_age: self.original_max_age(),
+            original_max_age: self.lifetime(),
             expires: self.expires(),
             path: self.text(PATH).unwrap_or_default().into_owned(),
             domain: self.text(DOMAIN).map(Cow::into_owned),
@@ -196,7 +198,7 @@ impl<'a> SessionCookie<'a> {
 
     /// The Set-Cookie that keeps the session. None: a setting cannot be written.
     pub(crate) fn serialize(&self, name: &str, value: &str) -> Option<String> {
-        let expires = self.expires().map(|at| format_date(at, IMF));
+        let expires = self.end().map(|at| format_date(at, IMF));
         self.write(name, value, expires)
     }
 
@@ -235,16 +237,9 @@ impl<'a> SessionCookie<'a> {
         ))
     }
 
-    /// The lifetime in milliseconds.
-    pub(crate) fn original_max_age(&self) -> Option<Millis> {
-        self.lifetime().map(|age| Millis::try_from(age).unwrap_or(0))
-    }
-
-    /// The same; negative when it is over at once.
-    fn lifetime(&self) -> Option<i64> {
-        let text = self.0[ORIGINAL_MAX_AGE].as_deref()?;
-        // `as` saturates: no number panics. JavaScript's numbers may have a fraction.
-        text.parse::<i64>().ok().or_else(|| text.parse::<f64>().ok().map(|n| n as i64))
+    /// The lifetime since the last save or touch; none: no number.
+    pub(crate) fn lifetime(&self) -> Option<Lifetime> {
+        self.0[ORIGINAL_MAX_AGE].as_deref()?.parse().ok()
     }
 
     /// Whether JavaScript has something else than null or undefined for its end.
@@ -252,12 +247,17 @@ impl<'a> SessionCookie<'a> {
         !self.is_null(EXPIRES)
     }
 
-    /// When the cookie ends.
+    /// When the cookie ends, not before 1970.
     pub(crate) fn expires(&self) -> Option<Millis> {
+        self.end().map(|at| Millis::try_from(at).unwrap_or(0))
+    }
+
+    /// When the cookie ends, in milliseconds since the Unix epoch.
+    fn end(&self) -> Option<i64> {
         let text = self.text(EXPIRES)?;
         parse_iso(text.as_bytes()).or_else(|| {
             let date = OffsetDateTime::parse(&text, &Rfc3339).ok()?;
-            Some(Millis::try_from(date.unix_timestamp_nanos() / 1_000_000).unwrap_or(0))
+            i64::try_from(date.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
         })
     }
 
@@ -349,7 +349,33 @@ impl Usual {
     }
 }
 
-fn number(value: Option<impl ToString>) -> Cow<'static, str> {
+/// The furthest that a JavaScript date can be from the Unix epoch, in milliseconds.
+const MAX_DATE: f64 = 8.64e15;
+
+/// Whether a number is one: see the contract's `lifetime`.
+pub(crate) fn is_lifetime(age: Lifetime) -> bool {
+    age.abs() <= MAX_DATE // which NaN is not
+}
+
+/// What is left from now until the end, which is a whole millisecond: as `cookie.maxAge = age`
+/// in JavaScript, `new Date(now + age) - now`.
+fn whole(age: Lifetime, now: Millis) -> i64 {
+    // `as` saturates: no number panics.
+    let now = now as f64;
+    ((now + age).trunc() - now) as i64
+}
+
+/// What is left until `at`; negative when it has passed.
+fn left(at: Millis, now: Millis) -> i64 {
+    date(at) - date(now)
+}
+
+/// With a sign, for dates before 1970.
+fn date(at: Millis) -> i64 {
+    i64::try_from(at).unwrap_or(i64::MAX)
+}
+
+fn number(value: Option<i64>) -> Cow<'static, str> {
     value.map_or(Cow::Borrowed("null"), |n| Cow::Owned(n.to_string()))
 }
 
@@ -387,11 +413,12 @@ const IMF: &[BorrowedFormatItem<'_>] = format_description!(
     "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
 );
 
-/// The last millisecond that both formats can write.
-const END_OF_9999: Millis = 253_402_300_799_999;
+/// The first and the last millisecond that both formats can write: of the years 0 and 9999.
+const FIRST: i64 = -62_167_219_200_000;
+const LAST: i64 = 253_402_300_799_999;
 
 /// Reads what [`iso`] writes; none: it is written otherwise, or no date.
-fn parse_iso(text: &[u8]) -> Option<Millis> {
+fn parse_iso(text: &[u8]) -> Option<i64> {
     const FORM: &[u8; 24] = b"dddd-dd-ddTdd:dd:dd.dddZ";
     let text: &[u8; 24] = text.try_into().ok()?;
     let fits = |(byte, form): (&u8, &u8)| match form {
@@ -409,17 +436,16 @@ fn parse_iso(text: &[u8]) -> Option<Millis> {
     let date = Date::from_calendar_date(number(0..4).into(), month, byte(8..10)).ok()?;
     let at = date.with_hms_milli(byte(11..13), byte(14..16), byte(17..19), number(20..23)).ok()?;
     let since = at.assume_utc() - OffsetDateTime::UNIX_EPOCH;
-    Millis::try_from(since.whole_milliseconds()).ok()
+    i64::try_from(since.whole_milliseconds()).ok()
 }
 
-fn iso(at: Millis) -> String {
+fn iso(at: i64) -> String {
     format_date(at, ISO)
 }
 
-fn format_date(at: Millis, format: &[BorrowedFormatItem<'_>]) -> String {
-    let since = Duration::milliseconds(at.min(END_OF_9999) as i64);
-    let date = OffsetDateTime::UNIX_EPOCH + since;
-    date.format(&format).expect("every date until the end of 9999 has these forms")
+fn format_date(at: i64, format: &[BorrowedFormatItem<'_>]) -> String {
+    let date = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(at.clamp(FIRST, LAST));
+    date.format(&format).expect("every date of these years has these forms")
 }
 
 #[cfg(test)]
@@ -481,7 +507,7 @@ mod tests {
         let text = r#"{"originalMaxAge":6e4,"expires":null,"secure":"auto","httpOnly":1,"path":"\/","sameSite":true}"#;
         let cookie = SessionCookie::parse(text).unwrap();
         assert_eq!(cookie.to_text(), text);
-        assert_eq!(cookie.original_max_age(), Some(60_000));
+        assert_eq!(cookie.lifetime(), Some(60_000.0));
         let header = cookie.serialize("n", "v").unwrap();
         assert_eq!(header, "n=v; Path=/; HttpOnly; Secure; SameSite=Strict");
     }
@@ -524,6 +550,34 @@ mod tests {
             touched(r#"{"originalMaxAge":-678,"httpOnly":false}"#),
             r#"{"originalMaxAge":-678,"expires":"2030-01-02T03:04:05.000Z","httpOnly":false,"path":"/"}"#
         );
+        assert_eq!(
+            touched(r#"{"originalMaxAge":-0.5}"#),
+            r#"{"originalMaxAge":-1,"expires":"2030-01-02T03:04:05.677Z","httpOnly":true,"path":"/"}"#
+        );
+        assert_eq!(
+            touched(r#"{"originalMaxAge":-1893553445679}"#),
+            r#"{"originalMaxAge":-1893553445679,"expires":"1969-12-31T23:59:59.999Z","httpOnly":true,"path":"/"}"#
+        );
+    }
+
+    #[test]
+    fn a_number_that_reaches_no_date_is_no_lifetime() {
+        let mut cookie = SessionCookie::new(&express(), false, THEN);
+        let mut set = |age| cookie.edit(&CookieEdit::MaxAge(Some(age)), THEN);
+        for age in [-MAX_DATE, -0.5, 0.0, MAX_DATE] {
+            assert_eq!(set(age), Ok(()), "{age}");
+        }
+        for age in [Lifetime::NAN, Lifetime::INFINITY, MAX_DATE + 1.0, -MAX_DATE - 1.0] {
+            assert!(set(age).is_err(), "{age}");
+        }
+    }
+
+    #[test]
+    fn a_stored_lifetime_is_shown_as_it_is_stored() {
+        let view = |text| SessionCookie::parse(text).unwrap().view();
+        assert_eq!(view(r#"{"originalMaxAge":1500.5}"#).original_max_age, Some(1500.5));
+        assert_eq!(view(r#"{"originalMaxAge":-1}"#).original_max_age, Some(-1.0));
+        assert_eq!(view(r#"{"originalMaxAge":null}"#).original_max_age, None);
     }
 
     #[test]
@@ -531,7 +585,7 @@ mod tests {
         let mut cookie = SessionCookie::new(&express(), false, THEN);
         cookie.edit(&CookieEdit::Expires(Some(THEN + 5000)), THEN).unwrap();
         cookie.touch(THEN);
-        assert_eq!(cookie.original_max_age(), Some(5000));
+        assert_eq!(cookie.lifetime(), Some(5000.0));
         assert_eq!(cookie.expires(), Some(THEN + 5000));
     }
 
@@ -567,15 +621,20 @@ mod tests {
             let cookie = SessionCookie::parse(&text).unwrap();
             assert_eq!(cookie.expires(), Some(THEN), "{date}");
         }
-        let cookie = SessionCookie::parse(r#"{"expires":"1969-01-01T00:00:00+00:00"}"#).unwrap();
-        assert_eq!(cookie.expires(), Some(0));
+        for date in ["1969-12-31T23:59:59.999Z", "1969-12-31T23:59:59.9995+00:00"] {
+            let text = format!(r#"{{"expires":"{date}"}}"#);
+            let cookie = SessionCookie::parse(&text).unwrap();
+            assert_eq!(cookie.expires(), Some(0));
+            let sent = "n=v; Path=/; Expires=Wed, 31 Dec 1969 23:59:59 GMT; HttpOnly";
+            assert_eq!(cookie.serialize("n", "v").as_deref(), Some(sent));
+        }
     }
 
     proptest! {
         #[test]
         fn what_this_engine_writes_is_read_as_it_was(age: Option<u32>, secure: bool) {
             let options = CookieOptions {
-                max_age: age.map(u64::from),
+                max_age: age.map(f64::from),
                 secure: Some(Secure::Auto),
                 same_site: Some(SameSite::Auto),
                 domain: Some("example.com".into()),
@@ -596,7 +655,7 @@ mod tests {
             with in "[\"Z0-9,}]?",
         ) {
             let options = CookieOptions {
-                max_age: age,
+                max_age: age.map(|age| age as f64),
                 secure: auto.then_some(Secure::Auto),
                 same_site: Some(SameSite::Lax),
                 ..express()
@@ -615,17 +674,25 @@ mod tests {
         }
 
         #[test]
-        fn no_lifetime_and_no_clock_panics(age: Option<u64>, now: u64) {
-            let mut cookie = SessionCookie::new(&CookieOptions { max_age: age, ..express() }, false, now);
+        fn no_lifetime_and_no_clock_panics(age: Option<f64>, at: Option<u64>, now: u64) {
+            let options = CookieOptions { max_age: age, expires: at, ..express() };
+            let mut cookie = SessionCookie::new(&options, false, now);
+            let _ = cookie.edit(&CookieEdit::MaxAge(age), now);
             cookie.touch(now);
             cookie.serialize("n", "v");
             prop_assert!(SessionCookie::parse(&cookie.to_text()).is_ok());
+            if let Some(age) = age.filter(|age| age.is_finite()) {
+                let text = format!(r#"{{"originalMaxAge":{age}}}"#);
+                let mut cookie = SessionCookie::parse(&text).unwrap();
+                cookie.touch(now);
+                prop_assert!(SessionCookie::parse(&cookie.to_text()).is_ok());
+            }
         }
 
         #[test]
-        fn dates_read_back_as_written(at in 0..END_OF_9999) {
+        fn dates_read_back_as_written(at in FIRST..=LAST) {
             let text = format!(r#"{{"expires":"{}"}}"#, iso(at));
-            prop_assert_eq!(SessionCookie::parse(&text).unwrap().expires(), Some(at));
+            prop_assert_eq!(SessionCookie::parse(&text).unwrap().end(), Some(at));
         }
     }
 }

@@ -8,7 +8,9 @@ use crate::document::Document;
 use crate::options::defaults;
 use crate::session_cookie::SessionCookie;
 use crate::signature::Keys;
-use crate::wit::{DataChange, Edit, Millis, Preset, Priority, SameSite, Secure};
+use crate::wit::{
+    CookieEdit, CookieOptions, DataChange, Edit, Millis, Preset, Priority, SameSite, Secure,
+};
 
 const NOW: Millis = 1_800_000_000_000;
 
@@ -134,5 +136,25 @@ fn new_cookies_are_stored_as_express_session_stores_them() {
         let left = (1_893_553_445_678 - NOW).to_string();
         let expected = text(&vector["json"]).replace("<expires-now>", &left);
         assert_eq!(SessionCookie::new(&options, false, NOW).to_text(), expected, "{vector}");
+    }
+}
+
+#[test]
+fn lifetimes_are_taken_as_express_session_takes_them() {
+    for vector in vectors("cookieMaxAge") {
+        let max_age = vector["maxAge"].as_f64();
+        let options = CookieOptions { max_age, ..defaults(Preset::Express).cookie };
+        let configured = SessionCookie::new(&options, false, NOW);
+        let mut assigned = SessionCookie::new(&defaults(Preset::Express).cookie, false, NOW);
+        assigned.edit(&CookieEdit::MaxAge(max_age), NOW).unwrap();
+        assigned.touch(NOW);
+        for cookie in [configured, assigned] {
+            assert_eq!(cookie.to_text(), text(&vector["json"]), "{vector}");
+            assert_eq!(
+                cookie.serialize("n", "v").as_deref(),
+                vector["header"].as_str(),
+                "{vector}"
+            );
+        }
     }
 }

@@ -1,6 +1,6 @@
 // CPU per request of a counter page on Express: bare, with express-session, with edge-session,
 // all with their MemoryStore. Client and servers are processes of their own; rounds alternate.
-//   node bench.mjs [ROUNDS] [REQUESTS]
+//   node bench.mjs [--json] [ROUNDS] [REQUESTS]
 import { fork } from 'node:child_process'
 import http from 'node:http'
 import { createRequire } from 'node:module'
@@ -13,9 +13,10 @@ const KINDS = {
   'express-session': () => require('express-session')(OPTIONS),
   'edge-session': () => require('./index.cjs')(OPTIONS)
 }
-const [kind] = process.argv.slice(2)
+const isJson = process.argv.includes('--json')
+const [kind = 7, requests = 4000] = process.argv.slice(2).filter(argument => argument !== '--json')
 if (kind in KINDS) serve(KINDS[kind]())
-else await measure(Number(process.argv[2] ?? 7), Number(process.argv[3] ?? 4000))
+else await measure(Number(kind), Number(requests))
 
 function serve (middleware) {
   const app = require('express')()
@@ -38,16 +39,22 @@ async function measure (rounds, requests) {
   for (let n = 0; n < rounds; n++) {
     for (const server of Object.values(servers)) server.micros.push(await round(server, requests))
   }
+  for (const { child } of Object.values(servers)) child.kill()
   const median = list => list.sort((a, b) => a - b)[list.length >> 1]
   const bare = median(servers.bare.micros)
   const share = Object.fromEntries(Object.entries(servers).map(([kind, { micros }]) => [kind, median(micros) - bare]))
+  if (isJson) {
+    // For bench/, in microseconds.
+    const [bare, peer, ours] = Object.values(servers).map(({ micros }) => median(micros))
+    const versions = ['express', 'express-session'].map(name => `${name} ${require(`${name}/package.json`).version}`)
+    return console.log(JSON.stringify({ bare, peer, ours, with: [`Node ${process.versions.node}`, ...versions].join(', ') }))
+  }
   console.log(`server CPU per request, median of ${rounds} alternating rounds of ${requests}, Node ${process.versions.node}`)
-  for (const [kind, { micros, child }] of Object.entries(servers)) {
+  for (const [kind, { micros }] of Object.entries(servers)) {
     const spread = `${micros[0].toFixed(0)} to ${micros.at(-1).toFixed(0)}`
     const ratio = kind === 'bare' ? '' : `session's share ${share[kind].toFixed(1)} µs, ` +
       `${(share[kind] / share['express-session']).toFixed(2)} of express-session's`
     console.log(`${kind.padEnd(16)} ${median(micros).toFixed(1).padStart(6)} µs (${spread})  ${ratio}`)
-    child.kill()
   }
 }
 

@@ -1,13 +1,18 @@
-"""CPU time of a request to a view counter, in this process: `python bench.py [REQUESTS]`.
+"""CPU time of a request to a view counter, in this process.
+
+    python bench.py [--json] [ROUNDS] [REQUESTS]
 
 The same Starlette application bare, with Starlette's own signed cookie (itsdangerous), and with
 ours. The rounds take turns, so that what else the machine does hits all alike.
 """
 
 import asyncio
+import json
+import platform
 import statistics
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +27,6 @@ from starlette.routing import Route
 from edge_session import MemoryStore, SessionMiddleware
 
 SECRET = "an unguessable secret of more than 32 bytes"
-ROUNDS = 15
 
 
 async def bare(request: Request) -> Response:
@@ -101,22 +105,29 @@ class Visitor:
                 self.cookie = value.partition(b";")[0]
 
 
-async def main(requests: int) -> None:
+async def main(is_json: bool, rounds: int = 15, requests: int = 500) -> None:
     visitors = {name: Visitor(app) for name, app in APPLICATIONS.items()}
     times: dict[str, list[float]] = {name: [] for name in visitors}
-    for number in range(ROUNDS + 1):
+    for number in range(rounds + 1):
         for name, visitor in visitors.items():
             start = time.process_time()
             for _ in range(requests):
                 await visitor.visit()
             if number:  # the first one warms up
                 times[name].append((time.process_time() - start) / requests * 1e6)
-    base = statistics.median(times["bare Starlette"])
-    print(f"{'median of ' + str(ROUNDS) + ' rounds':34}{'µs CPU':>8}{'of it the session':>20}")
-    for name, measured in times.items():
-        median = statistics.median(measured)
-        print(f"{name:34}{median:8.1f}{median - base:20.1f}")
+    medians = {name: statistics.median(measured) for name, measured in times.items()}
+    bare, peer, ours, _ = medians.values()
+    if is_json:
+        # For bench/, in microseconds.
+        versions = [f"{name} {version(name)}" for name in ("starlette", "itsdangerous", "wasmtime")]
+        used = ", ".join([f"Python {platform.python_version()}", *versions])
+        print(json.dumps({"bare": bare, "peer": peer, "ours": ours, "with": used}))
+        return
+    print(f"{f'median of {rounds} rounds':34}{'µs CPU':>8}{'of it the session':>20}")
+    for name, median in medians.items():
+        print(f"{name:34}{median:8.1f}{median - bare:20.1f}")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 500))
+    numbers = [int(argument) for argument in sys.argv[1:] if argument != "--json"]
+    asyncio.run(main("--json" in sys.argv, *numbers))

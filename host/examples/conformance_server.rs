@@ -42,7 +42,7 @@ fn apply(json: &Value, options: &mut Options) {
     }
     options.rolling = json["rolling"].as_bool().unwrap_or(options.rolling);
     let (from, cookie) = (&json["cookie"], &mut options.cookie);
-    cookie.max_age = from["max_age"].as_u64().or(cookie.max_age);
+    cookie.max_age = from["max_age"].as_f64().or(cookie.max_age);
     cookie.domain = from["domain"].as_str().map(str::to_owned).or(cookie.domain.take());
     cookie.http_only = from["http_only"].as_bool().unwrap_or(cookie.http_only);
     if from["same_site"] == "strict" {

@@ -303,7 +303,8 @@ fn known_visitor(session: Option<&Session>) -> Result<Option<Visitor>, SessionEr
 /// What the counter's page shows of the session: never the identifier.
 fn panel(session: &Session, layer: Option<&SessionLayer>) -> Panel {
     let cookie = session.cookie();
-    let in_browser = cookie.original_max_age.map(Duration::from_millis);
+    // `as` makes 0 of one that is over at once.
+    let in_browser = cookie.original_max_age.map(|age| Duration::from_millis(age as u64));
     let ttl = layer.map(|layer| Duration::from_secs(layer.options().ttl));
     let left = session.expires().and_then(|end| end.duration_since(SystemTime::now()).ok());
     Panel {

@@ -246,7 +246,8 @@ impl File {
         let new = &mut options.cookie;
         set(&mut new.path, cookie.take("path", wrong));
         new.domain = cookie.take("domain", wrong).or(new.domain.take());
-        new.max_age = cookie.take("max_age", wrong).or(new.max_age);
+        let max_age: Option<u64> = cookie.take("max_age", wrong);
+        new.max_age = max_age.map(|age| age as f64).or(new.max_age);
         new.expires = cookie.date("expires", wrong).or(new.expires);
         set(&mut new.http_only, cookie.take("http_only", wrong));
         new.secure = cookie.secure(wrong).or(new.secure);
@@ -523,7 +524,7 @@ mod tests {
             cookie: edge_session::CookieOptions {
                 path: "/a".into(),
                 domain: Some("x.com".into()),
-                max_age: Some(60000),
+                max_age: Some(60000.0),
                 expires: Some(1_893_553_445_678),
                 http_only: false,
                 secure: Some(Secure::Always),
@@ -726,7 +727,7 @@ mod tests {
         let mut options = options();
         let (settings, problems) = File::parse(example, |_| None).unwrap().apply(&mut options);
         assert_eq!(problems, []);
-        assert_eq!((options.cookie.max_age, options.touch_after), (Some(86_400_000), 3600));
+        assert_eq!((options.cookie.max_age, options.touch_after), (Some(86_400_000.0), 3600));
         assert_eq!(settings.mongodb.db_name.as_deref(), Some("app"));
     }
 

@@ -305,7 +305,8 @@ impl Session {
     /// Set how long this session and its cookie live from the last request on: "remember
     /// me". None: until the browser closes. Other sessions keep the configured lifetime.
     pub fn set_max_age(&self, max_age: Option<Duration>) {
-        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        // The furthest that dates go: to the year 9999 and beyond.
+        let millis = |age: Duration| (age.as_millis() as f64).min(8.64e15);
         self.set_cookie(CookieEdit::MaxAge(max_age.map(millis)));
     }
 

@@ -1,6 +1,7 @@
 // Requests through the real express-session and connect-mongo, for the differential rig in
 // tests/interop: one JSON object a line in, one a line out, in any order, matched by `call`.
-// MONGODB_URI has the database. Time is what each line says.
+// MONGODB_URI has the database. Time is what each line says. An argument names the module
+// that stands in the place of express-session.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createHash } from 'node:crypto'
 import http from 'node:http'
@@ -21,7 +22,7 @@ globalThis.Date = class Date extends RealDate {
 }
 
 const require = createRequire(import.meta.url)
-const session = require('express-session')
+const session = require(process.argv[2] ?? 'express-session')
 const { MongoStore, createWebCryptoAdapter } = await import('connect-mongo')
 const { MongoClient } = require('mongodb')
 const client = await MongoClient.connect(process.env.MONGODB_URI)

@@ -7,6 +7,7 @@ mod conformance;
 mod counter;
 mod crashes;
 mod damaged_documents;
+mod embedding;
 mod gateway;
 mod interop;
 mod login;

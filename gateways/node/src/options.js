@@ -8,7 +8,8 @@ const isWhole = value => Number.isSafeInteger(value) && value >= 0
 const boolean = { is: 'true or false', read: value => typeof value === 'boolean' ? value : undefined }
 const text = { is: 'a text', read: value => typeof value === 'string' ? value : undefined }
 const count = { is: 'a whole number', read: value => isWhole(value) && value < 2 ** 32 ? value : undefined }
-const millis = { is: 'a whole number', read: value => isWhole(value) ? BigInt(value) : undefined }
+const seconds = { is: 'a whole number', read: value => isWhole(value) ? BigInt(value) : undefined }
+const lifetime = { is: 'a number', read: value => typeof value === 'number' ? value : undefined }
 const date = {
   is: 'a Date',
   read: value => value instanceof Date && isWhole(value.getTime()) ? BigInt(value.getTime()) : undefined
@@ -21,7 +22,7 @@ const choice = (...names) => ({
 const COOKIE = {
   path: text,
   domain: text,
-  maxAge: millis,
+  maxAge: lifetime,
   expires: date,
   httpOnly: boolean,
   secure: {
@@ -44,8 +45,8 @@ const OPTIONS = {
   rolling: boolean,
   unset: choice('keep', 'destroy'),
   proxy: boolean,
-  ttl: millis,
-  touchAfter: millis,
+  ttl: seconds,
+  touchAfter: seconds,
   conflicts: choice('merge', 'overwrite'),
   onStoreError: choice('deny', 'anonymous'),
   maxSessionBytes: count

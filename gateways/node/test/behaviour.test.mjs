@@ -159,6 +159,10 @@ test('options that cannot be are refused', () => {
   assert.throws(() => session({ ...QUIET, unset: 'x' }), { message: 'unset option must be "destroy" or "keep"' })
   assert.throws(() => session({ ...QUIET, secret: [] }), { message: /secret option array/ })
   assert.throws(() => session({ ...QUIET, cookie: { sameSite: 'x' }, name: 'a b' }), { message: /cookie.sameSite/ })
+  assert.throws(() => session({ ...QUIET, cookie: { expires: new Date(NaN) } }), { message: /cookie.expires/ })
+  for (const maxAge of [NaN, Infinity, 8.65e15, '1h']) {
+    assert.throws(() => session({ ...QUIET, cookie: { maxAge } }), { message: /cookie.maxAge/ })
+  }
   assert.throws(() => session({ ...QUIET, preset: 'safe', secret: 'short', cookie: { sameSite: 'none' } }),
     error => error.problems.map(({ name }) => name).join() === 'secret,cookie.sameSite' &&
       /allowWeakSecret/.test(error.message))
@@ -269,6 +273,18 @@ test('a changed lifetime reaches this session only', async t => {
   assert.equal((await visit('/remember')).body, '3600000')
   assert.equal((await visit('/')).body, '3600000')
   assert.equal((await visit('/', { cookie: 'none=1' })).body, '60000')
+})
+
+test('a lifetime that is none fails the request before anything is sent or stored', async t => {
+  const store = new MemoryStore()
+  const { visit, errors } = await serve(t, { store }, (req, res) => {
+    req.session.n = 1
+    req.session.cookie.maxAge = Number(req.path.slice(1))
+    res.send('hello')
+  })
+  for (const maxAge of ['NaN', 'Infinity', '8.65e15']) assert.equal((await visit(`/${maxAge}`)).status, 500)
+  assert.deepEqual(errors.map(String), Array(3).fill('TypeError: option expires is invalid'))
+  assert.deepEqual(Object.keys(store.sessions), [])
 })
 
 test('MemoryStore warns in production', () => {

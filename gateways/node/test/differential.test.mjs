@@ -36,7 +36,7 @@ function options ({ pick, chance }) {
   const isFunction = chance(0.1)
   // express-session does not know `auto` where a function says it.
   const auto = isFunction ? [] : ['auto']
-  if (chance(0.5)) cookie.maxAge = pick([60000, 3600000, 1000, null])
+  if (chance(0.5)) cookie.maxAge = pick([60000, 3600000, 1000, null, 1500.5, -0.5])
   if (chance(0.3)) cookie.secure = pick([true, false, ...auto])
   if (chance(0.3)) cookie.sameSite = pick([true, false, 'strict', 'lax', 'none', ...auto])
   if (chance(0.2)) cookie.httpOnly = pick([true, false])
@@ -73,7 +73,7 @@ function deed ({ pick }) {
     () => ['touch'],
     () => ['destroy'],
     () => ['unset'],
-    () => ['maxAge', pick([5000, 7200000, null])],
+    () => ['maxAge', pick([5000, 7200000, null, 0, -2e12, 70000.75])],
     () => ['cookie', ...pick([
       ['expires', at + 90000], ['expires', null], ['path', '/app'], ['domain', 'a.example'], ['httpOnly', false],
       ['secure', true], ['secure', false], ['sameSite', 'strict'], ['sameSite', true], ['partitioned', true],

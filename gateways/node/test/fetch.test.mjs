@@ -199,7 +199,7 @@ test('a secure cookie needs a secure request', async () => {
 })
 
 test('everything that is wrong with the options is said at once', () => {
-  assert.throws(() => withSession(count, { secret, nmae: 'x', cookie: { maxAge: -1 } }),
+  assert.throws(() => withSession(count, { secret, nmae: 'x', cookie: { maxAge: '1h' } }),
     error => error instanceof OptionsError && error.problems.map(({ name }) => name).join() === 'nmae,cookie.maxAge')
   assert.throws(() => withSession(count, { secret: 'short', name: 'a b' }),
     error => error.problems.map(({ name }) => name).join() === 'secret,name')

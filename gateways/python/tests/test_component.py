@@ -1,6 +1,7 @@
 """The component: which file it is, what it may reach, and what its failures do."""
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -156,6 +157,11 @@ def test_a_secret_is_never_shown() -> None:
 )
 def test_what_is_not_of_its_type_is_refused(options: Any) -> None:
     assert set(problems(options=options)) == set(options)
+
+
+@pytest.mark.parametrize("max_age", ["1h", True, -1, math.nan, 8.65e15, 10**400])
+def test_a_lifetime_that_is_none_is_refused(max_age: Any) -> None:
+    assert set(problems(options={"cookie": {"max_age": max_age}})) == {"cookie.max_age"}
 
 
 def test_options_that_belong_together_are_checked_by_the_component() -> None:

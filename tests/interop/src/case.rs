@@ -100,7 +100,7 @@ pub(crate) struct Settings {
     proxy: Option<bool>,
     path: &'static str,
     domain: Option<&'static str>,
-    pub(crate) max_age: Option<u64>,
+    pub(crate) max_age: Option<f64>,
     /// Milliseconds after [`START`].
     pub(crate) expires: Option<u64>,
     http_only: bool,
@@ -170,7 +170,7 @@ pub(crate) enum Deed {
     Regenerate,
     Destroy,
     Unset,
-    MaxAge(Option<u64>),
+    MaxAge(Option<f64>),
     /// Milliseconds after [`START`].
     Expires(u64),
     Path(&'static str),
@@ -207,6 +207,9 @@ fn priority() -> impl Strategy<Value = Priority> {
     prop::sample::select(vec![Priority::Low, Priority::Medium, Priority::High])
 }
 
+/// Over at once, long over, or with a fraction.
+const ODD_LIFETIMES: [f64; 7] = [0.0, -0.5, -1.0, -70_000.25, -9e11, 0.75, 1500.5];
+
 fn settings(set: Set) -> impl Strategy<Value = Settings> {
     let session = (
         prop::sample::select(vec!["connect.sid", "connect.sid", "sid!#$"]),
@@ -218,7 +221,10 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
     let cookie = (
         prop::sample::select(vec!["/", "/", "/", "/app"]),
         of(Just("example.com")),
-        of(prop::sample::select(vec![1000_u64, 60_000, 86_400_000])),
+        of(prop_oneof![
+            9 => prop::sample::select(vec![1000.0, 60_000.0, 86_400_000.0]),
+            1 => prop::sample::select(ODD_LIFETIMES.to_vec()),
+        ]),
         prop::option::weighted(0.2, prop::sample::select(vec![30_000_u64, 600_000])),
         prop::bool::weighted(0.8),
         of(prop::sample::select(secure)),
@@ -240,6 +246,7 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
         let same_site = same_site.filter(|it| !is_refused || *it != SameSite::None);
         let partitioned = partitioned.filter(|_| !is_refused);
         let (resave, save_uninitialized) = (resave && !is_safe, save_uninitialized && !is_safe);
+        let max_age = max_age.filter(|age| !is_safe || *age >= 0.0);
         Settings {
             name,
             secrets,
@@ -306,7 +313,8 @@ fn deed(set: Set) -> impl Strategy<Value = Deed> {
         2 => Just(Deed::Regenerate),
         1 => Just(Deed::Destroy),
         1 => Just(Deed::Unset),
-        2 => of(prop::sample::select(vec![500_u64, 70_000])).prop_map(Deed::MaxAge),
+        2 => of(prop::sample::select(vec![500.0, 70_000.0])).prop_map(Deed::MaxAge),
+        1 => prop::sample::select(ODD_LIFETIMES.to_vec()).prop_map(|age| Deed::MaxAge(Some(age))),
         1 => prop::sample::select(vec![100_u64, 700_000]).prop_map(Deed::Expires),
         1 => prop::sample::select(vec!["/", "/app", "/x y"]).prop_map(Deed::Path),
         1 => prop::sample::select(vec!["a.example", ".b.example"]).prop_map(Deed::Domain),

@@ -2,7 +2,7 @@
 
 use mongodb::bson::doc;
 
-use crate::case::{Case, CookieIn, Deed, Foreign, Request, Set, Settings, Step};
+use crate::case::{Case, CookieIn, Deed, Foreign, Request, START, Set, Settings, Step};
 use crate::world::{Rig, Seen, World};
 
 /// Both sides' last step of a case whose requests are all ours on our side.
@@ -86,7 +86,7 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
     // connect-mongo's touchAfter puts `lastModified` among the values and takes it away when
     // it saves, so that express-session sees a change in every session that is resaved.
     let mut settings = plain();
-    (settings.resave, settings.max_age, settings.touch_after) = (true, Some(60_000), 5);
+    (settings.resave, settings.max_age, settings.touch_after) = (true, Some(60_000.0), 5);
     let steps = vec![visit(), request(vec![])];
     let (theirs, ours) = last_of(rig, &case(Set::Times, settings, steps)).await?;
     check!(theirs.cookies.len() == 1 && ours.cookies.is_empty(), theirs, ours);
@@ -109,9 +109,16 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
 
     // Of a lifetime and an end, the one that was given last counts there; ours is the lifetime.
     let mut settings = plain();
-    (settings.max_age, settings.expires) = (Some(1000), Some(60_000));
+    (settings.max_age, settings.expires) = (Some(1000.0), Some(60_000));
     let (theirs, ours) = last_of(rig, &case(Set::Text, settings, vec![visit()])).await?;
     check!(theirs.documents[0].contains("originalMaxAge\\\":60000"), theirs, ours);
     check!(ours.documents[0].contains("originalMaxAge\\\":1000"), theirs, ours);
-    Ok(6)
+
+    // A session that ended before 1970 ended in 1970, to a store of ours.
+    let steps = vec![request(vec![Deed::MaxAge(Some(-2e12)), set("a", "1")])];
+    let (theirs, ours) = last_of(rig, &case(Set::Text, plain(), steps)).await?;
+    check!(theirs.cookies == ours.cookies && theirs.cookies[0].contains("1966"), theirs, ours);
+    check!(theirs.documents[0].contains("expires: -2000000000000 ms"), theirs, ours);
+    check!(ours.documents[0].contains(&format!("expires: -{START} ms")), theirs, ours);
+    Ok(7)
 }

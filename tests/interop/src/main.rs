@@ -22,7 +22,7 @@ use edge_session::{Component, ComponentError, Preset};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use case::{Set, case};
-use peer::Peer;
+use peer::{Package, Peer};
 use world::{DATABASE, Rig};
 
 /// Compare edge-session with express-session and connect-mongo.
@@ -40,6 +40,9 @@ struct Arguments {
     /// Only these sets
     #[arg(long)]
     set: Vec<Set>,
+    /// What the Node side has for sessions
+    #[arg(long, value_enum, default_value_t = Package::ExpressSession)]
+    peer: Package,
     /// Say that there is a difference, and do not look for its smallest case
     #[arg(long)]
     no_shrink: bool,
@@ -68,9 +71,10 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         .build()
         .map_err(|error| error.to_string())?;
     let sets = if arguments.set.is_empty() { Set::ALL.to_vec() } else { arguments.set.clone() };
-    let rig = Arc::new(runtime.block_on(rig(&sets))?);
+    let rig = Arc::new(runtime.block_on(rig(&sets, arguments.peer))?);
     println!("==> seed {seed}");
-    if arguments.set.is_empty() {
+    // The drop-in shares what differs from express-session.
+    if arguments.set.is_empty() && arguments.peer == Package::ExpressSession {
         let shown = runtime.block_on(explained::check(&rig))?;
         println!("==> {shown} differences that docs/migration.md explains are as it says");
     }
@@ -87,15 +91,14 @@ fn run(arguments: &Arguments) -> Result<(), String> {
                 })?;
             }
         }
-        let shrinking = if arguments.no_shrink { 0 } else { 4000 };
-        play(&runtime, &rig, set, cases, seed, shrinking)?;
+        play(&runtime, &rig, set, cases, seed, arguments)?;
         let seconds = began.elapsed().as_secs_f32();
         println!("==> {set:?}: no difference in {cases} cases ({seconds:.1} s)");
     }
     Ok(())
 }
 
-async fn rig(sets: &[Set]) -> Result<Rig, String> {
+async fn rig(sets: &[Set], package: Package) -> Result<Rig, String> {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("run it by cargo")?;
     let checkout = PathBuf::from(manifest).join("../..");
     let uri = std::env::var("MONGODB_URI").map_err(|_| "MONGODB_URI names no MongoDB server")?;
@@ -108,7 +111,7 @@ async fn rig(sets: &[Set]) -> Result<Rig, String> {
         |preset| component.defaults(preset).map_err(|error: ComponentError| error.to_string());
     let (express, safe) = (defaults(Preset::Express)?, defaults(Preset::Safe)?);
     let client = mongodb::Client::with_uri_str(&uri).await.map_err(|error| error.to_string())?;
-    let peer = Peer::start(&checkout, &with_database)?;
+    let peer = Peer::start(&checkout, package, &with_database)?;
     let mut rig = Rig { peer, component, express, safe, client, stores: BTreeMap::new() };
     for set in sets {
         rig.add(*set).await?;
@@ -123,8 +126,9 @@ fn play(
     set: Set,
     cases: u64,
     seed: u64,
-    shrinking: u32,
+    arguments: &Arguments,
 ) -> Result<(), String> {
+    let shrinking = if arguments.no_shrink { 0 } else { 4000 };
     let played = Arc::new(AtomicU64::new(0));
     // The thread, counted from 1, that has found a difference. The others stop then.
     let finder = Arc::new(AtomicU64::new(0));
@@ -171,9 +175,10 @@ fn play(
             Ok(()) => {}
             Err(TestError::Abort(reason)) => return Err(reason.to_string()),
             Err(TestError::Fail(reason, case)) => {
+                let peer = if arguments.peer == Package::DropIn { " --peer drop-in" } else { "" };
                 return Err(format!(
                     "{set:?} differ:\n{reason}\n\nthe smallest case:\n{case:#?}\n\n\
-                     again by: make interop CASES={cases} ARGS=\"--seed {seed} --set {set:?}\""
+                     again by: make interop CASES={cases} ARGS=\"--seed {seed} --set {set:?}{peer}\""
                 ));
             }
         }

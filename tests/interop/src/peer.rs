@@ -1,4 +1,5 @@
-//! The real packages: `tests/node/interop.mjs`, running.
+//! The real packages, or our drop-in for express-session among them:
+//! `tests/node/interop.mjs`, running.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,6 +14,15 @@ use tokio::sync::{mpsc, oneshot};
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
 
+/// What the Node side has for sessions.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+pub(crate) enum Package {
+    /// The real one.
+    ExpressSession,
+    /// `gateways/node`, in its place.
+    DropIn,
+}
+
 /// A Node process. Ends with this value.
 pub(crate) struct Peer {
     calls: AtomicU64,
@@ -22,13 +32,19 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn start(checkout: &Path, mongodb: &str) -> Result<Self, String> {
+    pub(crate) fn start(checkout: &Path, package: Package, mongodb: &str) -> Result<Self, String> {
         let directory = checkout.join("tests/node");
         if !directory.join("node_modules/.installed-lock").exists() {
             return Err("npm packages are missing: run scripts/setup node".to_owned());
         }
+        let gateway = checkout.join("gateways/node");
+        let module = (package == Package::DropIn).then(|| gateway.join("index.cjs"));
+        if module.is_some() && !gateway.join("generated").exists() {
+            return Err("the drop-in is not built: run npm --prefix gateways/node run build".into());
+        }
         let mut child = Command::new("node")
             .arg("interop.mjs")
+            .args(module)
             .current_dir(directory)
             .env("MONGODB_URI", mongodb)
             .env("NO_DEPRECATION", "express-session")

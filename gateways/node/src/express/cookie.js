@@ -32,8 +32,9 @@ export class Cookie {
       throw new TypeError('maxAge must be a number or Date')
     }
     if (typeof ms === 'number') {
-      this._expires = new Date(Date.now() + ms)
-      this.originalMaxAge = ms
+      const now = Date.now()
+      this._expires = new Date(now + ms)
+      this.originalMaxAge = this._expires.valueOf() - now
     } else {
       this.expires = ms
     }
@@ -119,8 +120,5 @@ function choice (names, option, value) {
 function lifetime (maxAge) {
   if (maxAge === null || maxAge === undefined) return { tag: 'max-age', val: undefined }
   if (!Number.isFinite(maxAge)) throw new TypeError('option expires is invalid')
-  const age = Math.trunc(maxAge)
-  if (age >= 0) return { tag: 'max-age', val: BigInt(age) }
-  // The contract has no negative lifetimes, but ends that have passed.
-  return { tag: 'expires', val: BigInt(Math.max(0, Date.now() + age)) }
+  return { tag: 'max-age', val: maxAge }
 }

@@ -102,10 +102,6 @@ class Settings {
     const cookie = new Cookie(options)
     if (options.secure === 'auto') cookie.secure = view.secure
     if (options.sameSite === 'auto') cookie.sameSite = view.sameSite
-    if (!this.isDynamic && view.expires !== undefined) {
-      cookie._expires = new Date(Number(view.expires))
-      cookie.originalMaxAge = Number(view.originalMaxAge)
-    }
     return cookie
   }
 }
@@ -132,10 +128,9 @@ function flag (given, name, isExpress) {
   return undefined
 }
 
-/** Whether the component's options can have these settings: the lifetimes of some cannot. */
+/** Whether the component's options can have these settings: not a date as `maxAge`, or one before 1970. */
 function isExpressible ({ maxAge, expires }) {
-  const isLifetime = maxAge === undefined || maxAge === null || (Number.isSafeInteger(maxAge) && maxAge >= 0)
-  return isLifetime && (!expires || (expires instanceof Date && expires > Date.now()))
+  return !(maxAge instanceof Date) && !(expires instanceof Date && expires < 0)
 }
 
 /** The settings for the component's options, read as loosely as express-session reads them. */

@@ -45,7 +45,7 @@ export class Record {
     }
     this.#cookie = this.isLoaded || !settings.isDynamic
       ? cookieSettings(req.session.cookie)
-      : { ...cookie, originalMaxAge: cookie.originalMaxAge === undefined ? null : Number(cookie.originalMaxAge) }
+      : { ...cookie, originalMaxAge: cookie.originalMaxAge ?? null }
   }
 
   /** What the application did. */

@@ -16,7 +16,7 @@ export class Session {
     this.#id = exchange.id
     this.#origin = exchange.origin
     this.#text = data
-    this.#view = { ...cookie, expires: date(cookie.expires), originalMaxAge: number(cookie.originalMaxAge) }
+    this.#view = { ...cookie, expires: date(cookie.expires), originalMaxAge: cookie.originalMaxAge ?? null }
     this.expires = date(expires)
   }
 
@@ -48,7 +48,7 @@ export class Session {
       throw new TypeError('maxAge is a whole number of milliseconds, or null')
     }
     this.#view = { ...this.#view, originalMaxAge: millis }
-    this.#cookieEdits.push({ tag: 'max-age', val: millis === null ? undefined : BigInt(millis) })
+    this.#cookieEdits.push({ tag: 'max-age', val: millis ?? undefined })
   }
 
   renew () {
@@ -105,7 +105,5 @@ function texts (data) {
   }
   return texts
 }
-
-const number = millis => millis === undefined ? null : Number(millis)
 
 const date = millis => millis === undefined ? null : new Date(Number(millis))

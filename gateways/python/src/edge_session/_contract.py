@@ -81,7 +81,7 @@ DataChange: TypeAlias = (
     | tuple[Literal["edits"], list[Edit]]
     | tuple[Literal["whole"], str]
 )
-CookieEdit: TypeAlias = tuple[Literal["max-age"], int | None]
+CookieEdit: TypeAlias = tuple[Literal["max-age"], float | None]
 
 
 class Change(NamedTuple):

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from wasmtime import Store, WasmtimeError, _ffi
 from wasmtime.component import (
+    F64,
     U8,
     U32,
     U64,
@@ -155,6 +156,9 @@ def _putter(type_: ValType, at: int, memory: _Memory) -> Put:
         case U64():
             kind.value = _ffi.WASMTIME_COMPONENT_U64.value
             return _scalar(ctypes.c_uint64.from_address(at + 8))
+        case F64():
+            kind.value = _ffi.WASMTIME_COMPONENT_F64.value
+            return _scalar(ctypes.c_double.from_address(at + 8))
         case String():
             kind.value = _ffi.WASMTIME_COMPONENT_STRING.value
             return _text(at + 8)

@@ -8,7 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from wasmtime.component import U32, U64, Bool, EnumType, OptionType, RecordType, String, ValType
+from wasmtime.component import (
+    F64,
+    U32,
+    U64,
+    Bool,
+    EnumType,
+    OptionType,
+    RecordType,
+    String,
+    ValType,
+)
 
 from .component import Component, Refused, SessionEngine
 
@@ -140,6 +150,14 @@ def _convert(key: str, value: Any, type_: ValType) -> Any:
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
                 raise _Wrong(f"is {_show(value)}, not a whole number from 0 to {most}")
             return value
+        case F64():
+            # Which numbers are lifetimes, the component knows.
+            try:
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    return float(value)
+            except OverflowError:
+                pass
+            raise _Wrong(f"is {_show(value)}, not a number of milliseconds")
         case String():
             if not isinstance(value, str):
                 raise _Wrong(f"is {_show(value)}, not a text")

@@ -12,6 +12,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Of the year 9999: JavaScript's dates go on, Python's do not.
 _LAST_MILLISECOND = 253_402_300_799_999
 
+#: The furthest that JavaScript's dates are from 1970, in seconds.
+_LONGEST = 8.64e12
+
 #: What can be changed from within.
 _CONTAINERS = (dict, list)
 
@@ -134,7 +137,7 @@ class Session(MutableMapping[str, Any]):
         self._write()
         if isinstance(seconds, timedelta):
             seconds = seconds.total_seconds()
-        if seconds is not None and not 0 <= seconds < 2**53:
+        if seconds is not None and not 0 <= seconds <= _LONGEST:
             raise ValueError(f"{seconds} seconds are not a lifetime")
         self._cookie.append(("max-age", None if seconds is None else round(seconds * 1000)))
 
