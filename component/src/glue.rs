@@ -4,7 +4,7 @@
 //! left out of native builds (unit tests, benches), and where another component links this crate.
 #![cfg_attr(not(all(target_arch = "wasm32", feature = "exports")), allow(dead_code))]
 
-use crate::bindings::wasi::{clocks0_2_0::wall_clock, random0_2_0::random};
+use crate::bindings::wasi::{clocks::wall_clock, random::random};
 use crate::exchange::{Engine, Environment};
 use crate::options::defaults;
 use crate::wit::{
@@ -69,7 +69,7 @@ impl GuestEngine for Engine {
 }
 
 #[cfg(all(target_arch = "wasm32", feature = "exports"))]
-#[allow(unsafe_code, reason = "export symbols of the component model")]
+#[allow(unsafe_code, unreachable_pub, reason = "export symbols of the component model")]
 mod export {
     crate::bindings::export!(Component with_types_in crate::bindings);
     use super::Component;

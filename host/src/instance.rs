@@ -14,7 +14,7 @@ use crate::bindings::Session;
 use crate::bindings::exports::edge::session::engine::{
     Change, Exchange, Guest, Known, Options, Preset, Problem, Request, Step, StoreReply,
 };
-use crate::bindings::wasi::{clocks0_2_0::wall_clock, random0_2_0::random};
+use crate::bindings::wasi::{clocks::wall_clock, random::random};
 use crate::component::{Clock, Component, MAX_MEMORY, TICKS_PER_CALL};
 
 /// What an instance can reach: the time, randomness, and its memory limit.

@@ -2,8 +2,8 @@
 #![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
 
 wit_bindgen::generate!({
-    path: "../wit",
-    world: "middleware",
+    path: ["../wit", "../wit/middleware"],
+    world: "edge:session-middleware/middleware",
     with: { "edge:session/engine@0.1.0": edge_session_component::wit },
     generate_all,
 });

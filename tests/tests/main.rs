@@ -10,6 +10,7 @@ mod damaged_documents;
 mod gateway;
 mod interop;
 mod login;
+mod middleware;
 mod operation;
 mod outages;
 mod refusals;

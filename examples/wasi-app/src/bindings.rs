@@ -2,7 +2,7 @@
 #![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
 
 wit_bindgen::generate!({
-    path: "../../wit",
+    path: ["../../wit", "../../wit/middleware"],
     world: "wasi:http/service@0.3.0",
     generate_all,
 });

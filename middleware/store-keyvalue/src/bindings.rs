@@ -2,8 +2,8 @@
 #![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
 
 wit_bindgen::generate!({
-    path: "../../wit",
-    world: "store-keyvalue",
+    path: ["../../wit", "../../wit/middleware"],
+    world: "edge:session-middleware/store-keyvalue",
     with: { "edge:session/engine@0.1.0": edge_session_component::wit },
     generate_all,
 });
