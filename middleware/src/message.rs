@@ -3,7 +3,7 @@
 use edge_session_component::wit;
 use edge_session_contract as contract;
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
-use wit_bindgen::{FutureReader, StreamReader};
+use wit_bindgen::{FutureReader, StreamReader, StreamResult};
 
 use crate::bindings::wasi::http::types::{
     ErrorCode, Fields, Method, Request, RequestOptions, Response, Scheme, Trailers,
@@ -11,6 +11,9 @@ use crate::bindings::wasi::http::types::{
 use crate::bindings::{wit_future, wit_stream};
 
 type TrailersReader = FutureReader<Result<Option<Trailers>, ErrorCode>>;
+
+/// How much of a body is on its way at a time.
+const PIECE: usize = 64 * 1024;
 
 /// A body on its way through.
 struct Body {
@@ -73,10 +76,10 @@ impl TryFrom<Incoming> for Request {
     type Error = String;
 
     fn try_from(incoming: Incoming) -> Result<Self, String> {
-        let Body { content, trailers } = incoming.body;
+        let Body { content, trailers } = clean(incoming.body);
         // Its result says whether the body was read: the application's concern.
         let headers = write(&incoming.headers)?;
-        let (request, _) = Request::new(headers, Some(content), clean(trailers), incoming.options);
+        let (request, _) = Request::new(headers, Some(content), trailers, incoming.options);
         let is_set = request.set_method(&incoming.method).is_ok()
             && request.set_scheme(incoming.scheme.as_ref()).is_ok()
             && request.set_authority(incoming.authority.as_deref()).is_ok()
@@ -96,6 +99,8 @@ impl From<Response> for Outgoing {
 
 impl From<Outgoing> for Response {
     fn from(outgoing: Outgoing) -> Self {
+        // As they are: to read what the application echoes, which may be what came from here,
+        // is an error that ends the instance.
         let Body { content, trailers } = outgoing.body;
         let headers = match write(&outgoing.headers) {
             Ok(headers) => headers,
@@ -104,7 +109,7 @@ impl From<Outgoing> for Response {
                 return refusal(502, "The application gave no valid answer.");
             }
         };
-        let (response, _) = Response::new(headers, Some(content), clean(trailers));
+        let (response, _) = Response::new(headers, Some(content), trailers);
         // It was the status of a response.
         let _ = response.set_status_code(outgoing.status);
         response
@@ -154,10 +159,23 @@ fn all_is_well() -> FutureReader<Result<(), ErrorCode>> {
     wit_future::new(|| Ok(())).1
 }
 
-/// Trailers without session headers.
-fn clean(trailers: TrailersReader) -> TrailersReader {
+/// The same body, piece by piece, without session headers among its trailers. (To hand its
+/// stream on as it is would be less work. But a host may know the trailers that belong to a
+/// stream of its own and never look at ours: wasmtime does.)
+fn clean(body: Body) -> Body {
+    let Body { content: mut from, trailers } = body;
+    let (mut to, content) = wit_stream::new();
     let (writer, cleaned) = wit_future::new(|| Ok(None));
     wit_bindgen::spawn_local(async move {
+        loop {
+            let (status, piece) = from.read(Vec::with_capacity(PIECE)).await;
+            let is_last = !matches!(status, StreamResult::Complete(_));
+            let unwanted = to.write_all(piece).await;
+            if is_last || !unwanted.is_empty() {
+                break;
+            }
+        }
+        drop((from, to));
         let trailers = match trailers.await {
             Ok(Some(trailers)) => {
                 let mut headers = read(&trailers);
@@ -169,5 +187,5 @@ fn clean(trailers: TrailersReader) -> TrailersReader {
         // Failing means that nobody wants them.
         let _ = writer.write(trailers).await;
     });
-    cleaned
+    Body { content, trailers: cleaned }
 }

@@ -1,9 +1,10 @@
 //! The `wasi:http` middleware, with an application behind it that does as each request says
 //! (`tests/wasi-app`), in `wasmtime serve`.
 
+use std::time::Duration;
+
 use edge_session_tests::{Answer, Caller, SECRET, Served, wait_for};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 fn served(options: &[(&str, &str)]) -> Served {
     let secret = [("EDGE_SESSION_SECRET", SECRET)];
@@ -151,6 +152,30 @@ fn bodies_pass_piece_by_piece() {
     }
     wire.send("0\r\n\r\n");
     assert_eq!(wire.chunk().unwrap(), b"");
+}
+
+#[test]
+fn trailers_pass_without_headers_of_the_contract() {
+    let served = served(&[]);
+    let lines = ["Transfer-Encoding: chunked", "TE: trailers", "Say: Trailer: X-Sum, Edge-Session"];
+    let mut wire = served.caller().begin("POST", "/parrot", &lines, b"");
+    wire.send("3\r\nabc\r\n0\r\nX-Sum: 1\r\nEdge-Session: {}\r\nEdge_Session: {}\r\n\r\n");
+    let answer = wire.answer();
+    assert_eq!(answer.text(), "abc");
+    assert_eq!(answer.trailers, [("x-sum".to_owned(), "1".to_owned())]);
+}
+
+#[test]
+fn answers_without_a_body_keep_their_heads() {
+    let served = served(&[]);
+    for (method, said, status, length) in
+        [("HEAD", "Say: Content-Length: 5", 200, Some("5")), ("GET", "Say-Status: 204", 204, None)]
+    {
+        let mut wire = served.caller().begin(method, "/parrot", &[said], b"");
+        let head = wire.head();
+        assert_eq!((head.status(), head.header("content-length")), (status, length));
+        assert_eq!(wire.rest(), b"");
+    }
 }
 
 #[test]
