@@ -26,7 +26,7 @@ mod sessions;
 
 use std::rc::Rc;
 
-use edge_session_component::wit::Failure;
+use edge_session_component::wit::{Change, Failure};
 use edge_session_contract::{self as contract, Answer};
 use http::header::{CACHE_CONTROL, HeaderValue, SET_COOKIE};
 
@@ -46,86 +46,79 @@ struct Middleware;
 
 impl Guest for Middleware {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        let sessions = match SESSIONS.with(Clone::clone) {
-            Ok(sessions) => sessions,
-            Err(problems) => {
-                log(problems);
-                return Ok(refusal(500, "Sessions are not configured."));
-            }
-        };
-        let mut request = Incoming::from(request);
-        contract::strip(&mut request.headers);
-        match sessions.begin(&request.facts()) {
-            Begun::Session(session, known) => {
-                contract::tell(&mut request.headers, &session.exchange.id, &session.data);
-                let mut response = match application(request).await? {
-                    Ok(response) => response,
-                    Err(refusal) => return Ok(refusal),
-                };
-                let (answer, is_valid) = match take(&mut response, &session.data) {
-                    Ok(answer) => (answer, true),
-                    Err(what) => {
-                        log(format!("the application's session headers are not valid: {what}"));
-                        (change::nothing(), false)
-                    }
-                };
-                let outcome = sessions.finish(session.exchange, known, &answer);
-                if let Some(failure) = outcome.failure {
-                    return Ok(failed(&failure));
-                }
-                if !is_valid {
-                    return Ok(refusal(502, "The application gave no valid answer."));
-                }
-                let headers = &mut response.headers;
-                if contract::remove_set_cookie(headers, sessions.cookie_name()) {
-                    log("the application tried to set the session's cookie; it was not passed on");
-                }
-                let set_cookie = outcome.set_cookie.and_then(|it| HeaderValue::try_from(it).ok());
-                if let Some(set_cookie) = set_cookie {
-                    headers.append(SET_COOKIE, set_cookie);
-                    if outcome.no_store && !headers.contains_key(CACHE_CONTROL) {
-                        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-                    }
-                }
-                Ok(response.into())
-            }
-            Begun::None => {
-                let mut response = match application(request).await? {
-                    Ok(response) => response,
-                    Err(refusal) => return Ok(refusal),
-                };
-                contract::strip(&mut response.headers);
-                Ok(response.into())
-            }
-            Begun::Failed(failure) => Ok(failed(&failure)),
-        }
+        answer(request.into()).await.map_or_else(|early| early, Ok)
     }
 }
 
-/// Let the application answer; or a refusal, where the request cannot be handed to it.
-async fn application(request: Incoming) -> Result<Result<Outgoing, Response>, ErrorCode> {
-    match Request::try_from(request) {
-        Ok(request) => Ok(Ok(Outgoing::from(handler::handle(request).await?))),
-        Err(what) => {
-            log(format!("a request cannot be handed to the application: {what}"));
-            Ok(Err(refusal(500, "The request could not be handed on.")))
+/// The answer before its time: one of our own, or the application's failure.
+type Early = Result<Response, ErrorCode>;
+
+async fn answer(mut request: Incoming) -> Result<Response, Early> {
+    let sessions = SESSIONS.with(Clone::clone).map_err(|problems| {
+        log(problems);
+        Ok(refusal(500, "Sessions are not configured."))
+    })?;
+    contract::strip(&mut request.headers);
+    let (session, known) = match sessions.begin(&request.facts()) {
+        Begun::Session(session, known) => (*session, known),
+        Begun::None => {
+            let mut response = application(request).await?;
+            contract::strip(&mut response.headers);
+            return Ok(response.into());
+        }
+        Begun::Failed(failure) => return Err(Ok(failed(&failure))),
+    };
+    contract::tell(&mut request.headers, &session.exchange.id, &session.data);
+    let mut response = application(request).await?;
+    let change = take(&mut response, &session.data);
+    let is_valid = change.is_some();
+    let change = change.unwrap_or_else(change::nothing);
+    let outcome = sessions.finish(session.exchange, known, &change);
+    if let Some(failure) = &outcome.failure {
+        return Err(Ok(failed(failure)));
+    }
+    if !is_valid {
+        return Err(Ok(refusal(502, "The application gave no valid answer.")));
+    }
+    let headers = &mut response.headers;
+    if contract::remove_set_cookie(headers, sessions.cookie_name()) {
+        log("the application tried to set the session's cookie; it was not passed on");
+    }
+    let set_cookie = outcome.set_cookie.and_then(|text| HeaderValue::try_from(text).ok());
+    if let Some(set_cookie) = set_cookie {
+        headers.append(SET_COOKIE, set_cookie);
+        if outcome.no_store && !headers.contains_key(CACHE_CONTROL) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
     }
+    Ok(response.into())
 }
 
-/// Take what the application wants of its session, whose data it was told, out of its answer.
-fn take(
-    response: &mut Outgoing,
-    data: &str,
-) -> Result<edge_session_component::wit::Change, &'static str> {
-    let answer = Answer::take(&mut response.headers)?;
-    if response.status >= 500 {
-        if !answer.is_nothing() {
-            log(format!("an answer with the status {} changes no session", response.status));
+/// Let the application answer.
+async fn application(request: Incoming) -> Result<Outgoing, Early> {
+    let request = Request::try_from(request).map_err(|what| {
+        log(format!("a request cannot be handed to the application: {what}"));
+        Ok(refusal(500, "The request could not be handed on."))
+    })?;
+    handler::handle(request).await.map(Outgoing::from).map_err(Err)
+}
+
+/// Take what the application, which was told `data`, wants of its session out of its answer.
+/// None: that is not valid.
+fn take(response: &mut Outgoing, data: &str) -> Option<Change> {
+    let answer = Answer::take(&mut response.headers);
+    let change = match answer {
+        Ok(answer) if response.status >= 500 => {
+            if !answer.is_nothing() {
+                log(format!("an answer with the status {} changes no session", response.status));
+            }
+            Ok(change::nothing())
         }
-        return Ok(change::nothing());
-    }
-    change::of(answer, data)
+        answer => answer.and_then(|answer| change::of(answer, data)),
+    };
+    let report =
+        |what: &&str| log(format!("the application's session headers are not valid: {what}"));
+    change.inspect_err(report).ok()
 }
 
 /// The answer to a request whose session failed. The log says why.

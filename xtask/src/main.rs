@@ -204,3 +204,83 @@ fn output(command: &mut Command) -> Result<String> {
     }
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use wac_graph::types::{ItemKind, Types};
+
+    use super::*;
+
+    /// What a component in `target/` imports and exports: interfaces, with how many functions.
+    fn world(name: &str) -> (Vec<(String, usize)>, Vec<(String, usize)>) {
+        let path = Target::find().unwrap().root.join("target").join(name);
+        assert!(path.exists(), "{} is missing: run make middleware", path.display());
+        let mut types = Types::default();
+        let package = Package::from_file("edge:part", None, path, &mut types).unwrap();
+        let world = &types[package.ty()];
+        let item = |(name, kind): (&String, &ItemKind)| {
+            let ItemKind::Instance(id) = kind else { panic!("{name} is no interface") };
+            let is_function = |kind: &&ItemKind| matches!(kind, ItemKind::Func(_));
+            (name.clone(), types[*id].exports.values().filter(is_function).count())
+        };
+        let sorted = |mut items: Vec<_>| {
+            items.sort();
+            items
+        };
+        let imports = sorted(world.imports.iter().map(item).collect());
+        (imports, sorted(world.exports.iter().map(item).collect()))
+    }
+
+    fn names(items: &[(String, usize)]) -> Vec<&str> {
+        items.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_middleware_can_do_no_more_than_its_job_needs() {
+        let (imports, exports) = world("middleware.wasm");
+        assert_eq!(
+            names(&imports),
+            [
+                "edge:session/engine@0.1.0",
+                "edge:session/store@0.1.0",
+                "wasi:cli/environment@0.3.0",
+                "wasi:cli/stderr@0.3.0",
+                "wasi:cli/types@0.3.0",
+                "wasi:clocks/system-clock@0.3.0",
+                "wasi:http/handler@0.3.0",
+                "wasi:http/types@0.3.0",
+                "wasi:random/random@0.3.0",
+            ]
+        );
+        assert_eq!(imports[0].1, 0, "of the engine, the types of the store alone");
+        assert_eq!(names(&exports), [HANDLER]);
+    }
+
+    #[test]
+    fn a_store_in_keyvalue_needs_a_clock_beside_it() {
+        let (imports, exports) = world("store-keyvalue.wasm");
+        assert_eq!(
+            names(&imports),
+            [
+                "edge:session/engine@0.1.0",
+                "wasi:clocks/system-clock@0.3.0",
+                "wasi:keyvalue/store@0.2.0-draft",
+            ]
+        );
+        assert_eq!(imports[0].1, 0, "of the engine, the types of the store alone");
+        assert_eq!(names(&exports), ["edge:session/store@0.1.0"]);
+    }
+
+    #[test]
+    fn joined_they_need_what_a_host_of_wasi_http_has() {
+        let (imports, exports) = world("served.wasm");
+        let ours = imports.iter().filter(|(name, _)| !name.starts_with("wasi:"));
+        // Types without functions, which no host has to provide.
+        assert_eq!(
+            ours.cloned().collect::<Vec<_>>(),
+            [("edge:session/engine@0.1.0".to_owned(), 0)]
+        );
+        assert!(!names(&imports).contains(&HANDLER));
+        assert_eq!(names(&exports), [HANDLER]);
+    }
+}
