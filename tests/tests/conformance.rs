@@ -152,11 +152,10 @@ fn start_wasi_http(_: &str, options: &Value) -> Running {
 
 /// The text of a session there, which only the application can see: that of the tests tells it.
 fn stored_in_wasi_http(url: &str, id: &str) -> Option<String> {
-    match ureq::post(format!("{url}/stored")).send(id) {
-        Ok(mut response) => Some(response.body_mut().read_to_string().expect("it is a text")),
-        Err(ureq::Error::StatusCode(404)) => None,
-        Err(error) => panic!("the application cannot be asked what is stored: {error}"),
-    }
+    let asked = ureq::post(format!("{url}/store")).send(json!(["load", id]).to_string());
+    let said = asked.expect("it answers").body_mut().read_to_string().expect("it is a text");
+    let said: Value = serde_json::from_str(&said).expect("it is JSON");
+    said["data"].as_str().map(str::to_owned)
 }
 
 /// The application behind the proxy: it does the deeds by headers.

@@ -185,3 +185,44 @@ fn large_bodies_pass_both_ways() {
     let answer = served.caller().ask("POST", "/parrot", &[], &body);
     assert!(answer.body == body, "{} bytes came back", answer.body.len());
 }
+
+#[test]
+fn the_store_in_keyvalue_keeps_the_promises_of_a_store() {
+    let served = served(&[]);
+    let ask = |asked: Value| {
+        let body = asked.to_string();
+        served.caller().ask("POST", "/store", &[], body.as_bytes()).json()
+    };
+    let far = 4_000_000_000_000_u64;
+    let is = |data: &str, expires: u64| json!({ "data": data, "expires": expires });
+
+    assert_eq!(ask(json!(["load", "a"])), Value::Null);
+    assert_eq!(ask(json!(["touch", "a", far])), "missing");
+    assert_eq!(ask(json!(["delete", "a", null])), "missing");
+    assert_eq!(ask(json!(["replace", "a", "{}", far, "{}"])), "missing");
+    assert_eq!(ask(json!(["load", "a"])), Value::Null, "none of them created it");
+
+    assert_eq!(ask(json!(["create", "a", "{\"n\": 1e2}", far])), "done");
+    assert_eq!(ask(json!(["create", "a", "{}", far])), "taken");
+    assert_eq!(ask(json!(["load", "a"])), is("{\"n\": 1e2}", far), "byte for byte");
+    assert_eq!(ask(json!(["touch", "a", far + 1])), "done");
+    assert_eq!(ask(json!(["load", "a"])), is("{\"n\": 1e2}", far + 1));
+
+    let conflict = json!({ "conflict": is("{\"n\": 1e2}", far + 1) });
+    assert_eq!(ask(json!(["replace", "a", "new", far, "other"])), conflict);
+    assert_eq!(ask(json!(["delete", "a", "other"])), conflict);
+    assert_eq!(ask(json!(["replace", "a", "new", far, "{\"n\": 1e2}"])), "done");
+    assert_eq!(ask(json!(["load", "a"])), is("new", far));
+    assert_eq!(ask(json!(["delete", "a", "new"])), "done");
+    assert_eq!(ask(json!(["load", "a"])), Value::Null);
+    assert_eq!(ask(json!(["replace", "a", "anew", far, null])), "done", "created");
+    assert_eq!(ask(json!(["load", "a"])), is("anew", far));
+
+    // To a store an expired session is a missing one.
+    assert_eq!(ask(json!(["touch", "a", 1])), "done");
+    assert_eq!(ask(json!(["load", "a"])), Value::Null);
+    assert_eq!(ask(json!(["create", "a", "again", 1])), "done");
+    assert_eq!(ask(json!(["replace", "a", "new", far, "again"])), "missing");
+    assert_eq!(ask(json!(["touch", "a", far])), "missing");
+    assert_eq!(ask(json!(["create", "a", "again", far])), "done");
+}
