@@ -211,10 +211,18 @@ mod tests {
 
     use super::*;
 
-    /// What a component in `target/` imports and exports: interfaces, with how many functions.
-    fn world(name: &str) -> (Vec<(String, usize)>, Vec<(String, usize)>) {
+    /// Interfaces, with how many functions each has.
+    type Interfaces = Vec<(String, usize)>;
+
+    fn built(name: &str) -> PathBuf {
         let path = Target::find().unwrap().root.join("target").join(name);
         assert!(path.exists(), "{} is missing: run make middleware", path.display());
+        path
+    }
+
+    /// What a component in `target/` imports and exports.
+    fn world(name: &str) -> (Interfaces, Interfaces) {
+        let path = built(name);
         let mut types = Types::default();
         let package = Package::from_file("edge:part", None, path, &mut types).unwrap();
         let world = &types[package.ty()];
@@ -269,6 +277,25 @@ mod tests {
         );
         assert_eq!(imports[0].1, 0, "of the engine, the types of the store alone");
         assert_eq!(names(&exports), ["edge:session/store@0.1.0"]);
+    }
+
+    /// As the documentation says it: this is what `wac plug` does.
+    #[test]
+    fn wac_plug_joins_them_too() {
+        let mut graph = CompositionGraph::new();
+        let mut register = |name: &str| {
+            let path = built(&format!("{name}.wasm"));
+            let name = format!("edge:{name}");
+            let package = Package::from_file(&name, None, path, graph.types_mut()).unwrap();
+            graph.register_package(package).unwrap()
+        };
+        let plugs = vec![register("store-keyvalue"), register("wasi-app")];
+        let middleware = register("middleware");
+        wac_graph::plug(&mut graph, plugs, middleware).unwrap();
+        let imports: Vec<_> = graph.imports().map(|(name, ..)| name).collect();
+        assert!(!imports.contains(&HANDLER) && !imports.contains(&"edge:session/store@0.1.0"));
+        assert!(graph.get_export(HANDLER).is_some());
+        graph.encode(EncodeOptions::default()).unwrap();
     }
 
     #[test]
