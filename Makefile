@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run test interop mutants component bench bench-gateway bench-embeddings fuzz lint fmt setup clean help
+.PHONY: run test interop mutants component middleware bench bench-gateway bench-embeddings fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -20,6 +20,11 @@ component: ## build the WebAssembly component, target/session.wasm
 	@scripts/setup wasm
 	@[ -f target/session.wasm ] || echo "==> building the component, up to 5 minutes the first time …"
 	@cargo run -q -p xtask -- component
+
+middleware: ## build the components for wasi:http, target/middleware.wasm and a sample to serve
+	@scripts/setup wasm
+	@[ -f target/middleware.wasm ] || echo "==> building the middleware, up to 5 minutes the first time …"
+	@cargo run -q -p xtask -- middleware
 
 bench: component ## measure what a session costs, beside tower-sessions (ARGS=--quick: only try it out)
 	@scripts/setup wrk
@@ -43,7 +48,7 @@ fmt: ## format the sources
 	cargo fmt --all
 
 setup: ## install what building and testing need, without building anything
-	@scripts/setup wasm node python mongod browser wrk
+	@scripts/setup wasm node python mongod wasmtime browser wrk
 
 clean: ## remove all that was built or installed here; data/, with its sessions and secret, stays
 	cargo clean

@@ -6,4 +6,7 @@ wit_bindgen::generate!({
     world: "session",
     additional_derives: [PartialEq],
     generate_all,
+    // The list of exports is where `export!` is, and so not in a component that only links
+    // these modules.
+    pub_export_macro: true,
 });

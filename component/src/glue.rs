@@ -1,8 +1,8 @@
 //! The component's exports and imports, joined to the logic. Holds no logic itself.
 //!
 //! `export!` makes symbols that only a WebAssembly linker understands, so it is
-//! left out of native builds (unit tests, benches).
-#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+//! left out of native builds (unit tests, benches), and where another component links this crate.
+#![cfg_attr(not(all(target_arch = "wasm32", feature = "exports")), allow(dead_code))]
 
 use crate::bindings::wasi::{clocks::wall_clock, random::random};
 use crate::exchange::{Engine, Environment};
@@ -42,7 +42,7 @@ impl Guest for Component {
 
     fn open(options: Options) -> Result<wit::Engine, Vec<Problem>> {
         let engine = Engine::open(options).map(wit::Engine::new)?;
-        #[cfg(target_arch = "wasm32")]
+        #[cfg(all(target_arch = "wasm32", feature = "exports"))]
         crate::arena::keep();
         Ok(engine)
     }
@@ -68,8 +68,8 @@ impl GuestEngine for Engine {
     }
 }
 
-#[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code, reason = "export symbols of the component model")]
+#[cfg(all(target_arch = "wasm32", feature = "exports"))]
+#[allow(unsafe_code, unreachable_pub, reason = "export symbols of the component model")]
 mod export {
     crate::bindings::export!(Component with_types_in crate::bindings);
     use super::Component;

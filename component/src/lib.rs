@@ -19,7 +19,7 @@
 //! | `arena` | the component's allocator |
 //! | `glue` | WIT exports and the two imports; holds no logic |
 
-#[cfg(target_arch = "wasm32")]
+#[cfg(all(target_arch = "wasm32", feature = "exports"))]
 mod arena;
 mod bindings;
 mod cookie_header;

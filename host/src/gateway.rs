@@ -6,7 +6,6 @@
 
 mod app;
 mod body;
-mod contract;
 mod guards;
 mod headers;
 mod journal;
@@ -26,6 +25,7 @@ use std::time::Duration;
 use axum::BoxError;
 use axum::body::Body;
 use edge_session::{Session, SessionLayer, SessionService};
+use edge_session_contract::{self as contract, Action, Answer, Change};
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
@@ -37,7 +37,6 @@ use tower_service::Service;
 
 use self::app::App;
 use self::body::{Bounded, Bounds, Progress};
-use self::contract::Answer;
 pub(crate) use self::guards::{Guard, Rule};
 pub(crate) use self::headers::TrustedProxies;
 use self::journal::Journal;
@@ -391,7 +390,7 @@ impl Shared {
         // An operator's browser sends it to every port of the host.
         headers::hide_cookie(&mut head.headers, admin::COOKIE_NAME);
         if let Some(session) = session {
-            contract::tell(&mut head.headers, session);
+            contract::tell(&mut head.headers, &session.id(), &session.to_json());
         }
         let progress = Progress::default();
         let body = match body.is_end_stream() {
@@ -443,12 +442,12 @@ impl Shared {
                 tracing::warn!("an answer with the status {} changes no session", head.status);
             }
         } else if let Some(session) = session {
-            answer.apply(session, settings.identity.as_deref()).map_err(|what| {
+            apply(answer, session, settings.identity.as_deref()).map_err(|what| {
                 tracing::warn!("an application's change of a session is not valid: {what}");
                 Refusal::BadContract
             })?;
         }
-        if session.is_some() && headers::remove_set_cookie(&mut head.headers, &self.cookie_name) {
+        if session.is_some() && contract::remove_set_cookie(&mut head.headers, &self.cookie_name) {
             tracing::warn!(
                 "an application tried to set the session's cookie; it was not passed on"
             );
@@ -470,6 +469,34 @@ impl Shared {
         };
         Ok(Response::from_parts(head, body))
     }
+}
+
+/// Do to the session what the application wants. When that changes the value at `identity`,
+/// somebody has logged in or out: the session gets a new identifier.
+fn apply(answer: Answer, session: &Session, identity: Option<&str>) -> Result<(), &'static str> {
+    let who = |session: &Session| identity.and_then(|pointer| session.pointer(pointer));
+    match answer.action {
+        Action::Destroy => {
+            session.destroy();
+            return Ok(());
+        }
+        Action::Regenerate => session.regenerate(),
+        Action::Keep => {}
+    }
+    let before = who(session);
+    match answer.change {
+        Change::Nothing => {}
+        Change::Whole(json) => {
+            session.set_json(&json).map_err(|_| "Edge-Session cannot be read")?;
+        }
+        Change::Merge(patch) => {
+            session.merge(patch).map_err(|_| "Edge-Session-Merge meets what cannot be read")?;
+        }
+    }
+    if identity.is_some() && who(session) != before {
+        session.renew();
+    }
+    Ok(())
 }
 
 /// The session ends, unless another site asks for it.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
+use edge_session_contract::{means, merge_into};
 use http::StatusCode;
 use http::request::Parts;
 use indexmap::IndexMap;
@@ -231,7 +232,7 @@ impl Session {
             let old = state.stored();
             let text = |(key, new): (String, &RawValue)| {
                 let raw = match (old.get(key.as_str()), serde_json::from_str::<Value>(new.get())) {
-                    (Some(old), Ok(value)) if is_value(old, &value) => (*old).to_owned(),
+                    (Some(old), Ok(value)) if means(old, &value) => (*old).to_owned(),
                     // Without spaces, as JavaScript writes it.
                     (_, Ok(value)) => to_raw_value(&value).unwrap_or_else(|_| new.to_owned()),
                     // A lone surrogate is no text, but JSON.
@@ -373,26 +374,6 @@ impl State {
             return IndexMap::new();
         }
         serde_json::from_str(&self.data).unwrap_or_default()
-    }
-}
-
-/// Whether a JSON text means this value.
-fn is_value(text: &RawValue, value: &Value) -> bool {
-    serde_json::from_str::<Value>(text.get()).is_ok_and(|old| old == *value)
-}
-
-/// RFC 7396, section 2.
-fn merge_into(target: &mut Value, patch: Map<String, Value>) {
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Value::Object(target) = target else { return };
-    for (key, value) in patch {
-        match value {
-            Value::Null => drop(target.shift_remove(&key)),
-            Value::Object(patch) => merge_into(target.entry(key).or_insert(Value::Null), patch),
-            value => drop(target.insert(key, value)),
-        }
     }
 }
 

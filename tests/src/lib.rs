@@ -10,6 +10,7 @@ pub mod node;
 mod server;
 mod upstream;
 mod visitor;
+mod wasi;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ pub use mongo::{Database, Mongod, ReplicaSet};
 pub use server::{Launch, SECRET, Server, free_port};
 pub use upstream::{Asked, Call, Reply, Upstream};
 pub use visitor::{Page, Visitor, count_in};
+pub use wasi::Served;
 pub use wire::{Answer, Caller, Head, Wire};
 
 /// The root of this checkout.

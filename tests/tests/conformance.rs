@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use edge_session_tests::{
-    Asked, Database, Launch, Reply, SECRET, Server, Upstream, checkout, free_port, wait_for,
+    Asked, Database, Launch, Reply, SECRET, Served, Server, Upstream, checkout, free_port, wait_for,
 };
 use serde_json::{Map, Value, json};
 
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 enum Running {
     Process { child: Child, port: u16 },
     Proxy { server: Server, _app: Upstream },
+    Wasi(Served),
 }
 
 impl Running {
@@ -24,6 +25,7 @@ impl Running {
         match self {
             Self::Process { port, .. } => format!("http://127.0.0.1:{port}"),
             Self::Proxy { server, .. } => server.url(),
+            Self::Wasi(served) => served.url(),
         }
     }
 }
@@ -125,6 +127,37 @@ fn start_proxy(store: &str, options: &Value) -> Running {
     Running::Proxy { server, _app: app }
 }
 
+/// Its application has the proxy's headers to say what it wants. Where it is served, the store
+/// is memory of its own, whatever the URL.
+const WASI_HTTP: Gateway =
+    Gateway { name: "wasi:http", lacks: &["renew", "maxAge"], start: start_wasi_http };
+
+fn start_wasi_http(_: &str, options: &Value) -> Running {
+    let options = options.as_object().expect("options are an object");
+    let mut env = vec![("EDGE_SESSION_SECRET".to_owned(), SECRET.to_owned())];
+    let mut say = |key: &str, value: &Value| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        env.push((format!("EDGE_SESSION_{}", key.to_uppercase()), value));
+    };
+    for (key, value) in options {
+        match value.as_object() {
+            None => say(key, value),
+            Some(section) => {
+                section.iter().for_each(|(own, value)| say(&format!("{key}_{own}"), value));
+            }
+        }
+    }
+    Running::Wasi(Served::start(&env))
+}
+
+/// The text of a session there, which only the application can see: that of the tests tells it.
+fn stored_in_wasi_http(url: &str, id: &str) -> Option<String> {
+    let asked = ureq::post(format!("{url}/store")).send(json!(["load", id]).to_string());
+    let said = asked.expect("it answers").body_mut().read_to_string().expect("it is a text");
+    let said: Value = serde_json::from_str(&said).expect("it is JSON");
+    said["data"].as_str().map(str::to_owned)
+}
+
 /// The application behind the proxy: it does the deeds by headers.
 fn perform(asked: &Asked) -> Reply {
     let told = asked.session();
@@ -220,12 +253,11 @@ fn without_dates(text: &str) -> String {
     plain + rest
 }
 
+/// How to look into a store: the text of a session, by the gateway's URL and its identifier.
+type Look<'l> = Option<&'l dyn Fn(&str, &str) -> Option<String>>;
+
 /// Play all scenarios that a gateway can play; what was seen, by scenario.
-fn play(
-    gateway: &Gateway,
-    store: &str,
-    database: Option<&Database>,
-) -> BTreeMap<String, Vec<Seen>> {
+fn play(gateway: &Gateway, store: &str, look: Look<'_>) -> BTreeMap<String, Vec<Seen>> {
     let text = std::fs::read_to_string(checkout().join("tests/conformance/scenarios.json"));
     let scenarios: Vec<Value> = serde_json::from_str(&text.expect("it is there")).expect("JSON");
     let mut servers: Vec<(Value, Running)> = Vec::new();
@@ -247,20 +279,14 @@ fn play(
         let mut seen = Vec::new();
         for (number, step) in scenario["steps"].as_array().expect("steps").iter().enumerate() {
             let context = format!("{}: {name}: step {}", gateway.name, number + 1);
-            seen.push(take(&url, step, &mut jar, database, &context));
+            seen.push(take(&url, step, &mut jar, look, &context));
         }
         all.insert(name.to_owned(), seen);
     }
     all
 }
 
-fn take(
-    url: &str,
-    step: &Value,
-    jar: &mut Jar,
-    database: Option<&Database>,
-    context: &str,
-) -> Seen {
+fn take(url: &str, step: &Value, jar: &mut Jar, look: Look<'_>, context: &str) -> Seen {
     let mut request = ureq::get(url).header("x-deeds", ascii(&step["deeds"]));
     let is_new = jar.values.is_empty() && step.get("send").is_none();
     let sent = if is_new { None } else { jar.send(step["send"].as_str().unwrap_or("last")) };
@@ -306,11 +332,10 @@ fn take(
         document: None,
     };
     seen.set_cookie = cookie.map(|_| attributes);
-    if let (Some(database), Some(expected)) = (database, step.get("stored")) {
+    if let (Some(look), Some(expected)) = (look, step.get("stored")) {
         let current = if value.is_empty() { sent.as_deref() } else { Some(pair) };
         let current = current.and_then(|it| it.split_once("=s%3A")).map(|(_, it)| id(it));
-        let document = current.and_then(|id| database.session(&id));
-        let text = document.map(|it| it.get_str("session").expect("it is a text").to_owned());
+        let text = current.and_then(|id| look(url, &id));
         let own = text.as_deref().map(|text| {
             let mut data: Map<String, Value> = serde_json::from_str(text).expect("it is JSON");
             data.shift_remove("cookie");
@@ -325,11 +350,22 @@ fn take(
 /// In memory, and in MongoDB, where all documents are the same as the Rust layer's.
 fn conforms(gateway: &Gateway) {
     play(gateway, "memory:", None);
-    let (theirs, ours) = (Database::new(), Database::new());
-    let expected = play(&RUST_LAYER, ours.url(), Some(&ours));
-    for (name, seen) in play(gateway, theirs.url(), Some(&theirs)) {
+    let database = Database::new();
+    compare(gateway, database.url(), &|_, id| text_in(&database, id));
+}
+
+/// In this store, all documents are the same as the Rust layer's in MongoDB.
+fn compare(gateway: &Gateway, store: &str, look: &dyn Fn(&str, &str) -> Option<String>) {
+    let ours = Database::new();
+    let expected = play(&RUST_LAYER, ours.url(), Some(&|_, id| text_in(&ours, id)));
+    for (name, seen) in play(gateway, store, Some(look)) {
         assert_eq!(&seen, &expected[&name], "{}: {name}", gateway.name);
     }
+}
+
+fn text_in(database: &Database, id: &str) -> Option<String> {
+    let document = database.session(id)?;
+    Some(document.get_str("session").expect("it is a text").to_owned())
 }
 
 #[test]
@@ -355,6 +391,11 @@ fn node_with_fetch_handlers_plays_all_scenarios() {
 #[test]
 fn python_plays_all_scenarios() {
     conforms(&PYTHON);
+}
+
+#[test]
+fn the_wasi_http_middleware_plays_all_scenarios() {
+    compare(&WASI_HTTP, "memory:", &stored_in_wasi_http);
 }
 
 /// What a gateway answers to these deeds of the visitor with this cookie: the data before

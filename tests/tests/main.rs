@@ -11,6 +11,7 @@ mod embedding;
 mod gateway;
 mod interop;
 mod login;
+mod middleware;
 mod operation;
 mod outages;
 mod refusals;

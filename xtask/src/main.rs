@@ -1,20 +1,31 @@
-//! Builds `target/session.wasm`: `cargo run -p xtask -- component`.
+//! Builds the WebAssembly components: `cargo run -p xtask -- component` makes
+//! `target/session.wasm`, `cargo run -p xtask -- middleware` those for `wasi:http`.
 //!
-//! Two things that cargo cannot do by itself: find out which way of compiling to
-//! WebAssembly works on this machine, and turn the core module into a component.
+//! What cargo cannot do by itself: find out which way of compiling to WebAssembly works on this
+//! machine, turn core modules into components, and join those.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use wac_graph::types::Package;
+use wac_graph::{CompositionGraph, EncodeOptions};
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// A small stack keeps an instance's memory small; SIMD is what sha2 is fast with.
-const RUSTFLAGS: &str = "-Ctarget-feature=+simd128 -Clink-arg=-zstack-size=65536";
+/// SIMD is what sha2 is fast with.
+const RUSTFLAGS: &str = "-Ctarget-feature=+simd128";
+
+/// A small stack keeps the memory of an instance of session.wasm small, which parses no JSON
+/// recursively.
+const SMALL_STACK: &str = "-Clink-arg=-zstack-size=65536";
+
+const HANDLER: &str = "wasi:http/handler@0.3.0";
 
 const NO_TOOLCHAIN: &str = "no standard library for wasm32-unknown-unknown was found.
 Either of these provides it:
@@ -25,7 +36,8 @@ Either of these provides it:
 fn main() -> ExitCode {
     let result = match env::args().skip(1).collect::<Vec<_>>().as_slice() {
         [verb] if verb == "component" => component(),
-        _ => Err("usage: cargo run -p xtask -- component".into()),
+        [verb] if verb == "middleware" => middleware(),
+        _ => Err("usage: cargo run -p xtask -- component | middleware".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,45 +49,120 @@ fn main() -> ExitCode {
 }
 
 fn component() -> Result<()> {
-    // As cargo says it now, not as it was when this was compiled: checkouts may share a
-    // target directory.
-    let manifest = env::var("CARGO_MANIFEST_DIR").map_err(|_| "run it by `cargo run -p xtask`")?;
-    let root = Path::new(&manifest).parent().ok_or("no workspace")?;
-    let target_dir = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    // A directory of its own: the flags differ from those of native builds.
-    let wasm_dir = target_dir.join("wasm");
+    let target = Target::find()?;
+    let module = target.compile(&["edge-session-component"], SMALL_STACK)?.remove(0);
+    target.write("session.wasm", &encode(&module)?)
+}
 
-    let mut cargo = cargo()?;
-    cargo
-        .current_dir(root)
-        .args(["build", "--release", "--quiet", "--locked", "-p", "edge-session-component"])
-        .args(["--lib", "--target", TARGET])
-        .env("CARGO_TARGET_DIR", &wasm_dir)
-        .env("RUSTFLAGS", RUSTFLAGS)
-        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    if !cargo.status()?.success() {
-        return Err("the component did not compile".into());
+/// The middleware, a store and an application, alone and joined; and, for the tests, joined to
+/// an application that does as each request says.
+fn middleware() -> Result<()> {
+    let target = Target::find()?;
+    let packages = [
+        "edge-session-store-keyvalue",
+        "example-wasi-app",
+        "edge-session-tests-wasi-app",
+        "edge-session-middleware",
+    ];
+    let modules = target.compile(&packages, "")?;
+    let components = modules.iter().map(|module| encode(module)).collect::<Result<Vec<_>>>()?;
+    let [store, app, tests_app, middleware] = &components[..] else { unreachable!() };
+    target.write("middleware.wasm", middleware)?;
+    target.write("store-keyvalue.wasm", store)?;
+    target.write("wasi-app.wasm", app)?;
+    target.write("served.wasm", &join(&[store, app, middleware])?)?;
+    target.write("served-for-tests.wasm", &join(&[store, tests_app, middleware])?)
+}
+
+/// Where things are.
+struct Target {
+    root: PathBuf,
+    /// Of its own: the flags differ from those of native builds.
+    wasm_dir: PathBuf,
+}
+
+impl Target {
+    fn find() -> Result<Self> {
+        // As cargo says it now, not as it was when this was compiled: checkouts may share a
+        // target directory.
+        let manifest =
+            env::var("CARGO_MANIFEST_DIR").map_err(|_| "run it by `cargo run -p xtask`")?;
+        let root = Path::new(&manifest).parent().ok_or("no workspace")?.to_owned();
+        let target_dir = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+        Ok(Self { root, wasm_dir: target_dir.join("wasm") })
     }
-    let module = fs::read(wasm_dir.join(TARGET).join("release/edge_session_component.wasm"))?;
-    let component = wit_component::ComponentEncoder::default()
+
+    /// The core modules of these packages.
+    fn compile(&self, packages: &[&str], flags: &str) -> Result<Vec<Vec<u8>>> {
+        let mut cargo = cargo()?;
+        cargo
+            .current_dir(&self.root)
+            .args(["build", "--release", "--quiet", "--locked", "--lib", "--target", TARGET])
+            .args(packages.iter().flat_map(|package| ["-p", package]))
+            .env("CARGO_TARGET_DIR", &self.wasm_dir)
+            .env("RUSTFLAGS", format!("{RUSTFLAGS} {flags}"))
+            .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+        if !cargo.status()?.success() {
+            return Err(format!("{} did not compile", packages.join(", ")).into());
+        }
+        let release = self.wasm_dir.join(TARGET).join("release");
+        let module = |package: &&str| {
+            Ok(fs::read(release.join(format!("{}.wasm", package.replace('-', "_"))))?)
+        };
+        packages.iter().map(module).collect()
+    }
+
+    fn write(&self, name: &str, component: &[u8]) -> Result<()> {
+        let path = self.root.join("target").join(name);
+        if fs::read(&path).is_ok_and(|old| old == component) {
+            println!("target/{name} is up to date ({} bytes)", component.len());
+            return Ok(());
+        }
+        fs::create_dir_all(self.root.join("target"))?;
+        // Written aside and renamed: a running host never sees half a file.
+        let aside = path.with_extension("wasm.new");
+        fs::write(&aside, component)?;
+        fs::rename(&aside, &path)?;
+        println!("target/{name}: {} bytes", component.len());
+        Ok(())
+    }
+}
+
+/// Make a core module a component.
+fn encode(module: &[u8]) -> Result<Vec<u8>> {
+    wit_component::ComponentEncoder::default()
         .validate(true)
-        .module(&module)
+        .module(module)
         .and_then(|encoder| encoder.encode())
-        .map_err(|error| format!("the module cannot be made a component: {error:#}"))?;
+        .map_err(|error| format!("a module cannot be made a component: {error:#}").into())
+}
 
-    let path = root.join("target/session.wasm");
-    if fs::read(&path).is_ok_and(|old| old == component) {
-        println!("target/session.wasm is up to date ({} bytes)", component.len());
-        return Ok(());
+/// One component out of several: each is given what those before it export. Its own export is
+/// the handler of the last one.
+fn join(components: &[&[u8]]) -> Result<Vec<u8>> {
+    let mut graph = CompositionGraph::new();
+    let mut offered = BTreeMap::new();
+    for (number, component) in components.iter().enumerate() {
+        let name = format!("edge:part{number}");
+        let package = Package::from_bytes(&name, None, *component, graph.types_mut())?;
+        let world = &graph.types()[package.ty()];
+        let imports: Vec<_> = world.imports.keys().cloned().collect();
+        let exports: Vec<_> = world.exports.keys().cloned().collect();
+        let package = graph.register_package(package)?;
+        let instance = graph.instantiate(package);
+        for import in imports {
+            if let Some(node) = offered.get(&import) {
+                graph.set_instantiation_argument(instance, &import, *node)?;
+            }
+        }
+        for export in exports {
+            offered.insert(export.clone(), graph.alias_instance_export(instance, &export)?);
+        }
     }
-    fs::create_dir_all(root.join("target"))?;
-    // Written aside and renamed: a running host never sees half a file.
-    let aside = path.with_extension("wasm.new");
-    fs::write(&aside, &component)?;
-    fs::rename(&aside, &path)?;
-    println!("target/session.wasm: {} bytes", component.len());
-    Ok(())
+    let handler = *offered.get(HANDLER).ok_or("no component has a handler")?;
+    graph.export(handler, HANDLER)?;
+    Ok(graph.encode(EncodeOptions::default())?)
 }
 
 /// A cargo that can compile for [`TARGET`]: the usual one where its standard library is
@@ -116,4 +203,111 @@ fn output(command: &mut Command) -> Result<String> {
         return Err(format!("{command:?} failed").into());
     }
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use wac_graph::types::{ItemKind, Types};
+
+    use super::*;
+
+    /// Interfaces, with how many functions each has.
+    type Interfaces = Vec<(String, usize)>;
+
+    fn built(name: &str) -> PathBuf {
+        let path = Target::find().unwrap().root.join("target").join(name);
+        assert!(path.exists(), "{} is missing: run make middleware", path.display());
+        path
+    }
+
+    /// What a component in `target/` imports and exports.
+    fn world(name: &str) -> (Interfaces, Interfaces) {
+        let path = built(name);
+        let mut types = Types::default();
+        let package = Package::from_file("edge:part", None, path, &mut types).unwrap();
+        let world = &types[package.ty()];
+        let item = |(name, kind): (&String, &ItemKind)| {
+            let ItemKind::Instance(id) = kind else { panic!("{name} is no interface") };
+            let is_function = |kind: &&ItemKind| matches!(kind, ItemKind::Func(_));
+            (name.clone(), types[*id].exports.values().filter(is_function).count())
+        };
+        let sorted = |mut items: Vec<_>| {
+            items.sort();
+            items
+        };
+        let imports = sorted(world.imports.iter().map(item).collect());
+        (imports, sorted(world.exports.iter().map(item).collect()))
+    }
+
+    fn names(items: &[(String, usize)]) -> Vec<&str> {
+        items.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_middleware_can_do_no_more_than_its_job_needs() {
+        let (imports, exports) = world("middleware.wasm");
+        assert_eq!(
+            names(&imports),
+            [
+                "edge:session/engine@0.1.0",
+                "edge:session/store@0.1.0",
+                "wasi:cli/environment@0.3.0",
+                "wasi:cli/stderr@0.3.0",
+                "wasi:cli/types@0.3.0",
+                "wasi:clocks/system-clock@0.3.0",
+                "wasi:http/handler@0.3.0",
+                "wasi:http/types@0.3.0",
+                "wasi:random/random@0.3.0",
+            ]
+        );
+        assert_eq!(imports[0].1, 0, "of the engine, the types of the store alone");
+        assert_eq!(names(&exports), [HANDLER]);
+    }
+
+    #[test]
+    fn a_store_in_keyvalue_needs_a_clock_beside_it() {
+        let (imports, exports) = world("store-keyvalue.wasm");
+        assert_eq!(
+            names(&imports),
+            [
+                "edge:session/engine@0.1.0",
+                "wasi:clocks/system-clock@0.3.0",
+                "wasi:keyvalue/store@0.2.0-draft",
+            ]
+        );
+        assert_eq!(imports[0].1, 0, "of the engine, the types of the store alone");
+        assert_eq!(names(&exports), ["edge:session/store@0.1.0"]);
+    }
+
+    /// As the documentation says it: this is what `wac plug` does.
+    #[test]
+    fn wac_plug_joins_them_too() {
+        let mut graph = CompositionGraph::new();
+        let mut register = |name: &str| {
+            let path = built(&format!("{name}.wasm"));
+            let name = format!("edge:{name}");
+            let package = Package::from_file(&name, None, path, graph.types_mut()).unwrap();
+            graph.register_package(package).unwrap()
+        };
+        let plugs = vec![register("store-keyvalue"), register("wasi-app")];
+        let middleware = register("middleware");
+        wac_graph::plug(&mut graph, plugs, middleware).unwrap();
+        let imports: Vec<_> = graph.imports().map(|(name, ..)| name).collect();
+        assert!(!imports.contains(&HANDLER) && !imports.contains(&"edge:session/store@0.1.0"));
+        assert!(graph.get_export(HANDLER).is_some());
+        graph.encode(EncodeOptions::default()).unwrap();
+    }
+
+    #[test]
+    fn joined_they_need_what_a_host_of_wasi_http_has() {
+        let (imports, exports) = world("served.wasm");
+        let ours = imports.iter().filter(|(name, _)| !name.starts_with("wasi:"));
+        // Types without functions, which no host has to provide.
+        assert_eq!(
+            ours.cloned().collect::<Vec<_>>(),
+            [("edge:session/engine@0.1.0".to_owned(), 0)]
+        );
+        assert!(!names(&imports).contains(&HANDLER));
+        assert_eq!(names(&exports), [HANDLER]);
+    }
 }

@@ -10,8 +10,6 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::contract;
-
 /// What a body may do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -121,7 +119,7 @@ where
             let frame = match frame {
                 Some(Ok(mut frame)) => {
                     if let Some(trailers) = frame.trailers_mut() {
-                        contract::strip(trailers);
+                        edge_session_contract::strip(trailers);
                     }
                     frame
                 }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use edge_session_contract::{cookie_name, dashed, remove_where};
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap,
     HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
@@ -11,7 +12,6 @@ use http::header::{
 use ipnet::IpNet;
 
 use super::X_REQUEST_ID;
-use super::contract::dashed;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -69,19 +69,6 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if let Some(te) = te {
         headers.insert(TE, te);
     }
-}
-
-/// Remove the headers that are meant; whether there was one. One look at each name costs less
-/// than looking for each of many.
-pub(crate) fn remove_where(
-    headers: &mut HeaderMap,
-    is_meant: impl Fn(&HeaderName) -> bool,
-) -> bool {
-    let meant: Vec<_> = headers.keys().filter(|name| is_meant(name)).cloned().collect();
-    for name in &meant {
-        headers.remove(name);
-    }
-    !meant.is_empty()
 }
 
 fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
@@ -200,26 +187,6 @@ pub(crate) fn hide_cookie(headers: &mut HeaderMap, name: &str) {
     }
 }
 
-/// Remove every Set-Cookie of the cookie `name`; whether there was one.
-pub(crate) fn remove_set_cookie(headers: &mut HeaderMap, name: &str) -> bool {
-    let is_ours = |value: &HeaderValue| cookie_name(value.as_bytes()) == name.as_bytes();
-    if !headers.get_all(SET_COOKIE).iter().any(is_ours) {
-        return false;
-    }
-    let http::header::Entry::Occupied(entry) = headers.entry(SET_COOKIE) else { return false };
-    let (_, values) = entry.remove_entry_mult();
-    let others: Vec<_> = values.filter(|value| !is_ours(value)).collect();
-    for value in others {
-        headers.append(SET_COOKIE, value);
-    }
-    true
-}
-
-fn cookie_name(pair: &[u8]) -> &[u8] {
-    let end = pair.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(pair.len());
-    pair[..end].trim_ascii()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,14 +282,5 @@ mod tests {
         let mut headers = headers(&[("cookie", "a=1"), ("cookie", "b=2")]);
         join_cookies(&mut headers);
         assert_eq!(all(&headers, "cookie"), ["a=1; b=2"]);
-    }
-
-    #[test]
-    fn an_application_cannot_set_the_session_cookie() {
-        let mut headers =
-            headers(&[("set-cookie", "a=1; Path=/"), ("set-cookie", " connect.sid = x; Path=/")]);
-        assert!(remove_set_cookie(&mut headers, "connect.sid"));
-        assert_eq!(all(&headers, "set-cookie"), ["a=1; Path=/"]);
-        assert!(!remove_set_cookie(&mut headers, "connect.sid"));
     }
 }

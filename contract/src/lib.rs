@@ -1,4 +1,5 @@
-//! How an application behind the gateway reads and changes the session: by headers.
+//! How an application behind a gateway reads and changes its session: by headers. The rules
+//! alone, for all gateways that have them.
 //!
 //! It is told `Edge-Session-Id` and `Edge-Session`, the session's data as JSON in ASCII. It
 //! may answer with `Edge-Session`, the whole new data, or with `Edge-Session-Merge`, a JSON
@@ -7,12 +8,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use edge_session::Session;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-
-use super::headers::remove_where;
 
 const PREFIX: &str = "edge-session";
 const ID: HeaderName = HeaderName::from_static("edge-session-id");
@@ -21,7 +19,7 @@ const MERGE: HeaderName = HeaderName::from_static("edge-session-merge");
 const ACTION: HeaderName = HeaderName::from_static("edge-session-action");
 
 /// A header's name as applications may read it.
-pub(crate) fn dashed(name: &HeaderName) -> Cow<'_, str> {
+pub fn dashed(name: &HeaderName) -> Cow<'_, str> {
     match name.as_str().contains('_') {
         true => name.as_str().replace('_', "-").into(),
         false => name.as_str().into(),
@@ -30,15 +28,24 @@ pub(crate) fn dashed(name: &HeaderName) -> Cow<'_, str> {
 
 /// Remove everything that only the gateway and its applications may say to each other;
 /// whether there was something.
-pub(crate) fn strip(headers: &mut HeaderMap) -> bool {
+pub fn strip(headers: &mut HeaderMap) -> bool {
     // Many applications take an underscore for a hyphen (CGI's HTTP_EDGE_SESSION).
     remove_where(headers, |name| dashed(name).starts_with(PREFIX))
 }
 
-/// Tell the application about the session.
-pub(crate) fn tell(headers: &mut HeaderMap, session: &Session) {
-    let values =
-        (HeaderValue::try_from(session.id()), HeaderValue::try_from(to_ascii(&session.to_json())));
+/// Remove the headers that are meant; whether there was one. One look at each name costs less
+/// than looking for each of many.
+pub fn remove_where(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) -> bool {
+    let meant: Vec<_> = headers.keys().filter(|name| is_meant(name)).cloned().collect();
+    for name in &meant {
+        headers.remove(name);
+    }
+    !meant.is_empty()
+}
+
+/// Tell the application about the session: its identifier, and its data as a JSON object.
+pub fn tell(headers: &mut HeaderMap, id: &str, data: &str) {
+    let values = (HeaderValue::try_from(id), HeaderValue::try_from(to_ascii(data)));
     // Identifiers that a cookie carried in and JSON in ASCII are header values.
     if let (Ok(id), Ok(data)) = values {
         headers.insert(ID, id);
@@ -69,31 +76,41 @@ fn to_ascii(json: &str) -> String {
 
 /// What the application wants of the session.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Answer {
-    change: Change,
-    action: Action,
+pub struct Answer {
+    /// What shall happen to the data.
+    pub change: Change,
+    /// What shall happen to the session as a whole.
+    pub action: Action,
 }
 
+/// What the application wants of the session's data.
 #[derive(Debug, Default, PartialEq)]
-enum Change {
+pub enum Change {
+    /// It stays as it is.
     #[default]
     Nothing,
+    /// This JSON object takes its place.
     Whole(String),
+    /// This merge patch is applied to it.
     Merge(Map<String, Value>),
 }
 
+/// What the application wants of the session as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Action {
+pub enum Action {
+    /// It goes on.
     #[default]
     Keep,
+    /// It ends.
     Destroy,
+    /// It ends, and another one begins with the data of this answer.
     Regenerate,
 }
 
 impl Answer {
     /// Take the application's answer out of the response's headers. An error says what is
     /// wrong with it, without any of its values: they are secret.
-    pub(crate) fn take(headers: &mut HeaderMap) -> Result<Self, &'static str> {
+    pub fn take(headers: &mut HeaderMap) -> Result<Self, &'static str> {
         if !headers.keys().any(|name| name.as_str().starts_with(PREFIX)) {
             return Ok(Self::default());
         }
@@ -138,41 +155,51 @@ impl Answer {
         Ok(Self { change, action })
     }
 
-    pub(crate) fn is_nothing(&self) -> bool {
+    /// Whether the application wants nothing.
+    pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
+}
 
-    /// Do to the session what the application wants. When that changes the value at
-    /// `identity`, somebody has logged in or out: the session gets a new identifier.
-    pub(crate) fn apply(
-        self,
-        session: &Session,
-        identity: Option<&str>,
-    ) -> Result<(), &'static str> {
-        let who = |session: &Session| identity.and_then(|pointer| session.pointer(pointer));
-        match self.action {
-            Action::Destroy => {
-                session.destroy();
-                return Ok(());
-            }
-            Action::Regenerate => session.regenerate(),
-            Action::Keep => {}
-        }
-        let before = who(session);
-        match self.change {
-            Change::Nothing => {}
-            Change::Whole(json) => {
-                session.set_json(&json).map_err(|_| "Edge-Session cannot be read")?;
-            }
-            Change::Merge(patch) => {
-                session.merge(patch).map_err(|_| "Edge-Session-Merge meets what cannot be read")?;
-            }
-        }
-        if identity.is_some() && who(session) != before {
-            session.renew();
-        }
-        Ok(())
+/// Whether a JSON text means this value. Then it is kept as it is stored.
+pub fn means(text: &RawValue, value: &Value) -> bool {
+    serde_json::from_str::<Value>(text.get()).is_ok_and(|old| old == *value)
+}
+
+/// Apply a merge patch (RFC 7396, section 2).
+pub fn merge_into(target: &mut Value, patch: Map<String, Value>) {
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
     }
+    let Value::Object(target) = target else { return };
+    for (key, value) in patch {
+        match value {
+            Value::Null => drop(target.shift_remove(&key)),
+            Value::Object(patch) => merge_into(target.entry(key).or_insert(Value::Null), patch),
+            value => drop(target.insert(key, value)),
+        }
+    }
+}
+
+/// Remove every Set-Cookie of the cookie `name`; whether there was one.
+pub fn remove_set_cookie(headers: &mut HeaderMap, name: &str) -> bool {
+    let is_ours = |value: &HeaderValue| cookie_name(value.as_bytes()) == name.as_bytes();
+    if !headers.get_all(SET_COOKIE).iter().any(is_ours) {
+        return false;
+    }
+    let http::header::Entry::Occupied(entry) = headers.entry(SET_COOKIE) else { return false };
+    let (_, values) = entry.remove_entry_mult();
+    let others: Vec<_> = values.filter(|value| !is_ours(value)).collect();
+    for value in others {
+        headers.append(SET_COOKIE, value);
+    }
+    true
+}
+
+/// The name in a `name=value` of a Cookie or Set-Cookie header.
+pub fn cookie_name(pair: &[u8]) -> &[u8] {
+    let end = pair.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(pair.len());
+    pair[..end].trim_ascii()
 }
 
 /// The value of a header that may come once, and is text.
@@ -244,6 +271,16 @@ mod tests {
     fn a_value_of_an_answer_is_never_in_an_error() {
         let error = take(&[("edge-session", "{\"password\": hunter2}")]).unwrap_err();
         assert!(!error.contains("hunter2"));
+    }
+
+    #[test]
+    fn an_application_cannot_set_the_session_cookie() {
+        let mut headers = HeaderMap::new();
+        headers.append(SET_COOKIE, HeaderValue::from_static("a=1; Path=/"));
+        headers.append(SET_COOKIE, HeaderValue::from_static(" connect.sid = x; Path=/"));
+        assert!(remove_set_cookie(&mut headers, "connect.sid"));
+        assert_eq!(headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(), ["a=1; Path=/"]);
+        assert!(!remove_set_cookie(&mut headers, "connect.sid"));
     }
 
     #[test]

@@ -1,0 +1,89 @@
+//! A component in front of an application, both in `wasmtime serve`.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::server::Confidential;
+use crate::{Caller, built, checkout, free_port, temp_dir, wait_for};
+
+/// The middleware with the tests' application (`tests/wasi-app`) and a store in the instance's
+/// memory. It ends with this.
+pub struct Served {
+    child: Child,
+    address: SocketAddr,
+    dir: TempDir,
+    confidential: Confidential,
+}
+
+impl Served {
+    /// With these environment variables, and no others.
+    #[track_caller]
+    pub fn start(env: &[(String, String)]) -> Self {
+        let wasmtime =
+            built("EDGE_SESSION_WASMTIME", || "wasmtime".into(), "scripts/setup wasmtime");
+        let component = checkout().join("target/served-for-tests.wasm");
+        assert!(component.exists(), "{} is missing: run make middleware", component.display());
+        let dir = temp_dir("served-");
+        let log = File::create(dir.path().join("log")).expect("the log can be created");
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut command = Command::new(wasmtime);
+        command.args(["serve", "-Scli", "-Skeyvalue", "--addr", &address.to_string()]);
+        // What is stored is in the memory of one instance: it has to stay, and to stay the only
+        // one. wasmtime makes another one for a request that comes while the first is at work
+        // in another thread.
+        command.env("TOKIO_WORKER_THREADS", "1");
+        command.args(["--max-instance-reuse-count", "1000000"]);
+        command.args(["--max-instance-concurrent-reuse-count", "1000000"]);
+        command.args(["--idle-instance-timeout", "3600s"]);
+        for (name, value) in env {
+            command.arg("--env").arg(format!("{name}={value}"));
+        }
+        command.arg(component);
+        command.stdout(log.try_clone().expect("the log can be shared")).stderr(log);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut served = Self { child, address, dir, confidential: Confidential::default() };
+        // It compiles the components first.
+        wait_for("wasmtime to serve", Duration::from_secs(60), || {
+            if let Some(status) = served.child.try_wait().expect("the child can be asked") {
+                panic!("wasmtime ended with {status}, having said: {}", served.log());
+            }
+            std::net::TcpStream::connect(address).ok()
+        });
+        served
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Somebody who comes for the first time.
+    pub fn caller(&self) -> Caller {
+        Caller::new(self.address.to_string(), self.confidential.clone())
+    }
+
+    /// All that was printed so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).expect("the log can be read")
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Failing means that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let log = self.log();
+        if std::thread::panicking() {
+            eprintln!("the log of wasmtime:\n{log}");
+            return;
+        }
+        for confidential in &*self.confidential.lock().unwrap() {
+            assert!(!log.contains(confidential), "{confidential:?} is in the log:\n{log}");
+        }
+    }
+}

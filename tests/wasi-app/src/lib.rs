@@ -1,0 +1,151 @@
+//! The application behind the `wasi:http` middleware in the tests.
+//!
+//! As all applications of the conformance test it does to its session what the header `X-Deeds`
+//! says, and answers `{"data": …}`, the session before. To `POST /store` it asks the store what the
+//! body says (`["load", ID]`, `["create", ID, DATA, EXPIRES]`, …) and answers what that says: it
+//! imports the store, as no real application would.
+//! `/parrot` answers with the headers that its `Say` headers are, with the status `Say-Status`,
+//! and with the body that came, as it comes.
+#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+
+mod bindings;
+
+use serde_json::{Map, Value, json};
+
+use bindings::edge::session::store::{self, Changed, Created};
+use bindings::exports::wasi::http::handler::Guest;
+use bindings::wasi::http::types::{ErrorCode, Fields, Headers, Request, Response};
+use bindings::{wit_future, wit_stream};
+use wit_bindgen::StreamReader;
+
+type Lines = Vec<(String, Vec<u8>)>;
+
+struct App;
+
+impl Guest for App {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let headers = request.get_headers();
+        let path = request.get_path_with_query().unwrap_or_default();
+        let (body, trailers) = Request::consume_body(request, wit_future::new(|| Ok(())).1);
+        Ok(match path.as_str() {
+            "/store" => {
+                let asked = serde_json::from_slice(&body.collect().await).expect("it is JSON");
+                answer(200, Vec::new(), text(ask(&asked).to_string()))
+            }
+            "/parrot" => {
+                let status = first(&headers, "say-status").and_then(|it| it.parse().ok());
+                let said = headers.get("say").into_iter().map(|line| {
+                    let line = String::from_utf8(line).expect("a line is a text");
+                    let (name, value) = line.split_once(": ").expect("a line is a header");
+                    (name.to_owned(), value.as_bytes().to_vec())
+                });
+                let mut said: Lines = said.collect();
+                // What the application was told, for the test to see.
+                for name in ["edge-session", "edge-session-id", "edge_session"] {
+                    if let Some(told) = first(&headers, name) {
+                        said.push((format!("told-{name}"), told.into_bytes()));
+                    }
+                }
+                let fields = Fields::from_list(&said).expect("they are headers");
+                let (response, _) = Response::new(fields, Some(body), trailers);
+                response.set_status_code(status.unwrap_or(200)).expect("it is a status");
+                response
+            }
+            _ => perform(&headers),
+        })
+    }
+}
+
+/// Ask the store.
+fn ask(asked: &Value) -> Value {
+    let id = asked[1].as_str().expect("there is an identifier");
+    let content = || store::Content {
+        data: asked[2].as_str().expect("there are data").to_owned(),
+        expires: asked[3].as_u64().expect("there is an expiry"),
+    };
+    let changed = match asked[0].as_str().expect("there is an operation") {
+        "load" => {
+            let stored = store::load(id).expect("the store answers");
+            return stored.map_or(Value::Null, shown);
+        }
+        "create" => {
+            return match store::create(id, &content()).expect("the store answers") {
+                Created::Done => "done".into(),
+                Created::Taken => "taken".into(),
+            };
+        }
+        "replace" => store::replace(id, &content(), asked[4].as_str()),
+        "touch" => store::touch(id, asked[2].as_u64().expect("there is an expiry")),
+        "delete" => store::delete(id, asked[2].as_str()),
+        other => panic!("a store cannot {other}"),
+    };
+    match changed.expect("the store answers") {
+        Changed::Done => "done".into(),
+        Changed::Missing => "missing".into(),
+        Changed::Conflict(stored) => json!({ "conflict": shown(stored) }),
+    }
+}
+
+fn shown(stored: store::Stored) -> Value {
+    json!({ "data": stored.data, "expires": stored.expires })
+}
+
+/// Do the deeds.
+fn perform(headers: &Headers) -> Response {
+    let told: Value = first(headers, "edge-session")
+        .map_or(Value::Null, |told| told.parse().expect("the session is JSON"));
+    let answered = json!({ "data": told }).to_string();
+    let deeds = first(headers, "x-deeds").unwrap_or_else(|| "[]".to_owned());
+    let deeds: Vec<Vec<Value>> = serde_json::from_str(&deeds).expect("deeds are JSON");
+    if deeds.is_empty() {
+        return answer(200, Vec::new(), text(answered));
+    }
+    let mut data = told.as_object().cloned().unwrap_or_default();
+    let mut action = None;
+    for deed in &deeds {
+        match (deed[0].as_str(), deed.get(1).and_then(Value::as_str)) {
+            (Some("set"), Some(key)) => drop(data.insert(key.to_owned(), deed[2].clone())),
+            (Some("remove"), Some(key)) => drop(data.shift_remove(key)),
+            (Some("regenerate"), _) => (data, action) = (Map::new(), Some("regenerate")),
+            (Some("destroy"), _) => action = Some("destroy"),
+            _ => panic!("an application behind the middleware cannot do {deed:?}"),
+        }
+    }
+    let mut lines = Lines::new();
+    if action != Some("destroy") {
+        let data = Value::Object(data).to_string();
+        lines.push(("edge-session".to_owned(), data.into_bytes()));
+    }
+    if let Some(action) = action {
+        lines.push(("edge-session-action".to_owned(), action.as_bytes().to_vec()));
+    }
+    answer(200, lines, text(answered))
+}
+
+fn first(headers: &Headers, name: &str) -> Option<String> {
+    let value = headers.get(name).into_iter().next()?;
+    Some(String::from_utf8(value).expect("it is a text"))
+}
+
+fn text(text: String) -> StreamReader<u8> {
+    let (mut writer, reader) = wit_stream::new();
+    wit_bindgen::spawn_local(async move {
+        writer.write_all(text.into_bytes()).await;
+    });
+    reader
+}
+
+fn answer(status: u16, headers: Lines, body: StreamReader<u8>) -> Response {
+    let fields = Fields::from_list(&headers).expect("they are headers");
+    let (_, trailers) = wit_future::new(|| Ok(None));
+    let (response, _) = Response::new(fields, Some(body), trailers);
+    response.set_status_code(status).expect("it is a status");
+    response
+}
+
+#[cfg(target_arch = "wasm32")]
+#[allow(unsafe_code, reason = "export symbols of the component model")]
+mod export {
+    crate::bindings::export!(App with_types_in crate::bindings);
+    use super::App;
+}
