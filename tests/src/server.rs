@@ -71,6 +71,13 @@ impl Launch {
         self.env("EDGE_SESSION_UPSTREAM", url).as_gateway()
     }
 
+    /// In front of the component `target/NAME` of `make middleware`.
+    pub fn app(self, name: &str) -> Self {
+        let component = checkout().join("target").join(name);
+        assert!(component.exists(), "{} is missing: run make middleware", component.display());
+        self.env("EDGE_SESSION_APP", &component.display().to_string()).as_gateway()
+    }
+
     /// As a gateway whose admin address the settings say: at this port.
     pub fn as_gateway_at(mut self, port: u16) -> Self {
         self.admin = Some(port);

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 enum Running {
     Process { child: Child, port: u16 },
     Proxy { server: Server, _app: Upstream },
+    App(Server),
     Wasi(Served),
 }
 
@@ -24,7 +25,7 @@ impl Running {
     fn url(&self) -> String {
         match self {
             Self::Process { port, .. } => format!("http://127.0.0.1:{port}"),
-            Self::Proxy { server, .. } => server.url(),
+            Self::Proxy { server, .. } | Self::App(server) => server.url(),
             Self::Wasi(served) => served.url(),
         }
     }
@@ -125,6 +126,14 @@ fn start_proxy(store: &str, options: &Value) -> Running {
     let app = Upstream::app(perform);
     let server = Launch::new(store).config(&toml(options)).upstream(&app.url()).start();
     Running::Proxy { server, _app: app }
+}
+
+/// An application that is a component has the proxy's headers, too.
+const APP: Gateway = Gateway { name: "serve --app", lacks: &["renew", "maxAge"], start: start_app };
+
+fn start_app(store: &str, options: &Value) -> Running {
+    let launch = Launch::new(store).config(&toml(options)).app("wasi-app-for-tests.wasm");
+    Running::App(launch.start())
 }
 
 /// Its application has the proxy's headers to say what it wants. Where it is served, the store
@@ -394,6 +403,11 @@ fn python_plays_all_scenarios() {
 }
 
 #[test]
+fn an_application_in_the_host_plays_all_scenarios() {
+    conforms(&APP);
+}
+
+#[test]
 fn the_wasi_http_middleware_plays_all_scenarios() {
     compare(&WASI_HTTP, "memory:", &stored_in_wasi_http);
 }
@@ -417,15 +431,16 @@ fn ask(gateway: &Running, cookie: Option<&str>, deeds: &Value) -> (Value, Option
 fn a_session_moves_through_all_gateways() {
     let database = Database::new();
     let start = |gateway: &Gateway| (gateway.start)(database.url(), &json!({}));
-    let [python, express, fetch, layer, proxy] =
-        [&PYTHON, &NODE_EXPRESS, &NODE_FETCH, &RUST_LAYER, &PROXY].map(start);
+    let [python, express, fetch, layer, app, proxy] =
+        [&PYTHON, &NODE_EXPRESS, &NODE_FETCH, &RUST_LAYER, &APP, &PROXY].map(start);
 
     let (data, cookie) = ask(&python, None, &json!([["set", "made", "in Python"]]));
     assert_eq!(data, json!({}));
     let cookie = cookie.expect("a new session has a cookie");
     let cookie = Some(cookie.as_str());
     let mut expected = json!({ "made": "in Python" });
-    for (gateway, key) in [(&express, "Express"), (&fetch, "fetch"), (&layer, "Rust")] {
+    let middle = [(&express, "Express"), (&fetch, "fetch"), (&layer, "Rust"), (&app, "wasm")];
+    for (gateway, key) in middle {
         let (data, again) = ask(gateway, cookie, &json!([["set", key, "was here"]]));
         assert_eq!((&data, again), (&expected, None), "{key}");
         expected[key] = "was here".into();
@@ -433,7 +448,7 @@ fn a_session_moves_through_all_gateways() {
     let (data, cleared) = ask(&proxy, cookie, &json!([["destroy"]]));
     assert_eq!(data, expected);
     assert_eq!(cleared.as_deref(), Some("connect.sid="));
-    for gateway in [&python, &express, &fetch, &layer, &proxy] {
+    for gateway in [&python, &express, &fetch, &layer, &app, &proxy] {
         assert_eq!(ask(gateway, cookie, &json!([])).0, json!({}), "it has ended everywhere");
     }
 }

@@ -54,24 +54,27 @@ fn component() -> Result<()> {
     target.write("session.wasm", &encode(&module)?)
 }
 
-/// The middleware, a store and an application, alone and joined; and, for the tests, joined to
-/// an application that does as each request says.
+/// The middleware, a store and an application, alone and joined; and, for the tests, an
+/// application that does as each request says, alone and joined, with a way to ask the store.
 fn middleware() -> Result<()> {
     let target = Target::find()?;
     let packages = [
         "edge-session-store-keyvalue",
         "example-wasi-app",
         "edge-session-tests-wasi-app",
+        "edge-session-tests-wasi-store",
         "edge-session-middleware",
     ];
     let modules = target.compile(&packages, "")?;
     let components = modules.iter().map(|module| encode(module)).collect::<Result<Vec<_>>>()?;
-    let [store, app, tests_app, middleware] = &components[..] else { unreachable!() };
+    let [store, app, tests_app, tests_store, middleware] = &components[..] else { unreachable!() };
     target.write("middleware.wasm", middleware)?;
     target.write("store-keyvalue.wasm", store)?;
     target.write("wasi-app.wasm", app)?;
     target.write("served.wasm", &join(&[store, app, middleware])?)?;
-    target.write("served-for-tests.wasm", &join(&[store, tests_app, middleware])?)
+    target.write("wasi-app-for-tests.wasm", tests_app)?;
+    let joined = join(&[store, tests_app, tests_store, middleware])?;
+    target.write("served-for-tests.wasm", &joined)
 }
 
 /// Where things are.

@@ -23,7 +23,7 @@ use wasmtime::{
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::{
-    ExpirationError, HandlerState, Instance, ProxyHandler, ProxyPre, ShouldAccept,
+    HandlerState, Instance, ProxyHandler, ProxyPre, ShouldAccept, TrapOrPanicError,
     WorkerExpiration, WorkerState, WorkerStatus,
 };
 use wasmtime_wasi_http::{Error, WasiHttpCtx, WasiHttpCtxView, WasiHttpView, p2, p3};
@@ -136,14 +136,11 @@ impl App {
         let body = body.map_err(|error| Error::InternalError(Some(error.to_string())));
         let request = Request::from_parts(head, body.boxed_unsync());
         let answered = self.handler.handle(progress.clone(), request);
-        let why = match progress.within(self.limit, answered).await {
-            Some(Ok(response)) => return Ok(response.map(Body::new)),
-            Some(Err(error)) if error.is::<ExpirationError>() => None,
-            Some(Err(error)) => Some(error),
-            None => None,
-        };
-        match why {
-            Some(error) => {
+        match progress.within(self.limit, answered).await {
+            Some(Ok(response)) => Ok(response.map(Body::new)),
+            // Why, the instance has said at its end.
+            Some(Err(error)) if error.is::<TrapOrPanicError>() => Err(Refusal::UpstreamFailed),
+            Some(Err(error)) => {
                 tracing::warn!("the application gave no answer: {error:#}");
                 Err(Refusal::UpstreamFailed)
             }
@@ -256,7 +253,13 @@ impl WorkerState for Worker {
     }
 
     fn drop(&self, _: Store<Host>, result: wasmtime::Result<()>) {
-        if let Err(error) = result {
+        // When the program ends its tasks are dropped, which is called a panic here, too.
+        let is_over = |error: &wasmtime::Error| {
+            error.to_string() == "worker panicked" && !thread::panicking()
+        };
+        if let Err(error) = result
+            && !is_over(&error)
+        {
             metrics::counter!("edge_session_app_traps_total").increment(1);
             tracing::error!("an instance of the application ended: {error:#}");
         }

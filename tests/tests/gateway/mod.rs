@@ -1,5 +1,6 @@
 //! `edge-session serve --upstream URL`: a reverse proxy that gives any application sessions.
 
+mod app;
 mod browser;
 mod contract;
 mod drain;

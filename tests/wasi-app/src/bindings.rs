@@ -1,4 +1,4 @@
-//! Imports and exports: an application that also looks into the store.
+//! Imports and exports: an application with a clock.
 #![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
 
 wit_bindgen::generate!({
@@ -7,11 +7,10 @@ wit_bindgen::generate!({
         package edge:session-tests;
 
         world app {
-            import edge:session/store@0.1.0;
+            import wasi:clocks/monotonic-clock@0.3.0;
             export wasi:http/handler@0.3.0;
         }
     ",
     world: "edge:session-tests/app",
-    with: { "edge:session/engine@0.1.0": edge_session_component::wit },
     generate_all,
 });

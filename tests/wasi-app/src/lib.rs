@@ -1,19 +1,17 @@
-//! The application behind the `wasi:http` middleware in the tests.
+//! The `wasi:http` application in the tests: behind the middleware, and in `serve --app`.
 //!
 //! As all applications of the conformance test it does to its session what the header `X-Deeds`
-//! says, and answers `{"data": …}`, the session before. To `POST /store` it asks the store what the
-//! body says (`["load", ID]`, `["create", ID, DATA, EXPIRES]`, …) and answers what that says: it
-//! imports the store, as no real application would.
+//! says, and answers `{"data": …}`, the session before.
 //! `/parrot` answers with the headers that its `Say` headers are, with the status `Say-Status`,
-//! and with the body that came, as it comes.
+//! and with the body that came, as it comes. `/trap`, `/loop`, `/never` and `/greedy` do no good.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 mod bindings;
 
 use serde_json::{Map, Value, json};
 
-use bindings::edge::session::store::{self, Changed, Created};
 use bindings::exports::wasi::http::handler::Guest;
+use bindings::wasi::clocks0_3_0::monotonic_clock;
 use bindings::wasi::http::types::{ErrorCode, Fields, Headers, Request, Response};
 use bindings::{wit_future, wit_stream};
 use wit_bindgen::StreamReader;
@@ -28,9 +26,20 @@ impl Guest for App {
         let path = request.get_path_with_query().unwrap_or_default();
         let (body, trailers) = Request::consume_body(request, wit_future::new(|| Ok(())).1);
         Ok(match path.as_str() {
-            "/store" => {
-                let asked = serde_json::from_slice(&body.collect().await).expect("it is JSON");
-                answer(200, Vec::new(), text(ask(&asked).to_string()))
+            "/trap" => panic!("as the visitor asked"),
+            "/loop" => loop {
+                std::hint::black_box(());
+            },
+            "/never" => {
+                monotonic_clock::wait_for(u64::MAX).await;
+                answer(200, Vec::new(), text("at last".to_owned()))
+            }
+            "/greedy" => {
+                let mut kept = Vec::new();
+                while kept.len() < 1 << 16 {
+                    kept.push(vec![1_u8; 1 << 20]);
+                }
+                answer(200, Vec::new(), text(kept.len().to_string()))
             }
             "/parrot" => {
                 let status = first(&headers, "say-status").and_then(|it| it.parse().ok());
@@ -54,40 +63,6 @@ impl Guest for App {
             _ => perform(&headers),
         })
     }
-}
-
-/// Ask the store.
-fn ask(asked: &Value) -> Value {
-    let id = asked[1].as_str().expect("there is an identifier");
-    let content = || store::Content {
-        data: asked[2].as_str().expect("there are data").to_owned(),
-        expires: asked[3].as_u64().expect("there is an expiry"),
-    };
-    let changed = match asked[0].as_str().expect("there is an operation") {
-        "load" => {
-            let stored = store::load(id).expect("the store answers");
-            return stored.map_or(Value::Null, shown);
-        }
-        "create" => {
-            return match store::create(id, &content()).expect("the store answers") {
-                Created::Done => "done".into(),
-                Created::Taken => "taken".into(),
-            };
-        }
-        "replace" => store::replace(id, &content(), asked[4].as_str()),
-        "touch" => store::touch(id, asked[2].as_u64().expect("there is an expiry")),
-        "delete" => store::delete(id, asked[2].as_str()),
-        other => panic!("a store cannot {other}"),
-    };
-    match changed.expect("the store answers") {
-        Changed::Done => "done".into(),
-        Changed::Missing => "missing".into(),
-        Changed::Conflict(stored) => json!({ "conflict": shown(stored) }),
-    }
-}
-
-fn shown(stored: store::Stored) -> Value {
-    json!({ "data": stored.data, "expires": stored.expires })
 }
 
 /// Do the deeds.
