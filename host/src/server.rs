@@ -48,13 +48,19 @@ pub(crate) struct Limits {
 
 /// The connection that a request came by. It counts as open as long as a clone is kept.
 #[derive(Clone)]
-pub(crate) struct Peer(Arc<Connection>);
+pub(crate) struct Peer {
+    connection: Arc<Connection>,
+    /// Who resets a stream does not have its request's place before that has ended.
+    _stream: Option<Arc<OwnedSemaphorePermit>>,
+}
 
 pub(crate) struct Connection {
     pub(crate) address: IpAddr,
     pub(crate) tls: bool,
     /// How many whole headers of requests have come.
     requests: AtomicU64,
+    /// How many more requests may be at work. Of HTTP/1 there is one at a time.
+    streams: Arc<Semaphore>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -62,7 +68,7 @@ impl Deref for Peer {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.0
+        &self.connection
     }
 }
 
@@ -170,8 +176,14 @@ where
     async fn welcome(self, stream: TcpStream, permit: OwnedSemaphorePermit) {
         let limit = self.limits.header;
         let connection = |tls| {
-            let requests = AtomicU64::new(0);
-            Peer(Arc::new(Connection { address: self.peer, tls, requests, _permit: permit }))
+            let connection = Connection {
+                address: self.peer,
+                tls,
+                requests: AtomicU64::new(0),
+                streams: Arc::new(Semaphore::new(MAX_HTTP2_STREAMS as usize)),
+                _permit: permit,
+            };
+            Peer { connection: Arc::new(connection), _stream: None }
         };
         match &self.tls {
             None => match timeout(limit, speaks_http2(&stream)).await {
@@ -210,11 +222,16 @@ where
                 extensions.insert(Encrypted);
             }
             peer.requests.fetch_add(1, Ordering::Relaxed);
-            extensions.insert(peer.clone());
-            let answer = service.clone().call(request);
+            let (mut peer, mut service) = (peer.clone(), service.clone());
             let is_draining = is_draining.clone();
             async move {
-                let mut response = answer.await?;
+                if !is_http1 {
+                    // The semaphore is never closed.
+                    let stream = peer.streams.clone().acquire_owned().await.ok();
+                    peer._stream = stream.map(Arc::new);
+                }
+                request.extensions_mut().insert(peer);
+                let mut response = service.call(request).await?;
                 if is_http1 && is_draining.load(Ordering::Relaxed) {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().entry(CONNECTION).or_insert(close);

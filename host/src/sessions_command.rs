@@ -1,5 +1,7 @@
 //! `edge-session sessions`: see and end sessions on the command line.
 
+use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
@@ -39,22 +41,22 @@ async fn execute(setup: &Setup, command: &SessionsCommand) -> Result<(), String>
             let listing = source.list(subject.as_deref(), *limit).await?;
             if *json {
                 let text = serde_json::to_string_pretty(&listing);
-                println!("{}", text.map_err(|error| error.to_string())?);
+                say(&text.map_err(|error| error.to_string())?);
             } else {
-                print!("{}", table(&listing, now()));
+                say(table(&listing, now()).trim_end());
             }
         }
         SessionsCommand::Show { session } => {
             let shown = source.show(session).await?;
             let shown = shown.ok_or_else(|| format!("there is no session {session}"))?;
             let text = serde_json::to_string_pretty(&shown);
-            println!("{}", text.map_err(|error| error.to_string())?);
+            say(&text.map_err(|error| error.to_string())?);
         }
         SessionsCommand::End { sessions } => {
             let mut missing = Vec::new();
             for session in sessions {
                 match source.end(session).await? {
-                    true => println!("{session} was ended"),
+                    true => say(&format!("{session} was ended")),
                     false => missing.push(session.as_str()),
                 }
             }
@@ -64,10 +66,15 @@ async fn execute(setup: &Setup, command: &SessionsCommand) -> Result<(), String>
         }
         SessionsCommand::EndAll { subject } => {
             let ended = source.end_all(subject).await?;
-            println!("{ended} sessions of {subject:?} were ended");
+            say(&format!("{ended} sessions of {subject:?} were ended"));
         }
     }
     Ok(())
+}
+
+/// Print it, to whoever still reads.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Who knows the sessions.
@@ -84,6 +91,9 @@ impl Source {
         let is_memory = url == "memory:";
         if is_memory {
             return Self::process(setup, "sessions in memory are known to their process only");
+        }
+        if let Some(path) = url.strip_prefix("file:").filter(|path| !Path::new(path).exists()) {
+            return Err(format!("there are no sessions: the file {path} does not exist"));
         }
         match setup.open_store().await {
             Ok(stores) => Ok(Self::Store(setup.inspector(stores.browse))),

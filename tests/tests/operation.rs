@@ -148,6 +148,11 @@ fn who_cannot_be_asked_is_named_with_what_to_do() {
         !done && said.contains("admin.listen") && said.contains("EDGE_SESSION_ADMIN_TOKEN"),
         "{said}"
     );
+    let file = dir.path().join("none.redb");
+    let missing = Launch::new(&format!("file:{}", file.display()));
+    let (done, said) = missing.run(dir.path(), &["sessions", "list"]);
+    assert!(!done && said.contains("none.redb does not exist"), "{said}");
+    assert!(!file.exists(), "looking makes no file");
     let nobody = Launch::new("memory:")
         .env("EDGE_SESSION_ADMIN_LISTEN", &format!("127.0.0.1:{}", free_port()))
         .env("EDGE_SESSION_ADMIN_TOKEN", TOKEN);

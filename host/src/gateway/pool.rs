@@ -38,8 +38,12 @@ impl Connector {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
-        let builder = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http();
-        Self { inner: builder.enable_http1().wrap_connector(http), limit }
+        // The system's certificates, or those of SSL_CERT_FILE; where there are none, Mozilla's.
+        let builder = match HttpsConnectorBuilder::new().with_native_roots() {
+            Ok(builder) => builder,
+            Err(_) => HttpsConnectorBuilder::new().with_webpki_roots(),
+        };
+        Self { inner: builder.https_or_http().enable_http1().wrap_connector(http), limit }
     }
 
     async fn connect(&self, uri: Uri) -> Result<Connection, BoxError> {

@@ -7,6 +7,7 @@ mod drain;
 mod failover;
 mod forwarded;
 mod guards;
+mod http2;
 mod smuggling;
 mod streams;
 mod tls;

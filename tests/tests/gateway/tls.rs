@@ -22,9 +22,13 @@ fn curl(arguments: &[&str]) -> Result<String, String> {
 
 /// Puts a new certificate for localhost, and its key, into this folder.
 fn new_certificate(dir: &Path) {
+    // A certificate for the server itself: of one that is for signing others, rustls refuses it.
+    let config = "[req]\ndistinguished_name = dn\nx509_extensions = own\n[dn]\n\
+                  [own]\nsubjectAltName = DNS:localhost\nbasicConstraints = critical, CA:FALSE\n";
+    fs::write(dir.join("openssl.cnf"), config).unwrap();
     let output = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .args(["-subj", "/CN=localhost", "-config", "openssl.cnf"])
         .args(["-days", "1", "-keyout", "key.pem", "-out", "certificate.pem"])
         .current_dir(dir)
         .output()
@@ -162,4 +166,28 @@ fn a_new_certificate_is_in_force_after_a_signal_and_a_broken_one_never() {
     assert!(trusted_by("second.pem"));
     assert!(!server.log().contains("PRIVATE"), "{}", server.log());
     server.stop();
+}
+
+#[test]
+fn an_application_behind_tls_is_believed_when_its_certificate_is() {
+    let upstream = Upstream::parrot();
+    let dir = temp_dir("tls-");
+    let inner = with_tls(&upstream, dir.path());
+    let outer = Launch::new("memory:").upstream(&secure_url(&inner));
+    let certificate = dir.path().join("certificate.pem").display().to_string();
+
+    let trusting = outer.env("SSL_CERT_FILE", &certificate).start();
+    let mut caller = trusting.caller();
+    for _ in 0..3 {
+        assert_eq!(caller.get("/", &["Say: X-Mine: 1"]).head.header("x-mine"), Some("1"));
+    }
+    assert_eq!(upstream.last().header("x-forwarded-proto"), Some("http"));
+    trusting.stop();
+
+    let doubting = Launch::new("memory:").upstream(&secure_url(&inner)).start();
+    assert_eq!(doubting.caller().get("/", &[]).status, 502);
+    assert!(doubting.log().contains("certificate"), "{}", doubting.log());
+    assert_eq!(upstream.count(), 3);
+    doubting.stop();
+    inner.stop();
 }
