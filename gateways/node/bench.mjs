@@ -14,7 +14,7 @@ const KINDS = {
   'edge-session': () => require('./index.cjs')(OPTIONS)
 }
 const isJson = process.argv.includes('--json')
-const [kind = 7, requests = 4000] = process.argv.slice(2).filter(argument => argument !== '--json')
+const [kind = 21, requests = 3000] = process.argv.slice(2).filter(argument => argument !== '--json')
 if (kind in KINDS) serve(KINDS[kind]())
 else await measure(Number(kind), Number(requests))
 

@@ -7,7 +7,7 @@ const imports = {
     now () {
       const now = Date.now()
       const millis = now % 1000
-      return { seconds: BigInt((now - millis) / 1000), nanoseconds: millis * 1e6 }
+      return { seconds: (now - millis) / 1000, nanoseconds: millis * 1e6 }
     }
   },
   'wasi:random/random': { getRandomU64 }

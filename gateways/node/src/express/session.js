@@ -2,12 +2,14 @@
 import { Cookie } from './cookie.js'
 
 export class Session {
+  #req
+  #id
   /** What the component knows of it: a `Visit`'s business. */
   #record
 
   constructor (req, data, record) {
-    Object.defineProperty(this, 'req', { value: req })
-    Object.defineProperty(this, 'id', { value: req.sessionID })
+    this.#req = req
+    this.#id = req.sessionID
     this.#record = record
     if (typeof data !== 'object' || data === null) return
     for (const key in data) {
@@ -15,6 +17,11 @@ export class Session {
       if (!(key in this)) this[key] = data[key]
     }
   }
+
+  // As express-session's own properties they are not enumerable, and cannot be assigned.
+  get req () { return this.#req }
+
+  get id () { return this.#id }
 
   /** Not of a session that a store made by itself. */
   static recordOf (session) {
