@@ -79,7 +79,7 @@ pub(crate) fn read(environment: &[(String, String)]) -> Result<Options, String> 
     let cookie = &mut options.cookie;
     set(&mut cookie.path, from.text("COOKIE_PATH").map(str::to_owned));
     cookie.domain = from.text("COOKIE_DOMAIN").map(str::to_owned);
-    cookie.max_age = from.number("COOKIE_MAX_AGE");
+    cookie.max_age = from.number::<u64>("COOKIE_MAX_AGE").map(|millis| millis as f64);
     set(&mut cookie.http_only, from.flag("COOKIE_HTTP_ONLY"));
     let secure = [("true", Secure::Always), ("false", Secure::Never), ("auto", Secure::Auto)];
     set(&mut cookie.secure, from.choose("COOKIE_SECURE", &secure).map(Some));
@@ -184,7 +184,7 @@ mod tests {
             cookie: edge_session_component::wit::CookieOptions {
                 path: "/app".into(),
                 domain: Some("example.com".into()),
-                max_age: Some(5000),
+                max_age: Some(5000.0),
                 expires: None,
                 http_only: false,
                 secure: Some(Secure::Always),
