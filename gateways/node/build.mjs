@@ -69,7 +69,7 @@ const decode = (ptr, length) => {
   return text;
 };`
 
-// The clock's seconds are a number, and no detour by a BigInt.
+// The clock's seconds may be a number, and then need no BigInt.
 const SECONDS = /dataView\(memory0\)\.setBigInt64\(arg0 \+ 0, toUint64\((v\w+)\), true\);/g
 
 // Bytes are copied without two more arrays.
@@ -83,7 +83,7 @@ for (const [slow, fast] of [[DATA_VIEW, fastDataView + fastDecode], [ENCODE, fas
 if (![BYTES, DECODE, SECONDS].every(known => source.search(known) !== -1)) throw new Error('this is not the jco that is pinned')
 source = source.replace(BYTES, 'dataView(memory0); bytes.set($2, $3);')
 source = source.replace(SECONDS,
-  'dataView(memory0).setUint32(arg0, $1 >>> 0, true); dv.setUint32(arg0 + 4, $1 / 2 ** 32, true);')
+  'dataView(memory0).setUint32(arg0, Number($1) >>> 0, true); dv.setUint32(arg0 + 4, Number($1) / 2 ** 32, true);')
 source = source.replace(DECODE, 'decode($1, $2)')
 const { code } = await transform(source, { format: 'esm', minifySyntax: true, minifyWhitespace: true })
 
