@@ -19,7 +19,8 @@ const END_HEADERS: u8 = 4;
 /// CANCEL (section 7).
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
-/// A connection that speaks HTTP/2 from its beginning.
+/// A connection that speaks HTTP/2 from its beginning. It answers no ping: a server that stops
+/// waits for it as long as it may.
 struct Http2(Wire);
 
 /// What became of a stream.
@@ -147,6 +148,7 @@ fn a_malformed_request_of_http2_reaches_no_application() {
         assert!(end.is_refusal(), "{fields:?}: {end:?}");
     }
     assert_eq!(upstream.count(), 1);
+    drop(connection);
     server.stop();
 }
 
@@ -187,6 +189,7 @@ fn a_frame_that_is_none_ends_its_connection_alone() {
     }
     regular.ask(1, &get(&[]), END_STREAM);
     assert_eq!(regular.end_of(1), End::Answered(200));
+    drop(regular);
     server.stop();
 }
 
@@ -225,6 +228,7 @@ fn floods_of_frames_cost_others_nothing() {
     connection.ask(1, &get(&[]), END_STREAM);
     assert_eq!(connection.end_of(1), End::Answered(200));
     assert!(upstream.count() < 10_000);
+    drop(connection);
     server.stop();
 }
 
@@ -262,5 +266,6 @@ fn who_resets_streams_has_no_more_requests_at_work_than_others() {
     });
     drop(go_on);
     assert_eq!(connection.end_of(stream), End::Answered(200));
+    drop(connection);
     server.stop();
 }
