@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 const PREFIX: &str = "edge-session";
@@ -161,9 +161,19 @@ impl Answer {
     }
 }
 
-/// Whether a JSON text means this value. Then it is kept as it is stored.
-pub fn means(text: &RawValue, value: &Value) -> bool {
-    serde_json::from_str::<Value>(text.get()).is_ok_and(|old| old == *value)
+/// The text to store for a value that takes the place of `old`: the old text where both mean the
+/// same, so that only what differs counts as changed.
+pub fn text_of(new: &RawValue, old: Option<&RawValue>) -> Box<RawValue> {
+    let means = |text: &RawValue, value: &Value| {
+        serde_json::from_str::<Value>(text.get()).is_ok_and(|old| old == *value)
+    };
+    match (old, serde_json::from_str::<Value>(new.get())) {
+        (Some(old), Ok(value)) if means(old, &value) => old.to_owned(),
+        // Without spaces, as JavaScript writes it.
+        (_, Ok(value)) => to_raw_value(&value).unwrap_or_else(|_| new.to_owned()),
+        // A lone surrogate is no text, but JSON.
+        (_, Err(_)) => new.to_owned(),
+    }
 }
 
 /// Apply a merge patch (RFC 7396, section 2).

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
-use edge_session_contract::{means, merge_into};
+use edge_session_contract::{merge_into, text_of};
 use http::StatusCode;
 use http::request::Parts;
 use indexmap::IndexMap;
@@ -231,13 +231,7 @@ impl Session {
         let edits = {
             let old = state.stored();
             let text = |(key, new): (String, &RawValue)| {
-                let raw = match (old.get(key.as_str()), serde_json::from_str::<Value>(new.get())) {
-                    (Some(old), Ok(value)) if means(old, &value) => (*old).to_owned(),
-                    // Without spaces, as JavaScript writes it.
-                    (_, Ok(value)) => to_raw_value(&value).unwrap_or_else(|_| new.to_owned()),
-                    // A lone surrogate is no text, but JSON.
-                    (_, Err(_)) => new.to_owned(),
-                };
+                let raw = text_of(new, old.get(key.as_str()).copied());
                 (key, Edit::Set(raw))
             };
             new.into_iter().map(text).collect()

@@ -1,10 +1,10 @@
 //! What an application's answer makes of the session's data.
 
 use edge_session_component::wit::{Action, Change, DataChange, Edit};
-use edge_session_contract::{self as contract, Answer, means, merge_into};
+use edge_session_contract::{self as contract, Answer, merge_into, text_of};
 use indexmap::IndexMap;
 use serde_json::Value;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 const EMPTY: &str = "{}";
 
@@ -40,14 +40,8 @@ pub(crate) fn of(answer: Answer, data: &str) -> Result<Change, &'static str> {
 fn whole(old: &IndexMap<String, &RawValue>, json: &str) -> Result<String, &'static str> {
     let new: IndexMap<String, &RawValue> =
         serde_json::from_str(json).map_err(|_| "Edge-Session cannot be read")?;
-    let text = |(key, new): (String, &RawValue)| {
-        let raw = match (old.get(&key), serde_json::from_str::<Value>(new.get())) {
-            (Some(old), Ok(value)) if means(old, &value) => (*old).to_owned(),
-            // Without spaces, as JavaScript writes it.
-            (_, Ok(value)) => to_raw_value(&value).unwrap_or_else(|_| new.to_owned()),
-            // A lone surrogate is no text, but JSON.
-            (_, Err(_)) => new.to_owned(),
-        };
+    let text = |(key, new)| {
+        let raw = text_of(new, old.get(&key).copied());
         (key, raw)
     };
     let data: IndexMap<String, Box<RawValue>> = new.into_iter().map(text).collect();
