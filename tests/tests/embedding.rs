@@ -1,4 +1,4 @@
-//! The examples of docs/embedding.md: they work, and the page shows them as they are.
+//! The examples of docs/embedding.md: they work, and the page shows their middle as it is.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -32,7 +32,7 @@ fn the_example_in_rust_counts() {
 
 #[test]
 fn the_example_in_javascript_counts() {
-    counts_and_refuses_a_forged_cookie(Command::new("node").arg(example("embed.mjs")));
+    counts_and_refuses_a_forged_cookie(Command::new("node").arg(example("javascript/main.mjs")));
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn the_example_in_python_counts() {
         "EDGE_SESSION_PYTHON is what scripts/setup python makes: TARGET/tools/python/bin/python",
     );
     let mut command = Command::new(python);
-    counts_and_refuses_a_forged_cookie(command.arg(example("embed.py")).arg(component()));
+    counts_and_refuses_a_forged_cookie(command.arg(example("python/main.py")).arg(component()));
 }
 
 #[test]
@@ -50,7 +50,11 @@ fn the_page_shows_the_examples_as_they_are() {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     };
     let page = read(checkout().join("docs/embedding.md"));
-    for (file, language) in [("embed.mjs", "js"), ("embed.py", "python"), ("embed.rs", "rust")] {
+    for (file, language) in [
+        ("javascript/embed.mjs", "js"),
+        ("python/embed.py", "python"),
+        ("rust/embed.rs", "rust"),
+    ] {
         let block = format!("```{language}\n{}```\n", read(example(file)));
         assert!(page.contains(&block), "docs/embedding.md has another {file} than examples/");
     }

@@ -1,0 +1,15 @@
+// The five store operations, on a `Map`.
+export function perform (sessions, { tag, val }, id, known) {
+  const found = sessions.get(id)?.expires > Date.now() ? sessions.get(id) : undefined
+  const isKnown = found?.data === (known.current ?? known.loaded)?.data
+  const onlyKnown = val === true || val?.onlyKnown
+  if (tag === 'load') known.loaded = found
+  if (tag === 'load') return found ? 'found' : 'missing'
+  if (tag === 'create' && found) return 'taken'
+  if (!found && (onlyKnown || tag === 'touch' || tag === 'delete')) return 'missing'
+  if (onlyKnown && !isKnown) known.current = found
+  if (onlyKnown && !isKnown) return 'conflict'
+  if (tag === 'delete') sessions.delete(id)
+  else sessions.set(id, tag === 'touch' ? { ...found, expires: val } : val.content ?? val)
+  return 'done'
+}
