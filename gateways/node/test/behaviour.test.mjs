@@ -154,8 +154,36 @@ test('a document that is no session is left alone', async t => {
   assert.equal(store.sessions[id], '{"n":7}')
 })
 
+test('the application makes the identifiers, where it wants to', async t => {
+  let number = 0
+  const ids = []
+  const genid = req => `${req.path} ${++number}`
+  const store = new MemoryStore()
+  const { visit } = await serve(t, { genid, store }, (req, res) => {
+    ids.push(req.sessionID)
+    req.session.n = (req.session.n ?? 0) + 1
+    if (req.session.n < 3) return res.send(`${req.session.n}`)
+    req.session.regenerate(() => {
+      req.session.n = 7
+      ids.push(req.sessionID, req.session.id)
+      res.send('anew')
+    })
+  })
+  for (let n = 0; n < 3; n++) await visit()
+  assert.deepEqual(ids, ['/ 1', '/ 1', '/ 1', '/ 2', '/ 2'])
+  assert.deepEqual(Object.keys(store.sessions), ['/ 2'])
+})
+
+test('an identifier that is none fails its request', async t => {
+  for (const id of ['', 7, undefined]) {
+    const { visit, errors } = await serve(t, { genid: () => id }, count)
+    assert.equal((await visit()).status, 500)
+    assert.deepEqual(errors.map(({ message }) => message), ['genid must return a text'])
+  }
+})
+
 test('options that cannot be are refused', () => {
-  assert.throws(() => session({ ...QUIET, genid: () => '1' }), OptionsError)
+  assert.throws(() => session({ ...QUIET, genid: 'uuid' }), { message: 'genid option must be a function' })
   assert.throws(() => session({ ...QUIET, unset: 'x' }), { message: 'unset option must be "destroy" or "keep"' })
   assert.throws(() => session({ ...QUIET, secret: [] }), { message: /secret option array/ })
   assert.throws(() => session({ ...QUIET, cookie: { sameSite: 'x' }, name: 'a b' }), { message: /cookie.sameSite/ })

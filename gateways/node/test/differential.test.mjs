@@ -3,7 +3,7 @@
 // and what it holds have to be the same.
 //   CASES=1000 SEED=7 node --test test/differential.test.mjs
 import assert from 'node:assert/strict'
-import { randomInt } from 'node:crypto'
+import { randomInt, randomUUID } from 'node:crypto'
 import { test } from 'node:test'
 import { MongoClient } from 'mongodb'
 import { MongoStore } from 'connect-mongo'
@@ -52,6 +52,7 @@ function options ({ pick, chance }) {
     ...(chance(0.4) && { unset: pick(['keep', 'destroy']) }),
     ...(chance(0.4) && { proxy: pick([true, false]) }),
     ...(chance(0.2) && { name: 'sid' }),
+    ...(chance(0.1) && { genid: () => randomUUID() }),
     ...(chance(0.2) && { secret: ['new secret of more than thirty-two', 'keyboard cat of thirty-two bytes'] }),
     cookie: isFunction ? () => ({ ...cookie }) : cookie
   }

@@ -35,6 +35,8 @@ declare namespace session {
     name?: string | undefined
     /** Any store that was written for express-session. Default: a `MemoryStore`. */
     store?: StoreLike | undefined
+    /** A new session's identifier, unpredictable. Default: the component's, of 24 random bytes. */
+    genid?: ((req: any) => string) | undefined
     cookie?: CookieOptions | ((req: any) => CookieOptions) | undefined
     resave?: boolean | undefined
     saveUninitialized?: boolean | undefined

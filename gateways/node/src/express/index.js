@@ -73,6 +73,7 @@ class Settings {
     this.unset = this.#options.unset
     this.proxy = this.#options.proxy
     this.path = this.#options.cookie.path
+    this.genid = given.genid || undefined
     this.store = store
     this.hasTouch = typeof store.touch === 'function'
     if (this.#options.secrets.length > 0) this.#open('', this.#options)
@@ -106,14 +107,9 @@ class Settings {
   }
 }
 
-/** express-session's own words for what it refuses, and what cannot be done here. */
+/** express-session's own words for what it refuses. */
 function check ({ genid, secret, unset }) {
-  if (genid !== undefined) {
-    throw new OptionsError([{
-      name: 'genid',
-      message: 'is not supported: the component makes the identifiers, of 24 random bytes'
-    }])
-  }
+  if (genid && typeof genid !== 'function') throw new TypeError('genid option must be a function')
   if (unset && unset !== 'destroy' && unset !== 'keep') {
     throw new TypeError('unset option must be "destroy" or "keep"')
   }

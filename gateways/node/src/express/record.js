@@ -34,6 +34,7 @@ export class Record {
     this.isRenewed = false
     this.#req = req
     this.#data = data
+    if (!this.isLoaded && settings.genid) exchange.id = identifier(settings, req)
     // To assign a property of Express's requests takes microseconds.
     if (req.sessionID !== exchange.id) req.sessionID = exchange.id
     if (this.isLoaded) {
@@ -130,6 +131,13 @@ export class Record {
   errorOf (outcome) {
     return outcome.failure && failed(outcome.failure, this.storeError)
   }
+}
+
+/** One of the application's own making. */
+function identifier ({ genid }, req) {
+  const id = genid(req)
+  if (typeof id !== 'string' || id === '') throw new TypeError('genid must return a text')
+  return id
 }
 
 /** A failure as an error; of a store's, its own. */

@@ -46,14 +46,12 @@ export class Visit {
     if (step.tag === 'done') return next()
 
     req.sessionStore = settings.store
+    const isNew = step.tag === 'ready'
+    if (isNew) this.#first = new Record(settings, this.#engine, req, step.val, {})
     onHeaders(res, () => this.#headers(res))
     const { end, write } = res
     res.end = (chunk, encoding, callback) => this.#end(res, end, write, chunk, encoding, callback)
-
-    if (step.tag === 'ready') {
-      this.#first = new Record(settings, this.#engine, req, step.val, {})
-      return next()
-    }
+    if (isNew) return next()
     req.sessionID = step.val.exchange.id
     settings.store.get(req.sessionID, (error, found) => {
       try {

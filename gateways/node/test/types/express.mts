@@ -21,8 +21,9 @@ app.use(session({
   cookie: { maxAge: 60000, sameSite: 'lax', secure: 'auto' }
 }))
 session({ secret: 'a', store: MongoStore.create({ mongoUrl: 'mongodb://localhost' }) })
-// @ts-expect-error genid is not supported
-session({ secret: 'a', genid: () => 'x' })
+session({ secret: 'a', genid: req => `${req.ip} x` })
+// @ts-expect-error it is a text
+session({ secret: 'a', genid: () => 7 })
 
 app.get('/', (req, res) => {
   req.session.views = (req.session.views ?? 0) + 1
