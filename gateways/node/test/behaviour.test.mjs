@@ -104,6 +104,37 @@ test('what follows a redirect sees what was saved', async t => {
   assert.equal((await visit('/')).body, 'zoe')
 })
 
+test('nothing is sent before the session is stored, and to the application it is over', async t => {
+  const store = new MemoryStore()
+  const seen = []
+  const { visit, server } = await serve(t, { store }, (req, res) => {
+    res.on('close', () => seen.push('sent'))
+    req.session.n = 1
+    res.send('once')
+    assert.throws(() => res.send('twice'), { code: 'ERR_HTTP_HEADERS_SENT' })
+    seen.push('over')
+  })
+  server.on('connection', socket => {
+    const { _writev: writev, _write: write } = socket
+    socket._writev = function (...args) { seen.push('bytes'); return writev.apply(this, args) }
+    socket._write = function (...args) { seen.push('bytes'); return write.apply(this, args) }
+  })
+  store.set = (id, session, callback) => setTimeout(() => { seen.push('stored'); callback() }, 20)
+  assert.equal((await visit()).body, 'once')
+  assert.deepEqual(seen, ['over', 'stored', 'bytes', 'sent'])
+})
+
+test('what cannot be sent fails its request alone', async t => {
+  const { visit, errors } = await serve(t, { store: new SlowStore() }, (req, res) => {
+    req.session.n = 1
+    if (req.path === '/seven') res.end(7)
+    else res.end('good')
+  })
+  await assert.rejects(visit('/seven'), { code: 'ECONNRESET' })
+  assert.deepEqual(errors.map(({ code }) => code), ['ERR_INVALID_ARG_TYPE'])
+  assert.equal((await visit()).body, 'good')
+})
+
 test('a part that is written early takes the cookie along, and later changes are stored', async t => {
   const store = new MemoryStore()
   const { visit } = await serve(t, { store }, (req, res) => {

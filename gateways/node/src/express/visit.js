@@ -1,5 +1,5 @@
 // One request's way through express-session's order of events: the component decides, the
-// store is asked, the headers leave, the session is stored, the response ends.
+// store is asked, the application runs, the session is stored, the response is sent.
 import onHeaders from 'on-headers'
 import { Record, dataOf, failed } from './record.js'
 import { Session } from './session.js'
@@ -49,8 +49,8 @@ export class Visit {
     const isNew = step.tag === 'ready'
     if (isNew) this.#first = new Record(settings, this.#engine, req, step.val, {})
     onHeaders(res, () => this.#headers(res))
-    const { end, write } = res
-    res.end = (chunk, encoding, callback) => this.#end(res, end, write, chunk, encoding, callback)
+    const { end } = res
+    res.end = (chunk, encoding, callback) => this.#end(res, end, chunk, encoding, callback)
     if (isNew) return next()
     req.sessionID = step.val.exchange.id
     settings.store.get(req.sessionID, (error, found) => {
@@ -80,7 +80,7 @@ export class Visit {
 
   // -------------------------------------------------------------- the response goes out ----
 
-  /** Which cookie is sent is known before the session is stored: the headers do not wait. */
+  /** Which cookie is sent is known before the session is stored: a stream's headers do not wait. */
   #headers (res) {
     if (this.#isOver) return
     let step
@@ -99,8 +99,11 @@ export class Visit {
     if (noStore && !res.hasHeader('Cache-Control')) res.setHeader('Cache-Control', 'no-store')
   }
 
-  /** The session is stored before the response's end, which a client waits for, is sent. */
-  #end (res, end, write, chunk, encoding, callback) {
+  /**
+   * The session is stored before the end of the response is sent: whose next request comes
+   * after it finds what was stored. express-session sends all but the last byte before that.
+   */
+  #end (res, end, chunk, encoding, callback) {
     if (this.#isEnded) return false
     this.#isEnded = true
     let step, known
@@ -115,33 +118,18 @@ export class Visit {
     }
     if (step.tag === 'done') return end.call(res, chunk, encoding, callback)
 
-    if (typeof chunk === 'function') [chunk, encoding, callback] = [undefined, undefined, chunk]
-    else if (typeof encoding === 'function') [encoding, callback] = [undefined, encoding]
-    let rest
-    let isSync = true
     let result
     this.#record.run(step, known, this.#change, (error, outcome) => {
       error ??= this.#record.errorOf(outcome)
       if (error) setImmediate(this.#next, error)
-      result = end.call(res, isSync ? chunk : rest, encoding, callback)
-      isSync = undefined
+      try {
+        result = end.call(res, chunk, encoding, callback)
+      } catch (error) { setImmediate(this.#next, error) }
     })
-    if (isSync === undefined) return result
-    isSync = false
-    // All but the end: with a known length, that is the last byte.
+    if (result !== undefined) return result
+    // To the application the response is over: the headers cannot be changed any more.
     if (!res.headersSent) res.writeHead(res.statusCode)
-    if (chunk === undefined || chunk === null) return true
-    if (Number(res.getHeader('Content-Length')) > 0) {
-      const bytes = typeof chunk === 'string' ? Buffer.from(chunk, encoding) : chunk
-      if (bytes.length > 0) {
-        encoding = undefined
-        rest = bytes.subarray(-1)
-        return write.call(res, bytes.subarray(0, -1))
-      }
-    }
-    result = write.call(res, chunk, encoding)
-    encoding = undefined
-    return result
+    return true
   }
 
   // --------------------------------------------------------------------- the component ----
