@@ -44,7 +44,8 @@ struct Effort {
     /// How often each case in this process is measured, each time for `batch`.
     batches: usize,
     batch: Duration,
-    /// How often each embedding in another language is measured, each time for so many requests.
+    /// How often each embedding in another language is measured, each time for so many requests:
+    /// few at a time, so that all in a row see the same of a machine that becomes slower and faster.
     turns: usize,
     requests: usize,
 }
@@ -55,8 +56,8 @@ impl Effort {
         load: Duration::from_secs(5),
         batches: 50,
         batch: Duration::from_millis(10),
-        turns: 15,
-        requests: 4000,
+        turns: 61,
+        requests: 800,
     };
     /// To see whether the bench itself works. Its figures say little and are not kept.
     const QUICK: Self = Self {

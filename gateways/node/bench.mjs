@@ -1,5 +1,6 @@
 // CPU per request of a counter page on Express: bare, with express-session, with edge-session,
-// all with their MemoryStore. Client and servers are processes of their own; rounds alternate.
+// all with their MemoryStore. Client and servers are processes of their own; rounds alternate,
+// and are short, so that all see the same of a machine that becomes slower and faster.
 //   node bench.mjs [--json] [ROUNDS] [REQUESTS]
 import { fork } from 'node:child_process'
 import http from 'node:http'
@@ -14,7 +15,7 @@ const KINDS = {
   'edge-session': () => require('./index.cjs')(OPTIONS)
 }
 const isJson = process.argv.includes('--json')
-const [kind = 21, requests = 3000] = process.argv.slice(2).filter(argument => argument !== '--json')
+const [kind = 61, requests = 800] = process.argv.slice(2).filter(argument => argument !== '--json')
 if (kind in KINDS) serve(KINDS[kind]())
 else await measure(Number(kind), Number(requests))
 
