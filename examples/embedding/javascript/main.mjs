@@ -19,8 +19,8 @@ const engine = open({ ...defaults('safe'), secrets }) // or throws all that is w
 const sessions = new Map()
 let cookie
 for (let at = 0; at < 3; at++) {
-  const { visits, setCookie } = visit(engine, sessions, cookie)
-  console.log(visits)
-  cookie = setCookie?.split(';')[0] ?? cookie
+  const { page, outcome } = visit(engine, sessions, cookie)
+  console.log(page)
+  cookie = outcome.setCookie?.split(';')[0] ?? cookie
 }
-console.log(visit(engine, sessions, cookie.replace('s%3A', 's%3Ax')).origin) // forged
+console.log(visit(engine, sessions, cookie.replace('s%3A', 's%3Ax')).page)

@@ -4,12 +4,12 @@ export function perform (sessions, { tag, val }, id, known) {
   const isKnown = found?.data === (known.current ?? known.loaded)?.data
   const onlyKnown = val === true || val?.onlyKnown
   if (tag === 'load') known.loaded = found
-  if (tag === 'load') return found ? 'found' : 'missing'
-  if (tag === 'create' && found) return 'taken'
-  if (!found && (onlyKnown || tag === 'touch' || tag === 'delete')) return 'missing'
+  if (tag === 'load') return { tag: found ? 'found' : 'missing' }
+  if (tag === 'create' && found) return { tag: 'taken' }
+  if (!found && (onlyKnown || tag === 'touch' || tag === 'delete')) return { tag: 'missing' }
   if (onlyKnown && !isKnown) known.current = found
-  if (onlyKnown && !isKnown) return 'conflict'
+  if (onlyKnown && !isKnown) return { tag: 'conflict' }
   if (tag === 'delete') sessions.delete(id)
   else sessions.set(id, tag === 'touch' ? { ...found, expires: val } : val.content ?? val)
-  return 'done'
+  return { tag: 'done' }
 }

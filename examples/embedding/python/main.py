@@ -38,7 +38,8 @@ class Engine:
 engine = Engine(sys.argv[1], [b"only for this example: 32 bytes or more"])
 sessions, cookie = {}, None
 for _ in range(3):
-    visits, _, set_cookie = visit(engine, sessions, cookie)
-    print(visits)
+    page, outcome = visit(engine, sessions, cookie)
+    print(page)
+    set_cookie = getattr(outcome, "set-cookie")
     cookie = set_cookie.split(";")[0] if set_cookie else cookie
-print(visit(engine, sessions, cookie.replace("s%3A", "s%3Ax"))[1])  # forged
+print(visit(engine, sessions, cookie.replace("s%3A", "s%3Ax"))[0])

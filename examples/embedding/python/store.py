@@ -1,6 +1,6 @@
 import time
 
-from wasmtime.component import Record
+from wasmtime.component import Record, Variant
 
 
 def record(**fields):
@@ -16,15 +16,15 @@ def perform(sessions, operation, value, id, known):
         found = None
     if operation == "load":
         known.loaded = found
-        return "found" if found else "missing"
+        return Variant("found" if found else "missing")
     if operation == "create" and found:
-        return "taken"
+        return Variant("taken")
     only_known = value is True or getattr(value, "only-known", False)
     if not found and (only_known or operation in ("touch", "delete")):
-        return "missing"
+        return Variant("missing")
     if only_known and found.data != last.data:
         known.current = found
-        return "conflict"
+        return Variant("conflict")
     if operation == "delete":
         del sessions[id]
     elif operation == "touch":
@@ -32,4 +32,4 @@ def perform(sessions, operation, value, id, known):
     else:
         content = getattr(value, "content", value)
         sessions[id] = record(data=content.data, expires=content.expires, touched=None)
-    return "done"
+    return Variant("done")

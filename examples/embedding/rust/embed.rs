@@ -19,21 +19,26 @@ impl Gateway {
         Ok(step)
     }
 
-    /// One request of a view counter, from its Cookie header to its Set-Cookie.
-    pub fn visit(&mut self, cookies: Vec<Vec<u8>>) -> Result<(u64, Origin, Option<String>)> {
+    /// One request of a view counter, from its Cookie header to the page and the outcome: what
+    /// it says of Set-Cookie, of Cache-Control, and of an error to be answered instead.
+    pub fn visit(&mut self, cookies: Vec<Vec<u8>>) -> Result<(Option<String>, Outcome)> {
         let known = &mut Known { loaded: None, current: None };
         let (path, tls, secure, forwarded_proto) = ("/".to_owned(), false, false, None);
         let step = self.engine.begin(&Request { cookies, path, tls, secure, forwarded_proto })?;
-        let Step::Ready(session) = self.run(step, known, None)? else { panic!("no session here") };
+        let Session { exchange, data, .. } = match self.run(step, known, None)? {
+            Step::Ready(session) => session,
+            Step::Done(outcome) => return Ok((None, outcome)), // no session here, or a failure
+            Step::Store(_) => unreachable!(),
+        };
 
-        let data: serde_json::Value = serde_json::from_str(&session.data)?;
+        let data: serde_json::Value = serde_json::from_str(&data)?;
         let visits = data["visits"].as_u64().unwrap_or(0) + 1;
         let edits = vec![Edit { key: "visits".to_owned(), value: Some(visits.to_string()) }];
         let data = DataChange::Edits(edits);
         let change = Change { action: Action::Keep, data, cookie: vec![] };
 
-        let step = self.engine.finish(&session.exchange, known, &change)?;
+        let step = self.engine.finish(&exchange, known, &change)?;
         let Step::Done(outcome) = self.run(step, known, Some(&change))? else { unreachable!() };
-        Ok((visits, session.exchange.origin, outcome.set_cookie))
+        Ok((Some(format!("{visits} visits")), outcome))
     }
 }

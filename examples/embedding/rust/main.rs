@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::UNIX_EPOCH;
 
 use embed::Gateway;
-use exports::edge::session::engine::{self, Origin};
+use exports::edge::session::engine;
 use rand::{TryRng as _, rngs::SysRng};
 use wasi::clocks::wall_clock::Datetime;
 use wasmtime::component::{Component, Linker, ResourceAny};
@@ -76,15 +76,13 @@ fn main() -> Result<()> {
 
     let mut cookie = Vec::new();
     for _ in 0..3 {
-        let (visits, _, set_cookie) = gateway.visit(cookie.clone())?;
-        println!("{visits}");
-        if let Some(set_cookie) = set_cookie {
+        let (page, outcome) = gateway.visit(cookie.clone())?;
+        println!("{}", page.unwrap_or_default());
+        if let Some(set_cookie) = outcome.set_cookie {
             cookie = vec![set_cookie.split(';').next().unwrap_or_default().into()];
         }
     }
     let forged = String::from_utf8_lossy(&cookie[0]).replace("s%3A", "s%3Ax");
-    if let (_, Origin::Forged, _) = gateway.visit(vec![forged.into()])? {
-        println!("forged");
-    }
+    println!("{}", gateway.visit(vec![forged.into()])?.0.unwrap_or_default());
     Ok(())
 }

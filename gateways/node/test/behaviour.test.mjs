@@ -126,13 +126,65 @@ test('nothing is sent before the session is stored, and to the application it is
 
 test('what cannot be sent fails its request alone', async t => {
   const { visit, errors } = await serve(t, { store: new SlowStore() }, (req, res) => {
-    req.session.n = 1
-    if (req.path === '/seven') res.end(7)
-    else res.end('good')
+    if (req.path !== '/none') req.session.n = 1
+    if (req.path === '/status') res.statusCode = 1000
+    res.end(req.path === '/good' ? 'good' : 7)
   })
-  await assert.rejects(visit('/seven'), { code: 'ECONNRESET' })
-  assert.deepEqual(errors.map(({ code }) => code), ['ERR_INVALID_ARG_TYPE'])
-  assert.equal((await visit()).body, 'good')
+  assert.equal((await visit('/none')).body, 'failed')
+  assert.equal((await visit('/status')).body, 'failed')
+  await assert.rejects(visit('/stored'), { code: 'ECONNRESET' })
+  assert.deepEqual(errors.map(({ code }) => code),
+    ['ERR_INVALID_ARG_TYPE', 'ERR_HTTP_INVALID_STATUS_CODE', 'ERR_INVALID_ARG_TYPE'])
+  assert.equal((await visit('/good')).body, 'good')
+})
+
+test('a store that calls back twice does no harm', async t => {
+  const store = new MemoryStore()
+  const { visit } = await serve(t, { store }, count)
+  const twice = (id, value, callback) => { callback(); callback() }
+  for (const set of [twice, (...args) => setImmediate(twice, ...args)]) {
+    store.set = set
+    assert.equal((await visit()).body, '1')
+  }
+})
+
+test('a store that throws fails its request', async t => {
+  const store = new MemoryStore()
+  const { visit, errors } = await serve(t, { store }, count)
+  store.set = () => { throw new Error('the store is a ruin') }
+  assert.deepEqual([(await visit()).status, errors.length], [500, 1])
+})
+
+test('a store that fails to store does not cut the response', async t => {
+  const store = new MemoryStore()
+  const large = 'x'.repeat(20_000_000)
+  const { visit, errors } = await serve(t, { store }, (req, res) => {
+    req.session.n = 1
+    res.send(large)
+  })
+  store.set = (id, value, callback) => setImmediate(callback, new Error('the store is full'))
+  assert.equal((await visit()).body.length, large.length)
+  assert.deepEqual(errors.map(({ message }) => message), ['the store is full'])
+})
+
+test('an answer that does not wait for the session is sent', async t => {
+  const store = new MemoryStore()
+  const app = express()
+  app.use((req, res, next) => {
+    if (req.headers.cookie) setImmediate(() => res.status(503).send('too late'))
+    next()
+  })
+  app.use(session({ ...QUIET, store, unset: 'destroy' }), count)
+  const server = http.createServer(app).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => { server.closeAllConnections(); server.close() })
+  const first = await request(server, {})
+  let loaded
+  const loading = new Promise(resolve => { loaded = resolve })
+  store.get = (id, callback) => setTimeout(() => { callback(); loaded() }, 50)
+  const late = await request(server, { headers: { cookie: first.headers['set-cookie'][0].split(';')[0] } })
+  assert.deepEqual([late.status, late.body], [503, 'too late'])
+  await loading
 })
 
 test('a part that is written early takes the cookie along, and later changes are stored', async t => {
@@ -206,10 +258,15 @@ test('the application makes the identifiers, where it wants to', async t => {
 })
 
 test('an identifier that is none fails its request', async t => {
-  for (const id of ['', 7, undefined]) {
-    const { visit, errors } = await serve(t, { genid: () => id }, count)
-    assert.equal((await visit()).status, 500)
-    assert.deepEqual(errors.map(({ message }) => message), ['genid must return a text'])
+  for (const id of ['', 7, undefined, '\ud800']) {
+    const ids = [id, 'good', id]
+    const { visit, errors } = await serve(t, { genid: () => ids.shift() }, (req, res) => {
+      req.session.regenerate(() => res.send('regenerated'))
+    })
+    for (const place of ['at first', 'in the midst of a request']) {
+      assert.equal((await visit()).status, 500, place)
+    }
+    assert.deepEqual(errors.map(({ message }) => message), Array(2).fill('genid must return a text'))
   }
 })
 

@@ -11,6 +11,8 @@ const CONFLICT = { tag: 'conflict' }
 export class Record {
   /** Why the store failed, in its own words. */
   storeError = undefined
+  /** Why the session cannot be answered for: to throw, as soon as somebody can catch it. */
+  failure = undefined
   /** The session was ended by `req.session.destroy()`. */
   isDestroyed = false
   /** What `req.session.save()` stored: the data, and the whole as others find it. */
@@ -34,7 +36,7 @@ export class Record {
     this.isRenewed = false
     this.#req = req
     this.#data = data
-    if (!this.isLoaded && settings.genid) exchange.id = identifier(settings, req)
+    if (!this.isLoaded && settings.genid) this.#identify()
     // To assign a property of Express's requests takes microseconds.
     if (req.sessionID !== exchange.id) req.sessionID = exchange.id
     if (this.isLoaded) {
@@ -47,6 +49,15 @@ export class Record {
     this.#cookie = this.isLoaded || !settings.isDynamic
       ? cookieSettings(req.session.cookie)
       : { ...cookie, originalMaxAge: cookie.originalMaxAge ?? null }
+  }
+
+  /** By the application, under an identifier of its own making. */
+  #identify () {
+    try {
+      const id = this.settings.genid(this.#req)
+      if (typeof id !== 'string' || id === '' || !id.isWellFormed()) throw new TypeError('genid must return a text')
+      this.exchange.id = id
+    } catch (error) { this.failure = error }
   }
 
   /** What the application did. */
@@ -131,13 +142,6 @@ export class Record {
   errorOf (outcome) {
     return outcome.failure && failed(outcome.failure, this.storeError)
   }
-}
-
-/** One of the application's own making. */
-function identifier ({ genid }, req) {
-  const id = genid(req)
-  if (typeof id !== 'string' || id === '') throw new TypeError('genid must return a text')
-  return id
 }
 
 /** A failure as an error; of a store's, its own. */

@@ -47,7 +47,7 @@ export class Visit {
 
     req.sessionStore = settings.store
     const isNew = step.tag === 'ready'
-    if (isNew) this.#first = new Record(settings, this.#engine, req, step.val, {})
+    if (isNew) this.#open(step.val, {})
     onHeaders(res, () => this.#headers(res))
     const { end } = res
     res.end = (chunk, encoding, callback) => this.#end(res, end, chunk, encoding, callback)
@@ -75,7 +75,13 @@ export class Visit {
     }
     const step = this.#engine.resume(exchange, known, undefined, reply)
     if (step.tag === 'done') throw failed(step.val.failure, error)
-    this.#first = new Record(this.#settings, this.#engine, this.#req, step.val, known, found)
+    this.#open(step.val, known, found)
+  }
+
+  #open (session, known, found) {
+    const record = new Record(this.#settings, this.#engine, this.#req, session, known, found)
+    if (record.failure) throw record.failure
+    this.#first = record
   }
 
   // -------------------------------------------------------------- the response goes out ----
@@ -106,36 +112,41 @@ export class Visit {
   #end (res, end, chunk, encoding, callback) {
     if (this.#isEnded) return false
     this.#isEnded = true
-    let step, known
-    try {
-      [step, known] = this.#isOver ? [NO_OUTCOME] : this.#decideStorage()
-    } catch (error) {
-      // Nothing is stored or sent, so that the application's error handler can answer.
+    let isSent = false
+    let result = true
+    const fail = error => {
+      // As far as nothing was sent, the application's error handler can answer.
+      isSent = true
       this.#isOver = true
       this.#isEnded = false
       this.#next(error)
-      return true
     }
-    if (step.tag === 'done') return end.call(res, chunk, encoding, callback)
-
-    let result
-    this.#record.run(step, known, this.#change, (error, outcome) => {
-      error ??= this.#record.errorOf(outcome)
-      if (error) setImmediate(this.#next, error)
+    const send = error => {
+      if (isSent) return // A store may call back twice.
+      isSent = true
+      // The error handler finds the headers sent, and may close the connection.
+      if (error && res.destroyed) setImmediate(this.#next, error)
+      else if (error) res.once('close', () => this.#next(error))
       try {
         result = end.call(res, chunk, encoding, callback)
-      } catch (error) { setImmediate(this.#next, error) }
-    })
-    if (result !== undefined) return result
-    // To the application the response is over: the headers cannot be changed any more.
-    if (!res.headersSent) res.writeHead(res.statusCode)
-    return true
+      } catch (error) { fail(error) }
+    }
+    try {
+      const [step, known] = this.#isOver ? [NO_OUTCOME] : this.#decideStorage()
+      if (step.tag === 'done') send()
+      else this.#record.run(step, known, this.#change, (error, outcome) => send(error ?? this.#record.errorOf(outcome)))
+      // To the application the response is over: the headers cannot be changed any more.
+      if (!isSent && !res.headersSent) res.writeHead(res.statusCode)
+    } catch (error) { fail(error) }
+    return result
   }
 
   // --------------------------------------------------------------------- the component ----
 
   /** What the component makes of the session as it is now. */
   #decide () {
+    // A timeout's answer, say, while the session is being loaded.
+    if (!this.#first) return NO_OUTCOME
     const { session, sessionID } = this.#req
     let record = this.#first
     if (!session) {
@@ -148,6 +159,7 @@ export class Visit {
         this.#isTouched = true
       }
       record = Session.recordOf(session) ?? record
+      if (record.failure) throw record.failure
       if (session.id !== record.exchange.id) throw new Error('req.session is a session of another identifier')
       this.#change = record.change(session, dataOf(session))
     }
@@ -165,13 +177,13 @@ export class Visit {
     const { session, sessionID } = this.#req
     const { unset, isExpress } = this.#settings
     const step = this.#decide()
+    if (step === NO_OUTCOME) return [step]
     if (!session) {
       if (unset !== 'destroy' || this.#first.isDestroyed || typeof sessionID !== 'string') return [NO_OUTCOME]
       const request = this.#first.request({ tag: 'delete', val: false })
       request.val.exchange = { ...request.val.exchange, id: sessionID }
       return [request, {}]
     }
-    if (step === NO_OUTCOME) return [step]
     const record = this.#record
     const { saved } = record
     const known = { ...record.known }
