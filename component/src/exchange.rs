@@ -449,7 +449,10 @@ impl Engine {
                 self.fresh(env, Origin::Detached, exchange.secure, exchange.presented)
             }
             // Nobody has been promised anything yet, or nothing but a longer life.
-            (OnStoreError::Anonymous, Phase::Creating | Phase::Touching) => {
+            (OnStoreError::Anonymous, phase)
+                if matches!(phase, Phase::Creating | Phase::Touching)
+                    || (phase == Phase::Saving && exchange.origin != Origin::Loaded) =>
+            {
                 Step::Done(outcome(Event::None, exchange.conflicts))
             }
             _ => failed(Failure::Unavailable(why), exchange.conflicts),

@@ -695,13 +695,19 @@ fn a_store_that_is_down_denies_or_detaches() {
     assert_eq!(world.log(), "");
 
     // What nobody has is not missed.
-    let Open { session, known } = world.open(None);
-    let change = set("a", "1");
-    let step = world.engine.finish(&world, session.exchange, &known, &change);
-    let Step::Store(create) = step else { panic!("{step:?}") };
-    let step = world.engine.resume(&world, create.exchange, &known, Some(&change), down());
-    let Step::Done(outcome) = step else { panic!("{step:?}") };
-    assert_eq!((outcome.event, outcome.set_cookie, outcome.failure), (Event::None, None, None));
+    for conflicts in [Conflicts::Merge, Conflicts::Overwrite] {
+        let world = World::new(|o| {
+            o.on_store_error = OnStoreError::Anonymous;
+            o.conflicts = conflicts;
+        });
+        let Open { session, known } = world.open(None);
+        let change = set("a", "1");
+        let step = world.engine.finish(&world, session.exchange, &known, &change);
+        let Step::Store(create) = step else { panic!("{step:?}") };
+        let step = world.engine.resume(&world, create.exchange, &known, Some(&change), down());
+        let Step::Done(outcome) = step else { panic!("{step:?}") };
+        assert_eq!((outcome.event, outcome.set_cookie, outcome.failure), (Event::None, None, None));
+    }
 
     // A change of what is stored is not lost in silence.
     let cookie = world.visitor();

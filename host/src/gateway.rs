@@ -19,7 +19,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::BoxError;
@@ -30,7 +30,6 @@ use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tower_layer::Layer as _;
 use tower_service::Service;
@@ -44,6 +43,7 @@ pub(crate) use self::path::RulePath;
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
 use crate::admin;
+use crate::lasting::Lasting;
 use crate::server::Peer;
 use crate::traces::Traces;
 
@@ -261,7 +261,8 @@ impl Service<Request<Body>> for Gateway {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let admitted = self.admit(&mut request);
         let page = self.shared.journal.open(&mut request);
-        let answer = admitted.map(|()| Lasting(Some(self.inner.call(request))));
+        // What an application has answered is saved even when the visitor has left meanwhile.
+        let answer = admitted.map(|()| Lasting::new(self.inner.call(request)));
         let shared = self.shared.clone();
         Box::pin(async move {
             let mut response = match answer {
@@ -271,32 +272,6 @@ impl Service<Request<Body>> for Gateway {
             shared.journal.close(page, &mut response);
             Ok(response)
         })
-    }
-}
-
-/// A future that ends in any case: when it is dropped, it goes on in a task of its own. What
-/// an application has answered is saved even when the visitor has left meanwhile.
-struct Lasting<F: Future<Output: Send> + Send + Unpin + 'static>(Option<F>);
-
-impl<F: Future<Output: Send> + Send + Unpin + 'static> Future for Lasting<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(future) = &mut self.0 else { return Poll::Pending };
-        let output = ready!(Pin::new(future).poll(context));
-        self.0 = None;
-        Poll::Ready(output)
-    }
-}
-
-impl<F: Future<Output: Send> + Send + Unpin + 'static> Drop for Lasting<F> {
-    fn drop(&mut self) {
-        // One that panicked has ended. Without a runtime the program ends.
-        if let Some(rest) = self.0.take().filter(|_| !std::thread::panicking())
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(rest);
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use tower_service::Service;
 
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
+use crate::lasting::Lasting;
 use crate::sessions::{Begun, OptionsError, Sessions};
 use crate::store::Store;
 use crate::{Options, Session, SessionHasher};
@@ -34,7 +35,7 @@ pub struct Encrypted;
 ///
 /// let component = Component::from_file("target/session.wasm", None)?;
 /// let mut options = component.defaults(Preset::Safe)?;
-/// options.secrets = vec![std::fs::read("secret")?];
+/// options.secrets = vec![std::env::var("EDGE_SESSION_SECRET")?.into_bytes()];
 /// let layer = SessionLayer::new(component, options, MemoryStore::default())?;
 /// # Ok(())
 /// # }
@@ -141,7 +142,10 @@ where
             let (session, exchange) = Session::new(session);
             request.extensions_mut().insert(session.clone());
             let mut response = inner.call(request).await?;
-            let outcome = sessions.finish(exchange, known, session.change()).await;
+            // To its end, though the visitor leaves: a logout is done, a renewal not left half-way.
+            let change = session.change();
+            let finish = Box::pin(async move { sessions.finish(exchange, known, change).await });
+            let outcome = Lasting::new(finish).await;
             if let Some(failure) = &outcome.failure {
                 return Ok(refusal(failure));
             }

@@ -15,7 +15,7 @@
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let component = Component::from_file("target/session.wasm", None)?;
 //! let mut options = component.defaults(Preset::Safe)?;
-//! options.secrets = vec![std::fs::read("secret")?];
+//! options.secrets = vec![std::env::var("EDGE_SESSION_SECRET")?.into_bytes()];
 //! let layer = SessionLayer::new(component, options, MemoryStore::default())?;
 //! let app: Router = Router::new().route("/", get(count)).layer(layer);
 //! # Ok(())
@@ -39,6 +39,7 @@ mod component;
 mod counters;
 mod hasher;
 mod instance;
+mod lasting;
 mod layer;
 mod session;
 mod sessions;

@@ -281,7 +281,7 @@ impl Session {
     }
 
     /// As setting `req.session` to null: the option `unset` says whether the session stays as
-    /// it is stored or is deleted. No cookie is sent.
+    /// it is stored or is deleted, as by [`Self::destroy`].
     pub fn unset(&self) {
         let mut state = self.lock();
         state.action = match state.action {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use edge_session::store::{Changed, Content, Created, MemoryStore, Store, StoreError, Stored};
-use edge_session::{OnStoreError, Secure};
+use edge_session::{Conflicts, OnStoreError, Secure};
 use http::Request;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use support::{Gateway, component, cookie, signed, text, visits};
@@ -191,12 +191,17 @@ async fn a_store_that_is_down_denies_by_default() {
 
 #[tokio::test]
 async fn or_lets_everybody_be_anonymous() {
-    let spoil = |o: &mut edge_session::Options| o.on_store_error = OnStoreError::Anonymous;
-    let gateway = Gateway::with(component(), spoil, Arc::new(Failing));
-    for cookie in [None, Some(signed("somebody"))] {
-        let response = gateway.get("/", cookie.as_deref()).await;
-        assert_eq!((response.status().as_u16(), visits(&response)), (200, 1));
-        assert!(!response.headers().contains_key("set-cookie"));
+    for conflicts in [Conflicts::Merge, Conflicts::Overwrite] {
+        let spoil = |o: &mut edge_session::Options| {
+            o.on_store_error = OnStoreError::Anonymous;
+            o.conflicts = conflicts;
+        };
+        let gateway = Gateway::with(component(), spoil, Arc::new(Failing));
+        for cookie in [None, Some(signed("somebody"))] {
+            let response = gateway.get("/", cookie.as_deref()).await;
+            assert_eq!((response.status().as_u16(), visits(&response)), (200, 1));
+            assert!(!response.headers().contains_key("set-cookie"));
+        }
     }
 }
 
@@ -228,6 +233,58 @@ async fn a_store_that_hangs_is_given_up_at_the_deadline() {
     let began = tokio::time::Instant::now();
     assert_eq!(gateway.get("/", Some(&signed("somebody"))).await.status(), 503);
     assert_eq!(began.elapsed().as_secs(), Duration::from_secs(2).as_secs());
+}
+
+/// A store whose every operation takes 10 ms.
+struct Slow(MemoryStore);
+
+impl Slow {
+    async fn wait() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[async_trait]
+impl Store for Slow {
+    async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        Self::wait().await;
+        self.0.load(id).await
+    }
+    async fn create(&self, id: &str, new: Content) -> Result<Created, StoreError> {
+        Self::wait().await;
+        self.0.create(id, new).await
+    }
+    async fn replace(
+        &self,
+        id: &str,
+        new: Content,
+        expected: Option<&str>,
+    ) -> Result<Changed, StoreError> {
+        Self::wait().await;
+        self.0.replace(id, new, expected).await
+    }
+    async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
+        Self::wait().await;
+        self.0.touch(id, expires).await
+    }
+    async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
+        Self::wait().await;
+        self.0.delete(id, expected).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_to_end_ends_though_the_visitor_has_left() {
+    let gateway = Gateway::new(Slow(MemoryStore::default()));
+    // A logout loads and deletes, a renewal loads, creates and deletes.
+    for (path, leaves_after) in [("/logout", 15), ("/renew", 15), ("/renew", 25)] {
+        let old = cookie(&gateway.get("/", None).await);
+        let request = gateway.post(path, Some(&old));
+        let left = tokio::time::timeout(Duration::from_millis(leaves_after), request).await;
+        assert!(left.is_err(), "{path} was answered");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(visits(&gateway.get("/", Some(&old)).await), 1, "{path} was left half-way");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

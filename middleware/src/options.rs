@@ -58,7 +58,8 @@ pub(crate) fn read(environment: &[(String, String)]) -> Result<Options, String> 
     let presets = [("safe", Preset::Safe), ("express", Preset::Express)];
     let mut options = defaults(from.choose("PRESET", &presets).unwrap_or(Preset::Safe));
     if let Some(secrets) = from.text("SECRET") {
-        options.secrets = secrets.split(',').map(|secret| secret.as_bytes().to_vec()).collect();
+        let secrets = secrets.split(',').map(str::trim).filter(|secret| !secret.is_empty());
+        options.secrets = secrets.map(|secret| secret.as_bytes().to_vec()).collect();
     }
     set(&mut options.name, from.text("NAME").map(str::to_owned));
     set(&mut options.allow_weak_secret, from.flag("ALLOW_WEAK_SECRET"));
@@ -143,7 +144,7 @@ mod tests {
     fn every_option_has_its_variable() {
         let options = of(&[
             ("EDGE_SESSION_PRESET", "express"),
-            ("EDGE_SESSION_SECRET", "new,old"),
+            ("EDGE_SESSION_SECRET", "new, old,"),
             ("EDGE_SESSION_NAME", "sid"),
             ("EDGE_SESSION_ALLOW_WEAK_SECRET", "false"),
             ("EDGE_SESSION_RESAVE", "false"),

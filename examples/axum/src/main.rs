@@ -1,4 +1,6 @@
-//! Sessions in an axum application: `cargo run -p example-axum`, then http://127.0.0.1:3000.
+//! Sessions in an axum application. After `make component`, in the repository's root:
+//! `EDGE_SESSION_SECRET=$(openssl rand -base64 48) cargo run -p example-axum`, then
+//! http://127.0.0.1:3000.
 
 use axum::{Router, routing::get};
 use edge_session::{Component, Preset, Session, SessionError, SessionLayer, store::MemoryStore};
@@ -13,7 +15,8 @@ async fn count(session: Session) -> Result<String, SessionError> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let component = Component::from_file("target/session.wasm", None)?;
     let mut options = component.defaults(Preset::Safe)?;
-    options.secrets = vec![std::env::var("EDGE_SESSION_SECRET")?.into_bytes()];
+    let secret = std::env::var("EDGE_SESSION_SECRET").expect("EDGE_SESSION_SECRET is not set");
+    options.secrets = vec![secret.into_bytes()];
     let layer = SessionLayer::new(component, options, MemoryStore::default())?;
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;

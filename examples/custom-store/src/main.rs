@@ -1,4 +1,5 @@
-//! Sessions in a store of one's own: `cargo run -p example-custom-store`, then
+//! Sessions in a store of one's own. After `make component`, in the repository's root:
+//! `EDGE_SESSION_SECRET=$(openssl rand -base64 48) cargo run -p example-custom-store`, then
 //! http://127.0.0.1:3000. What this one keeps in a map could be in any database that can
 //! replace a value on the condition that it is still the one that was read.
 
@@ -98,7 +99,8 @@ async fn count(session: Session) -> Result<String, SessionError> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let component = Component::from_file("target/session.wasm", None)?;
     let mut options = component.defaults(Preset::Safe)?;
-    options.secrets = vec![std::env::var("EDGE_SESSION_SECRET")?.into_bytes()];
+    let secret = std::env::var("EDGE_SESSION_SECRET").expect("EDGE_SESSION_SECRET is not set");
+    options.secrets = vec![secret.into_bytes()];
     let layer = SessionLayer::new(component, options, MapStore::default())?;
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
