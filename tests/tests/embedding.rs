@@ -51,11 +51,9 @@ fn the_page_shows_the_examples_as_they_are() {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     };
     let page = read(checkout().join("docs/embedding.md"));
-    for (file, language) in [
-        ("javascript/embed.mjs", "js"),
-        ("python/embed.py", "python"),
-        ("rust/embed.rs", "rust"),
-    ] {
+    for (file, language) in
+        [("javascript/embed.mjs", "js"), ("python/embed.py", "python"), ("rust/embed.rs", "rust")]
+    {
         let block = format!("```{language}\n{}```\n", read(example(file)));
         assert!(page.contains(&block), "docs/embedding.md has another {file} than examples/");
     }
