@@ -122,3 +122,48 @@ def test_threads_may_share_it() -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: asyncio.run(visit(number)), range(8)))
     assert len(store) == 8
+
+
+class Held(MemoryStore):
+    """It tells when it is asked to write, and waits for `go`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go, self.deleted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.go.set()
+
+    async def create(self, *args: Any) -> Any:
+        self.asked.set()
+        await self.go.wait()
+        return await super().create(*args)
+
+    async def delete(self, *args: Any) -> Any:
+        self.asked.set()
+        await self.go.wait()
+        changed = await super().delete(*args)
+        self.deleted.set()
+        return changed
+
+
+@pytest.mark.parametrize("deed", ["destroy", "renew"])
+async def test_a_session_that_was_to_end_ends_though_the_request_is_cancelled(
+    visitor: New, deed: str
+) -> None:
+    store = Held()
+    application, _, _ = gated(store)
+    one = visitor(application)
+    await one.http.get("/?start=1")
+    old = dict(one.http.cookies)
+    store.asked.clear()
+    store.go.clear()
+    request = asyncio.create_task(one.http.get(f"/?do={deed}"))
+    await store.asked.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    store.go.set()
+    async with asyncio.timeout(5):
+        await store.deleted.wait()
+    one.http.cookies.clear()
+    one.http.cookies.update(old)
+    assert (await one.http.get("/")).json() == {}

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, NamedTuple
 
 from ._contract import (
@@ -60,6 +60,8 @@ class Sessions:
         self._store = store
         # A store in memory is done at once, and needs no timer.
         self._deadline = None if type(store) is MemoryStore else deadline
+        # The event loop itself would forget them.
+        self._at_work: set[asyncio.Task[Outcome]] = set()
 
     async def begin(self, request: Request) -> Begun | None:
         """None: the path has no session."""
@@ -85,12 +87,22 @@ class Sessions:
         except InvalidChange as error:
             raise _failed(("invalid-change", str(error))) from error
         try:
-            outcome = await self._finish(begun.ready.exchange, begun.known, change)
+            outcome = await self._lasting(self._finish(begun.ready.exchange, begun.known, change))
         except CallFailed as error:
             raise _failed(_trapped(error)) from error
         if outcome.failure is not None:
             raise _failed(outcome.failure)
         return outcome
+
+    async def _lasting(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """To its end, though the visitor leaves and the server cancels the request: a logout is
+        done, a renewal not left half-way."""
+        if self._deadline is None:
+            return await work
+        task = asyncio.create_task(work)
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        return await asyncio.shield(task)
 
     async def _finish(self, exchange: Exchange, known: Known, change: Change) -> Outcome:
         step = self._engine.finish(exchange, known, change)
