@@ -46,6 +46,11 @@ const count = (req, res) => {
   res.send(String(req.session.n))
 }
 
+// A client may have the whole response before its server has noticed that it is over.
+async function until (isSo) {
+  while (!isSo()) await new Promise(resolve => setImmediate(resolve))
+}
+
 class SlowStore extends MemoryStore {
   set (id, value, callback) {
     const text = JSON.stringify(value)
@@ -104,7 +109,7 @@ test('what follows a redirect sees what was saved', async t => {
   assert.equal((await visit('/')).body, 'zoe')
 })
 
-test('nothing is sent before the session is stored, and to the application it is over', async t => {
+test('nothing is sent before the session is stored, and to the application it is over', { timeout: 30_000 }, async t => {
   const store = new MemoryStore()
   const seen = []
   const { visit, server } = await serve(t, { store }, (req, res) => {
@@ -121,6 +126,7 @@ test('nothing is sent before the session is stored, and to the application it is
   })
   store.set = (id, session, callback) => setTimeout(() => { seen.push('stored'); callback() }, 20)
   assert.equal((await visit()).body, 'once')
+  await until(() => seen.includes('sent'))
   assert.deepEqual(seen, ['over', 'stored', 'bytes', 'sent'])
 })
 
@@ -155,7 +161,7 @@ test('a store that throws fails its request', async t => {
   assert.deepEqual([(await visit()).status, errors.length], [500, 1])
 })
 
-test('a store that fails to store does not cut the response', async t => {
+test('a store that fails to store does not cut the response', { timeout: 30_000 }, async t => {
   const store = new MemoryStore()
   const large = 'x'.repeat(20_000_000)
   const { visit, errors } = await serve(t, { store }, (req, res) => {
@@ -164,6 +170,7 @@ test('a store that fails to store does not cut the response', async t => {
   })
   store.set = (id, value, callback) => setImmediate(callback, new Error('the store is full'))
   assert.equal((await visit()).body.length, large.length)
+  await until(() => errors.length > 0)
   assert.deepEqual(errors.map(({ message }) => message), ['the store is full'])
 })
 
