@@ -66,7 +66,7 @@ pub(crate) struct Log {
 pub(crate) const TEMPLATE: &str = include_str!("config/edge-session.toml");
 
 /// All keys, those of a section after its name. Each may also be given by an environment variable.
-pub(crate) const KEYS: [&str; 61] = [
+pub(crate) const KEYS: &[&str] = &[
     "preset",
     "listen",
     "upstream",
@@ -146,7 +146,7 @@ impl File {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
         let mut table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-        for key in KEYS {
+        for &key in KEYS {
             let Some(text) = variable(&self::variable(key)) else { continue };
             let place = match key.split_once('.') {
                 None => Some((&mut table, key)),
@@ -626,7 +626,7 @@ mod tests {
         let gateway = settings.gateway.unwrap();
         assert_eq!((gateway.routes.len(), gateway.guards.len()), (2, 2));
         let table: Table = text.parse().unwrap();
-        for key in KEYS {
+        for &key in KEYS {
             let is_there = match key.split_once('.') {
                 None => table.contains_key(key),
                 Some((section, key)) => table[section].as_table().unwrap().contains_key(key),
