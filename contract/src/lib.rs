@@ -18,19 +18,27 @@ const SESSION: HeaderName = HeaderName::from_static("edge-session");
 const MERGE: HeaderName = HeaderName::from_static("edge-session-merge");
 const ACTION: HeaderName = HeaderName::from_static("edge-session-action");
 
-/// A header's name as applications may read it.
+/// A header's name as applications may read it. CGI has letters, digits and one character for
+/// all others (`HTTP_EDGE_SESSION`: RFC 3875, section 4.1.18), and so have PHP and WSGI: to them
+/// `Edge.Session`, `Edge_Session` and `Edge-Session` are one.
 pub fn dashed(name: &HeaderName) -> Cow<'_, str> {
-    match name.as_str().contains('_') {
-        true => name.as_str().replace('_', "-").into(),
-        false => name.as_str().into(),
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    match name.as_str().bytes().all(is_plain) {
+        true => name.as_str().into(),
+        false => name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-").into(),
     }
+}
+
+/// Whether a header is one that only the gateway and its applications may say to each other,
+/// in any spelling that an application may take for it.
+pub fn is_ours(name: &HeaderName) -> bool {
+    dashed(name).starts_with(PREFIX)
 }
 
 /// Remove everything that only the gateway and its applications may say to each other;
 /// whether there was something.
 pub fn strip(headers: &mut HeaderMap) -> bool {
-    // Many applications take an underscore for a hyphen (CGI's HTTP_EDGE_SESSION).
-    remove_where(headers, |name| dashed(name).starts_with(PREFIX))
+    remove_where(headers, is_ours)
 }
 
 /// Remove the headers that are meant; whether there was one. One look at each name costs less
@@ -43,14 +51,18 @@ pub fn remove_where(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> b
     !meant.is_empty()
 }
 
-/// Tell the application about the session: its identifier, and its data as a JSON object.
-pub fn tell(headers: &mut HeaderMap, id: &str, data: &str) {
-    let values = (HeaderValue::try_from(id), HeaderValue::try_from(to_ascii(data)));
-    // Identifiers that a cookie carried in and JSON in ASCII are header values.
-    if let (Ok(id), Ok(data)) = values {
-        headers.insert(ID, id);
-        headers.insert(SESSION, data);
-    }
+/// Tell the application about its request's session: the identifier, and the data as a JSON
+/// object. Both headers are on every request, empty ones on one that has no session, so that
+/// nothing else that an application takes for them can stand in their place.
+pub fn tell(headers: &mut HeaderMap, session: Option<(&str, &str)>) {
+    let value = |(id, data)| {
+        // Identifiers that a cookie carried in and JSON in ASCII are header values.
+        Some((HeaderValue::try_from(id).ok()?, HeaderValue::try_from(to_ascii(data)).ok()?))
+    };
+    let nothing = || (HeaderValue::from_static(""), HeaderValue::from_static("{}"));
+    let (id, data) = session.and_then(value).unwrap_or_else(nothing);
+    headers.insert(ID, id);
+    headers.insert(SESSION, data);
 }
 
 /// A JSON text in printable ASCII: escapes where there is more, which only strings hold.
@@ -111,7 +123,7 @@ impl Answer {
     /// Take the application's answer out of the response's headers. An error says what is
     /// wrong with it, without any of its values: they are secret.
     pub fn take(headers: &mut HeaderMap) -> Result<Self, &'static str> {
-        if !headers.keys().any(|name| name.as_str().starts_with(PREFIX)) {
+        if !headers.keys().any(is_ours) {
             return Ok(Self::default());
         }
         let answer = Self::read(headers);
@@ -121,7 +133,7 @@ impl Answer {
 
     fn read(headers: &HeaderMap) -> Result<Self, &'static str> {
         let known = [SESSION, MERGE, ACTION, ID];
-        let stray = |name: &&HeaderName| name.as_str().starts_with(PREFIX) && !known.contains(name);
+        let stray = |name: &&HeaderName| is_ours(name) && !known.contains(name);
         if headers.keys().find(stray).is_some() {
             return Err("there is an Edge-Session-… header that does not exist");
         }
@@ -237,20 +249,38 @@ mod tests {
             })
             .collect();
         let answer = Answer::take(&mut headers);
-        assert!(headers.keys().all(|name| !name.as_str().starts_with(PREFIX)));
+        assert!(!headers.keys().any(is_ours));
         answer
     }
 
     #[test]
-    fn a_name_with_underscores_is_ours_too() {
+    fn a_name_in_any_spelling_is_ours() {
         let mut headers = HeaderMap::new();
-        for name in ["edge_session", "edge-session_id", "edge_session-merge", "edge", "x_y"] {
+        for other in "-_.!#$%&'*+^`|~".chars() {
+            for name in ["edge?session", "edge-session?id", "edge?session-merge"] {
+                let name = name.replace('?', &other.to_string());
+                headers.insert(HeaderName::try_from(name).unwrap(), HeaderValue::from_static("{}"));
+            }
+        }
+        for name in ["edge", "x_y", "edgesession"] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("{}"));
         }
         assert!(strip(&mut headers));
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["edge", "x_y"]);
+        assert_eq!(left, ["edge", "edgesession", "x_y"]);
+    }
+
+    #[test]
+    fn an_application_is_told_of_every_session_and_of_none() {
+        let mut headers = HeaderMap::new();
+        tell(&mut headers, Some(("an-id", "{\"n\":1}")));
+        assert_eq!(
+            (&headers[ID], &headers[SESSION]),
+            (&"an-id".parse().unwrap(), &"{\"n\":1}".parse().unwrap())
+        );
+        tell(&mut headers, None);
+        assert_eq!((headers[ID].as_bytes(), headers[SESSION].as_bytes()), (&b""[..], &b"{}"[..]));
     }
 
     #[test]
@@ -271,6 +301,7 @@ mod tests {
             (&[("edge-session-action", "explode")], "not one of"),
             (&[("edge-session-action", "destroy"), ("edge-session", "{}")], "cannot be changed"),
             (&[("edge-session-marge", "{}")], "does not exist"),
+            (&[("edge_session", "{}")], "does not exist"),
         ] {
             let error = take(list).unwrap_err();
             assert!(error.contains(what), "{list:?}: {error}");

@@ -122,6 +122,8 @@ pub(crate) const KEYS: &[&str] = &[
     "limits.connections",
     "limits.header_bytes",
     "limits.body_bytes",
+    "limits.buffer_bytes",
+    "limits.min_rate",
     "tls.certificate",
     "tls.key",
     "admin.listen",

@@ -9,9 +9,11 @@ mod body;
 mod guards;
 mod headers;
 mod journal;
+mod pace;
 mod path;
 mod pool;
 mod refusal;
+mod target;
 mod tunnel;
 mod upstreams;
 
@@ -39,13 +41,17 @@ use self::body::{Bounded, Bounds, Progress};
 pub(crate) use self::guards::{Guard, Rule};
 pub(crate) use self::headers::TrustedProxies;
 use self::journal::Journal;
-pub(crate) use self::path::RulePath;
+use self::pace::Readers;
+pub(crate) use self::path::{PlainPath, RulePath};
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
 use crate::admin;
-use crate::lasting::Lasting;
 use crate::server::Peer;
 use crate::traces::Traces;
+
+/// An answer up to this size, in bytes, leaves the application at once: HTTP/1 connections take
+/// it into their buffers, whoever reads.
+const TAKEN_AT_ONCE: u64 = 8 * 1024;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -73,6 +79,10 @@ pub(crate) struct Settings {
     pub(crate) whole: Option<Duration>,
     /// The largest body of a request.
     pub(crate) body_bytes: Option<u64>,
+    /// How much of a request's body is gathered before the application is asked.
+    pub(crate) buffer_bytes: usize,
+    /// How many bytes a second clients have to send or read at least.
+    pub(crate) min_rate: Option<u64>,
 }
 
 /// The gateway as a service.
@@ -91,6 +101,7 @@ struct Shared {
     applications: Applications,
     cookie_name: String,
     journal: Journal,
+    readers: Option<Readers>,
 }
 
 /// Who answers.
@@ -106,6 +117,8 @@ struct Admitted {
     /// Without its port.
     host: Option<String>,
     peer: Peer,
+    /// It comes from a trusted proxy.
+    is_trusted: bool,
 }
 
 impl Gateway {
@@ -124,15 +137,24 @@ impl Gateway {
         };
         let cookie_name = layer.options().name.clone();
         let journal = Journal::new(layer.hasher().clone(), traces, logs_requests);
-        let shared = Arc::new(Shared { settings, applications, cookie_name, journal });
+        let readers = settings.min_rate.map(Readers::new);
+        let shared = Arc::new(Shared { settings, applications, cookie_name, journal, readers });
         Ok(Self { inner: layer.layer(Behind(shared.clone())), shared })
     }
 
-    /// Watch the health of the applications, as long as there are any elsewhere.
+    /// Watch the health of the applications, and clients that read slowly. Never ends.
     pub(crate) async fn watch(&self) {
-        if let Applications::Upstreams(upstreams) = &self.shared.applications {
-            upstreams.watch(&self.shared.settings.health).await;
-        }
+        let health = async {
+            if let Applications::Upstreams(upstreams) = &self.shared.applications {
+                upstreams.watch(&self.shared.settings.health).await;
+            }
+        };
+        let readers = async {
+            if let Some(readers) = &self.shared.readers {
+                readers.sweep().await;
+            }
+        };
+        tokio::join!(health, readers);
     }
 
     /// Whether a request can be answered at all, and what is known of it before its session.
@@ -145,7 +167,7 @@ impl Gateway {
         if !is_trusted || !has_request_id(headers) {
             headers.insert(X_REQUEST_ID, new_request_id());
         }
-        headers::remove_forwarded(headers, is_trusted);
+        headers::remove_untrusted(headers, is_trusted);
         if contract::strip(headers) {
             metrics::counter!("edge_session_stripped_total").increment(1);
         }
@@ -156,13 +178,12 @@ impl Gateway {
         if headers::has_unknown_coding(request.headers()) {
             return Err(Refusal::BadRequest("The body is in an unknown coding."));
         }
-        let path = match request.uri().path() {
-            // OPTIONS * asks about the server as a whole.
-            "*" => RulePath::parse("/"),
-            path => RulePath::parse(path),
-        };
-        let path = path.map_err(|path::Ambiguous| Refusal::AmbiguousPath)?;
-        let host = host(request)?;
+        if headers::lists_too_much(request.headers()) {
+            return Err(Refusal::BadRequest("The Connection header lists too much."));
+        }
+        let path = target::path(request.uri()).map_err(|path::Ambiguous| Refusal::AmbiguousPath)?;
+        let host = target::host(request.uri(), request.headers(), request.version())
+            .map_err(Refusal::BadRequest)?;
         let declared = request.body().size_hint().lower();
         if settings.body_bytes.is_some_and(|most| declared > most) {
             return Err(Refusal::BodyTooLarge);
@@ -178,58 +199,9 @@ impl Gateway {
         {
             headers.insert(HOST, host);
         }
-        let host = host.map(|host| without_port(&host).to_owned());
-        request.extensions_mut().insert(Admitted { path, host, peer });
+        let host = host.map(|host| target::without_port(&host).to_owned());
+        request.extensions_mut().insert(Admitted { path, host, peer, is_trusted });
         Ok(())
-    }
-}
-
-/// The host that a request is for, with its port (RFC 9112, section 3.2).
-fn host(request: &Request<Body>) -> Result<Option<String>, Refusal> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let header = match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => return Err(Refusal::BadRequest("There is more than one Host header.")),
-        (Some(host), None) => {
-            Some(host.to_str().map_err(|_| Refusal::BadRequest("The Host header is not a host."))?)
-        }
-        (None, None) => None,
-    };
-    let uri = request.uri();
-    if uri.authority().is_some() && uri.scheme().is_none() {
-        return Err(Refusal::BadRequest("The target is not a path."));
-    }
-    if header.is_some_and(|host| !is_host(host)) {
-        return Err(Refusal::BadRequest("The Host header is not a host."));
-    }
-    if uri.authority().is_some_and(|authority| !is_host(authority.as_str())) {
-        return Err(Refusal::BadRequest("The target's host is not a host."));
-    }
-    match (uri.authority(), header) {
-        (Some(authority), Some(header)) if !authority.as_str().eq_ignore_ascii_case(header) => {
-            Err(Refusal::BadRequest("The Host header differs from the target."))
-        }
-        (Some(authority), _) => Ok(Some(authority.as_str().to_owned())),
-        (None, Some(header)) => Ok(Some(header.to_owned())),
-        (None, None) if request.version() == Version::HTTP_11 => {
-            Err(Refusal::BadRequest("There is no Host header."))
-        }
-        (None, None) => Ok(None),
-    }
-}
-
-/// A host with or without a port, and nothing else.
-fn is_host(host: &str) -> bool {
-    let port = host[without_port(host).len()..].strip_prefix(':');
-    host.parse::<http::uri::Authority>().is_ok()
-        && !host.contains('@')
-        && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok())
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        // The colons of an IPv6 address are in brackets.
-        Some((host, port)) if !port.contains(']') => host,
-        _ => host,
     }
 }
 
@@ -260,9 +232,11 @@ impl Service<Request<Body>> for Gateway {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let admitted = self.admit(&mut request);
-        let page = self.shared.journal.open(&mut request);
-        // What an application has answered is saved even when the visitor has left meanwhile.
-        let answer = admitted.map(|()| Lasting::new(self.inner.call(request)));
+        let is_trusted = request.extensions().get().is_some_and(|it: &Admitted| it.is_trusted);
+        let page = self.shared.journal.open(&mut request, is_trusted);
+        // Given up when the visitor leaves before the application has begun to answer. After
+        // that the layer sees to it that what it has answered is saved.
+        let answer = admitted.map(|()| self.inner.call(request));
         let shared = self.shared.clone();
         Box::pin(async move {
             let mut response = match answer {
@@ -345,10 +319,12 @@ impl Shared {
     ) -> Result<Response<Body>, Refusal> {
         let settings = &self.settings;
         let end = settings.whole.map(|whole| Instant::now() + whole);
-        let bounds = Bounds { idle: settings.idle, end, bytes: settings.body_bytes };
+        let (idle, rate) = (settings.idle, settings.min_rate);
+        let bounds = Bounds { idle, end, bytes: settings.body_bytes, rate };
         let peer = &admitted.peer;
 
         let (mut head, body) = request.into_parts();
+        let is_http2 = head.version == Version::HTTP_2;
         let visitor = head.extensions.remove::<OnUpgrade>();
         let wants = headers::upgrade(&head.headers).filter(|_| visitor.is_some());
         head.extensions.clear();
@@ -364,9 +340,9 @@ impl Shared {
         }
         // An operator's browser sends it to every port of the host.
         headers::hide_cookie(&mut head.headers, admin::COOKIE_NAME);
-        if let Some(session) = session {
-            contract::tell(&mut head.headers, &session.id(), &session.to_json());
-        }
+        let session_now = session.map(|session| (session.id(), session.to_json()));
+        let told = session_now.as_ref().map(|(id, data)| (id.as_str(), data.as_str()));
+        contract::tell(&mut head.headers, told);
         let progress = Progress::default();
         let body = match body.is_end_stream() {
             true => Body::empty(),
@@ -374,7 +350,11 @@ impl Shared {
                 let bounded = Bounded::new(body, bounds, |error: &BoxError| {
                     tracing::info!("the body of a request ended early: {error}");
                 });
-                Body::new(bounded.telling(progress.clone()))
+                let body = Body::new(bounded.telling(progress.clone()));
+                let gathered = body::gather(body, settings.buffer_bytes).await;
+                gathered.map_err(|error| {
+                    body::refusal_of(&*error).unwrap_or(Refusal::BadRequest("The body is broken."))
+                })?
             }
         };
         let sending = self.send(head, body, admitted, &progress);
@@ -434,13 +414,19 @@ impl Shared {
             return Ok(Response::from_parts(head, Body::empty()));
         }
         head.extensions.clear();
-        let bounds = Bounds { bytes: None, ..bounds };
-        let body = match body.is_end_stream() {
-            true => Body::empty(),
-            false => Body::new(Bounded::new(body, bounds, |error: &BoxError| {
-                metrics::counter!("edge_session_responses_cut_total").increment(1);
-                tracing::warn!("an application's answer ended early: {error}");
-            })),
+        if body.is_end_stream() {
+            return Ok(Response::from_parts(head, Body::empty()));
+        }
+        // Applications may say little for a long time.
+        let bounds = Bounds { bytes: None, rate: None, ..bounds };
+        let is_small = !is_http2 && body.size_hint().upper().is_some_and(|it| it <= TAKEN_AT_ONCE);
+        let body = Body::new(Bounded::new(body, bounds, |error: &BoxError| {
+            metrics::counter!("edge_session_responses_cut_total").increment(1);
+            tracing::warn!("an application's answer ended early: {error}");
+        }));
+        let body = match &self.readers {
+            Some(readers) if !is_small => readers.watched(body),
+            _ => body,
         };
         Ok(Response::from_parts(head, body))
     }
@@ -481,12 +467,10 @@ fn log_out(request: &Request<Body>, session: Option<&Session>, then: &str) -> Re
         return Refusal::CrossSite.respond();
     }
     // Without Fetch Metadata, the origin tells.
-    let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
-    let origin = request.headers().get(ORIGIN).map(HeaderValue::as_bytes);
-    let is_own = origin.is_none_or(|origin| {
-        let authority = origin.iter().position(|byte| *byte == b'/').map(|at| &origin[at + 2..]);
-        authority.is_some_and(|authority| Some(authority) == host)
-    });
+    let headers = request.headers();
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes);
+    let is_own = origin.is_none_or(|origin| target::is_own_origin(origin, host));
     if site.is_none() && !is_own {
         return Refusal::CrossSite.respond();
     }

@@ -6,7 +6,6 @@ mod cli;
 mod config;
 mod gateway;
 mod inspector;
-mod lasting;
 mod serve;
 mod server;
 mod sessions_command;

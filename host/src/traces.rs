@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::{
-    SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
+    Link, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HeaderExtractor, HeaderInjector, HttpClient, HttpError};
@@ -59,13 +59,24 @@ impl Traces {
         Ok(Self { provider, tracer })
     }
 
-    /// Begin the span of a request, below that of who sent it, and tell whoever gets it next.
-    pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> RequestSpan {
+    /// Begin the span of a request, and tell whoever gets it next. A trusted proxy's trace goes
+    /// on. Of anybody else a new one begins, with a link to theirs, so that nobody decides for
+    /// us which requests are recorded (W3C Trace Context, section 5.3: restart the trace).
+    pub(crate) fn begin<B>(&self, request: &mut Request<B>, is_trusted: bool) -> RequestSpan {
         let w3c = TraceContextPropagator::new();
-        let parent = w3c.extract(&HeaderExtractor(request.headers()));
+        let sender = w3c.extract_with_context(&Context::new(), &HeaderExtractor(request.headers()));
+        let sender_span = sender.span().span_context().clone();
+        let (parent, links) = match is_trusted || !sender_span.is_valid() {
+            true => (sender, Vec::new()),
+            false => (Context::new(), vec![Link::with_context(sender_span)]),
+        };
         let method = request.method().as_str().to_owned();
-        let builder =
-            self.tracer.span_builder(method.clone()).with_kind(SpanKind::Server).with_attributes([
+        let builder = self
+            .tracer
+            .span_builder(method.clone())
+            .with_kind(SpanKind::Server)
+            .with_links(links)
+            .with_attributes([
                 KeyValue::new("http.request.method", method),
                 // Without the query, which may hold what is nobody's business.
                 KeyValue::new("url.path", request.uri().path().to_owned()),

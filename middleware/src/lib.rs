@@ -62,13 +62,14 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
     let (session, known) = match sessions.begin(&request.facts()) {
         Begun::Session(session, known) => (*session, known),
         Begun::None => {
+            contract::tell(&mut request.headers, None);
             let mut response = application(request).await?;
             contract::strip(&mut response.headers);
             return Ok(response.into());
         }
         Begun::Failed(failure) => return Err(Ok(failed(&failure))),
     };
-    contract::tell(&mut request.headers, &session.exchange.id, &session.data);
+    contract::tell(&mut request.headers, Some((&session.exchange.id, &session.data)));
     let mut response = application(request).await?;
     let change = take(&mut response, &session.data);
     let is_valid = change.is_some();

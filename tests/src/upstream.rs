@@ -130,6 +130,13 @@ impl Upstream {
         self.asked().pop().expect("the application was asked")
     }
 
+    /// The latest request for this target.
+    #[track_caller]
+    pub fn last_of(&self, target: &str) -> Asked {
+        let mut asked = self.asked().into_iter();
+        asked.rfind(|it| it.target == target).expect("the application was asked for it")
+    }
+
     /// How many requests there were so far.
     pub fn count(&self) -> usize {
         self.state.asked.lock().unwrap().len()

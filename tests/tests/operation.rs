@@ -278,3 +278,22 @@ fn traces_reach_a_collector_and_the_application() {
         (0..16).map(|at| u8::from_str_radix(&trace[2 * at..2 * at + 2], 16).unwrap()).collect();
     assert!(sent.body.windows(16).any(|bytes| bytes == id), "the span is part of the trace");
 }
+
+#[test]
+fn no_visitor_hides_a_request_from_the_traces() {
+    let (app, collector) = (app(), Upstream::app(|_| Reply::new(200)));
+    let server = Launch::new("memory:")
+        .upstream(&app.url())
+        .config("[gateway]\ntrusted_proxies = [\"10.0.0.0/8\"]")
+        .env("EDGE_SESSION_TELEMETRY_OTLP", &collector.url())
+        .start();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    server.caller().get("/", &[&format!("traceparent: 00-{trace}-00f067aa0ba902b7-00")]);
+    let told = app.last().header("traceparent").expect("the application is told").to_owned();
+    assert!(told.ends_with("-01") && !told.contains(trace), "a trace of our own: {told}");
+    server.stop();
+    let id: Vec<u8> =
+        (0..16).map(|at| u8::from_str_radix(&told[3 + 2 * at..5 + 2 * at], 16).unwrap()).collect();
+    let sent = collector.last();
+    assert!(sent.body.windows(16).any(|bytes| bytes == id), "the span was recorded");
+}

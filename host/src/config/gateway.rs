@@ -12,7 +12,8 @@ use toml::{Table, Value};
 
 use super::Section;
 use crate::gateway::{
-    Guard, Health, RouteConfig, Rule, RulePath, Settings, TrustedProxies, UpstreamTimeouts,
+    Guard, Health, PlainPath, RouteConfig, Rule, RulePath, Settings, TrustedProxies,
+    UpstreamTimeouts,
 };
 use crate::server::Limits;
 
@@ -64,9 +65,16 @@ pub(super) fn read(
         wrong.push(limits.problem("header_bytes", message));
     }
     let body_bytes = limits.take("body_bytes", wrong).filter(|most| *most > 0);
+    let buffer_bytes = limits.take("buffer_bytes", wrong).unwrap_or(64 * 1024);
+    if buffer_bytes > 16 << 20 {
+        let message = format!("is {buffer_bytes}, more than 16777216: every request may take it");
+        wrong.push(limits.problem("buffer_bytes", message));
+    }
+    let min_rate = limits.take("min_rate", wrong).unwrap_or(500);
+    let min_rate = Some(min_rate).filter(|rate| *rate > 0);
     let limits_read = Limits { connections, header_bytes, header, idle, drain };
 
-    let login = gateway.path("login", wrong);
+    let login = gateway.login(wrong);
     let logout = gateway.plain_path("logout", wrong);
     let after_logout = gateway.path("after_logout", wrong).unwrap_or_else(|| "/".to_owned());
     let logout = logout.and_then(|path| Some((RulePath::parse(&path).ok()?, after_logout)));
@@ -138,6 +146,8 @@ pub(super) fn read(
         idle,
         whole,
         body_bytes,
+        buffer_bytes,
+        min_rate,
     };
     (limits_read, identity, Some(settings))
 }
@@ -192,6 +202,20 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
         }
         _ => wrong.push(section.problem("paths", "is missing: a list of paths".to_owned())),
     }
+    let mut except = Vec::new();
+    for path in section.list("except", wrong).unwrap_or_default() {
+        match PlainPath::parse(&path) {
+            Some(_) if path == "/" => {
+                let message = "\"/\" would leave nothing to guard: all paths are below it";
+                wrong.push(section.problem("except", message.to_owned()));
+            }
+            Some(parsed) if is_plain(&path) => except.push(parsed),
+            _ => wrong.push(section.problem(
+                "except",
+                format!("{path:?} is not a path such as \"/public\", which holds for all below it"),
+            )),
+        }
+    }
     let deny = section.take("deny", wrong).unwrap_or(false);
     let pointer = section.pointer("require", wrong);
     let equals = section.table.remove("equals");
@@ -202,7 +226,7 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
             section.problem("equals", "is not a text, a whole number, true or false".to_owned()),
         );
     }
-    let login = section.path("login", wrong).or_else(|| login.map(str::to_owned));
+    let login = section.login(wrong).or_else(|| login.map(str::to_owned));
     let rule = match (deny, pointer) {
         (true, None) => Rule::Deny,
         (false, Some(pointer)) => {
@@ -215,7 +239,7 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
             return None;
         }
     };
-    Some(Guard { paths, rule })
+    Some(Guard { paths, except, rule })
 }
 
 /// Neither a pattern nor more than a path: rules would never match.
@@ -245,6 +269,17 @@ impl Section {
         }
         wrong.push(self.problem(key, format!("is {path:?}, not a path such as \"/login\"")));
         None
+    }
+
+    /// Where visitors log in. Guards let through what is spelled just so.
+    fn login(&mut self, wrong: &mut Vec<Problem>) -> Option<String> {
+        let login = self.path("login", wrong)?;
+        let path = login.split(['?', '#']).next().unwrap_or_default();
+        if PlainPath::parse(path).is_none() {
+            let message = format!("is {login:?}: a plain path, without // or ;, is needed");
+            wrong.push(self.problem("login", message));
+        }
+        Some(login)
     }
 
     /// A path that requests are compared with.

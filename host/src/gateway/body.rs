@@ -1,14 +1,21 @@
-//! Bodies on their way through: never gathered, but watched.
+//! Bodies on their way through: watched, and gathered only up to a bound.
 
+use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::BoxError;
+use axum::body::Body as AnyBody;
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use super::headers::clean_trailers;
+use super::pace::{Meter, WINDOW};
+use super::refusal::Refusal;
 
 /// What a body may do.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +26,8 @@ pub(crate) struct Bounds {
     pub(crate) end: Option<Instant>,
     /// How many bytes it may have.
     pub(crate) bytes: Option<u64>,
+    /// How many bytes a second have to come at least, while it is waited for.
+    pub(crate) rate: Option<u64>,
 }
 
 /// Why a body ended before its end.
@@ -26,6 +35,8 @@ pub(crate) struct Bounds {
 pub(crate) enum BodyError {
     #[error("nothing came for {0:?}")]
     Idle(Duration),
+    #[error("it moved too slowly for {WINDOW:?}")]
+    TooSlow,
     #[error("the exchange took longer than it may")]
     TooLong,
     #[error("it is larger than {0} bytes")]
@@ -73,6 +84,8 @@ pub(crate) struct Bounded<B, F> {
     inner: B,
     bounds: Bounds,
     bytes: u64,
+    meter: Option<Meter>,
+    waiting_since: Option<Instant>,
     /// Made when there is something to wait for.
     timer: Option<Pin<Box<Sleep>>>,
     on_error: Option<F>,
@@ -81,7 +94,16 @@ pub(crate) struct Bounded<B, F> {
 
 impl<B, F: FnOnce(&BoxError)> Bounded<B, F> {
     pub(crate) fn new(inner: B, bounds: Bounds, on_error: F) -> Self {
-        Self { inner, bounds, bytes: 0, timer: None, on_error: Some(on_error), progress: None }
+        Self {
+            inner,
+            bounds,
+            bytes: 0,
+            meter: bounds.rate.map(Meter::new),
+            waiting_since: None,
+            timer: None,
+            on_error: Some(on_error),
+            progress: None,
+        }
     }
 
     /// The same body, which tells when something of it has come.
@@ -119,7 +141,7 @@ where
             let frame = match frame {
                 Some(Ok(mut frame)) => {
                     if let Some(trailers) = frame.trailers_mut() {
-                        edge_session_contract::strip(trailers);
+                        clean_trailers(trailers);
                     }
                     frame
                 }
@@ -131,20 +153,32 @@ where
                 }
                 None => return Poll::Ready(None),
             };
-            this.bytes += frame.data_ref().map_or(0, |data| data.remaining() as u64);
+            let bytes = frame.data_ref().map_or(0, |data| data.remaining() as u64);
+            this.bytes += bytes;
+            if let Some(meter) = &mut this.meter {
+                let waited = this.waiting_since.take().map(|since| since.elapsed());
+                meter.record(bytes, waited.unwrap_or_default());
+            }
             return match this.bounds.bytes {
                 Some(most) if this.bytes > most => this.fail(BodyError::TooLarge(most).into()),
                 _ => Poll::Ready(Some(Ok(frame))),
             };
         }
         let Bounds { idle, end, .. } = this.bounds;
+        let since = *this.waiting_since.get_or_insert_with(Instant::now);
+        let too_slow = this.meter.as_ref().map(|meter| since + meter.left());
         let timer = this.timer.get_or_insert_with(|| {
-            let idle = Instant::now() + idle;
-            Box::pin(sleep_until(end.map_or(idle, |end| end.min(idle))))
+            let first = [Some(since + idle), end, too_slow].into_iter().flatten().min();
+            Box::pin(sleep_until(first.unwrap_or(since + idle)))
         });
         ready!(timer.as_mut().poll(context));
-        let is_over = end.is_some_and(|end| end <= Instant::now());
-        this.fail(if is_over { BodyError::TooLong } else { BodyError::Idle(idle) }.into())
+        let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+        let error = match () {
+            () if is_over(end) => BodyError::TooLong,
+            () if is_over(Some(since + idle)) => BodyError::Idle(idle),
+            () => BodyError::TooSlow,
+        };
+        this.fail(error.into())
     }
 
     fn is_end_stream(&self) -> bool {
@@ -156,8 +190,76 @@ where
     }
 }
 
+/// Read a body until its end, or until `most` bytes of it are there: an application that is asked
+/// then does not wait for who sends slowly.
+pub(crate) async fn gather(mut body: AnyBody, most: usize) -> Result<AnyBody, BoxError> {
+    let mut frames = VecDeque::new();
+    let mut bytes = 0;
+    while bytes < most {
+        match body.frame().await {
+            Some(frame) => {
+                let frame = frame?;
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                frames.push_back(frame);
+            }
+            None if frames.iter().all(Frame::is_data) => {
+                let data = frames.into_iter().filter_map(|frame| frame.into_data().ok());
+                let whole: Vec<u8> = data.flatten().collect();
+                return Ok(AnyBody::from(whole));
+            }
+            None => break,
+        }
+    }
+    Ok(AnyBody::new(Begun { frames, rest: body }))
+}
+
+/// A body of which some is there already.
+struct Begun {
+    frames: VecDeque<Frame<Bytes>>,
+    rest: AnyBody,
+}
+
+impl Body for Begun {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.frames.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let there: usize = self.frames.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+        let (there, rest) = (there as u64, self.rest.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(there.saturating_add(rest.lower()));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(there)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+/// The answer to a request whose body broke a bound, if that is what an error is about.
+pub(crate) fn refusal_of(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    Some(match broken_bound(error)? {
+        BodyError::TooLarge(_) => Refusal::BodyTooLarge,
+        BodyError::Broken => Refusal::BadRequest("The body is broken."),
+        BodyError::Idle(_) | BodyError::TooSlow | BodyError::TooLong => Refusal::RequestTimeout,
+    })
+}
+
 /// The bound that a body broke, if that is what an error is about.
-pub(crate) fn broken_bound(error: &(dyn std::error::Error + 'static)) -> Option<BodyError> {
+fn broken_bound(error: &(dyn std::error::Error + 'static)) -> Option<BodyError> {
     let mut error = Some(error);
     while let Some(cause) = error {
         if let Some(broken) = cause.downcast_ref::<BodyError>() {
@@ -171,8 +273,6 @@ pub(crate) fn broken_bound(error: &(dyn std::error::Error + 'static)) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body as AnyBody;
-    use http_body_util::BodyExt as _;
     use std::sync::{Arc, Mutex};
 
     async fn ends(body: AnyBody, bounds: Bounds) -> (Result<usize, String>, Option<String>) {
@@ -186,7 +286,8 @@ mod tests {
         (result.map_err(|error| error.to_string()), told)
     }
 
-    const BOUNDS: Bounds = Bounds { idle: Duration::from_secs(5), end: None, bytes: Some(10) };
+    const BOUNDS: Bounds =
+        Bounds { idle: Duration::from_secs(5), end: None, bytes: Some(10), rate: None };
 
     #[tokio::test]
     async fn a_body_within_its_bounds_passes() {
@@ -215,6 +316,73 @@ mod tests {
         let end = Some(Instant::now() + Duration::from_secs(2));
         let (result, _) = ends(AnyBody::new(Stalled), Bounds { end, ..BOUNDS }).await;
         assert_eq!(result, Err("the exchange took longer than it may".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_byte_by_byte_fails_when_it_is_slower_than_it_may_be() {
+        let bounds = Bounds { bytes: None, rate: Some(2), ..BOUNDS };
+        let start = Instant::now();
+        let (result, _) = ends(AnyBody::new(Trickle::every(Duration::from_secs(1))), bounds).await;
+        assert_eq!(result, Err("it moved too slowly for 20s".to_owned()));
+        assert_eq!(start.elapsed(), WINDOW);
+        // As fast as it has to be, for an hour.
+        let trickle = Trickle { left: 7200, ..Trickle::every(Duration::from_millis(500)) };
+        assert_eq!(ends(AnyBody::new(trickle), bounds).await, (Ok(7200), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_gathered_up_to_a_bound() {
+        let whole = gather(AnyBody::from("0123456789"), 100).await.unwrap();
+        assert_eq!(whole.size_hint().exact(), Some(10));
+        let trickle = Trickle { left: 10, ..Trickle::every(Duration::from_secs(1)) };
+        let start = Instant::now();
+        let begun = gather(AnyBody::new(trickle), 6).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 6);
+        assert_eq!(begun.collect().await.unwrap().to_bytes().len(), 10);
+        assert_eq!(start.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_gathered_body_keeps_its_trailers() {
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("x-sum", http::HeaderValue::from_static("1"));
+        let body = AnyBody::new(AnyBody::from("abc").with_trailers(async { Some(Ok(trailers)) }));
+        let all = gather(body, 100).await.unwrap().collect().await.unwrap();
+        assert_eq!(all.trailers().unwrap()["x-sum"], "1");
+        assert_eq!(all.to_bytes(), "abc");
+    }
+
+    /// A byte now and then.
+    struct Trickle {
+        pause: Duration,
+        left: usize,
+        sleep: Option<Pin<Box<Sleep>>>,
+    }
+
+    impl Trickle {
+        fn every(pause: Duration) -> Self {
+            Self { pause, left: usize::MAX, sleep: None }
+        }
+    }
+
+    impl Body for Trickle {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            let pause = self.pause;
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+            ready!(sleep.as_mut().poll(context));
+            self.sleep = None;
+            self.left -= 1;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
     }
 
     /// A body that never says anything.

@@ -7,7 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::path::{RulePath, return_path};
+use super::path::{PlainPath, RulePath, return_path};
 use super::refusal::Refusal;
 
 /// What a return path keeps as it is in a query.
@@ -17,8 +17,10 @@ const QUERY_VALUE: &AsciiSet =
 /// One rule.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Guard {
-    /// It holds for these and all below them.
+    /// It holds for these and all below them,
     pub(crate) paths: Vec<RulePath>,
+    /// but not for these and what is below them, spelled just so.
+    pub(crate) except: Vec<PlainPath>,
     pub(crate) rule: Rule,
 }
 
@@ -44,17 +46,19 @@ pub(crate) fn check(
     session: Option<&Session>,
     request: &Request<Body>,
 ) -> Option<Response<Body>> {
+    let plain = PlainPath::parse(request.uri().path());
+    let is_excepted = |guard: &Guard| {
+        let plain = plain.as_ref();
+        plain.is_some_and(|plain| guard.except.iter().any(|it| plain.is_below(it)))
+    };
     let concerned = guards.iter().filter(|guard| guard.paths.iter().any(|it| path.is_below(it)));
-    for guard in concerned {
+    for guard in concerned.filter(|guard| !is_excepted(guard)) {
         match &guard.rule {
             Rule::Deny => return Some(Refusal::Denied.respond()),
             Rule::Require { pointer, equals, login } => {
                 // Whoever has to log in must be able to.
-                let is_login = login.as_deref().and_then(|login| {
-                    let login = login.split(['?', '#']).next()?;
-                    Some(RulePath::parse(login).ok()? == *path)
-                });
-                if is_login == Some(true) {
+                let login_path = login.as_deref().and_then(|it| it.split(['?', '#']).next());
+                if plain.is_some() && plain == login_path.and_then(PlainPath::parse) {
                     continue;
                 }
                 let value = session.and_then(|session| session.pointer(pointer));

@@ -1,9 +1,10 @@
 //! The headers that belong to one connection, and those that proxies add (RFC 9110,
 //! section 7.6; RFC 7239).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use edge_session_contract::{cookie_name, dashed, remove_where};
+use edge_session_contract::{cookie_name, dashed, is_ours, remove_where};
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap,
     HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
@@ -46,7 +47,17 @@ pub(crate) fn has_unknown_coding(headers: &HeaderMap) -> bool {
 fn is_for_applications(name: &HeaderName) -> bool {
     [HOST, COOKIE, SET_COOKIE, AUTHORIZATION, FORWARDED, X_REAL_IP, X_REQUEST_ID].contains(name)
         || name.as_str().starts_with("x-forwarded-")
-        || name.as_str().starts_with("edge-session")
+        || is_ours(name)
+}
+
+/// A message cannot have more fields than this, and has no reason to list more.
+const MAX_LISTED: usize = 100;
+
+/// Whether a Connection header lists more than can be there. To look at all of it would cost
+/// more than the rest of the request.
+pub(crate) fn lists_too_much(headers: &HeaderMap) -> bool {
+    let commas = |value: &HeaderValue| value.as_bytes().iter().filter(|it| **it == b',').count();
+    headers.get_all(CONNECTION).iter().map(|value| commas(value) + 1).sum::<usize>() > MAX_LISTED
 }
 
 /// Remove what is meant for the next hop only. `TE: trailers` stays: this hop passes
@@ -87,18 +98,78 @@ impl TrustedProxies {
     }
 }
 
-/// Remove what other proxies said unless they are trusted, and in any case what only looks
-/// like it to applications that take an underscore for a hyphen: no honest proxy writes that.
-pub(crate) fn remove_forwarded(headers: &mut HeaderMap, is_trusted: bool) {
+/// Remove what a visitor must not say to an application: what proxies say, unless it comes from
+/// a trusted one; what would turn the request into one for another path; and what only looks
+/// like a header that matters to applications that read it from CGI's variables, where all but
+/// letters and digits is alike. No honest client or proxy writes that.
+pub(crate) fn remove_untrusted(headers: &mut HeaderMap, is_trusted: bool) {
     remove_where(headers, |name| {
-        is_said_by_proxies(&dashed(name)) && (!is_trusted || name.as_str().contains('_'))
+        let read = dashed(name);
+        let is_plain = matches!(read, Cow::Borrowed(_));
+        replaces_target(&read)
+            || (is_said_by_proxies(&read) && !(is_trusted && is_plain))
+            || (is_relied_on(&read) && !is_plain)
+            // CGI's HTTP_PROXY: many HTTP clients take it for the proxy that they shall use.
+            || read == "proxy"
+    });
+}
+
+/// Remove what is no trailer: what proxies and gateways say, and what a request or response is
+/// framed by (RFC 9110, section 6.5.1).
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_where(trailers, |name| {
+        let read = dashed(name);
+        is_ours(name)
+            || replaces_target(&read)
+            || is_said_by_proxies(&read)
+            || is_relied_on(&read)
+            || [HOST, COOKIE, SET_COOKIE, AUTHORIZATION].contains(name)
     });
 }
 
 /// Whom a request comes from, or what it was for before a proxy changed it.
 fn is_said_by_proxies(name: &str) -> bool {
     name.starts_with("x-forwarded-")
-        || matches!(name, "forwarded" | "x-real-ip" | "x-original-url" | "x-rewrite-url")
+        || matches!(
+            name,
+            "forwarded"
+                | "x-real-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "true-client-ip"
+                | "cf-connecting-ip"
+                | "fastly-client-ip"
+        )
+}
+
+/// What frameworks and servers take in place of the request's target, past all rules about
+/// paths: the first two Symfony, Zend and ASP.NET; the others nginx' recipes, gunicorn and Flask's.
+fn replaces_target(name: &str) -> bool {
+    matches!(
+        name,
+        "x-original-url"
+            | "x-rewrite-url"
+            | "x-original-uri"
+            | "script-name"
+            | "path-info"
+            | "x-script-name"
+    )
+}
+
+/// What the gateway reads, sets or removes under its proper name.
+fn is_relied_on(name: &str) -> bool {
+    matches!(
+        name,
+        "content-length"
+            | "content-type"
+            | "transfer-encoding"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "set-cookie"
+            | "x-request-id"
+    ) || name.starts_with("sec-fetch-")
 }
 
 /// Add what this proxy knows to what trusted ones said before.
@@ -258,12 +329,61 @@ mod tests {
         let mut from_others = headers(&said);
         let peer = "8.8.8.8".parse().unwrap();
         assert!(!trusted.contains(peer));
-        remove_forwarded(&mut from_others, false);
+        remove_untrusted(&mut from_others, false);
         add_forwarded(&mut from_others, peer, Some(&host), true);
         assert_eq!(all(&from_others, "x-forwarded-for"), ["8.8.8.8"]);
         assert_eq!(all(&from_others, "x-forwarded-proto"), ["https"]);
         assert_eq!(all(&from_others, "x-forwarded-host"), ["a.example"]);
         assert!(all(&from_others, "forwarded").is_empty());
+    }
+
+    #[test]
+    fn no_visitor_says_what_the_request_is_for_and_no_spelling_looks_like_a_header() {
+        let said = [
+            ("x-original-url", "/internal"),
+            ("x_rewrite_url", "/internal"),
+            ("script_name", "/public"),
+            ("proxy", "http://evil.example"),
+            ("x.forwarded.for", "1.2.3.4"),
+            ("x-forwarded_proto", "https"),
+            ("transfer_encoding", "chunked"),
+            ("content!length", "3"),
+            ("x~request~id", "1"),
+            ("x-forwarded-for", "5.6.7.8"),
+            ("api_key", "1"),
+            ("content-length", "3"),
+        ];
+        for (is_trusted, expected) in [
+            (true, &["api_key", "content-length", "x-forwarded-for"][..]),
+            (false, &["api_key", "content-length"]),
+        ] {
+            let mut headers = headers(&said);
+            remove_untrusted(&mut headers, is_trusted);
+            let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+            left.sort_unstable();
+            assert_eq!(left, expected);
+        }
+    }
+
+    #[test]
+    fn trailers_hold_nothing_that_matters_before_them() {
+        let mut trailers = headers(&[
+            ("edge.session", "{}"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("content_length", "3"),
+            ("cookie", "a=1"),
+            ("x-sum", "1"),
+        ]);
+        clean_trailers(&mut trailers);
+        assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-sum"]);
+    }
+
+    #[test]
+    fn a_connection_header_lists_what_a_message_can_have() {
+        let listing = |count: usize| headers(&[("connection", &"a,".repeat(count))]);
+        assert!(!lists_too_much(&listing(99)));
+        assert!(lists_too_much(&listing(100)));
+        assert!(!lists_too_much(&HeaderMap::new()));
     }
 
     #[test]

@@ -46,10 +46,11 @@ impl Journal {
         }
     }
 
-    pub(crate) fn open(&self, request: &mut Request<Body>) -> Page {
+    /// Of a request that comes from a trusted proxy, or not.
+    pub(crate) fn open(&self, request: &mut Request<Body>, is_trusted: bool) -> Page {
         Page {
             began: Instant::now(),
-            span: self.traces.as_ref().map(|traces| traces.begin(request)),
+            span: self.traces.as_ref().map(|traces| traces.begin(request, is_trusted)),
             id: request.headers().get(X_REQUEST_ID).cloned(),
             line: self
                 .logs_requests

@@ -3,6 +3,7 @@
 //! Applications differ in what they make of `//`, of letters' case or of `/a;b`. A rule that
 //! protects `/admin` must hold for every spelling that some application takes for it, so
 //! rules match a plain form of the path, and a path that can be read in two ways is refused.
+//! An exception from a rule is the other way round: it holds for one spelling only.
 
 use percent_encoding::percent_decode_str;
 
@@ -11,14 +12,19 @@ use percent_encoding::percent_decode_str;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RulePath(String);
 
-/// Applications differ in what such a path means: it holds a dot segment, a slash or a
-/// backslash that is escaped, a control character, or an escape that is none.
+/// Applications differ in what such a path means: it begins with two slashes, which a URL
+/// reference has before a host (RFC 3986, section 4.2), or it holds a dot segment, a slash or a
+/// backslash that is escaped, a control character, an escape that is none, or escaped bytes
+/// that are not UTF-8, which some drop and some replace.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Ambiguous;
 
 impl RulePath {
     /// The path of a request's target, as it was received.
     pub(crate) fn parse(path: &str) -> Result<Self, Ambiguous> {
+        if path.starts_with("//") {
+            return Err(Ambiguous);
+        }
         let mut plain = String::with_capacity(path.len());
         for segment in path.split('/') {
             // Decoding passes over an escape that is none.
@@ -26,17 +32,18 @@ impl RulePath {
             if is_escaped && !has_whole_escapes(segment) {
                 return Err(Ambiguous);
             }
-            let segment = percent_decode_str(segment).decode_utf8_lossy();
+            let segment = percent_decode_str(segment).decode_utf8().map_err(|_| Ambiguous)?;
             if segment.contains(['/', '\\']) || segment.contains(char::is_control) {
                 return Err(Ambiguous);
             }
             let segment = segment.split(';').next().unwrap_or_default();
-            match segment {
+            // Some file systems pass over the spaces around a name.
+            match segment.trim() {
                 "." | ".." => return Err(Ambiguous),
-                "" => {}
+                _ if segment.is_empty() => {}
                 _ => {
                     plain.push('/');
-                    plain.extend(segment.chars().map(|c| c.to_ascii_lowercase()));
+                    push_folded(&mut plain, segment);
                 }
             }
         }
@@ -48,10 +55,7 @@ impl RulePath {
 
     /// Whether it is `prefix` or below it.
     pub(crate) fn is_below(&self, prefix: &Self) -> bool {
-        if prefix.0 == "/" {
-            return true;
-        }
-        self.0.strip_prefix(&prefix.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        is_below(&self.0, &prefix.0)
     }
 
     /// How specific it is: longer prefixes come before shorter ones.
@@ -60,10 +64,61 @@ impl RulePath {
     }
 }
 
+/// Without the difference between small and capital letters, those that some take for an ASCII
+/// letter among them: the Kelvin sign is a `k`, the long s an `s`, the dotless i an `i`.
+fn push_folded(plain: &mut String, segment: &str) {
+    for c in segment.chars() {
+        match c.is_ascii() {
+            true => plain.push(c.to_ascii_lowercase()),
+            false => plain.extend(c.to_uppercase().flat_map(char::to_lowercase)),
+        }
+    }
+}
+
+/// A path that no two applications read in different ways: every segment is there once and
+/// says what it is, decoded once. None of another spelling.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PlainPath(String);
+
+impl PlainPath {
+    /// The path of a request's target, as it was received; none: it is spelled otherwise than
+    /// it has to be.
+    pub(crate) fn parse(path: &str) -> Option<Self> {
+        RulePath::parse(path).ok()?;
+        let decoded = percent_decode_str(path).decode_utf8().ok()?;
+        let decoded = decoded.strip_suffix('/').unwrap_or(&decoded);
+        // Who decodes once more, or takes parameters away, gets another path.
+        let mut segments = decoded.split('/');
+        let is_absolute = segments.next() == Some("");
+        let is_plain = segments.all(|segment| {
+            !segment.is_empty() && !segment.contains(';') && !has_an_escape(segment)
+        });
+        (is_absolute && is_plain).then(|| Self(decoded.to_owned()))
+    }
+
+    /// Whether it is `prefix` or below it.
+    pub(crate) fn is_below(&self, prefix: &Self) -> bool {
+        is_below(&self.0, &prefix.0)
+    }
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    if prefix == "/" {
+        return true;
+    }
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn begins_with_hex(rest: &str) -> bool {
+    rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
+}
+
 fn has_whole_escapes(segment: &str) -> bool {
-    segment.split('%').skip(1).all(|rest| {
-        rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
-    })
+    segment.split('%').skip(1).all(begins_with_hex)
+}
+
+fn has_an_escape(segment: &str) -> bool {
+    segment.split('%').skip(1).any(begins_with_hex)
 }
 
 /// A request's target as the place to return to: a path on this host, whatever it says.
@@ -84,13 +139,15 @@ mod tests {
     #[test]
     fn spellings_of_one_path_are_one() {
         for path in
-            ["/admin", "//admin", "/admin/", "/%61dmin", "/ADMIN", "/admin;x=1", "/;y/admin"]
+            ["/admin", "/admin//", "/admin/", "/%61dmin", "/ADMIN", "/admin;x=1", "/;y/admin"]
         {
             assert_eq!(plain(path), "/admin", "{path}");
         }
         assert_eq!(plain("/"), "/");
         assert_eq!(plain("*"), "/*");
         assert_eq!(plain("/a%20b/c%C3%A9"), "/a b/cé");
+        // The Kelvin sign, the long s, the dotless i.
+        assert_eq!(plain("/\u{212a}i\u{17f}\u{131}"), "/kisi");
     }
 
     #[test]
@@ -110,6 +167,17 @@ mod tests {
             "/%zz",
             "/..;/admin",
             "/a/..;x=1/b",
+            "/a/..%20/b",
+            // Whose path is `/admin` to those who read a URL reference.
+            "//x/admin",
+            "///x/admin",
+            "//admin",
+            "//user@x/admin",
+            // Bytes that are not UTF-8, alone, in an overlong form, and as a surrogate.
+            "/admin%ff",
+            "/ad%ffmin",
+            "/a%c0%afb",
+            "/%ed%a0%80",
         ] {
             assert_eq!(RulePath::parse(path), Err(Ambiguous), "{path}");
         }
@@ -123,6 +191,23 @@ mod tests {
             is_below("/") && is_below("/admin") && is_below("/Admin/") && is_below("/admin/users")
         );
         assert!(!is_below("/adm") && !is_below("/admin/users/1") && !is_below("/users"));
+    }
+
+    #[test]
+    fn a_plain_path_has_one_spelling() {
+        let plain = |path| PlainPath::parse(path).map(|it| it.0);
+        assert_eq!(plain("/public/a%20b/C%C3%A9"), Some("/public/a b/Cé".to_owned()));
+        assert_eq!(plain("/public/"), Some("/public".to_owned()));
+        assert_eq!(plain("/100%25"), Some("/100%".to_owned()));
+        assert_eq!(plain("/"), Some("".to_owned()));
+        for path in ["/a//b", "/a;b", "/a%3bb", "/%2561", "/a/%252e%252e/b", "//a", "/a/../b", "*"]
+        {
+            assert_eq!(plain(path), None, "{path}");
+        }
+        let public = PlainPath::parse("/public").unwrap();
+        let is_below = |path| PlainPath::parse(path).is_some_and(|it| it.is_below(&public));
+        assert!(is_below("/public") && is_below("/public/x") && is_below("/%70ublic/x"));
+        assert!(!is_below("/PUBLIC") && !is_below("/publicity") && !is_below("/"));
     }
 
     #[test]

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri, Version, request};
 use http_body::Body as _;
 use rustix::io::Errno;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::body::{BodyError, Progress, broken_bound};
+use super::body::{Progress, refusal_of};
 use super::path::RulePath;
 use super::pool::{Answer, Connector, Pool, SendError};
 use super::refusal::Refusal;
@@ -107,6 +107,14 @@ impl Upstreams {
     ) -> Result<Response<Answer>, Refusal> {
         let route = self.route(host, path).ok_or(Refusal::NoRoute)?;
         head.version = Version::HTTP_11;
+        // The client would take a GET without a length for one without a body.
+        if !body.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
+            let length = body.size_hint().exact();
+            match length {
+                Some(length) => head.headers.insert(CONTENT_LENGTH, length.into()),
+                None => head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+            };
+        }
         let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if !is_safe || !body.is_end_stream() {
             let upstream = self.choose(route, None);
@@ -158,13 +166,8 @@ impl Upstreams {
             }
             Some(Err(SendError::Http(error))) => {
                 // The visitor's doing, not the application's.
-                match broken_bound(&error) {
-                    Some(BodyError::TooLarge(_)) => return Err(Failure::of(Refusal::BodyTooLarge)),
-                    Some(BodyError::Broken) => {
-                        return Err(Failure::of(Refusal::BadRequest("The body is broken.")));
-                    }
-                    Some(_) => return Err(Failure::of(Refusal::RequestTimeout)),
-                    None => {}
+                if let Some(refusal) = refusal_of(&error) {
+                    return Err(Failure::of(refusal));
                 }
                 let cause = deepest(&error);
                 tracing::warn!("the application at {name} gave no valid answer: {cause}");
@@ -248,6 +251,7 @@ impl Upstreams {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = path.clone().into();
         request.headers_mut().insert(HOST, upstream.name.clone());
+        edge_session_contract::tell(request.headers_mut(), None);
         let sent = upstream.pool.send(&self.connector, &upstream.uri, request);
         let answer = timeout(limit, sent).await;
         answer.is_ok_and(|answer| answer.is_ok_and(|it| !it.status().is_server_error()))

@@ -53,7 +53,7 @@ fn an_application_hears_and_says_what_it_may() {
 
 #[test]
 fn bodies_stream_both_ways() {
-    let server = with_app("");
+    let server = with_app("[limits]\nbuffer_bytes = 0");
     let mut wire = server.caller().begin("POST", "/parrot", &["Transfer-Encoding: chunked"], b"");
     wire.send("5\r\nhello\r\n");
     assert_eq!(wire.head().status(), 200);

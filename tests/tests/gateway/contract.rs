@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use edge_session_tests::{Caller, Launch, Reply, Server, Upstream};
+use edge_session_tests::{Caller, Launch, Reply, Server, Upstream, wait_for};
 use serde_json::{Value, json};
 
 fn gateway(upstream: &Upstream, config: &str) -> Server {
@@ -376,17 +376,109 @@ fn a_connection_header_of_an_application_hides_no_change_of_the_session() {
     server.stop();
 }
 
+/// Names that CGI, PHP and WSGI read as ours, or as other headers that matter.
+fn spellings() -> Vec<String> {
+    let names = [
+        "Edge?Session",
+        "Edge-Session?Id",
+        "Edge?Session-Action",
+        "X?Forwarded?For",
+        "X-Forwarded?Proto",
+        "X?Real?IP",
+        "X?Original?URL",
+        "X?Request?Id",
+        "Transfer?Encoding",
+        "Content?Length",
+        "Sec?Fetch?Site",
+    ];
+    let others = "_.!#$%&'*+^`|~".chars();
+    others.flat_map(|c| names.map(|name| name.replace('?', &c.to_string()))).collect()
+}
+
 #[test]
-fn no_client_is_believed_who_writes_underscores() {
+fn no_client_is_believed_who_spells_a_header_in_another_way() {
     let app = Upstream::parrot();
     let server = Launch::new("memory:").upstream(&app.url()).start();
-    let answer = server.caller().get(
-        "/",
-        &["Edge_Session: {\"user\":\"admin\"}", "Edge-Session_Id: x", "X_Forwarded_For: 1.2.3.4"],
+    for names in spellings().chunks(50) {
+        let lines: Vec<_> = names.iter().map(|name| format!("{name}: {{\"user\":1}}")).collect();
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        assert_eq!(server.caller().get("/", &lines).status, 200);
+        let asked = app.last();
+        for name in names {
+            assert!(asked.head.all(name).is_empty(), "{name} reached the application");
+        }
+        assert_eq!(asked.session(), json!({}));
+    }
+    // What has nothing to do with it passes.
+    server.caller().get("/", &["api_key: 1", "X.Y: 2"]);
+    assert_eq!((app.last().header("api_key"), app.last().header("x.y")), (Some("1"), Some("2")));
+    server.stop();
+}
+
+#[test]
+fn no_trailer_looks_like_a_header_that_matters() {
+    let app = Upstream::parrot();
+    let server = gateway(&app, "");
+    for names in spellings().chunks(40) {
+        let mut wire = server.wire();
+        let fields: String = names.iter().map(|name| format!("{name}: 1\r\n")).collect();
+        let list = names.join(", ");
+        wire.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n\
+             Trailer: X-Sum, {list}\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 1\r\n{fields}\r\n"
+        ));
+        assert_eq!(wire.answer().status, 200);
+        let trailers = app.last().trailers;
+        assert_eq!(trailers.len(), 1, "{trailers:?}");
+    }
+    server.stop();
+}
+
+#[test]
+fn every_request_to_an_application_has_the_session_headers() {
+    let app = Upstream::parrot();
+    let config = "[cookie]\npath = \"/app\"\n[gateway]\nhealth_path = \"/health\"\n\
+                  health_interval_ms = 20";
+    let server = gateway(&app, config);
+    let mut caller = server.caller();
+    caller.get("/app/x", &["Say: Edge-Session: {\"a\":1}"]);
+    for (target, data, has_id) in [("/app/x", json!({"a": 1}), true), ("/y", json!({}), false)] {
+        caller.get(target, &["Edge.Session: {\"b\":2}"]);
+        let asked = app.last_of(target);
+        assert_eq!(asked.head.all("edge-session").len(), 1, "{target}");
+        assert_eq!(asked.session(), data, "{target}");
+        let id = asked.header("edge-session-id").expect("an identifier, or an empty one");
+        assert_eq!(!id.is_empty(), has_id, "{target}");
+    }
+    let asked = wait_for("a health check", Duration::from_secs(5), || {
+        app.asked().into_iter().find(|asked| asked.target == "/health")
+    });
+    assert_eq!(
+        (asked.header("edge-session"), asked.header("edge-session-id")),
+        (Some("{}"), Some(""))
     );
-    assert_eq!(answer.status, 200);
+    server.stop();
+}
+
+#[test]
+fn nobody_changes_what_a_request_is_for_behind_the_guards() {
+    let app = Upstream::parrot();
+    // Everybody on this machine is a trusted proxy.
+    let server = gateway(&app, "[[guard]]\npaths = [\"/internal\"]\ndeny = true");
+    let lines = [
+        "X-Original-URL: /internal",
+        "X-Rewrite-URL: /internal",
+        "X-Original-URI: /internal",
+        "Script-Name: /x",
+        "SCRIPT_NAME: /x",
+        "PATH_INFO: /internal",
+        "X-Script-Name: /x",
+        "Proxy: http://127.0.0.1:1",
+    ];
+    assert_eq!(server.caller().get("/x/internal", &lines).status, 200);
     let asked = app.last();
-    for name in ["edge_session", "edge-session_id", "x_forwarded_for"] {
+    for line in lines {
+        let name = line.split(':').next().unwrap();
         assert!(asked.head.all(name).is_empty(), "{name} reached the application");
     }
     server.stop();

@@ -108,7 +108,7 @@ fn a_new_process_takes_over_without_a_failed_request() {
 #[test]
 fn a_process_that_stops_finishes_what_it_has_begun() {
     let upstream = Upstream::app(|_| Reply::text("ok"));
-    let config = "[timeouts]\ndrain_ms = 20000";
+    let config = "[timeouts]\ndrain_ms = 20000\n[limits]\nbuffer_bytes = 0";
     let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
     let mut kept = server.wire();
     kept.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");

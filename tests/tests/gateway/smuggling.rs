@@ -72,7 +72,7 @@ fn chunks_count_where_a_length_says_otherwise() {
         assert_eq!(statuses(&server, bytes), [200], "{lengths:?}");
         let asked = upstream.last();
         assert_eq!(asked.body, b"SMUGGLED");
-        assert_eq!(asked.header("content-length"), None);
+        assert_eq!(asked.header("content-length"), Some("8"), "what it really is");
     }
     server.stop();
 }
@@ -278,6 +278,17 @@ fn what_is_no_host_is_told_to_no_application() {
         wire.send(head);
         assert_eq!(wire.answer().status, 400, "{head:?}: {:?}", upstream.received());
     }
+    server.stop();
+}
+
+#[test]
+fn a_connection_header_that_lists_more_than_there_can_be_is_refused() {
+    let (upstream, server) = pair("");
+    let get = |list: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {list}\r\n\r\n");
+    assert_eq!(statuses(&server, get(&"a,".repeat(60_000))), [400]);
+    assert_eq!(statuses(&server, get(&"a,".repeat(100))), [400]);
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(statuses(&server, get("close, x-a, x-b")), [200]);
     server.stop();
 }
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use edge_session_tests::{Launch, Reply, Upstream, wait_for};
+use serde_json::json;
 
 const MIB: usize = 1 << 20;
 
@@ -273,35 +274,99 @@ fn a_websocket_passes_and_is_guarded_and_has_the_session() {
 }
 
 #[test]
-fn what_an_application_answers_counts_although_the_visitor_has_left() {
-    let (asked, was_asked) = channel();
-    let (left, has_left) = channel::<()>();
-    let (asked, has_left) = (Mutex::new(asked), Mutex::new(has_left));
-    let app = Upstream::app(move |call| {
-        let reply = Reply::text(&call.session().to_string());
-        match call.target.as_str() {
-            "/slow" => {
-                asked.lock().unwrap().send(()).unwrap();
-                has_left.lock().unwrap().recv().unwrap();
-                reply.line("Edge-Session-Merge: {\"last\":\"slow\"}")
-            }
-            "/first" => reply.line("Edge-Session-Merge: {\"last\":\"first\"}"),
-            _ => reply,
+fn a_visitor_who_leaves_gives_the_application_back_unless_it_has_begun_to_answer() {
+    let (gone, is_gone) = channel();
+    let gone = Mutex::new(gone);
+    let app = Upstream::raw(move |call| match call.asked.target.as_str() {
+        "/slow" => {
+            let end = call.wire.some();
+            gone.lock().unwrap().send(end.is_ok_and(|end| end.is_empty())).unwrap();
+            call.hang_up();
+        }
+        "/begun" => {
+            call.say(
+                "HTTP/1.1 200 OK\r\nEdge-Session-Merge: {\"last\":\"begun\"}\r\n\
+                 Content-Length: 1000000\r\n\r\nx",
+            );
+            let _ = call.wire.some();
+            call.hang_up();
+        }
+        _ => {
+            let reply = call.asked.parrot();
+            call.reply(reply);
         }
     });
     let server = Launch::new("memory:").upstream(&app.url()).start();
     let mut caller = server.caller();
-    caller.get("/first", &[]);
+    caller.get("/", &["Say: Edge-Session: {\"last\":\"first\"}"]);
+
     let mut wire = caller.begin("GET", "/slow", &[], b"");
-    was_asked.recv().unwrap();
-    wire.close();
-    // The gateway answers others after it has seen that this one is gone.
-    for _ in 0..10 {
-        assert!(caller.get("/look", &[]).text().contains("first"));
-    }
-    left.send(()).unwrap();
-    wait_for("the change to be saved", Duration::from_secs(5), || {
-        caller.get("/look", &[]).text().contains("slow").then_some(())
+    wait_for("it to arrive", Duration::from_secs(5), || {
+        app.asked().iter().any(|asked| asked.target == "/slow").then_some(())
     });
+    wire.close();
+    assert_eq!(is_gone.recv_timeout(Duration::from_secs(10)), Ok(true), "nobody waits for it");
+    assert_eq!(caller.get("/", &[]).json(), json!({"last": "first"}));
+
+    let mut wire = caller.begin("GET", "/begun", &[], b"");
+    wait_for("the change to be saved", Duration::from_secs(5), || {
+        (caller.get("/", &[]).json() == json!({"last": "begun"})).then_some(())
+    });
+    wire.close();
     server.stop();
+}
+
+#[test]
+fn who_sends_slowly_holds_no_application() {
+    let app = Upstream::app(|asked| Reply::new(200).body(&asked.body));
+    let config = "[limits]\nbuffer_bytes = 1000";
+    let server = Launch::new("memory:").upstream(&app.url()).config(config).start();
+    for head in
+        ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"]
+    {
+        let mut slow = server.wire();
+        slow.send(format!("POST /slow HTTP/1.1\r\nHost: a\r\n{head}"));
+        let before = app.count();
+        for _ in 0..10 {
+            assert_eq!(server.caller().get("/", &[]).status, 200);
+        }
+        assert_eq!(app.count(), before + 10, "the slow one has not arrived");
+        let rest = if head.contains("chunked") { "5\r\nworld\r\n0\r\n\r\n" } else { "world" };
+        assert_eq!(slow.send(rest).answer().text(), "helloworld");
+    }
+    // More than is gathered passes on as it comes.
+    let mut large = server.wire();
+    large.send("POST /large HTTP/1.1\r\nHost: a\r\nContent-Length: 2001\r\n\r\n");
+    large.send(pattern(2000));
+    wait_for("it to arrive", Duration::from_secs(5), || {
+        app.received().iter().any(|all| all.contains("/large")).then_some(())
+    });
+    assert_eq!(large.send("x").answer().body.len(), 2001);
+    server.stop();
+}
+
+#[test]
+fn the_body_of_a_get_arrives_whatever_its_form() {
+    let app = Upstream::app(|asked| Reply::new(200).body(&asked.body));
+    for config in ["", "[limits]\nbuffer_bytes = 0"] {
+        let server = Launch::new("memory:").upstream(&app.url()).config(config).start();
+        for method in ["GET", "OPTIONS", "DELETE", "POST"] {
+            for length in [5, 200_000] {
+                let body = pattern(length);
+                let mut wire = server.wire();
+                let chunked = "Transfer-Encoding: chunked";
+                wire.send(format!(
+                    "{method} / HTTP/1.1\r\nHost: a\r\n{chunked}\r\n\r\n{length:x}\r\n"
+                ));
+                wire.send(&body).send("\r\n0\r\n\r\n");
+                assert!(wire.answer().body == body, "{method} {length} {config}");
+                let mut wire = server.wire();
+                let counted = format!("Content-Length: {length}");
+                wire.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n{counted}\r\n\r\n"))
+                    .send(&body);
+                assert!(wire.answer().body == body, "{method} {length} {config}");
+            }
+        }
+        server.stop();
+    }
 }

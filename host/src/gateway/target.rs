@@ -1,0 +1,111 @@
+//! What a request is for: its path and its host. The rules alone, without the request.
+
+use http::header::{HOST, HeaderMap};
+use http::uri::Authority;
+use http::{Uri, Version};
+
+use super::path::{Ambiguous, RulePath};
+
+/// The path of a request's target, as rules see it.
+pub(crate) fn path(uri: &Uri) -> Result<RulePath, Ambiguous> {
+    match uri.path() {
+        // OPTIONS * asks about the server as a whole.
+        "*" => RulePath::parse("/"),
+        path => RulePath::parse(path),
+    }
+}
+
+/// The host that a request is for, with its port (RFC 9112, section 3.2); none: it is of HTTP/1.0
+/// and names none. An error says what is wrong.
+pub(crate) fn host(
+    uri: &Uri,
+    headers: &HeaderMap,
+    version: Version,
+) -> Result<Option<String>, &'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let header = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err("There is more than one Host header."),
+        (Some(host), None) => Some(host.to_str().map_err(|_| "The Host header is not a host.")?),
+        (None, None) => None,
+    };
+    if uri.authority().is_some() && uri.scheme().is_none() {
+        return Err("The target is not a path.");
+    }
+    if header.is_some_and(|host| !is_host(host)) {
+        return Err("The Host header is not a host.");
+    }
+    if uri.authority().is_some_and(|authority| !is_host(authority.as_str())) {
+        return Err("The target's host is not a host.");
+    }
+    match (uri.authority(), header) {
+        (Some(authority), Some(header)) if !authority.as_str().eq_ignore_ascii_case(header) => {
+            Err("The Host header differs from the target.")
+        }
+        (Some(authority), _) => Ok(Some(authority.as_str().to_owned())),
+        (None, Some(header)) => Ok(Some(header.to_owned())),
+        (None, None) if version == Version::HTTP_11 => Err("There is no Host header."),
+        (None, None) => Ok(None),
+    }
+}
+
+/// A host with or without a port, and nothing else.
+fn is_host(host: &str) -> bool {
+    let (_, port) = split_port(host);
+    host.parse::<Authority>().is_ok()
+        && !host.contains('@')
+        && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok())
+}
+
+/// A host without its port.
+pub(crate) fn without_port(host: &str) -> &str {
+    split_port(host).0
+}
+
+fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        // The colons of an IPv6 address are in brackets.
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (host, None),
+    }
+}
+
+/// Whether an Origin header (RFC 6454, section 7) is of the host that a request is for. The
+/// schemes are not compared: a proxy in front may have ended TLS.
+pub(crate) fn is_own_origin(origin: &[u8], host: &str) -> bool {
+    let origin = std::str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_own_when_its_host_and_port_are() {
+        for origin in ["http://a.example:8080", "https://A.example:8080"] {
+            assert!(is_own_origin(origin.as_bytes(), "a.example:8080"), "{origin}");
+        }
+        let others: [&[u8]; 8] = [
+            b"http://a.example",
+            b"http://b.example:8080",
+            b"null",
+            b"/",
+            b"",
+            b"://",
+            b"http:/a.example:8080",
+            b"http://\xff",
+        ];
+        for origin in others {
+            assert!(!is_own_origin(origin, "a.example:8080"), "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_taken_from_a_host() {
+        for (host, without) in
+            [("a", "a"), ("a:1", "a"), ("[::1]", "[::1]"), ("[::1]:80", "[::1]"), ("a:", "a")]
+        {
+            assert_eq!(without_port(host), without);
+        }
+    }
+}
