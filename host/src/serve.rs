@@ -127,7 +127,7 @@ fn fit(bounds: &mut Bounds, files: usize) {
     }
     let usable = files.saturating_sub(OTHER_FILES).max(files / 4).max(2);
     let asked = bounds.clone();
-    bounds.requests = asked.requests.min(usable / 2);
+    bounds.requests = asked.requests.min((usable / 3).max(1));
     bounds.connections = asked.connections.min(usable - bounds.requests);
     // No client alone takes all that is left.
     bounds.per_client = asked.per_client.min(bounds.requests.div_ceil(4));

@@ -1,6 +1,7 @@
 //! Connections: who may come in, for how long, and how they are let go.
 
 mod places;
+mod streams;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,7 +21,7 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -30,6 +31,7 @@ use tower_service::Service;
 
 pub(crate) use self::places::{Bounds, Connection};
 use self::places::{Full, Place, Places};
+use self::streams::{Offered, Streams};
 use crate::tls::Tls;
 
 /// How HTTP/2 begins where TLS has not agreed on it (RFC 9113, section 3.4).
@@ -218,7 +220,7 @@ where
         let io = TokioIo::new(io);
         let result = if is_http2 {
             let header_bytes = limits.header_bytes.min(HTTP2_HEADER_BYTES);
-            let serving = http2::Builder::new(TokioExecutor::new())
+            let serving = http2::Builder::new(Streams { idle: limits.idle })
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_HTTP2_STREAMS)
                 .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
@@ -340,7 +342,12 @@ impl http_body::Body for Placed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        Offered::nothing();
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_ready() {
+            Offered::something();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -206,7 +206,8 @@ impl Places {
         // None may end while the lock is held: that would take it again.
         let all: Vec<_> = self.lock().connections.values().filter_map(Weak::upgrade).collect();
         let is_one = |it: &&Arc<Connection>| {
-            it.is_quiet() && of.is_none_or(|client| client_of(it.address) == client)
+            let is_of = |client| it.of_client.is_some() && client_of(it.address) == client;
+            it.is_quiet() && of.is_none_or(is_of)
         };
         let mut quiet: Vec<_> = all.iter().filter(is_one).collect();
         // Looking at all of them is worth more than one place.

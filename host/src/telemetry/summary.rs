@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
@@ -16,9 +15,12 @@ use tracing_subscriber::layer::{Context, Layer};
 const SHOWN: u64 = 5;
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// A place in the source: its file and line.
+type Place = (Option<&'static str>, Option<u32>);
+
 /// Counts warnings and errors by their place in the source. Clones are the same.
 #[derive(Clone, Default)]
-pub(crate) struct Summary(Arc<Mutex<HashMap<Identifier, Lines>>>);
+pub(crate) struct Summary(Arc<Mutex<HashMap<Place, Lines>>>);
 
 /// The lines of one place in this period.
 #[derive(Default)]
@@ -49,7 +51,7 @@ impl Summary {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Identifier, Lines>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Lines>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -61,7 +63,7 @@ impl<S: Subscriber> Layer<S> for Summary {
             return true;
         }
         let mut all = self.lock();
-        let lines = all.entry(metadata.callsite()).or_default();
+        let lines = all.entry((metadata.file(), metadata.line())).or_default();
         lines.count += 1;
         if lines.count <= SHOWN {
             return true;
