@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{Extension, Form, FromRequestParts, Path, Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, RETRY_AFTER, SET_COOKIE};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, RETRY_AFTER, SET_COOKIE,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
@@ -201,7 +203,8 @@ impl FromRequestParts<Admin> for Operator {
             return Err(turn_away(key, peer, answer).await);
         }
         let is_own = parts.method == Method::GET || is_own_form(&parts.headers);
-        if is_own && cookie(&parts.headers).is_some_and(|pass| key.is_pass(pass, SystemTime::now())) {
+        if is_own && cookie(&parts.headers).is_some_and(|pass| key.is_pass(pass, SystemTime::now()))
+        {
             return Ok(Self);
         }
         if parts.uri.path().starts_with("/api/") {
@@ -386,14 +389,28 @@ mod tests {
     fn addresses_and_configured_names_are_known_hosts_and_other_names_are_not() {
         let hosts = ["Edge.internal".to_owned()];
         for host in [
-            "127.0.0.1:9090", "127.0.0.1", "10.1.2.3:9090", "[::1]:9090", "[::1]", "localhost",
-            "LOCALHOST:9090", "edge.internal", "edge.internal:9090",
+            "127.0.0.1:9090",
+            "127.0.0.1",
+            "10.1.2.3:9090",
+            "[::1]:9090",
+            "[::1]",
+            "localhost",
+            "LOCALHOST:9090",
+            "edge.internal",
+            "edge.internal:9090",
         ] {
             assert!(is_known(host, &hosts), "{host}");
         }
         for host in [
-            "evil.example", "evil.example:9090", "127.0.0.1.evil.example", "localhost.evil.example",
-            "", ":9090", "[::1", "edge.internal.evil.example", "127.0.0.1:9090:1",
+            "evil.example",
+            "evil.example:9090",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "",
+            ":9090",
+            "[::1",
+            "edge.internal.evil.example",
+            "127.0.0.1:9090:1",
         ] {
             assert!(!is_known(host, &hosts), "{host}");
         }

@@ -5,7 +5,7 @@ mod streams;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::Cursor;
+use std::io::{Cursor, ErrorKind};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::{Pin, pin};
@@ -145,6 +145,8 @@ async fn accept(
             let _ = stream.set_nodelay(true);
             Some((stream, places.admit(SocketAddr::ip(&address), tls).await?))
         }
+        // Its client has left, which costs nobody else time.
+        Err(error) if error.kind() == ErrorKind::ConnectionAborted => None,
         Err(error) => {
             // Out of file descriptors, as a rule: it passes when connections end.
             tracing::error!("a connection cannot be accepted: {error}");
@@ -278,7 +280,10 @@ where
     let is_http1 = request.version() < Version::HTTP_2;
     if !is_http1 && has_too_many_fields(request.headers()) {
         refused("too-many-fields");
-        return Ok(plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "There are too many fields."));
+        return Ok(plain(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "There are too many fields.",
+        ));
     }
     let place = match connection.enter(!is_http1).await {
         Ok(place) => place,

@@ -4,8 +4,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use edge_session_tests::{
-    Asked, Caller, Database, Launch, Reply, Server, Upstream, Wire, free_port, node::browse, temp_dir,
-    wait_for,
+    Asked, Caller, Database, Launch, Reply, Server, Upstream, Wire, free_port, node::browse,
+    temp_dir, wait_for,
 };
 use serde_json::{Value, json};
 

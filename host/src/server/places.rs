@@ -476,7 +476,8 @@ mod tests {
         let places = places(10, 10, 2);
         let other = admit(&places, "192.0.2.9").await;
         sleep(SECOND).await;
-        let [first, second] = [admit(&places, "192.0.2.1").await, admit(&places, "192.0.2.1").await];
+        let [first, second] =
+            [admit(&places, "192.0.2.1").await, admit(&places, "192.0.2.1").await];
         let first_at_work = first.clone().enter(false).await.ok();
         let third = admit(&places, "192.0.2.1").await;
         assert!(must_leave(&second) && !must_leave(&first) && !must_leave(&other));

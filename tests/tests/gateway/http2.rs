@@ -91,7 +91,8 @@ impl Http2 {
     }
 
     pub(super) fn get(&mut self, path: &str) -> u32 {
-        let fields = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")];
+        let fields =
+            [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")];
         self.ask_by(&block(&fields))
     }
 
