@@ -1,31 +1,38 @@
 //! The admin address: metrics, whether the program is well, and, with a token, its sessions.
 
 mod charts;
+mod key;
 mod pages;
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::pending;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::extract::{Form, FromRequestParts, Path, Query, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, SET_COOKIE};
+use axum::extract::{Extension, Form, FromRequestParts, Path, Query, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, RETRY_AFTER, SET_COOKIE,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use edge_session::SessionLayer;
 use edge_session::store::StoreError;
 use metrics_exporter_prometheus::PrometheusHandle;
-use ring::hmac;
 use serde::Deserialize;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use self::charts::History;
+use self::key::{Key, LOGIN_LASTS, Wrong};
 pub(crate) use self::pages::span;
 use crate::app;
 use crate::inspector::Inspector;
 use crate::serve::healthz;
+use crate::server::{self, Bounds, Limits, Peer};
 
 /// The cookie that opens the sessions. It is for nobody else: see the gateway.
 pub(crate) const COOKIE_NAME: &str = "edge-session-admin";
@@ -33,6 +40,12 @@ pub(crate) const COOKIE_NAME: &str = "edge-session-admin";
 /// How many sessions a page shows, and how many are told at once.
 const ON_A_PAGE: usize = 100;
 const TOLD_AT_ONCE: usize = 10_000;
+
+/// How many connections may be open: few people and programs ask.
+pub(crate) const CONNECTIONS: usize = 64;
+
+/// How long a request may take.
+const WHOLE: Duration = Duration::from_secs(60);
 
 /// What the admin address shows.
 #[derive(Clone)]
@@ -42,46 +55,8 @@ pub(crate) struct Admin {
     inspector: Inspector,
     history: History,
     key: Option<Key>,
-}
-
-/// Opens the sessions.
-#[derive(Clone)]
-struct Key {
-    /// Compares what is given with the token, in a time that does not depend on either.
-    comparison: hmac::Key,
-    token: hmac::Tag,
-    /// What browsers have after a login: good until a logout, or the end of this process.
-    cookie: Arc<Mutex<String>>,
-}
-
-impl Key {
-    fn new(token: &str) -> Self {
-        let salt: [u8; 32] = rand::random();
-        let comparison = hmac::Key::new(hmac::HMAC_SHA256, &salt);
-        let token = hmac::sign(&comparison, token.as_bytes());
-        let key = Self { comparison, token, cookie: Arc::default() };
-        key.change_cookie();
-        key
-    }
-
-    fn cookie(&self) -> String {
-        self.cookie.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn change_cookie(&self) {
-        let pass: [u8; 24] = rand::random();
-        let cookie = pass.iter().map(|byte| format!("{byte:02x}")).collect();
-        *self.cookie.lock().unwrap_or_else(PoisonError::into_inner) = cookie;
-    }
-
-    fn is_token(&self, given: &str) -> bool {
-        hmac::verify(&self.comparison, given.as_bytes(), self.token.as_ref()).is_ok()
-    }
-
-    fn is_cookie(&self, given: &str) -> bool {
-        let pass = hmac::sign(&self.comparison, self.cookie().as_bytes());
-        hmac::verify(&self.comparison, given.as_bytes(), pass.as_ref()).is_ok()
-    }
+    /// The names that it may be asked for by.
+    hosts: Arc<[String]>,
 }
 
 impl Admin {
@@ -91,9 +66,11 @@ impl Admin {
         recorder: PrometheusHandle,
         inspector: Inspector,
         token: Option<&str>,
+        hosts: Vec<String>,
     ) -> Self {
         let key = token.map(Key::new);
-        Self { layer, recorder, inspector, history: History::default(), key }
+        let (history, hosts) = (History::default(), hosts.into());
+        Self { layer, recorder, inspector, history, key, hosts }
     }
 
     /// Serve in the background, as long as the program runs.
@@ -110,8 +87,19 @@ impl Admin {
             let history = self.history.clone();
             tokio::spawn(history.keep(self.recorder.clone(), self.inspector.clone()));
         }
-        let router = self.router();
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let limits = Limits {
+            bounds: Bounds {
+                connections: CONNECTIONS,
+                requests: CONNECTIONS,
+                per_client: CONNECTIONS / 2,
+                exempt: Vec::new(),
+            },
+            header_bytes: 16 * 1024,
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
+            drain: Duration::ZERO,
+        };
+        tokio::spawn(server::serve(listener, None, limits, self.router(), pending()));
         Ok(())
     }
 
@@ -133,11 +121,69 @@ impl Admin {
                 .route("/api/sessions", get(api_list).delete(api_end_all))
                 .route("/api/sessions/{name}", get(api_show).delete(api_end));
         }
-        router.with_state(self).merge(health).layer(map_response(app::with_safe_headers))
+        let hosts = self.hosts.clone();
+        router
+            .with_state(self)
+            .merge(health)
+            .layer(from_fn_with_state(hosts, of_known_host))
+            .layer(from_fn(in_time))
+            .layer(map_response(app::with_safe_headers))
     }
 }
 
 // ------------------------------------------------------------------- who may come in ----
+
+/// A page of another site can have its own name lead here (DNS rebinding), and would then read
+/// what it likes.
+async fn of_known_host(
+    State(hosts): State<Arc<[String]>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let header = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
+    let host = header.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    // Every browser says one.
+    if host.is_none_or(|host| is_known(host, &hosts)) {
+        return next.run(request).await;
+    }
+    let text = "The admin address is asked for by its address, as localhost, or by a name of \
+                admin.hosts in the configuration.\n";
+    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
+}
+
+fn is_known(host: &str, hosts: &[String]) -> bool {
+    if host.parse::<SocketAddr>().is_ok() {
+        return true;
+    }
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// A request that never ends must not keep its place.
+async fn in_time(request: Request, next: Next) -> Response {
+    match timeout(WHOLE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response(),
+    }
+}
+
+/// The answer to a wrong token, after a while.
+async fn turn_away(key: &Key, peer: &Peer, answer: Response) -> Response {
+    tracing::warn!("somebody at {} tried to open the admin page with a wrong token", peer.address);
+    match key.wrong(peer.address).await {
+        Wrong::Waited => answer,
+        Wrong::TooMany => {
+            let text = "too many wrong tokens are being given\n";
+            (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], text).into_response()
+        }
+    }
+}
 
 /// Somebody who has the token. No handler of sessions goes without.
 struct Operator;
@@ -149,13 +195,16 @@ impl FromRequestParts<Admin> for Operator {
         let Some(key) = &admin.key else { return Err(StatusCode::NOT_FOUND.into_response()) };
         let bearer = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) {
-            return match key.is_token(token) {
-                true => Ok(Self),
-                false => Err((StatusCode::UNAUTHORIZED, "the token is wrong\n").into_response()),
-            };
+            if key.is_token(token) {
+                return Ok(Self);
+            }
+            let answer = (StatusCode::UNAUTHORIZED, "the token is wrong\n").into_response();
+            let Some(peer) = parts.extensions.get::<Peer>() else { return Err(answer) };
+            return Err(turn_away(key, peer, answer).await);
         }
         let is_own = parts.method == Method::GET || is_own_form(&parts.headers);
-        if is_own && cookie(&parts.headers).is_some_and(|pass| key.is_cookie(pass)) {
+        if is_own && cookie(&parts.headers).is_some_and(|pass| key.is_pass(pass, SystemTime::now()))
+        {
             return Ok(Self);
         }
         if parts.uri.path().starts_with("/api/") {
@@ -187,21 +236,27 @@ struct Token {
 
 async fn log_in(
     State(admin): State<Admin>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     Form(form): Form<Token>,
 ) -> Response {
-    let key = admin.key.as_ref().filter(|key| key.is_token(&form.token));
-    let Some(key) = key.filter(|_| is_own_form(&headers)) else {
-        tracing::warn!("somebody tried to log in to the admin page with a wrong token");
+    let Some(key) = &admin.key else { return StatusCode::NOT_FOUND.into_response() };
+    if !is_own_form(&headers) {
         return page(StatusCode::FORBIDDEN, pages::login(true));
-    };
-    let cookie = format!("{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Strict", key.cookie());
+    }
+    if !key.is_token(&form.token) {
+        let answer = page(StatusCode::FORBIDDEN, pages::login(true));
+        return turn_away(key, &peer, answer).await;
+    }
+    let (pass, lasts) = (key.pass(SystemTime::now()), LOGIN_LASTS.as_secs());
+    let cookie =
+        format!("{COOKIE_NAME}={pass}; Path=/; HttpOnly; SameSite=Strict; Max-Age={lasts}");
     ([(SET_COOKIE, cookie)], Redirect::to("/sessions")).into_response()
 }
 
 async fn log_out(_: Operator, State(admin): State<Admin>) -> Response {
     if let Some(key) = &admin.key {
-        key.change_cookie();
+        key.end_all_passes();
     }
     let cookie = format!("{COOKIE_NAME}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
     ([(SET_COOKIE, cookie)], Redirect::to("/login")).into_response()
@@ -322,6 +377,42 @@ fn json(result: Result<impl serde::Serialize, StoreError>) -> Response {
         Err(error) => {
             tracing::error!("sessions cannot be looked at: {error}");
             (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_configured_names_are_known_hosts_and_other_names_are_not() {
+        let hosts = ["Edge.internal".to_owned()];
+        for host in [
+            "127.0.0.1:9090",
+            "127.0.0.1",
+            "10.1.2.3:9090",
+            "[::1]:9090",
+            "[::1]",
+            "localhost",
+            "LOCALHOST:9090",
+            "edge.internal",
+            "edge.internal:9090",
+        ] {
+            assert!(is_known(host, &hosts), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:9090",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "",
+            ":9090",
+            "[::1",
+            "edge.internal.evil.example",
+            "127.0.0.1:9090:1",
+        ] {
+            assert!(!is_known(host, &hosts), "{host}");
         }
     }
 }

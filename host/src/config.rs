@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<TlsFiles>,
     /// Where metrics and the admin page are.
     pub(crate) admin: Option<SocketAddr>,
+    /// The names, beside addresses and localhost, that they are asked for by.
+    pub(crate) admin_hosts: Vec<String>,
     pub(crate) log: Log,
     /// Where traces are sent by OTLP.
     pub(crate) otlp: Option<String>,
@@ -120,6 +122,8 @@ pub(crate) const KEYS: &[&str] = &[
     "timeouts.whole_ms",
     "timeouts.drain_ms",
     "limits.connections",
+    "limits.requests",
+    "limits.per_client",
     "limits.header_bytes",
     "limits.body_bytes",
     "limits.buffer_bytes",
@@ -127,6 +131,7 @@ pub(crate) const KEYS: &[&str] = &[
     "tls.certificate",
     "tls.key",
     "admin.listen",
+    "admin.hosts",
     "log.format",
     "log.requests",
     "telemetry.otlp",
@@ -211,6 +216,7 @@ impl File {
         let Self { mut tls, mut admin, mut log, mut telemetry, .. } = self;
         let wrong = &mut problems;
         let (limits, identity, gateway) = gateway::read(gateway, wrong);
+        let admin_hosts = admin.hosts(wrong);
         let mut settings = Settings {
             listen: None,
             store: None,
@@ -221,6 +227,7 @@ impl File {
             gateway,
             tls: None,
             admin: admin.take("listen", wrong),
+            admin_hosts,
             log: Log::default(),
             otlp: telemetry.take("otlp", wrong),
         };
@@ -692,7 +699,9 @@ mod tests {
              [gateway]\nlogin = \"//evil\"\nidentity = \"user\"\ntrusted_proxies = [\"x\"]\n\
              [[guard]]\npaths = [\"account\"]\nrequire = \"/a\"\n[[guard]]\npaths = [\"/b\"]\n\
              [[route]]\npath = \"/x\"\nhost = \"a:80\"\nspeed = 1\n\
-             [timeouts]\nidle_ms = 0\n[limits]\nconnections = 0\nheader_bytes = 1\n\
+             [timeouts]\nidle_ms = 0\n\
+             [limits]\nconnections = 0\nrequests = 0\nper_client = 0\nheader_bytes = 1\n\
+             [admin]\nhosts = [\"a:80\"]\n\
              [tls]\nkey = \"k\"\n[telemetry]\notlp = \"localhost\"",
         );
         let problems = problems.2;
@@ -710,6 +719,9 @@ mod tests {
             "route[0].speed: is not an option",
             "timeouts.idle_ms: must be",
             "limits.connections: must be",
+            "limits.requests: must be",
+            "limits.per_client: must be",
+            "admin.hosts: \"a:80\"",
             "limits.header_bytes: is 1,",
             "tls: needs both",
             "telemetry.otlp: is",

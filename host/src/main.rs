@@ -44,8 +44,11 @@ fn run(command: Command) -> Result<(), String> {
     match command {
         Command::Serve(arguments) => {
             let setup = Setup::read(&arguments.configured)?;
-            telemetry::log(setup.settings.log);
-            runtime()?.block_on(serve::serve(setup))
+            let summary = telemetry::log(setup.settings.log);
+            runtime()?.block_on(async {
+                tokio::spawn(summary.keep());
+                serve::serve(setup).await
+            })
         }
         Command::Sessions(arguments) => {
             let setup = Setup::read(&arguments.configured)?;

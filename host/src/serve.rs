@@ -12,10 +12,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::app;
 use crate::gateway::Gateway;
-use crate::server;
+use crate::server::{self, Bounds};
 use crate::setup::{Setup, without_secrets};
 use crate::telemetry;
 use crate::tls::Tls;
@@ -33,13 +33,16 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let layer = SessionLayer::with_deadline(component, options, stores.store, deadline)
         .map_err(|error| error.to_string())?;
     let tls = settings.tls.map(Tls::load).transpose()?;
+    let mut limits = settings.limits;
+    let files = allow_files(&limits.bounds);
+    fit(&mut limits.bounds, files);
     let listener = listen(settings.listen).await?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    allow_connections(settings.limits.connections);
     let stop = stop_signal()?;
     reload_on_hangup(tls.clone())?;
     if let (Some(address), Some(recorder)) = (settings.admin, recorder) {
-        let admin = Admin::new(layer.clone(), recorder, inspector, admin_token.as_deref());
+        let token = admin_token.as_deref();
+        let admin = Admin::new(layer.clone(), recorder, inspector, token, settings.admin_hosts);
         admin.serve(address).await?;
     }
 
@@ -52,7 +55,7 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
             let gateway = Gateway::new(gateway, &layer, traces.clone(), settings.log.requests)?;
             let watch = gateway.clone();
             tokio::spawn(async move { watch.watch().await });
-            server::serve(listener, tls, settings.limits, gateway, stop).await;
+            server::serve(listener, tls, limits, gateway, stop).await;
             if let Some(traces) = traces {
                 let _ = tokio::task::spawn_blocking(move || traces.end()).await;
             }
@@ -61,7 +64,7 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
             // The session panel shows some of the options that are in force.
             let app = app::router().layer(layer.clone()).layer(axum::Extension(layer.clone()));
             let health = Router::new().route("/healthz", get(healthz)).with_state(layer);
-            server::serve(listener, tls, settings.limits, app.merge(health), stop).await;
+            server::serve(listener, tls, limits, app.merge(health), stop).await;
         }
     }
     tracing::info!("stopped");
@@ -96,21 +99,48 @@ async fn listen(address: Option<std::net::SocketAddr>) -> Result<TcpListener, St
         .map_err(|error| format!("cannot listen on {address}: {error}"))
 }
 
-/// Every connection needs a file descriptor; while it waits for an application, two.
-fn allow_connections(connections: usize) {
-    const OTHERS: u64 = 256;
-    let needed = 2 * connections as u64 + OTHERS;
+/// Files beside those of visitors: the admin address's connections, the store's, the rest.
+const OTHER_FILES: usize = admin::CONNECTIONS + 192;
+
+/// Every connection needs a file descriptor, and every request one to the application.
+fn files_for(bounds: &Bounds) -> usize {
+    bounds.connections + bounds.requests + OTHER_FILES
+}
+
+/// Raise the limit on open files as far as it is needed and allowed: how many there may be.
+fn allow_files(bounds: &Bounds) -> usize {
+    let needed = files_for(bounds) as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let Some(current) = current.filter(|current| *current < needed) else { return };
+    let Some(current) = current.filter(|current| *current < needed) else { return usize::MAX };
     let wanted = maximum.map_or(needed, |maximum| maximum.min(needed));
     let limit = Rlimit { current: Some(wanted), maximum };
     let now = setrlimit(Resource::Nofile, limit).map_or(current, |()| wanted);
-    if now < needed {
-        tracing::warn!(
-            "only {now} files may be open, which is too few for {connections} connections \
-             (limits.connections): raise it with `ulimit -n {needed}`"
-        );
+    usize::try_from(now).unwrap_or(usize::MAX)
+}
+
+/// Lower the bounds to what so many files are enough for: who finds none can neither accept a
+/// connection nor reach an application.
+fn fit(bounds: &mut Bounds, files: usize) {
+    let needed = files_for(bounds);
+    if needed <= files {
+        return;
     }
+    let usable = files.saturating_sub(OTHER_FILES).max(files / 4).max(2);
+    let asked = bounds.clone();
+    bounds.requests = asked.requests.min((usable / 3).max(1));
+    bounds.connections = asked.connections.min(usable - bounds.requests);
+    // No client alone takes all that is left.
+    bounds.per_client = asked.per_client.min(bounds.requests.div_ceil(4));
+    tracing::warn!(
+        "only {files} files may be open: limits.connections is {}, not {}, limits.requests is {}, \
+         not {}, limits.per_client is {}, not {}; raise it with `ulimit -n {needed}`",
+        bounds.connections,
+        asked.connections,
+        bounds.requests,
+        asked.requests,
+        bounds.per_client,
+        asked.per_client,
+    );
 }
 
 /// SIGHUP: the certificate's files have changed.
@@ -140,4 +170,29 @@ fn stop_signal() -> Result<impl Future<Output = ()>, String> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitted(files: usize) -> Bounds {
+        let mut bounds =
+            Bounds { connections: 8192, requests: 8192, per_client: 512, exempt: Vec::new() };
+        fit(&mut bounds, files);
+        bounds
+    }
+
+    #[test]
+    fn bounds_are_lowered_to_what_the_open_files_are_enough_for() {
+        let whole = fitted(20_000);
+        assert_eq!((whole.connections, whole.requests, whole.per_client), (8192, 8192, 512));
+        for files in [1, 64, 256, 1024, 4096, 16_000] {
+            let fitted = fitted(files);
+            let Bounds { connections, requests, per_client, .. } = fitted;
+            assert!(connections > 0 && requests > 0 && per_client > 0, "{files}: {fitted:?}");
+            assert!(per_client <= requests, "{files}: {fitted:?}");
+            assert!(files < 512 || files_for(&fitted) <= files, "{files}: {fitted:?}");
+        }
+    }
 }

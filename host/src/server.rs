@@ -1,40 +1,61 @@
 //! Connections: who may come in, for how long, and how they are let go.
 
+mod places;
+mod streams;
+
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Cursor, ErrorKind};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use edge_session::Encrypted;
-use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, Version};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, COOKIE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
+pub(crate) use self::places::{Bounds, Connection};
+use self::places::{Full, Place, Places};
+use self::streams::{Offered, Streams};
 use crate::tls::Tls;
 
-/// How HTTP/2 begins where TLS has not agreed on it (RFC 9113, section 3.3).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+/// How HTTP/2 begins where TLS has not agreed on it (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Requests of one connection. A smaller number slows down pages with many pictures (RFC 9113,
+/// section 6.5.2).
 const MAX_HTTP2_STREAMS: u32 = 128;
 
+/// The header of a request of HTTP/2. It may be a thousand times as large as what was sent.
+const HTTP2_HEADER_BYTES: usize = 32 * 1024;
+
+/// As many fields as a request of HTTP/1 may have. Cookies come one by one in HTTP/2.
+const HTTP2_FIELDS: usize = 100;
+
+/// What a connection holds of bodies that the application does not take yet, and of each answer
+/// that the client does not take.
+const HTTP2_WINDOW: u32 = 256 * 1024;
+const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+
 /// What clients may do.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limits {
-    /// How many connections may be open; more wait.
-    pub(crate) connections: usize,
+    pub(crate) bounds: Bounds,
     /// The largest header of a request, in bytes.
     pub(crate) header_bytes: usize,
     /// How long the next request's header may take, from the opening of the connection or
@@ -46,29 +67,15 @@ pub(crate) struct Limits {
     pub(crate) drain: Duration,
 }
 
-/// The connection that a request came by. It counts as open as long as a clone is kept.
+/// The connection that a request came by. Both keep their places as long as a clone is kept.
 #[derive(Clone)]
-pub(crate) struct Peer {
-    connection: Arc<Connection>,
-    /// Who resets a stream does not have its request's place before that has ended.
-    _stream: Option<Arc<OwnedSemaphorePermit>>,
-}
-
-pub(crate) struct Connection {
-    pub(crate) address: IpAddr,
-    pub(crate) tls: bool,
-    /// How many whole headers of requests have come.
-    requests: AtomicU64,
-    /// How many more requests may be at work. Of HTTP/1 there is one at a time.
-    streams: Arc<Semaphore>,
-    _permit: OwnedSemaphorePermit,
-}
+pub(crate) struct Peer(Arc<Place>);
 
 impl Deref for Peer {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.connection
+        &self.0.connection
     }
 }
 
@@ -84,70 +91,62 @@ pub(crate) async fn serve<S>(
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    let free = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.bounds.clone());
     let (close_idle, idle_closing) = watch::channel(());
     let is_draining = Arc::new(AtomicBool::new(false));
+    let drain = limits.drain;
+    let limits = Arc::new(limits);
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &free) => accepted,
+            accepted = accept(&listener, &places, tls.is_some()) => accepted,
             () = &mut stop => break,
         };
-        let Some((stream, address, permit)) = accepted else { continue };
+        let Some((stream, connection)) = accepted else { continue };
         let guest = Guest {
-            peer: address.ip(),
+            connection,
             tls: tls.clone(),
-            limits,
+            limits: limits.clone(),
             service: service.clone(),
             idle_closing: idle_closing.clone(),
             is_draining: is_draining.clone(),
         };
-        tokio::spawn(guest.welcome(stream, permit));
+        tokio::spawn(guest.welcome(stream));
     }
     // Whoever comes now shall come to another process.
     drop(listener);
-    let open = || limits.connections - free.available_permits();
-    tracing::info!("stopping: {} connections are open", open());
+    tracing::info!("stopping: {} connections are open", places.open());
     is_draining.store(true, Ordering::Relaxed);
-    let all_closed = async {
-        let most = u32::try_from(limits.connections).unwrap_or(u32::MAX);
-        let _ = free.acquire_many(most).await;
-    };
     let drained = async {
-        let mut all_closed = pin!(all_closed);
+        let mut all_closed = pin!(places.all_closed());
         // Clients learn by the answers to their next requests that these are the last ones.
         // Who sends none in a while has its connection closed, as after any idle time.
-        if timeout(limits.drain / 10, &mut all_closed).await.is_ok() {
+        if timeout(drain / 10, &mut all_closed).await.is_ok() {
             return;
         }
         close_idle.send_replace(());
         all_closed.await;
     };
-    if timeout(limits.drain, drained).await.is_err() {
-        let seconds = limits.drain.as_secs_f32();
-        tracing::warn!("{} connections did not end within {seconds} s", open());
+    if timeout(drain, drained).await.is_err() {
+        let seconds = drain.as_secs_f32();
+        tracing::warn!("{} connections did not end within {seconds} s", places.open());
     }
 }
 
 /// The next connection, as soon as there may be one more.
 async fn accept(
     listener: &TcpListener,
-    free: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = match free.clone().try_acquire_owned() {
-        Ok(permit) => permit,
-        Err(_) => {
-            metrics::counter!("edge_session_connections_full_total").increment(1);
-            tracing::warn!("all connections that may be open are open: new ones wait");
-            free.clone().acquire_owned().await.ok()?
-        }
-    };
+    places: &Arc<Places>,
+    tls: bool,
+) -> Option<(TcpStream, Arc<Connection>)> {
     match listener.accept().await {
         Ok((stream, address)) => {
             // Without it small answers may wait for an acknowledgement.
             let _ = stream.set_nodelay(true);
-            Some((stream, address, permit))
+            Some((stream, places.admit(SocketAddr::ip(&address), tls).await?))
         }
+        // Its client has left, which costs nobody else time.
+        Err(error) if error.kind() == ErrorKind::ConnectionAborted => None,
         Err(error) => {
             // Out of file descriptors, as a rule: it passes when connections end.
             tracing::error!("a connection cannot be accepted: {error}");
@@ -159,9 +158,9 @@ async fn accept(
 
 /// What a connection needs.
 struct Guest<S> {
-    peer: IpAddr,
+    connection: Arc<Connection>,
     tls: Option<Tls>,
-    limits: Limits,
+    limits: Arc<Limits>,
     service: S,
     idle_closing: watch::Receiver<()>,
     is_draining: Arc<AtomicBool>,
@@ -173,32 +172,28 @@ where
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    async fn welcome(self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    async fn welcome(self, stream: TcpStream) {
+        let connection = self.connection.clone();
+        tokio::select! {
+            () = self.greet(stream) => {}
+            () = connection.must_leave() => {}
+        }
+    }
+
+    async fn greet(self, mut stream: TcpStream) {
         let limit = self.limits.header;
-        let connection = |tls| {
-            let connection = Connection {
-                address: self.peer,
-                tls,
-                requests: AtomicU64::new(0),
-                streams: Arc::new(Semaphore::new(MAX_HTTP2_STREAMS as usize)),
-                _permit: permit,
-            };
-            Peer { connection: Arc::new(connection), _stream: None }
-        };
-        match &self.tls {
-            None => match timeout(limit, speaks_http2(&stream)).await {
-                Ok(Ok(http2)) => {
-                    let peer = connection(false);
-                    self.talk(stream, http2, peer).await;
+        match self.tls.clone() {
+            None => match timeout(limit, preface(&mut stream)).await {
+                Ok(Ok((is_http2, begin))) => {
+                    let (read, write) = stream.into_split();
+                    let stream = join(Cursor::new(begin).chain(read), write);
+                    self.talk(stream, is_http2).await;
                 }
                 Ok(Err(_)) => {}
                 Err(_) => refused("slow"),
             },
             Some(tls) => match timeout(limit, tls.accept(stream)).await {
-                Ok(Ok((stream, http2))) => {
-                    let peer = connection(true);
-                    self.talk(stream, http2, peer).await;
-                }
+                Ok(Ok((stream, is_http2))) => self.talk(stream, is_http2).await,
                 Ok(Err(error)) => {
                     refused("tls");
                     tracing::debug!("a TLS handshake failed: {error}");
@@ -208,35 +203,17 @@ where
         }
     }
 
-    async fn talk<IO>(self, io: IO, is_http2: bool, peer: Peer)
+    async fn talk<IO>(self, io: IO, is_http2: bool)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { limits, service, idle_closing, is_draining, .. } = self;
-        let connection = peer.clone();
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            let is_http1 = request.version() < Version::HTTP_2;
-            let extensions = request.extensions_mut();
-            if peer.tls {
-                extensions.insert(Encrypted);
-            }
-            peer.requests.fetch_add(1, Ordering::Relaxed);
-            let (mut peer, mut service) = (peer.clone(), service.clone());
-            let is_draining = is_draining.clone();
-            async move {
-                if !is_http1 {
-                    // The semaphore is never closed.
-                    let stream = peer.streams.clone().acquire_owned().await.ok();
-                    peer._stream = stream.map(Arc::new);
-                }
-                request.extensions_mut().insert(peer);
-                let mut response = service.call(request).await?;
-                if is_http1 && is_draining.load(Ordering::Relaxed) {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().entry(CONNECTION).or_insert(close);
-                }
-                Ok::<_, Infallible>(response)
+        let Self { connection, limits, service, idle_closing, is_draining, .. } = self;
+        let service = hyper::service::service_fn({
+            let connection = connection.clone();
+            move |request: Request<Incoming>| {
+                connection.requests.fetch_add(1, Ordering::Relaxed);
+                let (connection, service) = (connection.clone(), service.clone());
+                answer(connection, is_draining.clone(), service, request.map(Body::new))
             }
         });
         // A client that does not take its answer must not keep it for good.
@@ -244,24 +221,25 @@ where
         io.as_mut().set_write_timeout_pinned(Some(limits.idle));
         let io = TokioIo::new(io);
         let result = if is_http2 {
-            let serving = http2::Builder::new(TokioExecutor::new())
+            let header_bytes = limits.header_bytes.min(HTTP2_HEADER_BYTES);
+            let serving = http2::Builder::new(Streams { idle: limits.idle })
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_HTTP2_STREAMS)
-                .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+                .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+                .initial_stream_window_size(HTTP2_WINDOW)
+                .initial_connection_window_size(HTTP2_WINDOW)
+                .max_send_buf_size(HTTP2_SEND_BUFFER)
                 .keep_alive_interval(limits.header)
                 .keep_alive_timeout(limits.header)
                 .serve_connection(io, service);
-            let watched = until_closed(serving, idle_closing, |it| it.graceful_shutdown());
-            let mut watched = pin!(watched);
-            // hyper has no limit on how long an HTTP/2 client may say nothing.
-            tokio::select! {
-                result = &mut watched => result,
-                () = sleep(limits.header) => {
-                    if connection.requests.load(Ordering::Relaxed) == 0 {
-                        return refused("slow");
-                    }
-                    watched.await
-                }
+            // hyper has no limit on how long an HTTP/2 client may ask for nothing.
+            let serving = while_busy(serving, &connection, limits.header, idle_closing, |it| {
+                it.graceful_shutdown()
+            });
+            match serving.await {
+                Some(result) => result,
+                None if connection.requests.load(Ordering::Relaxed) == 0 => return refused("slow"),
+                None => return tracing::debug!("a client stayed though it was asked to leave"),
             }
         } else {
             let serving = http1::Builder::new()
@@ -289,6 +267,105 @@ where
     }
 }
 
+/// Answer a request, if there is a place for it. An error resets its stream.
+async fn answer<S>(
+    connection: Arc<Connection>,
+    is_draining: Arc<AtomicBool>,
+    mut service: S,
+    mut request: Request<Body>,
+) -> Result<Response<Placed>, h2::Error>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    let is_http1 = request.version() < Version::HTTP_2;
+    if !is_http1 && has_too_many_fields(request.headers()) {
+        refused("too-many-fields");
+        return Ok(plain(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "There are too many fields.",
+        ));
+    }
+    let place = match connection.enter(!is_http1).await {
+        Ok(place) => place,
+        Err(full) => {
+            refused(full.reason());
+            tracing::warn!("a request was refused: {} has as many at work as it may", full.whose());
+            return match full {
+                // The client knows by this that nothing was done, and may try again.
+                Full::Connection => Err(h2::Reason::REFUSED_STREAM.into()),
+                Full::Client | Full::All => Ok(busy()),
+            };
+        }
+    };
+    let peer = Peer(Arc::new(place));
+    let extensions = request.extensions_mut();
+    if peer.tls {
+        extensions.insert(Encrypted);
+    }
+    extensions.insert(peer.clone());
+    let unanswered = peer.0.connection.clone().unanswered();
+    let Ok(mut response) = service.call(request).await;
+    unanswered.is_answered();
+    if is_http1 && is_draining.load(Ordering::Relaxed) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().entry(CONNECTION).or_insert(close);
+    }
+    Ok(response.map(|body| Placed { body, _peer: Some(peer) }))
+}
+
+fn has_too_many_fields(headers: &HeaderMap) -> bool {
+    // The number of fields, those of one name included.
+    let cookies = headers.get_all(COOKIE).iter().count();
+    headers.len() - cookies > HTTP2_FIELDS
+}
+
+fn busy() -> Response<Placed> {
+    let text = "Too many requests are at work. Please try again.";
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Placed> {
+    let mut response = Response::new(Placed { body: Body::from(format!("{text}\n")), _peer: None });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The body of an answer, with which its request ends.
+struct Placed {
+    body: Body,
+    _peer: Option<Peer>,
+}
+
+impl http_body::Body for Placed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Offered::nothing();
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_ready() {
+            Offered::something();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Drive a connection to its end; once idle ones are to be closed, to that of its requests.
 async fn until_closed<C: Future>(
     connection: C,
@@ -304,22 +381,44 @@ async fn until_closed<C: Future>(
     connection.await
 }
 
+/// Drive a connection like that; it is closed, too, when it had no request for `limit`. None: it
+/// had none at all, or stayed for another `limit` although it was closed.
+async fn while_busy<C: Future>(
+    connection: C,
+    peer: &Connection,
+    limit: Duration,
+    mut idle_closing: watch::Receiver<()>,
+    close: impl FnOnce(Pin<&mut C>),
+) -> Option<C::Output> {
+    let mut connection = pin!(connection);
+    let is_quiet = tokio::select! {
+        result = &mut connection => return Some(result),
+        _ = idle_closing.changed() => false,
+        () = peer.quiet_for(limit, Instant::now()) => true,
+    };
+    if is_quiet && peer.requests.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    close(connection.as_mut());
+    tokio::select! {
+        result = &mut connection => Some(result),
+        () = peer.quiet_for(limit, Instant::now()) => None,
+    }
+}
+
 fn refused(reason: &'static str) {
     metrics::counter!("edge_session_refused_total", "reason" => reason).increment(1);
 }
 
-/// Whether a connection begins as HTTP/2 does. Nothing of it is consumed.
-async fn speaks_http2(stream: &TcpStream) -> std::io::Result<bool> {
-    let mut begin = [0; HTTP2_PREFACE.len()];
-    loop {
-        let count = stream.peek(&mut begin).await?;
-        if begin[..count] != HTTP2_PREFACE[..count] || count == 0 {
-            return Ok(false);
+/// Whether a connection begins as HTTP/2 does, and what was read to know it.
+async fn preface(stream: &mut TcpStream) -> std::io::Result<(bool, Vec<u8>)> {
+    let mut begin = Vec::with_capacity(HTTP2_PREFACE.len());
+    while begin.len() < HTTP2_PREFACE.len() {
+        let missing = HTTP2_PREFACE.len() - begin.len();
+        let count = (&mut *stream).take(missing as u64).read_buf(&mut begin).await?;
+        if count == 0 || !HTTP2_PREFACE.starts_with(&begin) {
+            return Ok((false, begin));
         }
-        if count == begin.len() {
-            return Ok(true);
-        }
-        // The rest is on its way; there is no waiting for "more than this".
-        sleep(Duration::from_millis(5)).await;
     }
+    Ok((true, begin))
 }

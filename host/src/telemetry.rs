@@ -1,11 +1,16 @@
 //! What operators see: logs and metrics.
 
+mod summary;
+
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::summary::Summary;
 use crate::config::Log;
 
 /// Seconds, for what a store or an application takes.
@@ -15,8 +20,9 @@ const BUCKETS: [f64; 12] =
 /// How often what was measured is put into its buckets.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Log to standard error. `EDGE_SESSION_LOG` says how much.
-pub(crate) fn log(settings: Log) {
+/// Log to standard error. `EDGE_SESSION_LOG` says how much. What is left out of it is told by
+/// [`Summary::keep`].
+pub(crate) fn log(settings: Log) -> Summary {
     let filter = EnvFilter::builder()
         .with_env_var("EDGE_SESSION_LOG")
         .with_default_directive(tracing::Level::INFO.into())
@@ -26,10 +32,12 @@ pub(crate) fn log(settings: Log) {
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    let summary = Summary::default();
     match settings.json {
-        true => lines.json().flatten_event(true).init(),
-        false => lines.init(),
+        true => lines.json().flatten_event(true).finish().with(summary.clone()).init(),
+        false => lines.finish().with(summary.clone()).init(),
     }
+    summary
 }
 
 /// Record metrics from now on.

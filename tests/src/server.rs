@@ -31,6 +31,7 @@ pub struct Launch {
     config: Option<String>,
     is_gateway: bool,
     admin: Option<u16>,
+    open_files: Option<u32>,
     confidential: Confidential,
 }
 
@@ -42,6 +43,7 @@ impl Launch {
             config: None,
             is_gateway: false,
             admin: None,
+            open_files: None,
             confidential: Confidential::default(),
         };
         launch.env("EDGE_SESSION_STORE", store).env("EDGE_SESSION_SECRET", SECRET)
@@ -56,6 +58,12 @@ impl Launch {
     /// Without an environment variable that [`Launch::new`] sets.
     pub fn without_env(mut self, name: &str) -> Self {
         self.env.remove(name);
+        self
+    }
+
+    /// With so many open files at most.
+    pub fn open_files(mut self, most: u32) -> Self {
+        self.open_files = Some(most);
         self
     }
 
@@ -162,7 +170,15 @@ impl Launch {
         let log = File::create(dir.path().join("log")).expect("the log can be created");
         let binary = binary();
         let mut command = match listener {
-            None => Command::new(binary),
+            None => match self.open_files {
+                None => Command::new(binary),
+                Some(most) => {
+                    let mut command = Command::new("sh");
+                    let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+                    command.args(["-c", &script]).arg(binary);
+                    command
+                }
+            },
             Some(listener) => {
                 // The socket comes as standard input, and is handed on as systemd does it.
                 let mut command = Command::new("sh");
@@ -265,6 +281,23 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
         number.unwrap_or_else(|| panic!("{key} is not in: {status}"))
+    }
+
+    /// How long it has computed so far.
+    #[track_caller]
+    pub fn cpu(&self) -> Duration {
+        let pid = self.pid().as_raw_nonzero();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        // The second field, a name in brackets, may hold spaces.
+        let fields = stat.rsplit_once(')').expect("it has a name").1.split_whitespace();
+        let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number"));
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
+    /// The port of its admin address.
+    #[track_caller]
+    pub fn admin_port(&self) -> u16 {
+        self.admin.expect("only a gateway has metrics")
     }
 
     /// SIGHUP

@@ -1,7 +1,7 @@
 //! HTTP/1 byte by byte: what a well-behaved client library would never send, or would hide.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddrV4, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,6 +48,20 @@ impl Wire {
     #[track_caller]
     pub fn open(address: impl ToSocketAddrs) -> Self {
         Self::over(TcpStream::connect(address).expect("somebody listens"))
+    }
+
+    /// A new connection to `HOST:PORT` from this address of this machine, such as 127.0.0.2.
+    #[track_caller]
+    pub fn open_from(source: &str, address: &str) -> Self {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let source: SocketAddrV4 = format!("{source}:0").parse().expect("it is an address");
+        let address: SocketAddrV4 = address.parse().expect("it is an address");
+        let connected = socket(AddressFamily::INET, SocketType::STREAM, None).and_then(|socket| {
+            bind(&socket, &source)?;
+            connect(&socket, &address)?;
+            Ok(socket)
+        });
+        Self::over(connected.expect("somebody listens").into())
     }
 
     pub(crate) fn over(stream: TcpStream) -> Self {

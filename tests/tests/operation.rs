@@ -1,11 +1,11 @@
 //! What operators do: configure, look, end sessions.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_session_tests::{
-    Asked, Caller, Database, Launch, Reply, Server, Upstream, free_port, node::browse, temp_dir,
-    wait_for,
+    Asked, Caller, Database, Launch, Reply, Server, Upstream, Wire, free_port, node::browse,
+    temp_dir, wait_for,
 };
 use serde_json::{Value, json};
 
@@ -198,6 +198,111 @@ fn without_the_token_nobody_sees_or_ends_sessions() {
         let url = format!("http://127.0.0.1:{port}{path}");
         assert_eq!(agent.get(url).call().unwrap().status(), 404, "{path}");
     }
+    server.stop();
+}
+
+/// A request to the admin address, on a connection of its own.
+fn ask_admin(port: u16, lines: &[&str], body: &str) -> edge_session_tests::Answer {
+    let mut wire = Wire::open(("127.0.0.1", port));
+    let length = format!("Content-Length: {}", body.len());
+    let head = [lines, &["Connection: close", &length]].concat();
+    wire.send(head.join("\r\n") + "\r\n\r\n" + body);
+    wire.answer()
+}
+
+#[test]
+fn the_admin_address_answers_whoever_else_is_silent_there() {
+    let (app, port) = (app(), free_port());
+    let server = with_admin("memory:", &app, port).as_gateway_at(port).open_files(300).start();
+    let silent: Vec<_> = (0..400)
+        .map(|at| {
+            let mut wire = Wire::open(("127.0.0.1", port));
+            // Some begin to ask, and never say all.
+            let begin = ["", "GET /metr", "POST /login HTTP/1.1\r\nHost: localhost\r\n"];
+            let _ = wire.try_send(begin[at % 3]);
+            wire
+        })
+        .collect();
+    let start = Instant::now();
+    let answer = ask_admin(port, &["GET /metrics HTTP/1.1", "Host: 127.0.0.1"], "");
+    assert_eq!(answer.status, 200);
+    assert!(start.elapsed() < Duration::from_secs(5), "after {:?}", start.elapsed());
+    assert_eq!(server.caller().get("/", &[]).status, 200, "visitors have their own places");
+    drop(silent);
+    server.stop();
+}
+
+#[test]
+fn the_admin_address_is_for_nobody_who_knows_it_by_another_name() {
+    let (app, port) = (app(), free_port());
+    let server = with_admin("memory:", &app, port)
+        .env("EDGE_SESSION_ADMIN_HOSTS", "edge.internal")
+        .as_gateway_at(port)
+        .start();
+    let status = |path: &str, host: &str| {
+        let first = format!("GET {path} HTTP/1.1");
+        ask_admin(port, &[&first, &format!("Host: {host}")], "").status
+    };
+    for host in ["127.0.0.1", "192.0.2.7:9090", "[::1]:9090", "localhost:9090", "Edge.internal"] {
+        assert_eq!(status("/metrics", host), 200, "{host}");
+    }
+    for path in ["/metrics", "/healthz", "/login", "/api/sessions", "/nothing"] {
+        for host in ["evil.example", "evil.example:9090", "127.0.0.1.evil.example"] {
+            assert_eq!(status(path, host), 421, "{path} of {host}");
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn a_wrong_token_is_answered_late_and_the_right_one_at_once() {
+    let (app, port) = (app(), free_port());
+    let server = with_admin("memory:", &app, port).as_gateway_at(port).start();
+    let api = |token: &str| {
+        let bearer = format!("Authorization: Bearer {token}");
+        ask_admin(port, &["GET /api/sessions HTTP/1.1", "Host: localhost", &bearer], "").status
+    };
+    let form = |token: &str| {
+        let kind = "Content-Type: application/x-www-form-urlencoded";
+        let body = format!("token={token}");
+        ask_admin(port, &["POST /login HTTP/1.1", "Host: localhost", kind], &body).status
+    };
+    let start = Instant::now();
+    assert_eq!((api("wrong"), form("wrong")), (401, 403));
+    assert!(start.elapsed() >= Duration::from_secs(2), "after {:?}", start.elapsed());
+    // Many at once are not all let wait, and whoever has the right one is answered among them.
+    std::thread::scope(|scope| {
+        let guesses: Vec<_> = (0..24).map(|_| scope.spawn(|| api("wrong"))).collect();
+        for _ in 0..5 {
+            assert_eq!(api(TOKEN), 200);
+        }
+        let statuses: Vec<_> = guesses.into_iter().map(|one| one.join().unwrap()).collect();
+        assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
+        assert!(statuses.contains(&401) && statuses.contains(&429), "{statuses:?}");
+    });
+    server.stop();
+}
+
+#[test]
+fn a_login_at_the_admin_page_ends_after_hours() {
+    let (app, port) = (app(), free_port());
+    let server = with_admin("memory:", &app, port).as_gateway_at(port).start();
+    let kind = "Content-Type: application/x-www-form-urlencoded";
+    let body = format!("token={}", TOKEN.replace(' ', "+"));
+    let answer = ask_admin(port, &["POST /login HTTP/1.1", "Host: localhost", kind], &body);
+    let cookie = answer.head.header("set-cookie").expect("there is a cookie").to_owned();
+    assert!(cookie.contains("; Max-Age=28800"), "{cookie}");
+    let pair = cookie.split(';').next().unwrap();
+    let with = |cookie: &str| {
+        let cookie = format!("Cookie: {cookie}");
+        ask_admin(port, &["GET /sessions HTTP/1.1", "Host: localhost", &cookie], "").status
+    };
+    assert_eq!(with(pair), 200);
+    // Nobody makes it last longer.
+    let (name, value) = pair.split_once('=').unwrap();
+    let (end, signature) = value.split_once('.').expect("its end is in it");
+    let later = end.parse::<u64>().unwrap() + 3600;
+    assert_eq!(with(&format!("{name}={later}.{signature}")), 303);
     server.stop();
 }
 

@@ -15,7 +15,7 @@ use crate::gateway::{
     Guard, Health, PlainPath, RouteConfig, Rule, RulePath, Settings, TrustedProxies,
     UpstreamTimeouts,
 };
-use crate::server::Limits;
+use crate::server::{Bounds, Limits};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -54,11 +54,16 @@ pub(super) fn read(
     let whole = Some(millis("whole_ms", Duration::ZERO, wrong)).filter(|whole| !whole.is_zero());
     let drain = millis("drain_ms", Duration::from_secs(10), wrong);
 
-    let connections = limits.take("connections", wrong).unwrap_or(8192);
-    if !(1..=1_000_000).contains(&connections) {
-        let message = "must be between 1 and 1000000".to_owned();
-        wrong.push(limits.problem("connections", message));
-    }
+    let mut places = |key: &str, default: usize, wrong: &mut Vec<Problem>| {
+        let places = limits.take(key, wrong).unwrap_or(default);
+        if !(1..=1_000_000).contains(&places) {
+            wrong.push(limits.problem(key, "must be between 1 and 1000000".to_owned()));
+        }
+        places
+    };
+    let connections = places("connections", 8192, wrong);
+    let requests = places("requests", connections, wrong);
+    let per_client = places("per_client", 512, wrong);
     let header_bytes = limits.take("header_bytes", wrong).unwrap_or(128 * 1024);
     if !(8 * 1024..=1024 * 1024).contains(&header_bytes) {
         let message = format!("is {header_bytes}, not between 8192 and 1048576");
@@ -72,7 +77,6 @@ pub(super) fn read(
     }
     let min_rate = limits.take("min_rate", wrong).unwrap_or(500);
     let min_rate = Some(min_rate).filter(|rate| *rate > 0);
-    let limits_read = Limits { connections, header_bytes, header, idle, drain };
 
     let login = gateway.login(wrong);
     let logout = gateway.plain_path("logout", wrong);
@@ -85,6 +89,9 @@ pub(super) fn read(
         let loopback = ["127.0.0.0/8", "::1/128"];
         TrustedProxies(loopback.iter().filter_map(|network| network.parse().ok()).collect())
     });
+    let exempt = trusted_proxies.0.clone();
+    let bounds = Bounds { connections, requests, per_client, exempt };
+    let limits_read = Limits { bounds, header_bytes, header, idle, drain };
     let health_path = gateway.path("health_path", wrong);
     let interval = gateway.take("health_interval_ms", wrong).map(Duration::from_millis);
     if interval == Some(Duration::ZERO) {
@@ -154,8 +161,8 @@ pub(super) fn read(
 
 fn route(section: &mut Section, wrong: &mut Vec<Problem>) -> Option<RouteConfig> {
     let host = section.take::<String>("host", wrong);
-    if host.as_deref().is_some_and(|host| host.is_empty() || host.contains([':', '/', '*'])) {
-        wrong.push(section.problem("host", "is not a host name (without a port)".to_owned()));
+    if host.as_deref().is_some_and(|host| !is_host_name(host)) {
+        wrong.push(section.problem("host", NO_HOST_NAME.to_owned()));
     }
     let path = section.plain_path("path", wrong).unwrap_or_else(|| "/".to_owned());
     let path = RulePath::parse(&path).ok()?;
@@ -171,6 +178,12 @@ fn route(section: &mut Section, wrong: &mut Vec<Problem>) -> Option<RouteConfig>
         }
     }
     (!upstreams.is_empty()).then_some(RouteConfig { host, path, upstreams })
+}
+
+const NO_HOST_NAME: &str = "is not a host name (without a port)";
+
+fn is_host_name(host: &str) -> bool {
+    !host.is_empty() && !host.contains([':', '/', '*'])
 }
 
 fn upstream(url: &str) -> Result<Uri, String> {
@@ -248,6 +261,15 @@ fn is_plain(path: &str) -> bool {
 }
 
 impl Section {
+    /// Names of hosts, without ports.
+    pub(super) fn hosts(&mut self, wrong: &mut Vec<Problem>) -> Vec<String> {
+        let hosts = self.list("hosts", wrong).unwrap_or_default();
+        for host in hosts.iter().filter(|host| !is_host_name(host)) {
+            wrong.push(self.problem("hosts", format!("{host:?} {NO_HOST_NAME}")));
+        }
+        hosts
+    }
+
     /// A string, or a list of them.
     fn list(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<Vec<String>> {
         if let Some(Value::String(text)) = self.table.get_mut(key) {

@@ -1,8 +1,9 @@
 //! HTTP/2 frame by frame (RFC 9113): what is malformed, and floods.
 
+use std::io::ErrorKind;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_session_tests::{Launch, Reply, Server, Upstream, Wire, wait_for};
 
@@ -10,22 +11,28 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// CANCEL (section 7).
+/// CANCEL, REFUSED_STREAM (section 7).
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
+const REFUSED_STREAM: u32 = 7;
 
 /// A connection that speaks HTTP/2 from its beginning. It answers no ping: a server that stops
 /// waits for it as long as it may.
-struct Http2(Wire);
+pub(super) struct Http2 {
+    pub(super) wire: Wire,
+    stream: u32,
+}
 
 /// What became of a stream.
 #[derive(Debug, PartialEq)]
-enum End {
+pub(super) enum End {
     /// Its answer began, with one of the statuses that HPACK has a number for.
     Answered(u16),
     Reset(u32),
@@ -66,23 +73,63 @@ fn get<'f>(more: &[(&'f str, &'f str)]) -> Vec<(&'f str, &'f str)> {
 }
 
 impl Http2 {
-    fn open(server: &Server) -> Self {
-        let mut wire = server.wire();
-        wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send(frame(SETTINGS, 0, 0, b""));
-        Self(wire)
+    pub(super) fn open(server: &Server) -> Self {
+        Self::over(server.wire())
+    }
+
+    pub(super) fn over(mut wire: Wire) -> Self {
+        wire.send(PREFACE).send(frame(SETTINGS, 0, 0, b""));
+        Self { wire, stream: 1 }
+    }
+
+    /// Ask on the next stream, with this block of fields.
+    pub(super) fn ask_by(&mut self, block: &[u8]) -> u32 {
+        let stream = self.stream;
+        self.stream += 2;
+        self.wire.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, block));
+        stream
+    }
+
+    pub(super) fn get(&mut self, path: &str) -> u32 {
+        let fields =
+            [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")];
+        self.ask_by(&block(&fields))
+    }
+
+    /// Whether the server ends the connection in time. Meanwhile its pings are answered, if the
+    /// client is stubborn not the one that asks it to leave.
+    fn is_left(&mut self, limit: Duration, is_stubborn: bool) -> bool {
+        let (start, mut was_told) = (Instant::now(), false);
+        while start.elapsed() < limit {
+            let head = match self.wire.exactly(9) {
+                Ok(head) => head,
+                Err(error) => return error.kind() != ErrorKind::WouldBlock,
+            };
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let Ok(payload) = self.wire.exactly(length) else { return true };
+            match (head[3], head[4]) {
+                (GOAWAY, _) => was_told = true,
+                (PING, 0) if was_told && is_stubborn => was_told = false,
+                (PING, 0) if self.wire.try_send(frame(PING, ACK, 0, &payload)).is_err() => {
+                    return true;
+                }
+                _ => {}
+            }
+        }
+        false
     }
 
     fn ask(&mut self, stream: u32, fields: &[(&str, &str)], flags: u8) {
-        self.0.send(frame(HEADERS, flags | END_HEADERS, stream, &block(fields)));
+        self.wire.send(frame(HEADERS, flags | END_HEADERS, stream, &block(fields)));
     }
 
     fn end_of(&mut self, stream: u32) -> End {
         loop {
-            let Ok(head) = self.0.exactly(9) else { return End::Closed };
+            let Ok(head) = self.wire.exactly(9) else { return End::Closed };
             let length =
                 usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
             let on = u32::from_be_bytes(head[5..9].try_into().unwrap());
-            let Ok(payload) = self.0.exactly(length) else { return End::Closed };
+            let Ok(payload) = self.wire.exactly(length) else { return End::Closed };
             let number = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
             match head[3] {
                 // The static table's statuses (RFC 7541, appendix A).
@@ -100,6 +147,8 @@ impl Http2 {
         }
     }
 }
+
+const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 fn pair() -> (Upstream, Server) {
     let upstream = Upstream::app(|_| Reply::text("ok"));
@@ -158,7 +207,7 @@ fn a_body_of_http2_that_is_not_as_long_as_it_says_is_no_whole_one() {
     for body in ["hell", "hello!"] {
         let mut connection = Http2::open(&server);
         connection.ask(1, &get(&[("content-length", "5")]), 0);
-        connection.0.send(frame(DATA, END_STREAM, 1, body.as_bytes()));
+        connection.wire.send(frame(DATA, END_STREAM, 1, body.as_bytes()));
         let end = connection.end_of(1);
         assert!(end.is_refusal(), "{body}: {end:?}");
     }
@@ -183,7 +232,7 @@ fn a_frame_that_is_none_ends_its_connection_alone() {
         frame(CONTINUATION, END_HEADERS, 1, &block(&get(&[]))),
     ] {
         let mut connection = Http2::open(&server);
-        connection.0.send(&bytes);
+        connection.wire.send(&bytes);
         let end = connection.end_of(1);
         assert!(matches!(end, End::Gone(1..) | End::Closed), "{:?}: {end:?}", &bytes[..9]);
     }
@@ -215,12 +264,12 @@ fn floods_of_frames_cost_others_nothing() {
         let mut connection = Http2::open(&server);
         // It may be ended before it has sent everything.
         for part in bytes.chunks(64 * 1024) {
-            if connection.0.try_send(part).is_err() {
+            if connection.wire.try_send(part).is_err() {
                 break;
             }
         }
         assert_eq!(server.caller().get("/", &[]).status, 200, "{name}");
-        connection.0.close();
+        connection.wire.close();
     }
     let grown = server.memory("VmHWM") - before;
     assert!(grown < 48 * 1024, "{grown} KiB more");
@@ -233,7 +282,7 @@ fn floods_of_frames_cost_others_nothing() {
 }
 
 #[test]
-fn who_resets_streams_has_no_more_requests_at_work_than_others() {
+fn who_resets_streams_gives_its_places_back_and_is_sent_away_when_that_is_all_it_does() {
     let (go_on, may_go_on) = channel::<()>();
     let may_go_on = Mutex::new(may_go_on);
     let upstream = Upstream::raw(move |call| {
@@ -244,28 +293,219 @@ fn who_resets_streams_has_no_more_requests_at_work_than_others() {
     });
     let server = Launch::new("memory:").upstream(&upstream.url()).start();
     let mut connection = Http2::open(&server);
-    let slow = [(":method", "GET"), (":scheme", "http"), (":path", "/slow"), (":authority", "a")];
     let limit = 128;
     for number in 0..limit {
-        let stream = 2 * number as u32 + 1;
-        connection.ask(stream, &slow, END_STREAM);
-        // It is at work, and what it answers will be saved whoever is still there.
+        let stream = connection.get("/slow");
         wait_for("it to arrive", Duration::from_secs(10), || {
             (upstream.count() > number).then_some(())
         });
-        connection.0.send(frame(RST_STREAM, 0, stream, &CANCEL));
+        connection.wire.send(frame(RST_STREAM, 0, stream, &CANCEL));
     }
-    let stream = 2 * limit as u32 + 1;
-    connection.ask(stream, &slow, END_STREAM);
+    // None of them is at work any more.
+    let stream = connection.get("/");
+    assert_eq!(connection.end_of(stream), End::Answered(200));
+    let stream = connection.get("/slow");
+    wait_for("one more", Duration::from_secs(10), || (upstream.count() == limit + 2).then_some(()));
+    connection.wire.send(frame(RST_STREAM, 0, stream, &CANCEL));
+    let stream = connection.stream;
+    assert_eq!(connection.end_of(stream), End::Closed);
     assert_eq!(server.caller().get("/", &[]).status, 200, "others are not concerned");
-    assert_eq!(upstream.count(), limit + 1);
-    // When one is done, the next one is begun.
-    go_on.send(()).unwrap();
-    wait_for("the next one", Duration::from_secs(10), || {
-        (upstream.count() == limit + 2).then_some(())
-    });
     drop(go_on);
+    server.stop();
+}
+
+#[test]
+fn a_connection_has_so_many_requests_at_work_and_the_next_one_may_be_asked_again() {
+    let (go_on, may_go_on) = channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let upstream = Upstream::raw(move |call| {
+        let _ = may_go_on.lock().unwrap().recv();
+        call.reply(Reply::text("ok"));
+    });
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let mut connection = Http2::open(&server);
+    let streams: Vec<_> = (0..128).map(|_| connection.get("/slow")).collect();
+    let next = connection.get("/slow");
+    assert_eq!(connection.end_of(next), End::Reset(REFUSED_STREAM));
+    drop(go_on);
+    assert_eq!(connection.end_of(streams[127]), End::Answered(200));
+    server.stop();
+}
+
+#[test]
+fn an_http2_connection_without_requests_ends_though_its_client_answers_pings() {
+    let upstream = Upstream::app(|_| Reply::text("ok"));
+    let config = "[timeouts]\nheader_ms = 500";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    for is_stubborn in [false, true] {
+        let mut connection = Http2::open(&server);
+        let stream = connection.get("/");
+        assert_eq!(connection.end_of(stream), End::Answered(200));
+        assert!(connection.is_left(Duration::from_secs(10), is_stubborn), "it stays for ever");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_request_may_take_longer_than_a_connection_may_be_idle() {
+    let (go_on, may_go_on) = channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let upstream = Upstream::raw(move |call| {
+        if call.asked.target == "/slow" {
+            let _ = may_go_on.lock().unwrap().recv();
+        }
+        call.reply(Reply::text("ok"));
+    });
+    let config = "[timeouts]\nheader_ms = 300";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let mut slow = Http2::open(&server);
+    let stream = slow.get("/slow");
+    // By the time that an idle connection, which began later, has ended.
+    let mut idle = Http2::open(&server);
+    let first = idle.get("/");
+    assert_eq!(idle.end_of(first), End::Answered(200));
+    assert!(idle.is_left(Duration::from_secs(10), false));
+    go_on.send(()).unwrap();
+    assert_eq!(slow.end_of(stream), End::Answered(200));
+    server.stop();
+}
+
+#[test]
+fn the_beginning_of_a_connection_may_come_byte_by_byte_and_costs_nothing_meanwhile() {
+    let (_upstream, server) = pair();
+    let begun: Vec<_> = (0..400)
+        .map(|_| {
+            let mut wire = server.wire();
+            wire.send("P");
+            wire
+        })
+        .collect();
+    // The last of them has been accepted.
+    assert_eq!(server.caller().get("/", &[]).status, 200);
+    let (before, start) = (server.cpu(), Instant::now());
+    // There is no other way to see that nothing happens.
+    std::thread::sleep(Duration::from_secs(2));
+    let (took, of) = (server.cpu() - before, start.elapsed());
+    assert!(took < of / 20, "it computed for {took:?} of {of:?} when nobody asked for anything");
+    drop(begun);
+
+    let mut wire = server.wire();
+    for byte in PREFACE.as_bytes() {
+        wire.send([*byte]);
+    }
+    wire.send(frame(SETTINGS, 0, 0, b""));
+    let mut connection = Http2 { wire, stream: 1 };
+    let stream = connection.get("/");
+    assert_eq!(connection.end_of(stream), End::Answered(200));
+    // What begins like it and is something else is read as it came.
+    let mut wire = server.wire();
+    for part in ["P", "O", "ST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"] {
+        wire.send(part);
+    }
+    assert_eq!(wire.answer().status, 200);
+    let mut wire = server.wire();
+    wire.send("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
+    assert_eq!(wire.answer().status, 400);
+    drop(connection);
+    server.stop();
+}
+
+#[test]
+fn a_request_of_http2_has_no_more_fields_than_one_of_http1() {
+    let (upstream, server) = pair();
+    let named: Vec<_> = (0..101).map(|at| (format!("x-{at}"), "1")).collect();
+    let fields: Vec<_> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let cookies = vec![("cookie", "a=1"); 150];
+    let mut connection = Http2::open(&server);
+    let stream = connection.ask_by(&block(&get(&fields)));
+    connection.end_of(stream);
+    assert_eq!((server.refused("too-many-fields"), upstream.count()), (1, 0));
+    // Clients may cut the Cookie header into one field for each (section 8.2.3).
+    let stream = connection.ask_by(&block(&get(&[&fields[..100], &cookies[..]].concat())));
     assert_eq!(connection.end_of(stream), End::Answered(200));
     drop(connection);
+    server.stop();
+}
+
+/// A header that refers to one field of 4 KiB so many times: some bytes that unfold to many.
+fn bomb(path: &str, times: usize) -> (Vec<u8>, Vec<u8>) {
+    let value = "v".repeat(4000);
+    // A literal that the table remembers, with its length in two pieces (RFC 7541, section 5.1).
+    let length = value.len() - 127;
+    let mut first = block(&get(&[]));
+    first.extend([0x40, 1, b'x', 127, (length % 128 + 128) as u8, (length / 128) as u8]);
+    first.extend(value.as_bytes());
+    // The first field of the table, again and again.
+    let fields = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")];
+    let next = [block(&fields), vec![0xbe; times]].concat();
+    (first, next)
+}
+
+#[test]
+fn headers_that_unfold_to_a_thousand_times_their_size_are_bounded() {
+    let (go_on, may_go_on) = channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let upstream = Upstream::raw(move |call| {
+        if call.asked.target == "/slow" {
+            let _ = may_go_on.lock().unwrap().recv();
+        }
+        call.reply(Reply::text("ok"));
+    });
+    let config = "[gateway]\ntrusted_proxies = []";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let before = server.memory("VmRSS");
+    // As large as a header of HTTP/1 may be, and as large as one of HTTP/2.
+    for (at, times) in [31, 7].into_iter().enumerate() {
+        let (first, next) = bomb("/slow", times);
+        let mut connections: Vec<_> = (0..8).map(|_| Http2::open(&server)).collect();
+        for connection in &mut connections {
+            let stream = connection.ask_by(&first);
+            assert_eq!(connection.end_of(stream), End::Answered(200));
+        }
+        for connection in &mut connections {
+            for _ in 0..127 {
+                connection.ask_by(&next);
+            }
+        }
+        // All have been looked at: those that are at work are as many as one client may have.
+        if at == 1 {
+            wait_for("as many as may be at work", Duration::from_secs(20), || {
+                (upstream.count() >= 512).then_some(())
+            });
+        }
+        for connection in &mut connections {
+            connection.wire.send(frame(PING, 0, 0, b"are all?"));
+            while connection.wire.exactly(9).is_ok_and(|head| {
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                connection.wire.exactly(length).is_ok() && (head[3], head[4]) != (PING, ACK)
+            }) {}
+        }
+        let grown = server.memory("VmRSS").saturating_sub(before);
+        eprintln!("{times} times 4 KiB: {} MiB more", grown / 1024);
+        assert!(grown < 96 * 1024, "{times} times 4 KiB: {} MiB more", grown / 1024);
+    }
+    drop(go_on);
+    server.kill();
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_an_answer_does_not_keep_the_application() {
+    let upstream = Upstream::raw(|call| {
+        call.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let chunk = [&b"10000\r\n"[..], &[b'x'; 0x10000], b"\r\n"].concat();
+        while call.wire.try_send(&chunk).is_ok() {}
+        call.hang_up();
+    });
+    let config = "[timeouts]\nidle_ms = 500";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let mut connection = Http2::open(&server);
+    let stream = connection.get("/");
+    assert_eq!(connection.end_of(stream), End::Answered(200));
+    // Its window is not opened again, though the connection itself is taken from.
+    assert_eq!(connection.end_of(stream), End::Reset(8));
+    wait_for("the application to be left", Duration::from_secs(10), || {
+        upstream.is_left().then_some(())
+    });
+    assert_eq!(server.refused("not-taken"), 1);
     server.stop();
 }

@@ -8,6 +8,7 @@ mod failover;
 mod forwarded;
 mod guards;
 mod http2;
+mod limits;
 mod smuggling;
 mod streams;
 mod tls;

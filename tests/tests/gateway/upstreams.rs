@@ -1,7 +1,8 @@
 //! Applications that are down, ill, slow, or talk nonsense.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -401,24 +402,32 @@ fn an_exchange_that_takes_longer_than_it_may_ends() {
 
 #[test]
 fn more_connections_than_may_be_open_wait_until_others_end() {
-    let app = Upstream::parrot();
+    let (go_on, may_go_on) = channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let app = Upstream::raw(move |call| {
+        let _ = may_go_on.lock().unwrap().recv();
+        call.reply(Reply::text("ok"));
+    });
     let server = Launch::new("memory:")
         .upstream(&app.url())
         .env("EDGE_SESSION_LIMITS_CONNECTIONS", "2")
         .start();
-    let ask = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let ask = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let mut open: Vec<_> = (0..2).map(|_| server.wire()).collect();
     for wire in &mut open {
         wire.send(ask);
-        assert_eq!(wire.answer().status, 200);
     }
+    let at_work = || (app.count() == 2).then_some(());
+    wait_for("both to be at work", Duration::from_secs(5), at_work);
     let mut third = server.wire();
     third.send(ask);
     wait_for("the gateway to be full", Duration::from_secs(5), || {
         server.log().contains("new ones wait").then_some(())
     });
     assert_eq!(app.count(), 2, "the third one waits");
-    open.pop().unwrap().close();
+    go_on.send(()).unwrap();
+    wait_for("the third one", Duration::from_secs(5), || (app.count() == 3).then_some(()));
+    drop(go_on);
     assert_eq!(third.answer().status, 200);
     server.stop();
 }

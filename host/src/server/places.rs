@@ -1,0 +1,555 @@
+//! Places: how many connections may be open and how many requests at work, in all and of one
+//! client.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::MAX_HTTP2_STREAMS;
+
+/// How long a request waits for a place before it is refused.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many requests of one connection a client may give up, as long as these are most of them.
+const MAX_GIVEN_UP: u64 = MAX_HTTP2_STREAMS as u64;
+
+/// How many connections may be open, and how many requests at work.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Bounds {
+    pub(crate) connections: usize,
+    pub(crate) requests: usize,
+    /// The connections, and the requests at work, of one client address.
+    pub(crate) per_client: usize,
+    /// Who stands for many clients.
+    pub(crate) exempt: Vec<IpNet>,
+}
+
+/// The places of one listener.
+pub(super) struct Places {
+    bounds: Bounds,
+    connections: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    /// Requests that wait hold their headers in memory.
+    queue: Arc<Semaphore>,
+    /// Moments are counted from here.
+    start: Instant,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    connections: HashMap<u64, Weak<Connection>>,
+    clients: HashMap<IpAddr, Client>,
+}
+
+/// What one client address has.
+struct Client {
+    connections: usize,
+    requests: Arc<Semaphore>,
+}
+
+/// An open connection. It has its place until the last of its requests has ended.
+pub(crate) struct Connection {
+    pub(crate) address: IpAddr,
+    pub(crate) tls: bool,
+    /// How many whole headers of requests have come.
+    pub(super) requests: AtomicU64,
+    /// How many requests the client has given up before their answers began.
+    given_up: AtomicU64,
+    at_work: AtomicUsize,
+    /// When the last request ended, in milliseconds since `Places::start`.
+    quiet_since: AtomicU64,
+    is_leaving: AtomicBool,
+    leave: Notify,
+    /// How many more requests may be at work. Of HTTP/1 there is one at a time.
+    streams: Arc<Semaphore>,
+    of_client: Option<Arc<Semaphore>>,
+    number: u64,
+    places: Arc<Places>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// A request at work.
+pub(super) struct Place {
+    pub(super) connection: Arc<Connection>,
+    _stream: Option<OwnedSemaphorePermit>,
+    _of_client: Option<OwnedSemaphorePermit>,
+    _request: OwnedSemaphorePermit,
+    // The last one: the connection is quiet when all places are free.
+    _at_work: AtWork,
+}
+
+/// Why there is no place for a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Full {
+    Connection,
+    Client,
+    All,
+}
+
+impl Full {
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Connection => "connection-busy",
+            Self::Client => "client-busy",
+            Self::All => "busy",
+        }
+    }
+
+    pub(super) fn whose(self) -> &'static str {
+        match self {
+            Self::Connection => "its connection",
+            Self::Client => "its client",
+            Self::All => "this process",
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Arc::new(Self {
+            connections: semaphore(bounds.connections),
+            requests: semaphore(bounds.requests),
+            queue: semaphore((bounds.requests / 4).max(16)),
+            start: Instant::now(),
+            open: Mutex::default(),
+            bounds,
+        })
+    }
+
+    /// How many connections are open.
+    pub(super) fn open(&self) -> usize {
+        self.bounds.connections - self.connections.available_permits()
+    }
+
+    pub(super) async fn all_closed(&self) {
+        let all = u32::try_from(self.bounds.connections).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let _ = self.connections.acquire_many(all).await;
+    }
+
+    /// A place for a new connection, as soon as there is one. None: the client has enough.
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        tls: bool,
+    ) -> Option<Arc<Connection>> {
+        let address = address.to_canonical();
+        let is_exempt = self.bounds.exempt.iter().any(|network| network.contains(&address));
+        let client = (!is_exempt).then(|| client_of(address));
+        if let Some(client) = client
+            && self.connections_of(client) >= self.bounds.per_client
+            && !self.make_room(Some(client))
+        {
+            metrics::counter!("edge_session_refused_total", "reason" => "client-connections")
+                .increment(1);
+            tracing::warn!("{client} has as many connections as one client may: no more of it");
+            return None;
+        }
+        let place = match self.connections.clone().try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                metrics::counter!("edge_session_connections_full_total").increment(1);
+                tracing::warn!("all connections that may be open are open: new ones wait");
+                self.make_room(None);
+                self.connections.clone().acquire_owned().await.ok()?
+            }
+        };
+        Some(self.enter(address, tls, client, place))
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        address: IpAddr,
+        tls: bool,
+        client: Option<IpAddr>,
+        place: OwnedSemaphorePermit,
+    ) -> Arc<Connection> {
+        let mut open = self.lock();
+        let number = open.next;
+        open.next += 1;
+        let of_client = client.map(|client| {
+            let requests = || Arc::new(Semaphore::new(self.bounds.per_client));
+            let client = open.clients.entry(client);
+            let client = client.or_insert_with(|| Client { connections: 0, requests: requests() });
+            client.connections += 1;
+            client.requests.clone()
+        });
+        let connection = Arc::new(Connection {
+            address,
+            tls,
+            requests: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
+            at_work: AtomicUsize::new(0),
+            quiet_since: AtomicU64::new(self.now()),
+            is_leaving: AtomicBool::new(false),
+            leave: Notify::new(),
+            streams: Arc::new(Semaphore::new(MAX_HTTP2_STREAMS as usize)),
+            of_client,
+            number,
+            places: self.clone(),
+            _place: place,
+        });
+        open.connections.insert(number, Arc::downgrade(&connection));
+        connection
+    }
+
+    fn connections_of(&self, client: IpAddr) -> usize {
+        self.lock().clients.get(&client).map_or(0, |client| client.connections)
+    }
+
+    /// Let connections go that have no request at work, those that have had none for the longest
+    /// time first. False: all are at work.
+    fn make_room(&self, of: Option<IpAddr>) -> bool {
+        // None may end while the lock is held: that would take it again.
+        let all: Vec<_> = self.lock().connections.values().filter_map(Weak::upgrade).collect();
+        let is_one = |it: &&Arc<Connection>| {
+            let is_of = |client| it.of_client.is_some() && client_of(it.address) == client;
+            it.is_quiet() && of.is_none_or(is_of)
+        };
+        let mut quiet: Vec<_> = all.iter().filter(is_one).collect();
+        // Looking at all of them is worth more than one place.
+        let count = quiet.len().min(1 + quiet.len() / 64);
+        if count == 0 {
+            return false;
+        }
+        quiet.select_nth_unstable_by_key(count - 1, |it| it.quiet_since.load(Ordering::Relaxed));
+        for connection in &quiet[..count] {
+            connection.is_leaving.store(true, Ordering::Relaxed);
+            connection.leave.notify_one();
+        }
+        metrics::counter!("edge_session_connections_let_go_total").increment(count as u64);
+        true
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What counts as one client: of IPv6 everybody has a whole network.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+    }
+}
+
+impl Connection {
+    /// A place for a request, at once or after a short wait.
+    pub(super) async fn enter(self: Arc<Self>, is_one_of_many: bool) -> Result<Place, Full> {
+        let at_work = AtWork::begin(self.clone());
+        let mut turn = Turn::of(&self.places);
+        let stream = match is_one_of_many {
+            true => Some(turn.take(&self.streams).await.ok_or(Full::Connection)?),
+            false => None,
+        };
+        let of_client = match &self.of_client {
+            Some(requests) => Some(turn.take(requests).await.ok_or(Full::Client)?),
+            None => None,
+        };
+        let request = turn.take(&self.places.requests).await.ok_or(Full::All)?;
+        Ok(Place {
+            connection: self.clone(),
+            _stream: stream,
+            _of_client: of_client,
+            _request: request,
+            _at_work: at_work,
+        })
+    }
+
+    /// Wait until no request has been at work for `limit`, counted from `start` at the earliest.
+    pub(super) async fn quiet_for(&self, limit: Duration, start: Instant) {
+        loop {
+            let now = Instant::now();
+            let since = match self.at_work.load(Ordering::Relaxed) {
+                0 => start.max(self.quiet_since()),
+                _ => now,
+            };
+            if since + limit <= now {
+                return;
+            }
+            sleep_until(since + limit).await;
+        }
+    }
+
+    /// Wait until others need the place, and no request does, or until the client has given up
+    /// more than it may.
+    pub(super) async fn must_leave(&self) {
+        loop {
+            self.leave.notified().await;
+            if self.at_work.load(Ordering::Relaxed) == 0 || self.gives_up_too_much() {
+                return;
+            }
+            self.is_leaving.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// A request is at work until the guard is told that its answer begins. One that is dropped
+    /// before was given up: its place is free, but the application may still be at work on it.
+    pub(super) fn unanswered(self: Arc<Self>) -> Unanswered {
+        Unanswered(Some(self))
+    }
+
+    /// Streams that are opened and reset at once would bring an application any number of requests
+    /// (CVE-2023-44487). Browsers give up some, when a person leaves a page.
+    fn gives_up_too_much(&self) -> bool {
+        let given_up = self.given_up.load(Ordering::Relaxed);
+        given_up > MAX_GIVEN_UP && given_up > self.requests.load(Ordering::Relaxed) / 2
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.at_work.load(Ordering::Relaxed) == 0 && !self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    fn quiet_since(&self) -> Instant {
+        self.places.start + Duration::from_millis(self.quiet_since.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut open = self.places.lock();
+        open.connections.remove(&self.number);
+        if self.of_client.is_some() {
+            let client = client_of(self.address);
+            if let Some(it) = open.clients.get_mut(&client) {
+                it.connections -= 1;
+                if it.connections == 0 {
+                    open.clients.remove(&client);
+                }
+            }
+        }
+    }
+}
+
+/// A request whose answer has not begun.
+pub(super) struct Unanswered(Option<Arc<Connection>>);
+
+impl Unanswered {
+    pub(super) fn is_answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        let Some(connection) = self.0.take() else { return };
+        connection.given_up.fetch_add(1, Ordering::Relaxed);
+        if connection.gives_up_too_much() {
+            connection.leave.notify_one();
+        }
+    }
+}
+
+/// Counts a request as long as it is there.
+struct AtWork(Arc<Connection>);
+
+impl AtWork {
+    fn begin(connection: Arc<Connection>) -> Self {
+        connection.at_work.fetch_add(1, Ordering::Relaxed);
+        Self(connection)
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.quiet_since.store(self.0.places.now(), Ordering::Relaxed);
+        self.0.at_work.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request on its way to its places.
+struct Turn<'p> {
+    queue: &'p Arc<Semaphore>,
+    /// Its place in the queue, and until when it is there.
+    waiting: Option<(OwnedSemaphorePermit, Instant)>,
+}
+
+impl<'p> Turn<'p> {
+    fn of(places: &'p Places) -> Self {
+        Self { queue: &places.queue, waiting: None }
+    }
+
+    /// Take a place; none: there is none, not even after a wait, or too many wait.
+    async fn take(&mut self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        let until = match &self.waiting {
+            Some((_, until)) => *until,
+            None => {
+                let until = Instant::now() + PATIENCE;
+                self.waiting = Some((self.queue.clone().try_acquire_owned().ok()?, until));
+                until
+            }
+        };
+        timeout_at(until, places.clone().acquire_owned()).await.ok()?.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::sleep;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn places(connections: usize, requests: usize, per_client: usize) -> Arc<Places> {
+        let exempt = vec!["10.0.0.0/8".parse().unwrap()];
+        Places::new(Bounds { connections, requests, per_client, exempt })
+    }
+
+    async fn admit(places: &Arc<Places>, address: &str) -> Arc<Connection> {
+        places.admit(address.parse().unwrap(), false).await.expect("there is a place")
+    }
+
+    fn must_leave(connection: &Connection) -> bool {
+        connection.is_leaving.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_a_place_for_a_while_and_is_refused_then() {
+        let places = places(10, 1, 10);
+        let connection = admit(&places, "192.0.2.1").await;
+        let first = connection.clone().enter(false).await.ok();
+        let start = Instant::now();
+        let second = connection.clone().enter(false).await;
+        assert_eq!((second.err(), start.elapsed()), (Some(Full::All), PATIENCE));
+        let third = tokio::spawn(connection.clone().enter(false));
+        sleep(SECOND).await;
+        drop(first);
+        assert!(third.await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_too_many_requests_wait_the_next_one_is_refused_at_once() {
+        let places = places(10, 1, 10);
+        let connection = admit(&places, "192.0.2.1").await;
+        let _first = connection.clone().enter(false).await.ok();
+        let waiting: Vec<_> =
+            (0..16).map(|_| tokio::spawn(connection.clone().enter(false))).collect();
+        tokio::task::yield_now().await;
+        let start = Instant::now();
+        assert_eq!(connection.clone().enter(false).await.err(), Some(Full::All));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        for one in waiting {
+            assert_eq!(one.await.unwrap().err(), Some(Full::All));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_client_has_no_more_requests_at_work_than_it_may_on_all_its_connections() {
+        let places = places(10, 10, 2);
+        let mut at_work = Vec::new();
+        for _ in 0..2 {
+            let connection = admit(&places, "2001:db8::1").await;
+            at_work.push(connection.enter(true).await.ok().expect("there is a place"));
+        }
+        let same_network = at_work[0].connection.clone();
+        assert_eq!(same_network.enter(true).await.err(), Some(Full::Client));
+        for other in ["2001:db8:0:1::1", "192.0.2.1", "::ffff:192.0.2.2"] {
+            let place = admit(&places, other).await.enter(true).await;
+            assert!(place.is_ok(), "{other}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stands_for_many_clients_has_no_bound_of_its_own() {
+        let places = places(10, 10, 1);
+        let mut at_work = Vec::new();
+        for _ in 0..5 {
+            let connection = admit(&places, "::ffff:10.0.0.1").await;
+            at_work.push(connection.enter(false).await.ok().expect("there is a place"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_has_its_own_bound_on_requests() {
+        let places = places(10, 1000, 1000);
+        let connection = admit(&places, "10.0.0.1").await;
+        let mut at_work = Vec::new();
+        for _ in 0..MAX_HTTP2_STREAMS {
+            at_work.push(connection.clone().enter(true).await.ok());
+        }
+        assert_eq!(connection.clone().enter(true).await.err(), Some(Full::Connection));
+        at_work.pop();
+        assert!(connection.enter(true).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_places_are_taken_the_longest_quiet_connection_makes_room() {
+        let places = places(3, 10, 10);
+        let busy = admit(&places, "192.0.2.1").await;
+        let _at_work = busy.clone().enter(false).await.ok();
+        sleep(SECOND).await;
+        let [one, other] = [admit(&places, "192.0.2.2").await, admit(&places, "192.0.2.3").await];
+        sleep(SECOND).await;
+        drop(one.clone().enter(false).await.ok());
+        let next = tokio::spawn({
+            let places = places.clone();
+            async move { admit(&places, "192.0.2.4").await }
+        });
+        tokio::time::timeout(SECOND, other.must_leave()).await.expect("it is the one to leave");
+        assert!(!must_leave(&busy) && !must_leave(&one));
+        drop(other);
+        next.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_with_all_its_connections_makes_room_for_itself_only() {
+        let places = places(10, 10, 2);
+        let other = admit(&places, "192.0.2.9").await;
+        sleep(SECOND).await;
+        let [first, second] =
+            [admit(&places, "192.0.2.1").await, admit(&places, "192.0.2.1").await];
+        let first_at_work = first.clone().enter(false).await.ok();
+        let third = admit(&places, "192.0.2.1").await;
+        assert!(must_leave(&second) && !must_leave(&first) && !must_leave(&other));
+        // Who has all of them at work gets no more.
+        let _third_at_work = third.clone().enter(false).await.ok();
+        assert!(places.admit("192.0.2.1".parse().unwrap(), false).await.is_none());
+        drop((first_at_work, first, second, third));
+        assert_eq!(places.lock().connections.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_quiet_from_the_end_of_its_last_request_on() {
+        let places = places(1, 10, 10);
+        let connection = admit(&places, "192.0.2.1").await;
+        let start = Instant::now();
+        let request = connection.clone().enter(true).await.ok();
+        let end = async {
+            sleep(15 * SECOND).await;
+            drop(request);
+        };
+        tokio::join!(connection.quiet_for(10 * SECOND, start), end);
+        assert!((25..=30).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+        let start = Instant::now();
+        connection.quiet_for(10 * SECOND, start).await;
+        assert_eq!(start.elapsed(), 10 * SECOND);
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_not_remembered() {
+        let places = places(10, 10, 2);
+        drop([admit(&places, "192.0.2.1").await, admit(&places, "10.0.0.1").await]);
+        let open = places.lock();
+        assert!(open.connections.is_empty() && open.clients.is_empty());
+        assert_eq!(places.connections.available_permits(), 10);
+    }
+}

@@ -1,0 +1,155 @@
+//! Warnings that come again and again are summed up: clients must not be able to fill a disk, or
+//! to hide a line among others.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+
+/// How many lines of one place in the source are shown in each period, and how long that is.
+const SHOWN: u64 = 5;
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// A place in the source: its file and line.
+type Place = (Option<&'static str>, Option<u32>);
+
+/// Counts warnings and errors by their place in the source. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Summary(Arc<Mutex<HashMap<Place, Lines>>>);
+
+/// The lines of one place in this period.
+#[derive(Default)]
+struct Lines {
+    count: u64,
+    /// What the last one of those said that were not shown.
+    hidden: Option<String>,
+}
+
+impl Summary {
+    /// Tell what was not shown, every period, as long as the program runs.
+    pub(crate) async fn keep(self) {
+        loop {
+            sleep(PERIOD).await;
+            self.tell();
+        }
+    }
+
+    /// Tell what was not shown, and begin anew.
+    fn tell(&self) {
+        let lines = std::mem::take(&mut *self.lock());
+        for Lines { count, hidden } in lines.into_values() {
+            if let Some(last) = hidden {
+                let more = count - SHOWN;
+                let seconds = PERIOD.as_secs();
+                tracing::warn!("{more} more times in the last {seconds} s: {last}");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Lines>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Summary {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        if *metadata.level() > Level::WARN || metadata.module_path() == Some(module_path!()) {
+            return true;
+        }
+        let mut all = self.lock();
+        let lines = all.entry((metadata.file(), metadata.line())).or_default();
+        lines.count += 1;
+        if lines.count <= SHOWN {
+            return true;
+        }
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        lines.hidden = Some(message.0);
+        false
+    }
+}
+
+/// What a line says.
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // Writing to a text cannot fail.
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use tracing_subscriber::fmt::MakeWriter;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Log {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    impl Log {
+        fn lines(&self) -> Vec<String> {
+            let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+            String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+        }
+    }
+
+    #[test]
+    fn a_line_that_comes_again_and_again_is_shown_a_few_times_and_then_counted() {
+        let (summary, log) = (Summary::default(), Log::default());
+        let lines = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
+        let subscriber = lines.with_writer(log.clone()).finish().with(summary.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let flood = |count| {
+                (0..count).for_each(|number| tracing::warn!("out of chairs, number {number}"));
+            };
+            flood(1000);
+            tracing::error!("something else");
+            (0..20).for_each(|_| tracing::info!("not a warning"));
+            let shown = log.lines();
+            let count = |text| shown.iter().filter(|line| line.contains(text)).count();
+            assert_eq!((count("chairs"), count("else"), count("not a warning")), (5, 1, 20));
+            assert!(shown[0].contains("WARN out of chairs, number 0"), "{shown:?}");
+
+            summary.tell();
+            let told = log.lines();
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(
+                told[0].contains("995 more times in the last 10 s: out of chairs, number 999"),
+                "{told:?}"
+            );
+            // The next period begins anew, and what was shown is not told again.
+            flood(2);
+            summary.tell();
+            assert_eq!(log.lines().len(), 2);
+        });
+    }
+}
