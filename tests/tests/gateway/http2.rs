@@ -367,6 +367,7 @@ fn a_request_may_take_longer_than_a_connection_may_be_idle() {
     assert!(idle.is_left(Duration::from_secs(10), false));
     go_on.send(()).unwrap();
     assert_eq!(slow.end_of(stream), End::Answered(200));
+    drop(slow);
     server.stop();
 }
 
@@ -507,5 +508,6 @@ fn a_client_that_takes_nothing_of_an_answer_does_not_keep_the_application() {
         upstream.is_left().then_some(())
     });
     assert_eq!(server.refused("not-taken"), 1);
+    drop(connection);
     server.stop();
 }

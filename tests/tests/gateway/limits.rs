@@ -52,7 +52,7 @@ fn who_asks_for_slow_pages_by_the_thousand_leaves_files_and_places_for_others() 
     let log = server.log();
     let warnings = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
     assert!(warnings.count() < 50, "{log}");
-    drop(go_on);
+    drop((go_on, attackers));
     server.stop();
 }
 
