@@ -9,6 +9,7 @@ mod body;
 mod guards;
 mod headers;
 mod journal;
+mod logout;
 mod pace;
 mod path;
 mod pool;
@@ -28,7 +29,7 @@ use axum::BoxError;
 use axum::body::Body;
 use edge_session::{Session, SessionLayer, SessionService};
 use edge_session_contract::{self as contract, Action, Answer, Change};
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
@@ -274,7 +275,7 @@ impl Shared {
         if let Some((path, then)) = &settings.logout
             && *path == admitted.path
         {
-            return log_out(&request, session.as_ref(), then);
+            return logout::answer(&request, session.as_ref(), then);
         }
         let turned_away =
             guards::check(&settings.guards, &admitted.path, session.as_ref(), &request);
@@ -458,24 +459,4 @@ fn apply(answer: Answer, session: &Session, identity: Option<&str>) -> Result<()
         session.renew();
     }
     Ok(())
-}
-
-/// The session ends, unless another site asks for it.
-fn log_out(request: &Request<Body>, session: Option<&Session>, then: &str) -> Response<Body> {
-    let site = request.headers().get("sec-fetch-site");
-    if site.is_some_and(|site| site == "cross-site" || site == "same-site") {
-        return Refusal::CrossSite.respond();
-    }
-    // Without Fetch Metadata, the origin tells.
-    let headers = request.headers();
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes);
-    let is_own = origin.is_none_or(|origin| target::is_own_origin(origin, host));
-    if site.is_none() && !is_own {
-        return Refusal::CrossSite.respond();
-    }
-    if let Some(session) = session {
-        session.destroy();
-    }
-    guards::redirect(StatusCode::SEE_OTHER, then)
 }

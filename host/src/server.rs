@@ -305,7 +305,7 @@ where
     extensions.insert(peer.clone());
     let unanswered = peer.0.connection.clone().unanswered();
     let Ok(mut response) = service.call(request).await;
-    unanswered.is_answered();
+    unanswered.answered();
     if is_http1 && is_draining.load(Ordering::Relaxed) {
         let close = HeaderValue::from_static("close");
         response.headers_mut().entry(CONNECTION).or_insert(close);

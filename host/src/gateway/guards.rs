@@ -2,7 +2,9 @@
 
 use axum::body::Body;
 use edge_session::Session;
-use http::header::{ACCEPT, CACHE_CONTROL, HeaderValue, LOCATION};
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, HeaderValue, LOCATION, ORIGIN,
+};
 use http::{Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -55,6 +57,7 @@ pub(crate) fn check(
     for guard in concerned.filter(|guard| !is_excepted(guard)) {
         match &guard.rule {
             Rule::Deny => return Some(Refusal::Denied.respond()),
+            Rule::Require { .. } if is_preflight(request) => {}
             Rule::Require { pointer, equals, login } => {
                 // Whoever has to log in must be able to.
                 let login_path = login.as_deref().and_then(|it| it.split(['?', '#']).next());
@@ -80,17 +83,33 @@ pub(crate) fn check(
 }
 
 /// Whether a person waits for a page (Fetch Metadata; browsers without it say what they
-/// accept).
-fn is_navigation(request: &Request<Body>) -> bool {
+/// accept). Scripts say so by a header of theirs, or ask for JSON first.
+pub(super) fn is_navigation(request: &Request<Body>) -> bool {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return false;
     }
-    match request.headers().get("sec-fetch-mode") {
+    let headers = request.headers();
+    let is_script = headers
+        .get("x-requested-with")
+        .is_some_and(|with| with.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest"));
+    match headers.get("sec-fetch-mode") {
+        _ if is_script => false,
         Some(mode) => mode == "navigate",
-        None => request.headers().get_all(ACCEPT).iter().any(|accept| {
-            accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains("text/html"))
-        }),
+        None => {
+            let accepted = headers.get_all(ACCEPT).iter().filter_map(|it| it.to_str().ok());
+            let accepted = accepted.map(str::to_ascii_lowercase).collect::<Vec<_>>().join(",");
+            accepted.contains("text/html") && !accepted.contains("application/json")
+        }
     }
+}
+
+/// Whether a browser asks if a script of another origin may send a request (Fetch, section 3.2.2).
+/// It never carries a cookie: who is logged in shows in the request itself.
+fn is_preflight(request: &Request<Body>) -> bool {
+    let headers = request.headers();
+    *request.method() == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 fn to_login(login: &str, request: &Request<Body>) -> Response<Body> {

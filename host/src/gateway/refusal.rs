@@ -17,6 +17,10 @@ pub(crate) enum Refusal {
     LoginRequired,
     /// A logout that another site began.
     CrossSite,
+    /// A logout by a method that means none.
+    LogoutMethod,
+    /// A logout that no person has asked for: a prefetch, or a part of a page.
+    LogoutUnasked,
     NoRoute,
     RequestTimeout,
     BodyTooLarge,
@@ -37,6 +41,8 @@ impl Refusal {
             Self::Denied => "denied",
             Self::LoginRequired => "login-required",
             Self::CrossSite => "cross-site",
+            Self::LogoutMethod => "logout-method",
+            Self::LogoutUnasked => "logout-unasked",
             Self::NoRoute => "no-route",
             Self::RequestTimeout => "request-timeout",
             Self::BodyTooLarge => "body-too-large",
@@ -53,10 +59,15 @@ impl Refusal {
             Self::AmbiguousPath => {
                 (StatusCode::BAD_REQUEST, "The path can be read in more than one way.")
             }
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed."),
+            Self::Method | Self::LogoutMethod => {
+                (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed.")
+            }
             Self::Denied => (StatusCode::FORBIDDEN, "This is not for visitors."),
             Self::LoginRequired => (StatusCode::UNAUTHORIZED, "Please log in."),
             Self::CrossSite => (StatusCode::FORBIDDEN, "This request came from another site."),
+            Self::LogoutUnasked => {
+                (StatusCode::FORBIDDEN, "Nobody has asked for this logout by a form or a link.")
+            }
             Self::NoRoute => (StatusCode::NOT_FOUND, "There is nothing here."),
             Self::RequestTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive.")
@@ -83,8 +94,12 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self == Self::Method {
-            let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+        let allowed = match self {
+            Self::Method => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            Self::LogoutMethod => Some("GET, POST"),
+            _ => None,
+        };
+        if let Some(allowed) = allowed {
             headers.insert(ALLOW, HeaderValue::from_static(allowed));
         }
         response.extensions_mut().insert(self);

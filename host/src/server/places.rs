@@ -341,7 +341,7 @@ impl Drop for Connection {
 pub(super) struct Unanswered(Option<Arc<Connection>>);
 
 impl Unanswered {
-    pub(super) fn is_answered(mut self) {
+    pub(super) fn answered(mut self) {
         self.0 = None;
     }
 }
@@ -458,7 +458,8 @@ mod tests {
         let mut at_work = Vec::new();
         for _ in 0..2 {
             let connection = admit(&places, "2001:db8::1").await;
-            at_work.push(connection.enter(true).await.ok().expect("there is a place"));
+            at_work
+                .push(connection.enter(true).await.unwrap_or_else(|_| panic!("there is a place")));
         }
         let same_network = at_work[0].connection.clone();
         assert_eq!(same_network.enter(true).await.err(), Some(Full::Client));
@@ -474,7 +475,8 @@ mod tests {
         let mut at_work = Vec::new();
         for _ in 0..5 {
             let connection = admit(&places, "::ffff:10.0.0.1").await;
-            at_work.push(connection.enter(false).await.ok().expect("there is a place"));
+            at_work
+                .push(connection.enter(false).await.unwrap_or_else(|_| panic!("there is a place")));
         }
     }
 

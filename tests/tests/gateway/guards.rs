@@ -328,8 +328,71 @@ fn the_logout_path_ends_the_session_unless_another_site_asks() {
     assert_eq!(stays.clone().get("/account", FETCH).status, 401, "its session is gone");
     assert_eq!(upstream.count(), before + 1, "the application is not asked");
     // Who has none can log out all the same.
-    let answer = server.caller().get("/logout", &[]);
+    let answer = server.caller().get("/logout", &["Accept: text/html"]);
     assert_eq!((answer.status, answer.head.header("location")), (303, Some("/bye")));
     assert_eq!(stays.clone().get("/", &[]).json(), json!({}));
+    server.stop();
+}
+
+#[test]
+fn only_a_person_logs_out() {
+    let upstream = Upstream::parrot();
+    let server = gateway(&upstream);
+    let logged_in = || logged_in(&server, r#"{"passport":{"user":"ada"}}"#);
+    for (method, headers, status) in [
+        ("HEAD", NAVIGATION, 405),
+        ("OPTIONS", &[], 405),
+        ("PUT", &[], 405),
+        ("DELETE", &[], 405),
+        ("GET", &[], 403),
+        ("GET", &["Accept: image/avif,*/*"], 403),
+        ("GET", &["Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"], 403),
+        ("GET", &["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"], 403),
+        ("GET", &["Sec-Fetch-Mode: navigate", "Sec-Purpose: prefetch;prerender"], 403),
+        ("GET", &["Accept: text/html", "Purpose: prefetch"], 403),
+        ("GET", &["Accept: text/html", "X-Moz: prefetch"], 403),
+        ("GET", &["Accept: text/html", "Next-Router-Prefetch: 1"], 403),
+        ("GET", &["Accept: text/html", "HX-Preloaded: true"], 403),
+        ("GET", &["Accept: text/html", "X-Requested-With: XMLHttpRequest"], 403),
+    ] {
+        let mut ada = logged_in();
+        let head = ada.begin(method, "/logout", headers, b"").head();
+        assert_eq!(head.status(), status, "{method} {headers:?}");
+        assert_eq!(ada.get("/account", FETCH).status, 200, "{method} {headers:?}");
+    }
+    for (method, headers) in [
+        ("GET", &["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"][..]),
+        ("GET", &["Accept: text/html"]),
+        ("POST", &["Sec-Fetch-Mode: cors", "Sec-Fetch-Site: same-origin"]),
+    ] {
+        let mut ada = logged_in();
+        assert_eq!(ada.ask(method, "/logout", headers, b"").status, 303, "{method} {headers:?}");
+        assert_eq!(ada.get("/account", FETCH).status, 401, "{method} {headers:?}");
+    }
+    server.stop();
+}
+
+#[test]
+fn scripts_get_a_status_and_preflights_an_answer_of_the_application() {
+    let upstream = Upstream::parrot();
+    let server = gateway(&upstream);
+    let mut anonymous = server.caller();
+    for headers in [
+        &["Accept: application/json, text/html"][..],
+        &["Accept: text/html", "X-Requested-With: XMLHttpRequest"],
+    ] {
+        assert_eq!(anonymous.get("/account", headers).status, 401, "{headers:?}");
+    }
+    let preflight = ["Origin: http://elsewhere", "Access-Control-Request-Method: PUT"];
+    assert_eq!(anonymous.ask("OPTIONS", "/account", &preflight, b"").status, 200);
+    assert_eq!(upstream.last().method, "OPTIONS");
+    for (method, headers, path, status) in [
+        ("OPTIONS", &preflight[..1], "/account", 401),
+        ("OPTIONS", &preflight[1..], "/account", 401),
+        ("PUT", &preflight[..], "/account", 401),
+        ("OPTIONS", &preflight[..], "/internal", 403),
+    ] {
+        assert_eq!(anonymous.ask(method, path, headers, b"").status, status, "{method} {path}");
+    }
     server.stop();
 }
