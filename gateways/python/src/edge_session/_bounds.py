@@ -4,7 +4,7 @@ A value costs memory and time before the component sees its first byte: Python's
 loop. These are no rules of their own: the component's answer is the same as for the whole value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from ._contract import Change, Stored
 
@@ -17,18 +17,21 @@ _PATH = 1024
 #: What proxies put into X-Forwarded-Proto is far shorter.
 _FORWARDED_PROTO = 1024
 
-#: So many headers are handed over one by one.
-_HEADERS = 4
 
+def cookies(values: Iterable[bytes]) -> list[bytes]:
+    """The values of the Cookie headers: of too much, so much that it is still too much.
 
-def cookies(values: Sequence[bytes]) -> list[bytes]:
-    """The values of the Cookie headers: of too much, so much that it is still too much."""
-    if len(values) > _HEADERS:
-        # One, as for servers of HTTP/1 and to the component: RFC 9113, section 8.2.3.
-        values = [b";".join(values)]
-    if sum(map(len, values)) > _COOKIES:
-        return [b";".join(value[: _COOKIES + 1] for value in values)[: _COOKIES + 1]]
-    return list(values)
+    Several are joined, as servers of HTTP/1 do it (RFC 9113, section 8.2.3): to the component
+    they are one, too.
+    """
+    taken = []
+    left = _COOKIES + 1
+    for value in values:
+        if left < 0:
+            break
+        taken.append(value[:left])
+        left -= len(value) + 1
+    return [b";".join(taken)[: _COOKIES + 1]] if taken else []
 
 
 def path(raw: bytes | str) -> str:
