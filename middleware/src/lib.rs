@@ -59,7 +59,7 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
         Ok(refusal(500, "Sessions are not configured."))
     })?;
     contract::strip(&mut request.headers);
-    let (session, known) = match sessions.begin(&request.facts()) {
+    let (session, known) = match sessions.begin(&request.facts(sessions.believes_proto())) {
         Begun::Session(session, known) => (*session, known),
         Begun::None => {
             contract::tell(&mut request.headers, None);

@@ -15,6 +15,10 @@ type TrailersReader = FutureReader<Result<Option<Trailers>, ErrorCode>>;
 /// How much of a body is on its way at a time.
 const PIECE: usize = 64 * 1024;
 
+/// The logic does not look at more in all Cookie headers together: of more, no more is copied
+/// than shows it.
+const COOKIES: usize = 16 * 1024;
+
 /// A body on its way through.
 struct Body {
     content: StreamReader<u8>,
@@ -54,12 +58,19 @@ impl From<Request> for Incoming {
 }
 
 impl Incoming {
-    /// What sessions depend on.
-    pub(crate) fn facts(&self) -> wit::Request {
-        let cookies = self.headers.get_all(COOKIE).iter();
+    /// What sessions depend on. `believes_proto`: X-Forwarded-Proto is believed.
+    pub(crate) fn facts(&self, believes_proto: bool) -> wit::Request {
+        let mut left = COOKIES + 1;
+        let cookies = self.headers.get_all(COOKIE).iter().map_while(|value| {
+            let value = value.as_bytes();
+            let piece = value.get(..left).unwrap_or(value);
+            let is_wanted = left > 0;
+            left -= piece.len();
+            is_wanted.then(|| piece.to_vec())
+        });
         let path = self.path_with_query.as_deref().unwrap_or_default();
         wit::Request {
-            cookies: cookies.map(|value| value.as_bytes().to_vec()).collect(),
+            cookies: cookies.collect(),
             path: path.split('?').next().unwrap_or_default().to_owned(),
             // The connection is the host's, which says what it makes of it.
             tls: false,
@@ -67,6 +78,7 @@ impl Incoming {
             forwarded_proto: self
                 .headers
                 .get("x-forwarded-proto")
+                .filter(|_| believes_proto)
                 .map(|value| value.as_bytes().to_vec()),
         }
     }

@@ -36,6 +36,7 @@ impl Environment for Wasi {
 pub(crate) struct Sessions {
     engine: Engine,
     cookie_name: String,
+    believes_proto: bool,
 }
 
 /// How an exchange begins.
@@ -51,12 +52,18 @@ impl Sessions {
     pub(crate) fn open() -> Result<Self, String> {
         let options = options::read(&get_environment())?;
         let cookie_name = options.name.clone();
+        let believes_proto = options.proxy == Some(true);
         let engine = Engine::open(options).map_err(|problems| options::explain(&problems))?;
-        Ok(Self { engine, cookie_name })
+        Ok(Self { engine, cookie_name, believes_proto })
     }
 
     pub(crate) fn cookie_name(&self) -> &str {
         &self.cookie_name
+    }
+
+    /// Whether the logic wants to know X-Forwarded-Proto.
+    pub(crate) fn believes_proto(&self) -> bool {
+        self.believes_proto
     }
 
     pub(crate) fn begin(&self, request: &Request) -> Begun {

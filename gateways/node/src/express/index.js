@@ -1,6 +1,7 @@
 // express-session's middleware: its options, and where a request's session begins.
 import { Engine, OptionsError, defaults } from '../engine.js'
 import { toOptions } from '../options.js'
+import { Turns } from '../turns.js'
 import { Cookie } from './cookie.js'
 import { Session } from './session.js'
 import { MemoryStore, Store } from './store.js'
@@ -70,6 +71,8 @@ class Settings {
       : { ...initial, ...defined(cookie) }
     this.isExpress = isExpress
     this.merges = this.#options.conflicts === 'merge'
+    this.turns = new Turns()
+    this.maxSessionBytes = this.#options.maxSessionBytes
     this.unset = this.#options.unset
     this.proxy = this.#options.proxy
     this.path = this.#options.cookie.path

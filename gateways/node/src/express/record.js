@@ -1,4 +1,6 @@
 // What the component knows of one session, and the loop that does what it says.
+import * as bounds from '../bounds.js'
+import { isConditional, pause } from '../turns.js'
 import { edits, settings as cookieSettings } from './cookie.js'
 import { Session, inflate } from './session.js'
 import { revive } from './store.js'
@@ -7,6 +9,7 @@ const NOTHING = { tag: 'nothing' }
 const MISSING = { tag: 'missing' }
 const DONE = { tag: 'done' }
 const CONFLICT = { tag: 'conflict' }
+const CONTENTION = { failure: { tag: 'contention' } }
 
 export class Record {
   /** Why the store failed, in its own words. */
@@ -77,7 +80,8 @@ export class Record {
     if (settings.merges && this.isLoaded) {
       const known = { ...this.known }
       const change = this.change(session, saved.data)
-      const step = this.engine.finish(exchange, known, change)
+      const step = this.finish(known, change)
+      if (step.tag === 'done' && step.val.failure) return setImmediate(callback, this.errorOf(step.val))
       if (step.tag === 'store' && step.val.request.tag === 'replace') {
         return this.run(step, known, change, (error, outcome) => {
           error ??= this.errorOf(outcome)
@@ -89,40 +93,76 @@ export class Record {
     settings.store.set(session.id, session, callback)
   }
 
+  /** What the component makes of a change. */
+  finish (known, change) {
+    const excess = bounds.excess(change, this.settings.maxSessionBytes)
+    if (excess !== undefined && this.exchange.origin !== 'detached') {
+      return { tag: 'done', val: { failure: { tag: 'too-large', val: excess } } }
+    }
+    return this.engine.finish(this.exchange, known, change)
+  }
+
   /** The contract's loop. Calls back with the component's outcome. */
   run (step, known, change, callback) {
-    if (step.tag === 'done') return callback(undefined, step.val)
-    const { request, exchange, onDone } = step.val
-    this.#perform(request, exchange.id, known, (error, reply) => {
-      if (error) reply = this.unavailable(error)
-      if (reply === DONE && onDone) return callback(undefined, onDone)
+    let turn
+    let conflicts = 0
+    // First of all: who is called back may want the next turn.
+    const end = (error, outcome) => {
+      turn?.end()
+      callback(error, outcome)
+    }
+    const resume = (exchange, reply) => {
       let next
       try {
         next = this.engine.resume(exchange, known, change, reply)
-      } catch (error) { return callback(error) }
-      this.run(next, known, change, callback)
+      } catch (error) { return end(error) }
+      take(next)
+    }
+    const perform = ({ request, exchange, onDone }) => this.#perform(request, exchange.id, known, (error, reply, left) => {
+      if (error) reply = this.unavailable(error)
+      if (turn) turn.left = error ? undefined : left
+      if (reply === DONE && onDone) return end(undefined, onDone)
+      if (reply !== CONFLICT || ++conflicts < 2) return resume(exchange, reply)
+      setTimeout(resume, pause(conflicts), exchange, reply)
     })
+    const take = ({ tag, val }) => {
+      if (tag === 'done') return end(undefined, val)
+      if (turn || !isConditional(val.request)) return perform(val)
+      this.settings.turns.enter(val.exchange.id, its => {
+        turn = its
+        if (!turn) return end(undefined, CONTENTION)
+        if (!turn.left || turn.left.data === (known.current ?? known.loaded).data) return perform(val)
+        // Another request has changed it: no need to ask.
+        known.current = turn.left
+        resume(val.exchange, CONFLICT)
+      })
+    }
+    take(step)
   }
 
   /** Do what the component asks for with an express-session store. */
   #perform ({ tag, val }, id, known, callback) {
-    const { store, hasTouch } = this.settings
+    const { store, hasTouch, maxSessionBytes } = this.settings
     const { session } = this.#req
     const done = error => callback(error, DONE)
-    const set = () => store.set(id, known.current ? revive(val.content.data) : session, done)
+    const set = done => store.set(id, known.current ? revive(val.content.data) : session, done)
     switch (tag) {
-      case 'create': return set()
+      case 'create': return set(done)
       case 'touch': return hasTouch ? store.touch(id, session, done) : done()
       case 'delete': return store.destroy(id, done)
       case 'replace': {
-        if (!val.onlyKnown) return set()
-        // Such stores cannot compare and write at once: a moment remains between the two.
+        if (!val.onlyKnown) return set(done)
+        // Such stores cannot compare and write at once: a moment remains between the two, for
+        // other processes.
         return store.get(id, (error, found) => {
           if (error && error.code !== 'ENOENT') return callback(error)
           if (error || !found) return callback(undefined, MISSING)
           const data = JSON.stringify(found)
-          if (data === (known.current ?? known.loaded).data) return set()
-          known.current = { data }
+          if (data === (known.current ?? known.loaded).data) {
+            const left = { data: known.current ? val.content.data : JSON.stringify(session) }
+            return set(error => callback(error, DONE, left))
+          }
+          known.current = { data: bounds.stored(data, maxSessionBytes) }
           callback(undefined, CONFLICT)
         })
       }

@@ -1,6 +1,7 @@
 // One request's way through express-session's order of events: the component decides, the
 // store is asked, the application runs, the session is stored, the response is sent.
 import onHeaders from 'on-headers'
+import * as bounds from '../bounds.js'
 import { Record, dataOf, failed } from './record.js'
 import { Session } from './session.js'
 
@@ -41,8 +42,7 @@ export class Visit {
     const path = pathOf(req)
     // A path that is made for each request is not among the component's options.
     if (settings.isDynamic && !path.startsWith(settings.cookieOptions(req).path || '/')) return next()
-    const header = req.headers.cookie
-    const step = this.#engine.begin(facts(req, settings, path, header ? [Buffer.from(header, 'latin1')] : []))
+    const step = this.#engine.begin(facts(req, settings, path, req.headers.cookie))
     if (step.tag === 'done') return next()
 
     req.sessionStore = settings.store
@@ -70,7 +70,7 @@ export class Visit {
     if (error && error.code !== 'ENOENT') {
       reply = { tag: 'unavailable', val: String(error.message ?? error) }
     } else if (found && !error) {
-      known.loaded = { data: JSON.stringify(found) }
+      known.loaded = { data: bounds.stored(JSON.stringify(found), this.#settings.maxSessionBytes) }
       reply = FOUND
     }
     const step = this.#engine.resume(exchange, known, undefined, reply)
@@ -164,7 +164,7 @@ export class Visit {
       this.#change = record.change(session, dataOf(session))
     }
     this.#record = record
-    const step = this.#engine.finish(record.exchange, record.known, this.#change)
+    const step = record.finish(record.known, this.#change)
     const error = step.tag === 'done' && record.errorOf(step.val)
     if (error) throw error
     if (session && step.tag === 'store') align(session.cookie, step.val.request)
@@ -198,28 +198,27 @@ export class Visit {
     }
     known.loaded = { data: saved.document }
     this.#change = { ...this.#change, data: { tag: 'whole', val: data } }
-    return [this.#engine.finish(record.exchange, known, this.#change), known]
+    return [record.finish(known, this.#change), known]
   }
 }
 
 /** Begin an empty session under a new identifier: `store.generate(req)`. */
 export function generate (settings, engine, req) {
-  const step = engine.begin(facts(req, settings, settings.path, []))
+  const step = engine.begin(facts(req, settings, settings.path, undefined))
   const record = new Record(settings, engine, req, step.val, {})
   record.isRenewed = true
 }
 
 /** What the component wants to know of a request. */
-function facts (req, { proxy }, path, cookies) {
+function facts (req, { proxy }, path, cookie) {
   const tls = Boolean((req.socket ?? req.connection)?.encrypted)
-  const proto = proxy === true ? req.headers['x-forwarded-proto'] : undefined
   return {
-    cookies,
-    path,
+    cookies: bounds.cookies(cookie),
+    path: bounds.path(path),
     tls,
     // In Express, a getter that looks at headers.
     secure: proxy === undefined && !tls && req.secure === true,
-    forwardedProto: proto === undefined ? undefined : Buffer.from(proto, 'latin1')
+    forwardedProto: proxy === true ? bounds.forwardedProto(req.headers['x-forwarded-proto']) : undefined
   }
 }
 

@@ -2,14 +2,18 @@
 import core from '../../generated/session.core.wasm'
 import core2 from '../../generated/session.core2.wasm'
 import core3 from '../../generated/session.core3.wasm'
-import { withSession as general } from './index.js'
+import { withTurns } from './index.js'
 
 export { MemoryStore, OptionsError, Refused } from './index.js'
 
-const modules = () => ({
+const own = () => ({
   'session.core.wasm': core,
   'session.core2.wasm': core2,
   'session.core3.wasm': core3
 })
 
-export const withSession = (handler, options) => general(handler, { modules, ...options })
+// Workers let no request wait for what another one does.
+export const withSession = (handler, options) => {
+  const { modules = own, ...others } = options ?? {}
+  return withTurns(handler, others, modules)
+}

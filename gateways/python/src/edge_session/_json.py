@@ -19,7 +19,7 @@ def write(value: Any) -> str:
     if type(value) is int:  # the usual counter
         return str(value)
     text = _strict(value)
-    if _MAYBE_FLOAT(text):
+    if type(value) is not str and _MAYBE_FLOAT(text):
         text = _STRING_OR_NUMBER.sub(lambda match: _token(match[0]), text)
     if not text.isascii():
         text = _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -153,6 +153,17 @@ class SessionEngine:
         except (WasmtimeError, UnknownType) as error:
             raise ComponentError(f"the component failed: {error}") from error
 
+    @property
+    def believes_forwarded_proto(self) -> bool:
+        """Whether the component wants to know X-Forwarded-Proto."""
+        return self._options.proxy is True
+
+    @property
+    def max_session_bytes(self) -> int:
+        """The largest session that is stored."""
+        most: int = getattr(self._options, "max-session-bytes")
+        return most
+
     def begin(self, request: Request) -> Step:
         return self._call("begin", request)
 

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from . import _bounds
 from ._contract import Outcome, Request
 from .component import Component, component_path
 from .options import Secret, open_engine
@@ -55,13 +56,14 @@ class SessionMiddleware:
         engine = open_engine(Component.load(path), secret, options or {})
         self._app = app
         self._sessions = Sessions(engine, store, timeout)
+        self._believes_forwarded_proto = engine.believes_forwarded_proto
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
         is_websocket = scope["type"] == "websocket"
         try:
-            begun = await self._sessions.begin(_facts(scope))
+            begun = await self._sessions.begin(self._facts(scope))
         except SessionFailed as error:
             if is_websocket:
                 return await _refuse_websocket(error, scope, receive, send)
@@ -82,6 +84,24 @@ class SessionMiddleware:
                 raise
             # Whatever became of the application: the visitor has an answer, the log its reason.
             _log.debug("an application ended after its answer was refused", exc_info=True)
+
+    def _facts(self, scope: Scope) -> Request:
+        cookies = []
+        forwarded_proto = None
+        for name, value in scope["headers"]:
+            if name == b"cookie":
+                cookies.append(value)
+            elif name == b"x-forwarded-proto" and forwarded_proto is None:
+                forwarded_proto = value
+        path = scope.get("raw_path")
+        return Request(
+            _bounds.cookies(cookies),
+            _bounds.path(scope["path"] if path is None else path),
+            # ASGI's extension for it. Few servers have it, and the scheme may be a proxy's word.
+            "tls" in (scope.get("extensions") or ()),
+            scope.get("scheme") in ("https", "wss"),
+            _bounds.forwarded_proto(forwarded_proto) if self._believes_forwarded_proto else None,
+        )
 
 
 class _Refused(OSError):
@@ -116,25 +136,6 @@ class _Answer:
             await _refuse(error, self._send)
             raise _Refused from error
         return _with_cookie(message, outcome)
-
-
-def _facts(scope: Scope) -> Request:
-    cookies = []
-    forwarded_proto = None
-    for name, value in scope["headers"]:
-        if name == b"cookie":
-            cookies.append(value)
-        elif name == b"x-forwarded-proto" and forwarded_proto is None:
-            forwarded_proto = value
-    path = scope.get("raw_path")
-    return Request(
-        cookies,
-        scope["path"] if path is None else path.decode("utf-8", "replace"),
-        # ASGI's extension for it. Few servers have it, and the scheme may be a proxy's word.
-        "tls" in (scope.get("extensions") or ()),
-        scope.get("scheme") in ("https", "wss"),
-        forwarded_proto,
-    )
 
 
 def _with_cookie(message: Message, outcome: Outcome) -> Message:

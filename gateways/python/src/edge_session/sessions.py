@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Coroutine, Mapping
 from typing import Any, NamedTuple
 
+from . import _bounds
 from ._contract import (
     Change,
+    Content,
     Exchange,
     Failure,
     Known,
@@ -14,10 +17,14 @@ from ._contract import (
     Outcome,
     Pending,
     Ready,
+    Replacement,
     Request,
+    Step,
+    Stored,
     StoreReply,
     StoreRequest,
 )
+from ._turns import NoTurn, Turn, Turns
 from .component import CallFailed, SessionEngine
 from .session import InvalidChange, Session
 from .store import MemoryStore, Store, StoreError
@@ -25,6 +32,15 @@ from .store import MemoryStore, Store, StoreError
 _log = logging.getLogger("edge_session")
 
 _NOTHING_KNOWN = Known(None, None)
+
+_CONFLICT: StoreReply = ("conflict", None)
+
+#: The longest that a request makes way for other processes after its second conflict, in
+#: seconds. It doubles with each further one.
+_PAUSE = 0.004
+
+#: As `_PAUSE`, after many conflicts.
+_LONGEST_PAUSE = 0.256
 
 #: How much a beginning is worth being told. The others are everyday.
 _TOLD: Mapping[Origin, tuple[int, str]] = {
@@ -62,6 +78,7 @@ class Sessions:
         self._deadline = None if type(store) is MemoryStore else deadline
         # The event loop itself would forget them.
         self._at_work: set[asyncio.Task[Outcome]] = set()
+        self._turns = Turns()
 
     async def begin(self, request: Request) -> Begun | None:
         """None: the path has no session."""
@@ -86,6 +103,9 @@ class Sessions:
             change = session._change()
         except InvalidChange as error:
             raise _failed(("invalid-change", str(error))) from error
+        excess = _bounds.excess(change, self._engine.max_session_bytes)
+        if excess is not None and session.origin != "detached":
+            raise _failed(("too-large", excess))
         try:
             outcome = await self._lasting(self._finish(begun.ready.exchange, begun.known, change))
         except CallFailed as error:
@@ -105,15 +125,46 @@ class Sessions:
         return await asyncio.shield(task)
 
     async def _finish(self, exchange: Exchange, known: Known, change: Change) -> Outcome:
+        turn: Turn | None = None
+        conflicts = 0
         step = self._engine.finish(exchange, known, change)
-        while isinstance(step, Pending):
-            known, reply = await self._perform(step.exchange.id, step.request, known)
-            if reply[0] == "done" and step.on_done is not None:
-                return step.on_done
-            step = self._engine.resume(step.exchange, known, change, reply)
-        if isinstance(step, Ready):
-            raise CallFailed("it answered `ready` to a finish")
-        return step
+        try:
+            while isinstance(step, Pending):
+                if turn is None and _is_conditional(step.request):
+                    turn = await self._turns.enter(step.exchange.id)
+                    if turn.left and turn.left.data != _last(known):
+                        # Another request has changed it: no need to ask.
+                        known = known._replace(current=turn.left)
+                        step = self._engine.resume(step.exchange, known, change, _CONFLICT)
+                        continue
+                known, reply = await self._perform(step.exchange.id, step.request, known)
+                if turn and _is_conditional(step.request):
+                    turn.left = _left(step.request, reply)
+                if reply == _CONFLICT:
+                    conflicts += 1
+                    known, reply = await self._make_way(conflicts, step.exchange.id, known)
+                if reply[0] == "done" and step.on_done is not None:
+                    return step.on_done
+                step = self._engine.resume(step.exchange, known, change, reply)
+        except NoTurn:
+            return Outcome("none", None, None, False, 0, ("contention", None))
+        finally:
+            if turn:
+                turn.end()
+        return _ended(step)
+
+    async def _make_way(self, conflicts: int, id: str, known: Known) -> tuple[Known, StoreReply]:
+        """After a conflict, which another process has caused: from the second one on, wait for a
+        while that nobody can foresee, so that not all try again at once, and look what the
+        session is then."""
+        if conflicts < 2:
+            return known, _CONFLICT
+        longest = min(_PAUSE * 2 ** min(conflicts - 2, 16), _LONGEST_PAUSE)
+        await asyncio.sleep(random.uniform(0, longest))
+        found, reply = await self._perform(id, ("load", None), _NOTHING_KNOWN)
+        if reply[0] != "found":
+            return known, reply
+        return known._replace(current=found.loaded), _CONFLICT
 
     async def _perform(
         self, id: str, request: StoreRequest, known: Known
@@ -122,9 +173,9 @@ class Sessions:
         operation = request[0]
         try:
             if self._deadline is None:
-                return await _perform(self._store, id, request, known)
+                return await self._ask(id, request, known)
             async with asyncio.timeout(self._deadline):
-                return await _perform(self._store, id, request, known)
+                return await self._ask(id, request, known)
         except StoreError as error:
             why = str(error)
             if error.refused:
@@ -139,28 +190,55 @@ class Sessions:
         _log.warning("the store failed: %s: %s", operation, why)
         return known, ("unavailable", f"{operation}: {why}")
 
+    async def _ask(self, id: str, request: StoreRequest, known: Known) -> tuple[Known, StoreReply]:
+        store = self._store
+        changed: Any
+        match request:
+            case ("load", _):
+                stored = await store.load(id)
+                reply = ("found" if stored else "missing", None)
+                return Known(self._bounded(stored), known.current), reply
+            case ("create", content):
+                changed = await store.create(id, content)
+            case ("replace", (content, only_known)):
+                changed = await store.replace(id, content, _last(known) if only_known else None)
+            case ("touch", expires):
+                changed = await store.touch(id, expires)
+            case ("delete", only_known):
+                changed = await store.delete(id, _last(known) if only_known else None)
+        if isinstance(changed, str):
+            return known, (changed, None)
+        return Known(known.loaded, self._bounded(changed)), _CONFLICT
 
-async def _perform(
-    store: Store, id: str, request: StoreRequest, known: Known
-) -> tuple[Known, StoreReply]:
+    def _bounded(self, stored: Stored | None) -> Stored | None:
+        return stored and _bounds.stored(stored, self._engine.max_session_bytes)
+
+
+def _last(known: Known) -> str | None:
+    """The stored text, as far as it is known."""
     last = known.current or known.loaded
-    changed: Any
+    return last.data if last else None
+
+
+def _is_conditional(request: StoreRequest) -> bool:
     match request:
-        case ("load", _):
-            stored = await store.load(id)
-            return Known(stored, known.current), ("found" if stored else "missing", None)
-        case ("create", content):
-            changed = await store.create(id, content)
-        case ("replace", (content, only_known)):
-            expected = last.data if only_known and last else None
-            changed = await store.replace(id, content, expected)
-        case ("touch", expires):
-            changed = await store.touch(id, expires)
-        case ("delete", only_known):
-            changed = await store.delete(id, last.data if only_known and last else None)
-    if isinstance(changed, str):
-        return known, (changed, None)
-    return Known(known.loaded, changed), ("conflict", None)
+        case ("replace", Replacement(only_known=only_known)) | ("delete", bool(only_known)):
+            return only_known
+    return False
+
+
+def _left(request: StoreRequest, reply: StoreReply) -> Stored | None:
+    """What a conditional request leaves in the store, where that is known."""
+    match request, reply:
+        case ("replace", Replacement(content=Content(data, expires))), ("done", _):
+            return Stored(data, expires)
+    return None
+
+
+def _ended(step: Step) -> Outcome:
+    if isinstance(step, Outcome):
+        return step
+    raise CallFailed("it answered `ready` to a finish")
 
 
 def _trapped(error: CallFailed) -> Failure:
