@@ -1,10 +1,12 @@
 //! What the black-box tests stand on: the built binary as a child process ([`Server`]), its
 //! visitors ([`Visitor`], [`Caller`], [`Wire`]), applications behind it ([`Upstream`]), a real
-//! MongoDB ([`Database`], [`Mongod`]) and the Node programs ([`node`]).
+//! MongoDB ([`Database`], [`Mongod`]), the Node programs ([`node`]) and real back ends
+//! ([`BackEnd`]).
 //!
 //! Nothing here uses the code under test, only its command line, HTTP and what it leaves in its
 //! stores. A tool that is missing fails the test and says how to install it; no test is skipped.
 
+mod back_end;
 mod mongo;
 pub mod node;
 mod server;
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+pub use back_end::BackEnd;
 pub use mongo::{Database, Mongod, ReplicaSet};
 pub use server::{Launch, SECRET, Server, free_port};
 pub use upstream::{Asked, Call, Reply, Upstream};

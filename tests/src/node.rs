@@ -109,7 +109,7 @@ impl Drop for ExpressApp {
 }
 
 #[track_caller]
-fn command(program: &str) -> Command {
+pub(crate) fn command(program: &str) -> Command {
     command_in("tests/node", program)
 }
 

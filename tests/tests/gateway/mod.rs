@@ -1,6 +1,7 @@
 //! `edge-session serve --upstream URL`: a reverse proxy that gives any application sessions.
 
 mod app;
+mod back_ends;
 mod browser;
 mod contract;
 mod drain;

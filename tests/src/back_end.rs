@@ -1,0 +1,79 @@
+//! Back ends that read a request's target each in its own way: `tests/node/back-end.mjs`,
+//! `tests/python/back_end.py` and `tests/php/index.php`.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::{checkout, free_port, node, wait_for};
+
+/// A running back end. It answers with what it takes the target for: `SECRET` when that is
+/// `/internal` or below, `PUBLIC` when it is `/public` or below, `OTHER` otherwise; and at
+/// `/public/headers` with what it was told, as JSON.
+pub struct BackEnd {
+    child: Child,
+    port: u16,
+}
+
+impl BackEnd {
+    /// Node: `url` is `new URL`, `express` is Express.
+    #[track_caller]
+    pub fn node(how: &str) -> Self {
+        Self::printing_its_port(node::command("back-end.mjs").arg(how))
+    }
+
+    /// Python: `raw` is `urlsplit` of the request line; `bottle` and `flask`.
+    #[track_caller]
+    pub fn python(how: &str) -> Self {
+        let python = std::env::var_os("EDGE_SESSION_PYTHON").expect(
+            "EDGE_SESSION_PYTHON is what scripts/setup python makes: TARGET/tools/python/bin/python",
+        );
+        let program = checkout().join("tests/python/back_end.py");
+        Self::printing_its_port(Command::new(python).arg(program).arg(how))
+    }
+
+    /// PHP's built-in server.
+    #[track_caller]
+    pub fn php() -> Self {
+        let port = free_port();
+        let child = Command::new("php")
+            .args(["-S", &format!("127.0.0.1:{port}"), "index.php"])
+            .current_dir(checkout().join("tests/php"))
+            // A line for each request.
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("PHP is missing: run scripts/setup php");
+        let back_end = Self { child, port };
+        wait_for("PHP to listen", Duration::from_secs(10), || {
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        back_end
+    }
+
+    #[track_caller]
+    fn printing_its_port(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it can be run");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("its output is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("its output can be read");
+        Self { child, port: line.trim().parse().expect("the back end prints its port") }
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for BackEnd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
