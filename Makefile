@@ -39,10 +39,11 @@ bench-embeddings: ## measure each embedding beside its language's own sessions (
 fuzz: ## fuzz the parsers for a minute each (needs `cargo install cargo-fuzz`)
 	@scripts/fuzz
 
-lint: ## formatting, clippy and the docs, warnings as errors
+lint: ## formatting, clippy, the docs, the dependencies (EDGE_SESSION_LINT_STRICT=1: their advisories, too)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+	@scripts/deny
 
 fmt: ## format the sources
 	cargo fmt --all
