@@ -36,19 +36,22 @@ bench-gateway: ## measure the gateway beside nginx and Express (ARGS=--quick: on
 bench-embeddings: ## measure each embedding beside its language's own sessions (ARGS=--quick: only try it out)
 	@bench/run-embeddings $(ARGS)
 
-fuzz: ## fuzz the parsers for a minute each (needs `cargo install cargo-fuzz`)
-	@scripts/fuzz
+fuzz: ## fuzz the parsers for a minute each (SECONDS_EACH=600; ARGS="gateway": that target only)
+	@scripts/fuzz $(ARGS)
 
-lint: ## formatting, clippy and the docs, warnings as errors
+lint: ## formatting, clippy, the docs, the dependencies (EDGE_SESSION_LINT_STRICT=1: their advisories, too)
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+	@scripts/deny
 
 fmt: ## format the sources
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 setup: ## install what building and testing need, without building anything
-	@scripts/setup wasm node python mongod wasmtime browser wrk
+	@scripts/setup wasm node python php mongod wasmtime browser fuzz deny wrk
 
 clean: ## remove all that was built or installed here; data/, with its sessions and secret, stays
 	cargo clean

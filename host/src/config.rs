@@ -651,6 +651,37 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_value_is_it_is_read_or_its_key_is_told() {
+        let values = r#"
+| "" | "/" | "//a" | "/%" | "/é" | "é:é@é" | ":" | "@" | "," | "http://" | "http://[::1" | "http://a:99999"
+| "1/33" | "\u0000" | 0 | -1 | 18446744073709551615 | 9223372036854775807 | 1e308 | nan | true | [] | [[]]
+| ["", 1] | {} | { a = 1 } | 1979-05-27 | 2030-02-30T00:00:00Z | 9999-12-31T23:59:59.999999999-23:59"#;
+        let values: Vec<_> = values.split('|').map(str::trim).collect();
+        let mut keys: Vec<_> = KEYS.iter().map(|key| (*key).to_owned()).collect();
+        let of_lists = ["path", "paths", "host", "upstream", "require", "equals", "deny", "login"];
+        keys.extend(
+            ["route", "guard"].iter().flat_map(|list| of_lists.map(|key| format!("{list}.{key}"))),
+        );
+        for (key, value) in
+            keys.iter().flat_map(|key| values.iter().map(move |value| (key, *value)))
+        {
+            let text = match key.split_once('.') {
+                None => format!("{key} = {value}"),
+                Some((list @ ("route" | "guard"), key)) => format!("[[{list}]]\n{key} = {value}"),
+                Some((section, key)) => format!("[{section}]\n{key} = {value}"),
+            };
+            if let Ok(file) = File::parse(&text, |_| None) {
+                let _ = file.apply(&mut options());
+            }
+            let asked = |name: &str| (name == variable(key)).then(|| value.to_owned());
+            let (_, problems) = File::parse("", asked).unwrap().apply(&mut options());
+            let root = key.split('.').next().unwrap();
+            let is_told = |problem: &Problem| problem.name.starts_with(root);
+            assert!(problems.iter().all(is_told), "{key} = {value}: {problems:?}");
+        }
+    }
+
+    #[test]
     fn every_key_can_be_given_in_the_environment() {
         let whole: Table = whole_template().parse().unwrap();
         for key in KEYS.iter().filter(|key| **key != "cookie.expires") {

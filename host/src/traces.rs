@@ -1,28 +1,26 @@
 //! Traces by OpenTelemetry's protocol (OTLP over HTTP), when somebody wants them.
 
+mod context;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::{
-    Link, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
+    SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_http::{HeaderExtractor, HeaderInjector, HttpClient, HttpError};
+use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
-
-const TRACESTATE: &str = "tracestate";
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -59,17 +57,9 @@ impl Traces {
         Ok(Self { provider, tracer })
     }
 
-    /// Begin the span of a request, and tell whoever gets it next. A trusted proxy's trace goes
-    /// on. Of anybody else a new one begins, with a link to theirs, so that nobody decides for
-    /// us which requests are recorded (W3C Trace Context, section 5.3: restart the trace).
+    /// Begin the span of a request, and tell whoever gets it next.
     pub(crate) fn begin<B>(&self, request: &mut Request<B>, is_trusted: bool) -> RequestSpan {
-        let w3c = TraceContextPropagator::new();
-        let sender = w3c.extract_with_context(&Context::new(), &HeaderExtractor(request.headers()));
-        let sender_span = sender.span().span_context().clone();
-        let (parent, links) = match is_trusted || !sender_span.is_valid() {
-            true => (sender, Vec::new()),
-            false => (Context::new(), vec![Link::with_context(sender_span)]),
-        };
+        let (parent, links) = context::parent(request.headers(), is_trusted);
         let method = request.method().as_str().to_owned();
         let builder = self
             .tracer
@@ -83,7 +73,7 @@ impl Traces {
             ]);
         let span = self.tracer.build_with_context(builder, &parent);
         let context = parent.with_span(span);
-        inject(&w3c, &context, request.headers_mut());
+        context::tell(&context, request.headers_mut());
         RequestSpan(context)
     }
 
@@ -92,13 +82,6 @@ impl Traces {
         if let Err(error) = self.provider.shutdown() {
             tracing::warn!("some traces were not sent: {error}");
         }
-    }
-}
-
-fn inject(w3c: &TraceContextPropagator, context: &Context, headers: &mut HeaderMap) {
-    w3c.inject_context(context, &mut HeaderInjector(headers));
-    if headers.get(TRACESTATE).is_some_and(HeaderValue::is_empty) {
-        headers.remove(TRACESTATE);
     }
 }
 

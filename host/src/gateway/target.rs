@@ -1,7 +1,8 @@
 //! What a request is for: its path and its host. The rules alone, without the request.
 
+use std::net::Ipv6Addr;
+
 use http::header::{HOST, HeaderMap};
-use http::uri::Authority;
 use http::{Uri, Version};
 
 use super::path::{Ambiguous, RulePath};
@@ -48,12 +49,20 @@ pub(crate) fn host(
     }
 }
 
-/// A host with or without a port, and nothing else.
+/// A host with or without a port, and nothing else. `Authority` allows more: text behind an
+/// address, and commas, which make two hosts of one in X-Forwarded-Host.
 fn is_host(host: &str) -> bool {
-    let (_, port) = split_port(host);
-    host.parse::<Authority>().is_ok()
-        && !host.contains('@')
-        && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok())
+    let (name, port) = split_port(host);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_name = match name.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|it| it.parse::<Ipv6Addr>().is_ok()),
+        None => !name.is_empty() && name.bytes().all(is_plain),
+    };
+    is_name && port.is_none_or(|port| port.is_empty() || is_port(port))
+}
+
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
 /// A host without its port.
@@ -97,6 +106,20 @@ mod tests {
         ];
         for origin in others {
             assert!(!is_own_origin(origin, "a.example:8080"), "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for host in ["a.example", "a.example:80", "127.0.0.1:", "[::1]", "[::1]:80"] {
+            assert!(is_host(host), "{host}");
+        }
+        let others = [
+            "", "a:x", "a:65536", "u@a", "[::1", "[::1]a", "[:::8]10", "[a]", "a]:1", "a b", "a,b",
+            ":1", "a:+1",
+        ];
+        for host in others {
+            assert!(!is_host(host), "{host}");
         }
     }
 

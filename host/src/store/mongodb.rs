@@ -5,6 +5,7 @@
 //! [format](MongoOptions) is configured.
 
 mod crypto;
+mod envelope;
 mod format;
 mod value;
 

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use der::asn1::OctetStringRef;
-use der::{Decode as _, Encode as _, Sequence};
 use lru::LruCache;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::{hmac, pbkdf2};
 
+use super::envelope::Envelope;
 use crate::store::StoreError;
 
 /// Which of connect-mongo's two formats encrypted sessions have.
@@ -149,18 +148,6 @@ struct Key {
     hmac: hmac::Key,
 }
 
-/// What kruptein writes, in DER and then in base64. The strings hold base64 themselves, but
-/// for `iv`, `salt` and `at`, the tag.
-#[derive(Sequence)]
-struct Envelope<'a> {
-    ct: OctetStringRef<'a>,
-    hmac: OctetStringRef<'a>,
-    iv: OctetStringRef<'a>,
-    salt: OctetStringRef<'a>,
-    at: OctetStringRef<'a>,
-    aad: OctetStringRef<'a>,
-}
-
 impl Kruptein {
     fn new(secret: Vec<u8>) -> Result<Self, &'static str> {
         let own = Arc::new(derive(&secret, random::<KRUPTEIN_SALT>()?.to_vec())?);
@@ -190,36 +177,29 @@ impl Kruptein {
             .seal_in_place_separate_tag(nonce(iv), Aad::from(aad), &mut sealed)
             .map_err(|_| "the session is too long")?;
         let ct = STANDARD.encode(&sealed);
-        let hmac = STANDARD.encode(hmac::sign(&self.own.hmac, ct.as_bytes()));
-        let aad = STANDARD.encode(aad);
-        let envelope = || {
-            Envelope {
-                ct: OctetStringRef::new(ct.as_bytes())?,
-                hmac: OctetStringRef::new(hmac.as_bytes())?,
-                iv: OctetStringRef::new(&iv)?,
-                salt: OctetStringRef::new(&self.own.salt)?,
-                at: OctetStringRef::new(tag.as_ref())?,
-                aad: OctetStringRef::new(aad.as_bytes())?,
-            }
-            .to_der()
+        let envelope = Envelope {
+            hmac: hmac::sign(&self.own.hmac, ct.as_bytes()).as_ref().to_vec(),
+            ct,
+            iv: iv.to_vec(),
+            salt: self.own.salt.clone(),
+            tag: tag.as_ref().to_vec(),
+            aad: aad.to_vec(),
         };
-        envelope().map(|der| STANDARD.encode(der)).map_err(|_| "the session is too long")
+        envelope.write().ok_or("the session is too long")
     }
 
     fn decrypt(&self, text: &str) -> Result<Vec<u8>, &'static str> {
-        let der = STANDARD.decode(text).map_err(|_| NOT_OURS)?;
-        let envelope = Envelope::from_der(&der).map_err(|_| NOT_OURS)?;
-        let iv = envelope.iv.as_bytes().try_into().map_err(|_| NOT_OURS)?;
-        let base64 = |string: OctetStringRef<'_>| STANDARD.decode(string.as_bytes());
-        let mut sealed = base64(envelope.ct).map_err(|_| NOT_OURS)?;
-        let aad = base64(envelope.aad).map_err(|_| NOT_OURS)?;
-        let mac = base64(envelope.hmac).map_err(|_| NOT_OURS)?;
-        let key = self.key(envelope.salt.as_bytes())?;
+        let envelope = Envelope::read(text).ok_or(NOT_OURS)?;
+        let iv = envelope.iv.try_into().map_err(|_| NOT_OURS)?;
+        let mut sealed = STANDARD.decode(&envelope.ct).map_err(|_| NOT_OURS)?;
+        let key = self.key(&envelope.salt)?;
         let changed = "it was changed, or the key is another";
-        hmac::verify(&key.hmac, envelope.ct.as_bytes(), &mac).map_err(|_| changed)?;
-        sealed.extend_from_slice(envelope.at.as_bytes());
-        let plain =
-            key.aes.open_in_place(nonce(iv), Aad::from(aad), &mut sealed).map_err(|_| changed)?;
+        hmac::verify(&key.hmac, envelope.ct.as_bytes(), &envelope.hmac).map_err(|_| changed)?;
+        sealed.extend_from_slice(&envelope.tag);
+        let plain = key
+            .aes
+            .open_in_place(nonce(iv), Aad::from(envelope.aad), &mut sealed)
+            .map_err(|_| changed)?;
         Ok(plain.to_vec())
     }
 }

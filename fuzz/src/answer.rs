@@ -1,0 +1,127 @@
+//! What an application answers, and what becomes of the session. The host's library and the
+//! wasi:http middleware do it in different ways, and must come to the same.
+
+#[allow(dead_code)]
+#[path = "../../middleware/src/change.rs"]
+mod change;
+#[allow(dead_code)]
+#[path = "../../host/src/session.rs"]
+mod session;
+
+use edge_session_component::wit::{Known, Origin, Step, StoreRequest};
+use edge_session_contract::{self as contract, Action, Answer, Change};
+use http::header::{HeaderMap, SET_COOKIE};
+use serde_json::{Map, Value};
+
+use self::session::Session;
+use crate::component::{Fixed, engine, load, of_text};
+use crate::head;
+
+/// A stored session on the first line, and the headers of an application's answer.
+pub fn answer(data: &[u8]) {
+    let (stored, mut headers) = head::parse(data);
+    check_set_cookie(&headers);
+    let (Ok(answer), Ok(same)) = (Answer::take(&mut headers.clone()), Answer::take(&mut headers))
+    else {
+        return;
+    };
+    assert!(!headers.keys().any(|name| head::cgi(name).starts_with("EDGE_SESSION")));
+
+    let Ok(stored) = std::str::from_utf8(stored) else { return };
+    let engine = engine();
+    let known = Known { loaded: Some(of_text(stored.to_owned())), current: None };
+    let session = load(&engine, &known);
+    if session.exchange.origin != Origin::Loaded {
+        return;
+    }
+    check_told(&session.data);
+    let expected = expected(&session.data, &answer);
+    let in_middleware = change::of(same, &session.data);
+    let (handle, exchange) = Session::new(session.clone());
+    assert_eq!(handle.to_json(), session.data);
+    let on_host = apply(answer, &handle).map(|()| handle.change());
+    let (Ok(on_host), Ok(in_middleware)) = (on_host, in_middleware) else { return };
+
+    let on_host = engine.finish(&Fixed, exchange.clone(), &known, &on_host);
+    let in_middleware = engine.finish(&Fixed, exchange, &known, &in_middleware);
+    assert_eq!(on_host, in_middleware);
+    if let (Step::Store(pending), Some(expected)) = (on_host, expected)
+        && let StoreRequest::Replace(replacement) = pending.request
+    {
+        let mut new: Map<String, Value> =
+            serde_json::from_str(&replacement.content.data).expect("what is written is read");
+        new.remove("cookie");
+        assert_eq!(Value::Object(new), expected);
+    }
+}
+
+fn check_set_cookie(headers: &HeaderMap) {
+    let mut left = headers.clone();
+    let was_there = contract::remove_set_cookie(&mut left, "connect.sid");
+    let before = head::all(headers, &SET_COOKIE);
+    let after = head::all(&left, &SET_COOKIE);
+    assert_eq!(was_there, after.len() < before.len());
+    for cookie in after {
+        // As browsers read it (RFC 6265bis, section 5.6).
+        let pair = cookie.split(|byte| *byte == b';').next().unwrap_or_default();
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        assert!(!pair.contains(&b'=') || name.trim_ascii() != b"connect.sid");
+    }
+}
+
+/// What an application is told of a session means what is stored, and is a header.
+fn check_told(data: &str) {
+    let mut headers = HeaderMap::new();
+    contract::tell(&mut headers, Some(("an-id", data)));
+    let told = headers["edge-session"].to_str().expect("it is ASCII");
+    let read = |text: &str| serde_json::from_str::<Value>(text).ok();
+    assert_eq!(read(told), read(data));
+    assert_eq!(headers.len(), 2);
+}
+
+/// As the gateway does it.
+fn apply(answer: Answer, session: &Session) -> Result<(), session::SessionError> {
+    match answer.action {
+        Action::Destroy => session.destroy(),
+        Action::Regenerate => session.regenerate(),
+        Action::Keep => {}
+    }
+    match answer.change {
+        Change::Nothing => Ok(()),
+        Change::Whole(json) => session.set_json(&json),
+        Change::Merge(patch) => session.merge(patch),
+    }
+}
+
+/// The new data of a session that goes on; none where it is not known.
+fn expected(data: &str, answer: &Answer) -> Option<Value> {
+    if answer.action != Action::Keep {
+        return None;
+    }
+    match &answer.change {
+        Change::Nothing => None,
+        Change::Whole(json) => serde_json::from_str(json).ok(),
+        Change::Merge(patch) => {
+            let data = serde_json::from_str(data).ok()?;
+            Some(merge_patch(data, &Value::Object(patch.clone())))
+        }
+    }
+}
+
+/// RFC 7396, section 2, word by word.
+fn merge_patch(target: Value, patch: &Value) -> Value {
+    let Value::Object(patch) = patch else { return patch.clone() };
+    let mut target = match target {
+        Value::Object(target) => target,
+        _ => Map::new(),
+    };
+    for (name, value) in patch {
+        if value.is_null() {
+            target.remove(name);
+        } else {
+            let old = target.remove(name).unwrap_or(Value::Null);
+            target.insert(name.clone(), merge_patch(old, value));
+        }
+    }
+    Value::Object(target)
+}
