@@ -35,7 +35,7 @@ class Raw(BaseHTTPRequestHandler):
 
 
 def environ_as_json(environ):
-    return json.dumps({key: str(value) for key, value in list(environ.items())})
+    return json.dumps({key: value for key, value in environ.items() if isinstance(value, str)})
 
 
 def bottle_app():
