@@ -205,7 +205,8 @@ mod tests {
         let surrogate = Found::in_data(r#"{"user":"\ud800"}"#, "/user");
         assert_eq!(surrogate.value(), Err(Unreadable));
         assert_eq!(surrogate.text(), Ok(Some(r#""\ud800""#)));
-        for data in ["", "not JSON", "[1]", "7", r#"{"user":1"#, r#"{"user":1} x"#, r#"{"user":x}"#] {
+        for data in ["", "not JSON", "[1]", "7", r#"{"user":1"#, r#"{"user":1} x"#, r#"{"user":x}"#]
+        {
             assert_eq!(text(data, "/user"), Err(Unreadable), "{data}");
             assert_eq!(text(data, "/other"), Err(Unreadable), "{data}");
         }

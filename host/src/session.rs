@@ -256,8 +256,7 @@ impl Session {
     /// Put a JSON object in place of all data. Values that mean the same as what was there
     /// keep their text, so that only what differs counts as changed.
     pub fn set_json(&self, json: &str) -> Result<(), SessionError> {
-        let new: IndexMap<String, &RawValue> =
-            serde_json::from_str(json)
+        let new: IndexMap<String, &RawValue> = serde_json::from_str(json)
             .map_err(|source| SessionError::NoObject { source: ValueError(source) })?;
         let mut state = self.lock();
         let edits = {
@@ -550,9 +549,9 @@ mod tests {
             let source = std::error::Error::source(&error).expect("there is a cause");
             let shown = format!("{error} {error:?} {error:#?} {source} {source:?}");
             assert!(!shown.contains("hunter2"), "{shown}");
-            let SessionError::Serialize { source, .. }
+            let (SessionError::Serialize { source, .. }
             | SessionError::Deserialize { source, .. }
-            | SessionError::NoObject { source } = &error;
+            | SessionError::NoObject { source }) = &error;
             assert!(source.in_full().to_string().contains("hunter2"), "who asks is told");
         }
         let error = session.get::<u64>("password").unwrap_err().to_string();

@@ -230,9 +230,8 @@ mod tests {
     #[test]
     fn a_comma_inside_a_secret_is_not_taken_for_the_end_of_it() {
         for preset in ["safe", "express"] {
-            let of = |secret| {
-                of(&[("EDGE_SESSION_PRESET", preset), ("EDGE_SESSION_SECRET", secret)])
-            };
+            let of =
+                |secret| of(&[("EDGE_SESSION_PRESET", preset), ("EDGE_SESSION_SECRET", secret)]);
             let problem = of("only-for-tests-0123456789-abcdefghij,hunter2").unwrap_err();
             assert!(problem.contains("EDGE_SESSION_SECRET number 2 has 7 bytes"), "{problem}");
             assert!(!problem.contains("hunter2"), "{problem}");

@@ -184,7 +184,10 @@ fn what_cannot_be_read_is_told(store: &str) {
     let (done, said) = run(&["end-all", "--subject", "Zoe"]);
     assert!(!done, "who may still be there is not gone: {said}");
     assert!(said.contains("1 sessions of \"Zoe\" were ended"), "{said}");
-    assert!(said.contains("1 session cannot be read") && said.contains("sessions end NAME"), "{said}");
+    assert!(
+        said.contains("1 session cannot be read") && said.contains("sessions end NAME"),
+        "{said}"
+    );
     assert!(!is_known(&mut zoe, "Zoe"));
     assert!(is_known(&mut nobody, "nobody"));
 
@@ -233,7 +236,8 @@ fn the_admin_page_says_how_many_sessions_it_cannot_read() {
     assert!(told.contains("unreadable"), "it is on the page that tells of it: {told}");
 
     let asked = agent.delete(admin("/api/sessions?subject=Zoe")).header("authorization", &token);
-    let answer: Value = serde_json::from_reader(asked.call().unwrap().into_body().into_reader()).unwrap();
+    let answer: Value =
+        serde_json::from_reader(asked.call().unwrap().into_body().into_reader()).unwrap();
     assert_eq!(answer, json!({ "ended": 0, "unreadable": 1 }));
     server.stop();
 }
@@ -241,8 +245,7 @@ fn the_admin_page_says_how_many_sessions_it_cannot_read() {
 #[test]
 fn without_an_identity_nobodys_sessions_are_looked_for() {
     let (app, port) = (Upstream::parrot(), free_port());
-    let launch =
-        with_admin("memory:", &app, port).without_env("EDGE_SESSION_GATEWAY_IDENTITY");
+    let launch = with_admin("memory:", &app, port).without_env("EDGE_SESSION_GATEWAY_IDENTITY");
     let server = launch.clone().as_gateway_at(port).start();
     let database = Database::new();
     let dir = temp_dir("sessions-");

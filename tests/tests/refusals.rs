@@ -57,7 +57,9 @@ fn a_comma_inside_a_secret_is_not_taken_for_the_end_of_it() {
             .clone()
             .without_env("EDGE_SESSION_SECRET")
             .env("EDGE_SESSION_SECRET_FILE", file.to_str().unwrap());
-        for (launch, weak) in [(by_file, "2"), (launch.env("EDGE_SESSION_SECRET", "keyboard cat"), "1")] {
+        for (launch, weak) in
+            [(by_file, "2"), (launch.env("EDGE_SESSION_SECRET", "keyboard cat"), "1")]
+        {
             let (done, said) = launch.run(dir.path(), &["check"]);
             assert!(done, "{said}");
             assert_says(&said, &[&format!("secret: number {weak} has"), "bytes"]);
