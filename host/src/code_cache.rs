@@ -24,7 +24,7 @@ pub struct CodeCache(PathBuf);
 
 /// Why a directory cannot be used for compiled code.
 #[derive(Debug, thiserror::Error)]
-#[error("compiled code cannot be kept in {}: {reason}", directory.display())]
+#[error("compiled code cannot be kept in {}: {reason}", .directory.display())]
 pub struct CodeCacheError {
     directory: PathBuf,
     reason: String,

@@ -159,7 +159,9 @@ fn engine(cache: Option<&CodeCache>) -> wasmtime::Result<wasmtime::Engine> {
         let mut settings = CacheConfig::new();
         settings.with_directory(cache.directory());
         match Cache::new(settings) {
-            Ok(cache) => drop(config.cache(Some(cache))),
+            Ok(cache) => {
+                config.cache(Some(cache));
+            }
             Err(error) => tracing::warn!("compiled code is not kept: {error:#}"),
         }
     }

@@ -301,12 +301,6 @@ impl Server {
         Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
-    /// The port of its admin address.
-    #[track_caller]
-    pub fn admin_port(&self) -> u16 {
-        self.admin.expect("only a gateway has metrics")
-    }
-
     /// SIGHUP
     pub fn hang_up(&self) {
         kill_process(self.pid(), Signal::HUP).expect("the server is still there");

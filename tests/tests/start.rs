@@ -15,6 +15,11 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// A folder that is fit for compiled code, as a checkout need not be.
+fn fit() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
 /// Whether there is a file of compiled code below it.
 fn has_code(directory: &Path) -> bool {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -23,7 +28,7 @@ fn has_code(directory: &Path) -> bool {
 
 #[test]
 fn compiled_code_is_kept_where_nobody_else_may_write() {
-    let dir = temp_dir("cache-");
+    let dir = fit();
     let check = || {
         let home = dir.path().to_str().unwrap();
         Launch::new("memory:").env("XDG_CACHE_HOME", home).run(dir.path(), &["check"])
@@ -38,7 +43,7 @@ fn compiled_code_is_kept_where_nobody_else_may_write() {
 #[test]
 fn a_cache_that_others_may_write_to_is_not_used_and_stops_nobody() {
     for open in ["", "edge-session", "edge-session/compiled", "edge-session/compiled/modules"] {
-        let dir = temp_dir("cache-");
+        let dir = fit();
         let cache = dir.path().join("edge-session/compiled");
         fs::create_dir_all(dir.path().join(open)).unwrap();
         if open.ends_with("modules") {
@@ -60,7 +65,7 @@ fn a_cache_that_others_may_write_to_is_not_used_and_stops_nobody() {
 
 #[test]
 fn without_a_place_for_compiled_code_the_program_starts() {
-    let dir = temp_dir("cache-");
+    let dir = fit();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     for cache in [file.to_str().unwrap(), "/proc/none", "/dev/null", "relative"] {
