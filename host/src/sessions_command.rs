@@ -287,10 +287,10 @@ mod tests {
         let listing = Listing { sessions, total: 4, has_more: true };
         assert_eq!(
             table(&listing, 60_000),
-            "SESSION       SUBJECT        AGE  ENDS IN  BYTES\n\
+            "SESSION       SUBJECT         AGE  ENDS IN  BYTES\n\
              aaaaaaaaaaaa  zo\\u001b[31më  60 s  119 min  42\n\
-             bbbbbbbbbbbb  -             60 s  119 min  42\n\
-             cccccccccccc  unreadable    60 s  119 min  42\n\
+             bbbbbbbbbbbb  -              60 s  119 min  42\n\
+             cccccccccccc  unreadable     60 s  119 min  42\n\
              3 of about 4 sessions; there are more (--limit)\n"
         );
     }
