@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::{Instant, SystemTime};
 
 use edge_session::bench::Runner;
-use edge_session::{Component, Options, Preset};
+use edge_session::{CodeCache, Component, Options, Preset};
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -34,7 +34,8 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
     let directory = tempfile::tempdir()?;
     say("loading the component …");
     let compiling = times(effort.batches / 10, || Component::from_file(&path, None).map(drop))?;
-    let cached = || Component::from_file(&path, Some(directory.path()));
+    let cache = CodeCache::open(directory.path())?;
+    let cached = || Component::from_file(&path, Some(&cache));
     let component = cached()?;
     let loading = times(effort.batches / 2, || cached().map(drop))?;
     let options = Options { secrets: vec![SECRET.to_vec()], ..component.defaults(Preset::Safe)? };

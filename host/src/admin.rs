@@ -20,8 +20,8 @@ use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use edge_session::SessionLayer;
-use edge_session::store::StoreError;
 use metrics_exporter_prometheus::PrometheusHandle;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -30,7 +30,7 @@ use self::charts::History;
 use self::key::{Key, LOGIN_LASTS, Wrong};
 pub(crate) use self::pages::span;
 use crate::app;
-use crate::inspector::Inspector;
+use crate::inspector::{Ended, InspectError, Inspector};
 use crate::serve::healthz;
 use crate::server::{self, Bounds, Limits, Peer};
 
@@ -279,6 +279,7 @@ async fn style() -> impl IntoResponse {
 struct Search {
     subject: String,
     ended: Option<u64>,
+    unreadable: u64,
 }
 
 async fn list(_: Operator, State(admin): State<Admin>, Query(search): Query<Search>) -> Response {
@@ -287,7 +288,8 @@ async fn list(_: Operator, State(admin): State<Admin>, Query(search): Query<Sear
         Ok(listing) => {
             let has_subjects = admin.inspector.identity.is_some();
             let charts = admin.history.charts(listing.total);
-            let page_ = pages::list(&listing, subject, search.ended, has_subjects, &charts);
+            let done = search.ended.map(|ended| Ended { ended, unreadable: search.unreadable });
+            let page_ = pages::list(&listing, subject, done, has_subjects, &charts);
             page(StatusCode::OK, page_)
         }
         Err(error) => failed(&error),
@@ -298,7 +300,7 @@ async fn show(_: Operator, State(admin): State<Admin>, Path(name): Path<String>)
     match admin.inspector.show(&name).await {
         Ok(Some(shown)) => page(StatusCode::OK, pages::show(&shown)),
         Ok(None) => page(StatusCode::NOT_FOUND, pages::not_found()),
-        Err(error) => failed(&error),
+        Err(error) => failed(&error.into()),
     }
 }
 
@@ -309,8 +311,12 @@ struct Named {
 
 async fn end(_: Operator, State(admin): State<Admin>, Form(form): Form<Named>) -> Response {
     match admin.inspector.end(&form.name).await {
-        Ok(was_there) => ended(u64::from(was_there)),
-        Err(error) => failed(&error),
+        Ok(was_there) => {
+            let ended = u64::from(was_there);
+            tracing::info!("an operator ended {ended} sessions");
+            Redirect::to(&format!("/sessions?ended={ended}")).into_response()
+        }
+        Err(error) => failed(&error.into()),
     }
 }
 
@@ -321,19 +327,31 @@ struct Subject {
 
 async fn end_all(_: Operator, State(admin): State<Admin>, Form(form): Form<Subject>) -> Response {
     match admin.inspector.end_all(&form.subject).await {
-        Ok(count) => ended(count),
+        Ok(Ended { ended, unreadable: 0 }) => {
+            tracing::info!("an operator ended {ended} sessions");
+            Redirect::to(&format!("/sessions?ended={ended}")).into_response()
+        }
+        Ok(Ended { ended, unreadable }) => {
+            tracing::warn!(
+                "an operator ended {ended} sessions of somebody; {unreadable} cannot be read"
+            );
+            // These are on the page of whatever subject.
+            let subject = utf8_percent_encode(&form.subject, NON_ALPHANUMERIC);
+            let query = format!("ended={ended}&unreadable={unreadable}&subject={subject}");
+            Redirect::to(&format!("/sessions?{query}")).into_response()
+        }
         Err(error) => failed(&error),
     }
 }
 
-fn ended(count: u64) -> Response {
-    tracing::info!("an operator ended {count} sessions");
-    Redirect::to(&format!("/sessions?ended={count}")).into_response()
-}
-
-fn failed(error: &StoreError) -> Response {
-    tracing::error!("sessions cannot be looked at: {error}");
-    page(StatusCode::SERVICE_UNAVAILABLE, pages::unavailable())
+fn failed(error: &InspectError) -> Response {
+    match error {
+        InspectError::NoIdentity => page(StatusCode::CONFLICT, pages::no_identity(error)),
+        InspectError::Store(error) => {
+            tracing::error!("sessions cannot be looked at: {error}");
+            page(StatusCode::SERVICE_UNAVAILABLE, pages::unavailable())
+        }
+    }
 }
 
 // --------------------------------------------------------------- for the command line ----
@@ -369,12 +387,15 @@ async fn api_end_all(
     json(admin.inspector.end_all(&subject).await)
 }
 
-fn json(result: Result<impl serde::Serialize, StoreError>) -> Response {
-    let text = result.map(|value| serde_json::to_string(&value));
+fn json(result: Result<impl serde::Serialize, impl Into<InspectError>>) -> Response {
+    let text = result.map(|value| serde_json::to_string(&value)).map_err(Into::into);
     match text {
         Ok(Ok(text)) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
         Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        Err(error) => {
+        Err(error @ InspectError::NoIdentity) => {
+            (StatusCode::CONFLICT, format!("{error}\n")).into_response()
+        }
+        Err(InspectError::Store(error)) => {
             tracing::error!("sessions cannot be looked at: {error}");
             (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
         }

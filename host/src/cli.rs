@@ -136,7 +136,7 @@ pub(crate) struct Configured {
     #[arg(long, env = "EDGE_SESSION_CONFIG", value_name = "FILE", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
 
-    /// The component [default: session.wasm beside the program or in target/]
+    /// The component [default: session.wasm beside the program]
     #[arg(long, env = "EDGE_SESSION_COMPONENT", value_name = "FILE", hide_env_values = true)]
     pub(crate) component: Option<PathBuf>,
 }

@@ -9,6 +9,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Cache, CacheConfig, Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::bindings::{Session, SessionPre};
+use crate::code_cache::CodeCache;
 use crate::instance::State;
 use crate::sessions::OptionsError;
 use crate::{Options, Preset};
@@ -72,17 +73,23 @@ pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 impl Component {
     /// Load the component in the file `path`.
     ///
-    /// The compiled code is kept in `cache` (a directory for this purpose alone, which
-    /// nobody else can write to), so that only the first start compiles; none: it is
+    /// The compiled code is kept in `cache`, so that only the first start compiles; none: it is
     /// compiled at every start, which takes about 0.3 s.
-    pub fn from_file(path: impl AsRef<Path>, cache: Option<&Path>) -> Result<Self, ComponentError> {
+    pub fn from_file(
+        path: impl AsRef<Path>,
+        cache: Option<&CodeCache>,
+    ) -> Result<Self, ComponentError> {
         let path = path.as_ref();
         let unreadable = |source| ComponentError::Unreadable { path: path.to_owned(), source };
         let bytes = std::fs::read(path).map_err(unreadable)?;
         Self::from_bytes(&bytes, path, cache)
     }
 
-    fn from_bytes(bytes: &[u8], path: &Path, cache: Option<&Path>) -> Result<Self, ComponentError> {
+    fn from_bytes(
+        bytes: &[u8],
+        path: &Path,
+        cache: Option<&CodeCache>,
+    ) -> Result<Self, ComponentError> {
         let path = path.to_owned();
         let reason = |error: wasmtime::Error| format!("{error:#}");
         let refused = |reason: &str| {
@@ -140,7 +147,7 @@ impl std::fmt::Debug for Component {
 
 /// An engine for synchronous components: without support for concurrency inside the
 /// component, a call is several times cheaper.
-fn engine(cache: Option<&Path>) -> wasmtime::Result<wasmtime::Engine> {
+fn engine(cache: Option<&CodeCache>) -> wasmtime::Result<wasmtime::Engine> {
     let mut pool = PoolingAllocationConfig::default();
     pool.max_memory_size(MAX_MEMORY).linear_memory_keep_resident(1 << 20);
     let mut config = Config::new();
@@ -148,10 +155,15 @@ fn engine(cache: Option<&Path>) -> wasmtime::Result<wasmtime::Engine> {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .concurrency_support(false)
         .epoch_interruption(true);
-    if let Some(directory) = cache {
-        let mut cache = CacheConfig::new();
-        cache.with_directory(directory);
-        config.cache(Some(Cache::new(cache)?));
+    if let Some(cache) = cache {
+        let mut settings = CacheConfig::new();
+        settings.with_directory(cache.directory());
+        match Cache::new(settings) {
+            Ok(cache) => {
+                config.cache(Some(cache));
+            }
+            Err(error) => tracing::warn!("compiled code is not kept: {error:#}"),
+        }
     }
     let engine = wasmtime::Engine::new(&config)?;
     let ticking = engine.weak();

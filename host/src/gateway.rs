@@ -434,9 +434,9 @@ impl Shared {
 }
 
 /// Do to the session what the application wants. When that changes the value at `identity`,
-/// somebody has logged in or out: the session gets a new identifier.
+/// or may do so, somebody has logged in or out: the session gets a new identifier.
 fn apply(answer: Answer, session: &Session, identity: Option<&str>) -> Result<(), &'static str> {
-    let who = |session: &Session| identity.and_then(|pointer| session.pointer(pointer));
+    let who = |session: &Session| identity.map(|pointer| session.find(pointer));
     match answer.action {
         Action::Destroy => {
             session.destroy();
@@ -455,7 +455,9 @@ fn apply(answer: Answer, session: &Session, identity: Option<&str>) -> Result<()
             session.merge(patch).map_err(|_| "Edge-Session-Merge meets what cannot be read")?;
         }
     }
-    if identity.is_some() && who(session) != before {
+    if let (Some(before), Some(after)) = (before, who(session))
+        && !after.is_surely(&before)
+    {
         session.renew();
     }
     Ok(())

@@ -1,9 +1,10 @@
 //! Seeing and ending sessions, for operators: on the command line and on the admin page.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use edge_session::SessionHasher;
 use edge_session::store::{Browse, Entry, StoreError};
+use edge_session::{Found, SessionHasher, Unreadable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -22,6 +23,8 @@ pub(crate) struct Listed {
     pub(crate) session: String,
     /// Who is logged in.
     pub(crate) subject: Option<String>,
+    /// There is a subject, or there may be one, that cannot be read.
+    pub(crate) unreadable: bool,
     /// Milliseconds since the Unix epoch, as all times here; none: the store does not know.
     pub(crate) created: Option<u64>,
     /// None: never.
@@ -46,17 +49,44 @@ pub(crate) struct Listing {
 pub(crate) struct Shown {
     #[serde(flatten)]
     pub(crate) listed: Listed,
-    /// None: what is stored cannot be read.
+    /// None: what is stored has no such form.
     pub(crate) data: Option<Value>,
+    /// The stored text, where there is no `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) raw: Option<String>,
+}
+
+/// What came of ending all sessions of somebody.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Ended {
+    pub(crate) ended: u64,
+    /// How many sessions are left that may be theirs: their subject cannot be read.
+    pub(crate) unreadable: u64,
+}
+
+/// Why nobody's sessions can be told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InspectError {
+    #[error(
+        "no session has a subject: gateway.identity is not set. It is the JSON pointer to who is \
+         logged in, /passport/user for example"
+    )]
+    NoIdentity,
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Inspector {
-    /// At most `limit` sessions whose subject contains `subject`, in any case of letters.
+    /// At most `limit` sessions whose subject contains `subject`, in any case of letters, or may
+    /// do so: that cannot be read.
     pub(crate) async fn list(
         &self,
         subject: Option<&str>,
         limit: usize,
-    ) -> Result<Listing, StoreError> {
+    ) -> Result<Listing, InspectError> {
+        if subject.is_some() && self.identity.is_none() {
+            return Err(InspectError::NoIdentity);
+        }
         let wanted = subject.map(str::to_lowercase);
         let mut sessions = Vec::new();
         let mut has_more = false;
@@ -65,6 +95,7 @@ impl Inspector {
             let subject = || listed.subject.as_ref().map(|subject| subject.to_lowercase());
             let is_wanted = match &wanted {
                 None => true,
+                Some(_) if listed.unreadable => true,
                 Some(wanted) => subject().is_some_and(|subject| subject.contains(wanted)),
             };
             if is_wanted && sessions.len() < limit {
@@ -84,7 +115,9 @@ impl Inspector {
         let mut found = None;
         self.scan(|inspector, entry| {
             if inspector.hasher.name_of_digest(&entry.digest) == name {
-                found = Some(Shown { listed: inspector.listed(entry), data: data(entry) });
+                let data = data(entry);
+                let raw = data.is_none().then(|| entry.stored.data.clone());
+                found = Some(Shown { listed: inspector.listed(entry), data, raw });
             }
             found.is_none()
         })
@@ -100,12 +133,22 @@ impl Inspector {
         Ok(self.end_where(named).await? > 0)
     }
 
-    /// End all sessions of exactly this subject; how many there were.
-    pub(crate) async fn end_all(&self, subject: &str) -> Result<u64, StoreError> {
-        let theirs = |inspector: &Self, entry: &Entry| {
-            inspector.subject(data(entry).as_ref()).as_deref() == Some(subject)
+    /// End all sessions of exactly this subject.
+    pub(crate) async fn end_all(&self, subject: &str) -> Result<Ended, InspectError> {
+        if self.identity.is_none() {
+            return Err(InspectError::NoIdentity);
+        }
+        let unreadable = AtomicU64::new(0);
+        let theirs = |inspector: &Self, entry: &Entry| match inspector.subject(entry) {
+            Subject::Nobody => false,
+            Subject::Named(name) => name == subject,
+            Subject::Unreadable => {
+                unreadable.fetch_add(1, Ordering::Relaxed);
+                false
+            }
         };
-        self.end_where(theirs).await
+        let ended = self.end_where(theirs).await?;
+        Ok(Ended { ended, unreadable: unreadable.into_inner() })
     }
 
     async fn end_where(
@@ -150,22 +193,42 @@ impl Inspector {
     }
 
     fn listed(&self, entry: &Entry) -> Listed {
+        let (subject, unreadable) = match self.subject(entry) {
+            Subject::Nobody => (None, false),
+            Subject::Named(name) => (Some(name), false),
+            Subject::Unreadable => (None, true),
+        };
         Listed {
             session: self.hasher.name_of_digest(&entry.digest),
-            subject: self.subject(data(entry).as_ref()),
+            subject,
+            unreadable,
             created: entry.created,
             expires: entry.stored.expires,
             bytes: entry.stored.data.len(),
         }
     }
 
-    fn subject(&self, data: Option<&Value>) -> Option<String> {
-        match data?.pointer(self.identity.as_deref()?)? {
-            Value::Null => None,
-            Value::String(subject) => Some(subject.clone()),
-            other => Some(other.to_string()),
+    /// Who is logged in, as guards read it.
+    fn subject(&self, entry: &Entry) -> Subject {
+        let Some(identity) = &self.identity else { return Subject::Nobody };
+        let found = Found::in_data(&entry.stored.data, identity);
+        match (found.value(), found.text()) {
+            (Ok(None | Some(Value::Null)), _) => Subject::Nobody,
+            (Ok(Some(Value::String(name))), _) => Subject::Named(name),
+            // As it is written: two long numbers may be the same `Value`.
+            (Ok(Some(Value::Number(_))), Ok(Some(number))) => Subject::Named(number.to_owned()),
+            (Ok(Some(other)), _) => Subject::Named(other.to_string()),
+            (Err(Unreadable), _) => Subject::Unreadable,
         }
     }
+}
+
+/// Who is logged in to a session.
+enum Subject {
+    Nobody,
+    Named(String),
+    /// Somebody may be.
+    Unreadable,
 }
 
 /// The session's own data, an object.
@@ -173,6 +236,22 @@ fn data(entry: &Entry) -> Option<Value> {
     let mut data: Map<String, Value> = serde_json::from_str(&entry.stored.data).ok()?;
     data.shift_remove("cookie");
     Some(Value::Object(data))
+}
+
+/// A text for people that a terminal shows and does not obey, whatever applications stored: with
+/// escapes for control characters, and for those that turn the direction of what follows.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut harmless = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match c {
+            '\n' => harmless.push(c),
+            // In JSON, these are in strings, and are the same there.
+            c if c.is_control() || turns => harmless.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => harmless.push(c),
+        }
+    }
+    harmless
 }
 
 #[cfg(test)]
@@ -191,6 +270,11 @@ mod tests {
             ("number", r#"{"cookie":{},"passport":{"user":7}}"#),
             ("nobody", r#"{"cookie":{},"viewCount":1}"#),
             ("damaged", "not JSON"),
+            ("surrogate", r#"{"cookie":{},"passport":{"user":"Zoe\ud800"}}"#),
+            ("key", r#"{"cookie":{},"\ud800":1,"passport":{"user":"Ada"}}"#),
+            ("beside", r#"{"cookie":{},"a":"\ud800","passport":{"a":"\ud800","user":"Ada"}}"#),
+            ("long", r#"{"cookie":{},"passport":{"user":10000000000000000000001}}"#),
+            ("longer", r#"{"cookie":{},"passport":{"user":10000000000000000000002}}"#),
         ] {
             let content = Content { data: data.to_owned(), expires: LATER };
             let _ = store.create(id, content).await.unwrap();
@@ -202,13 +286,25 @@ mod tests {
         }
     }
 
+    async fn subjects(inspector: &Inspector, subject: &str) -> Vec<Option<String>> {
+        let listing = inspector.list(Some(subject), 100).await.unwrap();
+        let mut subjects: Vec<_> = listing.sessions.into_iter().map(|it| it.subject).collect();
+        subjects.sort();
+        subjects
+    }
+
     #[tokio::test]
     async fn sessions_are_found_by_a_part_of_their_subject() {
         let inspector = inspector().await;
         let all = inspector.list(None, 100).await.unwrap();
-        assert_eq!((all.sessions.len(), all.total, all.has_more), (6, 6, false));
-        assert_eq!(inspector.list(Some("zo"), 100).await.unwrap().sessions.len(), 3);
-        assert_eq!(inspector.list(Some("7"), 100).await.unwrap().sessions.len(), 1);
+        assert_eq!((all.sessions.len(), all.total, all.has_more), (11, 11, false));
+        assert_eq!(all.sessions.iter().filter(|it| it.unreadable).count(), 2);
+        let some = |names: &[&str]| names.iter().map(|it| Some((*it).to_owned())).collect();
+        // Those that cannot be read may be anybody's.
+        let with = |names: &[&str]| [vec![None, None], some(names)].concat();
+        assert_eq!(subjects(&inspector, "zo").await, with(&["Zoe", "Zoe", "zoey"]));
+        assert_eq!(subjects(&inspector, "7").await, with(&["7"]));
+        assert_eq!(subjects(&inspector, "ada").await, with(&["Ada", "Ada"]));
         let some = inspector.list(None, 2).await.unwrap();
         assert_eq!((some.sessions.len(), some.has_more), (2, true));
     }
@@ -218,20 +314,49 @@ mod tests {
         let inspector = inspector().await;
         let name = inspector.hasher.name("nobody");
         let shown = inspector.show(&name).await.unwrap().unwrap();
-        assert_eq!(shown.listed.subject, None);
+        assert_eq!((shown.listed.subject, shown.listed.unreadable), (None, false));
         assert_eq!(shown.data.unwrap(), serde_json::json!({ "viewCount": 1 }));
+        assert_eq!(shown.raw, None);
         assert!(inspector.end(&name).await.unwrap());
         assert!(!inspector.end(&name).await.unwrap());
         assert!(inspector.show(&name).await.unwrap().is_none());
-        let damaged = inspector.show(&inspector.hasher.name("damaged")).await.unwrap().unwrap();
-        assert!(damaged.data.is_none());
+        for (id, text) in [("damaged", "not JSON"), ("key", r#""\ud800":1"#)] {
+            let shown = inspector.show(&inspector.hasher.name(id)).await.unwrap().unwrap();
+            assert!(shown.data.is_none() && shown.raw.unwrap().contains(text), "{id}");
+            assert!(inspector.end(&inspector.hasher.name(id)).await.unwrap());
+        }
     }
 
     #[tokio::test]
-    async fn ending_all_of_somebody_ends_nobody_elses() {
+    async fn ending_all_of_somebody_ends_nobody_elses_and_says_who_may_be_left() {
         let inspector = inspector().await;
-        assert_eq!(inspector.end_all("Zo").await.unwrap(), 0);
-        assert_eq!(inspector.end_all("Zoe").await.unwrap(), 2);
-        assert_eq!(inspector.list(None, 100).await.unwrap().total, 4);
+        for (subject, ended) in
+            [("Zo", 0), ("Zoe", 2), ("Ada", 2), ("10000000000000000000001", 1), ("null", 0)]
+        {
+            let expected = Ended { ended, unreadable: 2 };
+            assert_eq!(inspector.end_all(subject).await.unwrap(), expected, "{subject}");
+        }
+        assert_eq!(inspector.list(None, 100).await.unwrap().total, 6);
+        for id in ["damaged", "surrogate"] {
+            assert!(inspector.end(&inspector.hasher.name(id)).await.unwrap());
+        }
+        let expected = Ended { ended: 1, unreadable: 0 };
+        assert_eq!(inspector.end_all("zoey").await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn without_an_identity_nobody_is_looked_for() {
+        let inspector = Inspector { identity: None, ..inspector().await };
+        let refused = |error: InspectError| error.to_string().contains("gateway.identity");
+        assert!(refused(inspector.end_all("Zoe").await.unwrap_err()));
+        assert!(refused(inspector.list(Some("Zoe"), 100).await.unwrap_err()));
+        assert_eq!(inspector.list(None, 100).await.unwrap().sessions.len(), 11);
+    }
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        let json = serde_json::to_string_pretty(&["zo\u{eb}\u{1b}\u{9b}\u{7f}\u{202e}\u{2066}"]);
+        let shown = harmless(&json.unwrap());
+        assert_eq!(shown, "[\n  \"zo\u{eb}\\u001b\\u009b\\u007f\\u202e\\u2066\"\n]");
     }
 }

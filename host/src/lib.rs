@@ -35,8 +35,10 @@ struct Readme;
 #[doc(hidden)]
 pub mod bench;
 mod bindings;
+mod code_cache;
 mod component;
 mod counters;
+mod found;
 mod hasher;
 mod instance;
 mod lasting;
@@ -49,8 +51,10 @@ pub use bindings::exports::edge::session::engine::{
     Conflicts, Cookie, CookieEdit, CookieOptions, OnStoreError, Options, Origin, Preset, Priority,
     Problem, SameSite, Secure, Unset,
 };
+pub use code_cache::{CodeCache, CodeCacheError};
 pub use component::{Component, ComponentError};
+pub use found::{Found, Unreadable};
 pub use hasher::SessionHasher;
 pub use layer::{Encrypted, SessionLayer, SessionService};
-pub use session::{NoSession, Session, SessionError};
+pub use session::{NoSession, Session, SessionError, ValueError};
 pub use sessions::OptionsError;

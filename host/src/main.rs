@@ -45,6 +45,7 @@ fn run(command: Command) -> Result<(), String> {
         Command::Serve(arguments) => {
             let setup = Setup::read(&arguments.configured)?;
             let summary = telemetry::log(setup.settings.log);
+            setup.warn();
             runtime()?.block_on(async {
                 tokio::spawn(summary.keep());
                 serve::serve(setup).await

@@ -28,7 +28,7 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let recorder = setup.settings.admin.is_some().then(telemetry::record_metrics).transpose()?;
     let stores = setup.open_store().await?;
     let inspector = setup.inspector(stores.browse);
-    let Setup { component, options, settings, store_url, admin_token } = setup;
+    let Setup { component, options, settings, store_url, admin_token, .. } = setup;
     let deadline = settings.mongodb.timeout;
     let layer = SessionLayer::with_deadline(component, options, stores.store, deadline)
         .map_err(|error| error.to_string())?;

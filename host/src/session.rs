@@ -11,11 +11,12 @@ use http::StatusCode;
 use http::request::Parts;
 use indexmap::IndexMap;
 use serde::Serialize;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use crate::bindings::exports::edge::session::engine as wit;
+use crate::found::{Found, Unreadable, member};
 use crate::{Cookie, CookieEdit, Origin};
 
 /// One visitor's session, for the length of one request.
@@ -67,32 +68,65 @@ impl Edit {
     }
 }
 
-/// A value that cannot be stored, or is stored in another form than was asked for.
+/// A value that cannot be stored, or is stored in another form than was asked for. Errors name
+/// keys and types, and hold no values, neither shown nor debugged: those are the visitors'.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
     /// The value cannot be written as JSON.
-    #[error("the session value `{key}` cannot be written as JSON: {source}")]
+    #[error("the session value `{key}` cannot be written as JSON: it is of the type {given}")]
     Serialize {
         /// Which key.
         key: String,
+        /// The value's Rust type.
+        given: &'static str,
         /// What is wrong with the value.
-        source: serde_json::Error,
+        source: ValueError,
     },
     /// What should be the whole data is not a JSON object.
     #[error("the session's data is not a JSON object: {source}")]
     NoObject {
         /// What is wrong with it.
-        source: serde_json::Error,
+        source: ValueError,
     },
     /// The stored value is not of the type that was asked for.
-    #[error("the session value `{key}` is not what was expected: {source}")]
+    #[error("the session value `{key}` cannot be read as {expected}: {source}")]
     Deserialize {
         /// Which key.
         key: String,
+        /// The Rust type that was asked for.
+        expected: &'static str,
         /// How the value differs.
-        source: serde_json::Error,
+        source: ValueError,
     },
+}
+
+/// What serde says of a value. Its words may quote the value, which is a secret: shown or
+/// debugged, this says only where in the value's JSON the problem is.
+pub struct ValueError(serde_json::Error);
+
+impl ValueError {
+    /// In serde's own words, which may quote the value: nothing for a log or a visitor.
+    pub fn in_full(&self) -> &serde_json::Error {
+        &self.0
+    }
+}
+
+impl std::error::Error for ValueError {}
+
+impl std::fmt::Display for ValueError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.0.line(), self.0.column()) {
+            (0, _) => f.write_str("serde refuses the value"),
+            (line, column) => write!(f, "see line {line}, column {column} of its JSON"),
+        }
+    }
+}
+
+impl std::fmt::Debug for ValueError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ValueError({self})")
+    }
 }
 
 impl IntoResponse for SessionError {
@@ -128,23 +162,21 @@ impl Session {
     /// The value of `key`, if there is one.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
         let state = self.lock();
-        let parse = |text: &str| {
-            serde_json::from_str(text)
-                .map(Some)
-                .map_err(|source| SessionError::Deserialize { key: key.to_owned(), source })
-        };
-        match state.edits.get(key) {
-            Some(edit) => edit.value().map_or(Ok(None), |raw| parse(raw.get())),
-            None if state.is_cleared => Ok(None),
-            None => find(&state.data, key).map_or(Ok(None), |raw| parse(raw.get())),
-        }
+        // The component hands over JSON objects only, and any of those can be looked into.
+        let raw = state.value(key).unwrap_or(None);
+        raw.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(|source| {
+            let expected = std::any::type_name::<T>();
+            SessionError::Deserialize { key: key.to_owned(), expected, source: ValueError(source) }
+        })
     }
 
     /// Set `key` to `value`, as JSON. `cookie` and the names of JavaScript's
     /// `Session.prototype` (`id`, `save`, `toString`, …) cannot be keys: the request fails.
     pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), SessionError> {
-        let raw = to_raw_value(&value)
-            .map_err(|source| SessionError::Serialize { key: key.to_owned(), source })?;
+        let raw = to_raw_value(&value).map_err(|source| {
+            let given = std::any::type_name_of_val(&value);
+            SessionError::Serialize { key: key.to_owned(), given, source: ValueError(source) }
+        })?;
         self.set(key.to_owned(), raw);
         Ok(())
     }
@@ -191,16 +223,15 @@ impl Session {
     }
 
     /// The value at a JSON pointer (RFC 6901), as it is now; none also where the pointer is
-    /// empty or a value cannot be read.
+    /// empty or the value cannot be read, which [`Self::find`] tells apart.
     pub fn pointer(&self, pointer: &str) -> Option<Value> {
-        let pointer = pointer.strip_prefix('/')?;
-        let (key, rest) = match pointer.find('/') {
-            Some(at) => pointer.split_at(at),
-            None => (pointer, ""),
-        };
-        let key = key.replace("~1", "/").replace("~0", "~");
-        let mut value: Value = self.get(&key).ok()??;
-        value.pointer_mut(rest).map(Value::take)
+        self.find(pointer).value().ok().flatten()
+    }
+
+    /// What is at a JSON pointer (RFC 6901) now.
+    pub fn find(&self, pointer: &str) -> Found {
+        let state = self.lock();
+        Found::among(|key| state.value(key), pointer)
     }
 
     /// All data as a JSON object. As long as nothing was changed, this is the stored text.
@@ -225,8 +256,8 @@ impl Session {
     /// Put a JSON object in place of all data. Values that mean the same as what was there
     /// keep their text, so that only what differs counts as changed.
     pub fn set_json(&self, json: &str) -> Result<(), SessionError> {
-        let new: IndexMap<String, &RawValue> =
-            serde_json::from_str(json).map_err(|source| SessionError::NoObject { source })?;
+        let new: IndexMap<String, &RawValue> = serde_json::from_str(json)
+            .map_err(|source| SessionError::NoObject { source: ValueError(source) })?;
         let mut state = self.lock();
         let edits = {
             let old = state.stored();
@@ -362,6 +393,15 @@ impl Session {
 }
 
 impl State {
+    /// The value of `key`, as it is now.
+    fn value(&self, key: &str) -> Result<Option<&RawValue>, Unreadable> {
+        match self.edits.get(key) {
+            Some(edit) => Ok(edit.value()),
+            None if self.is_cleared => Ok(None),
+            None => member(&self.data, key),
+        }
+    }
+
     /// The stored values that still count.
     fn stored(&self) -> IndexMap<Cow<'_, str>, &RawValue> {
         if self.is_cleared {
@@ -369,57 +409,6 @@ impl State {
         }
         serde_json::from_str(&self.data).unwrap_or_default()
     }
-}
-
-/// The value of one key in a JSON object, without keeping the others.
-fn find<'d>(object: &'d str, key: &str) -> Option<&'d RawValue> {
-    struct Find<'k>(&'k str);
-
-    impl<'d> Visitor<'d> for Find<'_> {
-        type Value = Option<&'d RawValue>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a JSON object")
-        }
-
-        fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = None;
-            while let Some(is_it) = map.next_key_seed(Is(self.0))? {
-                let value = map.next_value::<&RawValue>()?;
-                if is_it {
-                    found = Some(value);
-                }
-            }
-            Ok(found)
-        }
-    }
-
-    /// Whether a key is this one.
-    struct Is<'k>(&'k str);
-
-    impl<'d> DeserializeSeed<'d> for Is<'_> {
-        type Value = bool;
-
-        fn deserialize<D: Deserializer<'d>>(self, deserializer: D) -> Result<bool, D::Error> {
-            deserializer.deserialize_str(self)
-        }
-    }
-
-    impl Visitor<'_> for Is<'_> {
-        type Value = bool;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a key")
-        }
-
-        fn visit_str<E>(self, key: &str) -> Result<bool, E> {
-            Ok(key == self.0)
-        }
-    }
-
-    // The component hands over JSON objects only; one with a key that is no Unicode text
-    // (a lone surrogate) cannot be read here.
-    serde_json::Deserializer::from_str(object).deserialize_map(Find(key)).ok()?
 }
 
 impl std::fmt::Debug for Session {
@@ -542,13 +531,38 @@ mod tests {
     }
 
     #[test]
-    fn one_value_is_found_among_others() {
-        let object = r#"{"a":{"b":1},"b":2,"\u0063":[3]}"#;
-        let found = |key| find(object, key).map(RawValue::get);
-        assert_eq!(found("a"), Some(r#"{"b":1}"#));
-        assert_eq!(found("b"), Some("2"));
-        assert_eq!(found("c"), Some("[3]"));
-        assert_eq!(found("d"), None);
-        assert!(find("{}", "a").is_none());
+    fn no_error_quotes_a_value_to_a_log() {
+        struct Failing;
+        impl Serialize for Failing {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("hunter2"))
+            }
+        }
+        let session = session(r#"{"password":"hunter2","list":[1,{"hunter2":"hunter2"}]}"#);
+        let errors = [
+            session.get::<u64>("password").unwrap_err(),
+            session.get::<Vec<u64>>("list").unwrap_err(),
+            session.set_json(r#""hunter2""#).unwrap_err(),
+            session.insert("password", Failing).unwrap_err(),
+        ];
+        for error in errors {
+            let source = std::error::Error::source(&error).expect("there is a cause");
+            let shown = format!("{error} {error:?} {error:#?} {source} {source:?}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+            let (SessionError::Serialize { source, .. }
+            | SessionError::Deserialize { source, .. }
+            | SessionError::NoObject { source }) = &error;
+            assert!(source.in_full().to_string().contains("hunter2"), "who asks is told");
+        }
+        let error = session.get::<u64>("password").unwrap_err().to_string();
+        assert!(error.contains("`password`") && error.contains("u64"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_hides_no_change_of_another() {
+        let session = session(r#"{"\ud800":1,"passport":{"user":"eve"}}"#);
+        let before = session.find("/passport/user");
+        session.remove("passport");
+        assert!(!session.find("/passport/user").is_surely(&before));
     }
 }

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::admin::span;
 use crate::cli::SessionsCommand;
-use crate::inspector::{Inspector, Listed, Listing, Shown};
+use crate::inspector::{Ended, InspectError, Inspector, Listed, Listing, Shown, harmless};
 use crate::setup::{Setup, is_mongodb};
 
 /// After this, a person is told what takes so long.
@@ -40,8 +40,7 @@ async fn execute(setup: &Setup, command: &SessionsCommand) -> Result<(), String>
         SessionsCommand::List { subject, limit, json } => {
             let listing = source.list(subject.as_deref(), *limit).await?;
             if *json {
-                let text = serde_json::to_string_pretty(&listing);
-                say(&text.map_err(|error| error.to_string())?);
+                say_json(&listing)?;
             } else {
                 say(table(&listing, now()).trim_end());
             }
@@ -49,8 +48,7 @@ async fn execute(setup: &Setup, command: &SessionsCommand) -> Result<(), String>
         SessionsCommand::Show { session } => {
             let shown = source.show(session).await?;
             let shown = shown.ok_or_else(|| format!("there is no session {session}"))?;
-            let text = serde_json::to_string_pretty(&shown);
-            say(&text.map_err(|error| error.to_string())?);
+            say_json(&shown)?;
         }
         SessionsCommand::End { sessions } => {
             let mut missing = Vec::new();
@@ -65,10 +63,33 @@ async fn execute(setup: &Setup, command: &SessionsCommand) -> Result<(), String>
             }
         }
         SessionsCommand::EndAll { subject } => {
-            let ended = source.end_all(subject).await?;
+            let Ended { ended, unreadable } = source.end_all(subject).await?;
             say(&format!("{ended} sessions of {subject:?} were ended"));
+            if unreadable > 0 {
+                return Err(left(unreadable, subject));
+            }
         }
     }
+    Ok(())
+}
+
+/// What is not done when all readable sessions of somebody have been ended.
+fn left(unreadable: u64, subject: &str) -> String {
+    let (sessions, them) = match unreadable {
+        1 => ("1 session cannot be read".to_owned(), "it"),
+        n => (format!("{n} sessions cannot be read"), "them"),
+    };
+    format!(
+        "{sessions} and may be of {subject:?}, too.\n`edge-session sessions list --subject …` \
+         lists {them} as unreadable, `sessions show NAME` prints what is stored, and `sessions end \
+         NAME` ends one"
+    )
+}
+
+/// Print it as JSON.
+fn say_json(value: &impl serde::Serialize) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
+    say(&harmless(&text));
     Ok(())
 }
 
@@ -152,14 +173,15 @@ impl Source {
         }
     }
 
-    async fn end_all(&self, subject: &str) -> Result<u64, String> {
+    async fn end_all(&self, subject: &str) -> Result<Ended, String> {
         match self {
             Self::Store(inspector) => {
                 inspector.end_all(subject).await.map_err(|error| error.to_string())
             }
             Self::Process { .. } => {
                 let path = format!("/api/sessions?subject={}", escaped(subject));
-                Ok(self.ask(Method::DELETE, &path).await?.unwrap_or(0))
+                let ended = self.ask(Method::DELETE, &path).await?;
+                ended.ok_or_else(|| "the process tells nothing of its sessions".to_owned())
             }
         }
     }
@@ -189,6 +211,10 @@ impl Source {
             StatusCode::UNAUTHORIZED => {
                 return Err(wrong(&"has another EDGE_SESSION_ADMIN_TOKEN"));
             }
+            // The only thing that it cannot do as it is configured.
+            StatusCode::CONFLICT => {
+                return Err(wrong(&format!("says: {}", InspectError::NoIdentity)));
+            }
             status => return Err(wrong(&format!("answers {status}"))),
         }
         let body = response.into_body().collect().await;
@@ -210,7 +236,8 @@ fn now() -> u64 {
 fn table(listing: &Listing, now: u64) -> String {
     let subject = |listed: &Listed| match &listed.subject {
         // Whatever an application put there: nothing that a terminal obeys.
-        Some(subject) => subject.chars().filter(|c| !c.is_control()).take(40).collect(),
+        Some(subject) => harmless(&subject.replace('\n', " ")).chars().take(40).collect(),
+        None if listed.unreadable => "unreadable".to_owned(),
         None => "-".to_owned(),
     };
     let rows = listing.sessions.iter().map(|listed| {
@@ -247,19 +274,24 @@ mod tests {
         let listed = |session: &str, subject: Option<&str>| Listed {
             session: session.to_owned(),
             subject: subject.map(str::to_owned),
+            unreadable: false,
             created: Some(0),
             expires: Some(7_200_000),
             bytes: 42,
         };
-        let sessions =
-            vec![listed("aaaaaaaaaaaa", Some("zo\u{1b}[31më")), listed("bbbbbbbbbbbb", None)];
-        let listing = Listing { sessions, total: 3, has_more: true };
+        let sessions = vec![
+            listed("aaaaaaaaaaaa", Some("zo\u{1b}[31më")),
+            listed("bbbbbbbbbbbb", None),
+            Listed { unreadable: true, ..listed("cccccccccccc", None) },
+        ];
+        let listing = Listing { sessions, total: 4, has_more: true };
         assert_eq!(
             table(&listing, 60_000),
-            "SESSION       SUBJECT   AGE  ENDS IN  BYTES\n\
-             aaaaaaaaaaaa  zo[31më  60 s  119 min  42\n\
-             bbbbbbbbbbbb  -        60 s  119 min  42\n\
-             2 of about 3 sessions; there are more (--limit)\n"
+            "SESSION       SUBJECT         AGE  ENDS IN  BYTES\n\
+             aaaaaaaaaaaa  zo\\u001b[31më  60 s  119 min  42\n\
+             bbbbbbbbbbbb  -              60 s  119 min  42\n\
+             cccccccccccc  unreadable     60 s  119 min  42\n\
+             3 of about 4 sessions; there are more (--limit)\n"
         );
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use edge_session::store::{
     Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store, TransformId,
 };
-use edge_session::{Component, Options, Problem, SessionHasher};
+use edge_session::{CodeCache, Component, Options, Problem, SessionHasher};
 
 use crate::cli;
 use crate::config::{File, Settings};
@@ -23,17 +23,28 @@ pub(crate) struct Setup {
     pub(crate) store_url: String,
     /// Opens the sessions at the admin address.
     pub(crate) admin_token: Option<String>,
+    /// What is in order, and no good.
+    warnings: Vec<String>,
 }
 
 impl Setup {
     /// Everything that was configured, or everything that is wrong with it.
     pub(crate) fn read(arguments: &cli::Configured) -> Result<Self, String> {
-        let component = load_component(arguments.component.as_deref())?;
+        let mut warnings = Vec::new();
+        let component = load_component(arguments.component.as_deref(), &mut warnings)?;
         let (options, mut settings) = configure(arguments, &component)?;
+        warnings.extend(weak_secrets(&options.secrets));
         settings.listen = arguments.listen.or(settings.listen);
         let store_url = store_url(arguments, &settings);
         let admin_token = admin_token()?;
-        Ok(Self { component, options, settings, store_url, admin_token })
+        Ok(Self { component, options, settings, store_url, admin_token, warnings })
+    }
+
+    /// Log what is in order, and no good.
+    pub(crate) fn warn(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
     }
 
     /// What looks at the sessions of a store.
@@ -64,6 +75,7 @@ impl Setup {
             format!("  sessions  {}", without_secrets(&self.store_url)),
         ];
         lines.extend(admin.map(|address| format!("  admin     http://{address}")));
+        lines.extend(self.warnings.iter().map(|warning| format!("  warning   {warning}")));
         lines.join("\n")
     }
 
@@ -74,22 +86,35 @@ impl Setup {
 
 // ------------------------------------------------------------------ the component ----
 
-fn load_component(given: Option<&Path>) -> Result<Component, String> {
+fn load_component(given: Option<&Path>, warnings: &mut Vec<String>) -> Result<Component, String> {
     let path = match given {
         Some(path) => path.to_owned(),
         None => find_component()?,
     };
-    let cache = cache_directory();
-    Component::from_file(&path, cache.as_deref()).map_err(|error| error.to_string())
+    let cache = match cache_directory().map(CodeCache::open) {
+        Some(Ok(cache)) => Some(cache),
+        Some(Err(why)) => {
+            warnings
+                .push(format!("{why}. Until then every start compiles, which takes about 0.3 s"));
+            None
+        }
+        None => None,
+    };
+    Component::from_file(&path, cache.as_ref()).map_err(|error| error.to_string())
 }
 
+/// Beside the program. Nothing that depends on where it is started: that may be anybody's.
 fn find_component() -> Result<PathBuf, String> {
-    let program = env::current_exe().ok();
-    let beside = program.as_deref().and_then(Path::parent);
-    let mut places: Vec<PathBuf> = Vec::new();
-    places.extend(beside.map(|directory| directory.join("session.wasm")));
-    places.extend(beside.and_then(Path::parent).map(|directory| directory.join("session.wasm")));
-    places.push("target/session.wasm".into());
+    let program = env::current_exe().map_err(|error| {
+        format!("it is not known where this program is ({error}): give --component FILE")
+    })?;
+    let directory = program.parent().unwrap_or(Path::new("/"));
+    let mut places = vec![directory.join("session.wasm")];
+    // Cargo leaves this in the folders that it builds into, TARGET/debug for example; `make
+    // component` writes into TARGET itself.
+    if directory.join(".cargo-lock").exists() {
+        places.extend(directory.parent().map(|target| target.join("session.wasm")));
+    }
     if let Some(found) = places.iter().find(|place| place.is_file()) {
         return Ok(found.clone());
     }
@@ -236,20 +261,59 @@ fn admin_token() -> Result<Option<String>, String> {
     Ok(Some(token.to_owned()).filter(|token| !token.is_empty()))
 }
 
+const SECRET: &str = "EDGE_SESSION_SECRET";
+const SECRET_FILE: &str = "EDGE_SESSION_SECRET_FILE";
+
+/// Shorter than this, what a comma ends is no secret but a piece of one.
+const SHORTEST_PIECE: usize = 16;
+
 /// The secrets, newest first.
 fn secrets() -> Result<Vec<Vec<u8>>, String> {
-    let (variable, file) = ("EDGE_SESSION_SECRET", "EDGE_SESSION_SECRET_FILE");
-    let (text, is_file) = from_environment(variable, file)?;
-    let text = if is_file { text } else { text.replace(',', "\n") };
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let secrets: Vec<_> = lines.map(|line| line.as_bytes().to_vec()).collect();
+    let (text, is_file) = from_environment(SECRET, SECRET_FILE)?;
+    let secrets = split_secrets(&text, is_file)?;
     if secrets.is_empty() {
         return Err(format!(
-            "is missing: set {variable}, for example to what `openssl rand -base64 48` prints, or \
-             {file} to a file of secrets"
+            "is missing: set {SECRET}, for example to what `openssl rand -base64 48` prints, or \
+             {SECRET_FILE} to a file of secrets"
         ));
     }
     Ok(secrets)
+}
+
+/// A file's lines, or what is between a variable's commas.
+fn split_secrets(text: &str, is_file: bool) -> Result<Vec<Vec<u8>>, String> {
+    let between = |c| if is_file { c == '\n' } else { c == ',' || c == '\n' };
+    let pieces = text.split(between).map(str::trim).filter(|piece| !piece.is_empty());
+    let secrets: Vec<_> = pieces.map(|piece| piece.as_bytes().to_vec()).collect();
+    let short = secrets.iter().position(|secret| secret.len() < SHORTEST_PIECE);
+    match short {
+        Some(at) if !is_file && secrets.len() > 1 => Err(format!(
+            "number {} has {} bytes, fewer than {SHORTEST_PIECE}: {SECRET} separates secrets by \
+             commas. One that holds a comma goes into a file, one secret a line: {SECRET_FILE}",
+            at + 1,
+            secrets[at].len()
+        )),
+        _ => Ok(secrets),
+    }
+}
+
+/// What is accepted, and can be guessed (RFC 2104, section 3). A piece of a secret is among it.
+fn weak_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
+    const WEAK: usize = 32;
+    let weak = secrets.iter().enumerate().filter(|(_, secret)| secret.len() < WEAK);
+    let number = secrets.len();
+    weak.map(move |(at, secret)| {
+        let comma = match number {
+            1 => String::new(),
+            _ => format!(" (If one holds a comma: {SECRET_FILE} is for one secret a line.)"),
+        };
+        format!(
+            "secret: number {} has {} bytes: whoever guesses it can forge sessions. Take at \
+             least {WEAK} random ones.{comma}",
+            at + 1,
+            secret.len()
+        )
+    })
 }
 
 // ------------------------------------------------------------------------ the store ----
@@ -305,6 +369,45 @@ pub(crate) fn without_secrets(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_lines_of_a_file_or_between_commas() {
+        let (long, other) = ("0123456789abcdef", "fedcba9876543210");
+        let split = |text: &str, is_file| {
+            split_secrets(text, is_file).map(|secrets| {
+                secrets.into_iter().map(|it| String::from_utf8(it).unwrap()).collect()
+            })
+        };
+        let some = |secrets: &[&str]| {
+            Ok::<Vec<_>, String>(secrets.iter().map(|it| (*it).to_owned()).collect())
+        };
+        assert_eq!(split(&format!("{long}, {other},"), false), some(&[long, other]));
+        assert_eq!(split("keyboard cat", false), some(&["keyboard cat"]));
+        assert_eq!(split(",keyboard cat\n", false), some(&["keyboard cat"]));
+        assert_eq!(split("a,b\r\n\nold\n", true), some(&["a,b", "old"]));
+        assert_eq!(split(" ,\n", false), some(&[]));
+        for (text, number) in [
+            (format!("hunter2,{long}"), 1),
+            (format!("{long},hunter2"), 2),
+            (format!("{long}\nhunter2"), 2),
+            ("hunter2,hunter3".to_owned(), 1),
+        ] {
+            let error = split(&text, false).unwrap_err();
+            assert!(error.starts_with(&format!("number {number} has 7 bytes")), "{error}");
+            assert!(error.contains("EDGE_SESSION_SECRET_FILE"), "{error}");
+            assert!(!error.contains("hunter"), "{error}");
+        }
+    }
+
+    #[test]
+    fn weak_secrets_are_told_by_their_number() {
+        let secrets = [vec![7; 32], vec![7; 31], b"hunter2".to_vec()];
+        let told: Vec<_> = weak_secrets(&secrets).collect();
+        assert_eq!(told.len(), 2);
+        assert!(told[0].contains("number 2 has 31 bytes"), "{told:?}");
+        assert!(told[1].contains("number 3 has 7 bytes"), "{told:?}");
+        assert!(!told.concat().contains("hunter2"));
+    }
 
     #[test]
     fn a_shown_url_holds_no_secrets() {

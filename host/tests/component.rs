@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use edge_session::store::{MemoryStore, Store};
-use edge_session::{Component, ComponentError, Preset, SessionLayer};
+use edge_session::{CodeCache, Component, ComponentError, Preset, SessionLayer};
 use support::{Gateway, component, component_path, visits};
 use wasmtime::component::types::ComponentItem;
 
@@ -114,8 +114,9 @@ fn a_component_of_another_world_is_refused_with_what_was_expected() {
 #[test]
 fn compiled_code_is_kept_for_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
+    let cache = CodeCache::open(directory.path().join("compiled")).unwrap();
     for _ in 0..2 {
-        let component = Component::from_file(component_path(), Some(directory.path())).unwrap();
+        let component = Component::from_file(component_path(), Some(&cache)).unwrap();
         assert_eq!(component.defaults(Preset::Safe).unwrap().name, "connect.sid");
     }
 }

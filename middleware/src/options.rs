@@ -9,6 +9,9 @@ use edge_session_component::wit::{
 
 const PREFIX: &str = "EDGE_SESSION_";
 
+/// Shorter than this, what a comma ends is no secret but a piece of one.
+const SHORTEST_PIECE: usize = 16;
+
 /// The variables that were not read yet, and what was wrong with those that were.
 struct Variables<'v> {
     left: BTreeMap<&'v str, &'v str>,
@@ -60,6 +63,18 @@ pub(crate) fn read(environment: &[(String, String)]) -> Result<Options, String> 
     if let Some(secrets) = from.text("SECRET") {
         let secrets = secrets.split(',').map(str::trim).filter(|secret| !secret.is_empty());
         options.secrets = secrets.map(|secret| secret.as_bytes().to_vec()).collect();
+        let short = options.secrets.iter().position(|secret| secret.len() < SHORTEST_PIECE);
+        if let (Some(at), true) = (short, options.secrets.len() > 1) {
+            from.problem(
+                "SECRET",
+                format!(
+                    "number {} has {} bytes, fewer than {SHORTEST_PIECE}: secrets are separated by \
+                     commas, and none can hold one here",
+                    at + 1,
+                    options.secrets[at].len()
+                ),
+            );
+        }
     }
     set(&mut options.name, from.text("NAME").map(str::to_owned));
     set(&mut options.allow_weak_secret, from.flag("ALLOW_WEAK_SECRET"));
@@ -144,7 +159,7 @@ mod tests {
     fn every_option_has_its_variable() {
         let options = of(&[
             ("EDGE_SESSION_PRESET", "express"),
-            ("EDGE_SESSION_SECRET", "new, old,"),
+            ("EDGE_SESSION_SECRET", "0123456789 newer, 0123456789 older,"),
             ("EDGE_SESSION_NAME", "sid"),
             ("EDGE_SESSION_ALLOW_WEAK_SECRET", "false"),
             ("EDGE_SESSION_RESAVE", "false"),
@@ -169,7 +184,7 @@ mod tests {
         .unwrap();
         let default = defaults(Preset::Express);
         let expected = Options {
-            secrets: vec![b"new".to_vec(), b"old".to_vec()],
+            secrets: vec![b"0123456789 newer".to_vec(), b"0123456789 older".to_vec()],
             name: "sid".into(),
             allow_weak_secret: false,
             resave: false,
@@ -210,5 +225,17 @@ mod tests {
             assert!(problems.contains(name), "{problems}");
         }
         assert!(!problems.contains("hunter2"));
+    }
+
+    #[test]
+    fn a_comma_inside_a_secret_is_not_taken_for_the_end_of_it() {
+        for preset in ["safe", "express"] {
+            let of =
+                |secret| of(&[("EDGE_SESSION_PRESET", preset), ("EDGE_SESSION_SECRET", secret)]);
+            let problem = of("only-for-tests-0123456789-abcdefghij,hunter2").unwrap_err();
+            assert!(problem.contains("EDGE_SESSION_SECRET number 2 has 7 bytes"), "{problem}");
+            assert!(!problem.contains("hunter2"), "{problem}");
+            assert!(of("keyboard cat").is_ok(), "one short secret is nobody's accident");
+        }
     }
 }

@@ -215,7 +215,8 @@ impl Launch {
     }
 }
 
-fn binary() -> PathBuf {
+/// The binary under test.
+pub fn binary() -> PathBuf {
     let usual = || target_dir().join("debug/edge-session");
     built("EDGE_SESSION_BIN", usual, "cargo build -p edge-session")
 }
@@ -256,11 +257,17 @@ impl Server {
         Wire::open(self.address())
     }
 
+    /// The port of a gateway's admin address.
+    #[track_caller]
+    pub fn admin_port(&self) -> u16 {
+        self.admin.expect("only a gateway has an admin address")
+    }
+
     /// The value of a gateway's metric, by its name and labels as they are shown; 0 if there is
     /// none.
     #[track_caller]
     pub fn metric(&self, name: &str) -> u64 {
-        let port = self.admin.expect("only a gateway has metrics");
+        let port = self.admin_port();
         let mut page = ureq::get(format!("http://127.0.0.1:{port}/metrics")).call().unwrap();
         let page = page.body_mut().read_to_string().expect("metrics are text");
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -292,12 +299,6 @@ impl Server {
         let fields = stat.rsplit_once(')').expect("it has a name").1.split_whitespace();
         let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number"));
         Duration::from_millis(ticks.sum::<u64>() * 10)
-    }
-
-    /// The port of its admin address.
-    #[track_caller]
-    pub fn admin_port(&self) -> u16 {
-        self.admin.expect("only a gateway has metrics")
     }
 
     /// SIGHUP

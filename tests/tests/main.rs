@@ -15,4 +15,5 @@ mod middleware;
 mod operation;
 mod outages;
 mod refusals;
+mod start;
 mod with_express;

@@ -120,6 +120,146 @@ fn sessions_are_listed_and_ended(store: &str) {
     server.stop();
 }
 
+/// A gateway whose application answers with the header lines that requests say.
+fn parrot(store: &str) -> (Launch, Server, Upstream) {
+    let (app, port) = (Upstream::parrot(), free_port());
+    let launch = with_admin(store, &app, port);
+    let server = launch.clone().as_gateway_at(port).start();
+    (launch, server, app)
+}
+
+/// Somebody with this session. It is no JSON that Rust's `Value` could hold.
+fn with_session(server: &Server, data: &str) -> Caller {
+    let mut caller = server.caller();
+    assert_eq!(caller.get("/", &[&format!("Say: Edge-Session: {data}")]).status, 200);
+    caller
+}
+
+fn sessions_with_strange_values_are_ended_by_their_subject(store: &str) {
+    let (launch, server, _app) = parrot(store);
+    let dir = temp_dir("sessions-");
+    let run = |arguments: &[&str]| launch.run(dir.path(), &[&["sessions"], arguments].concat());
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let mut zoes = [
+        with_session(&server, r#"{"passport":{"user":"Zoe"},"note":"\ud800"}"#),
+        with_session(&server, r#"{"passport":{"note":"\ud800","user":"Zoe"}}"#),
+        with_session(&server, &format!(r#"{{"deep":{deep},"passport":{{"user":"Zoe"}}}}"#)),
+    ];
+    let (done, listing) = run(&["list", "--subject", "zoe"]);
+    assert!(done && listing.contains("3 of about 3 sessions"), "{listing}");
+    let (done, shown) = run(&["show", &name_of("Zoe", &listing)]);
+    assert!(done && shown.contains("Zoe"), "{shown}");
+    let (done, said) = run(&["end-all", "--subject", "Zoe"]);
+    assert!(done && said.starts_with("3 sessions"), "{said}");
+    for zoe in &mut zoes {
+        assert!(!is_known(zoe, "Zoe"));
+    }
+    server.stop();
+}
+
+#[test]
+fn a_value_that_serde_cannot_read_hides_no_session_of_a_process() {
+    sessions_with_strange_values_are_ended_by_their_subject("memory:");
+}
+
+#[test]
+fn a_value_that_serde_cannot_read_hides_no_session_of_a_database() {
+    let database = Database::new();
+    sessions_with_strange_values_are_ended_by_their_subject(database.url());
+}
+
+fn what_cannot_be_read_is_told(store: &str) {
+    let (launch, server, _app) = parrot(store);
+    let dir = temp_dir("sessions-");
+    let run = |arguments: &[&str]| launch.run(dir.path(), &[&["sessions"], arguments].concat());
+    let mut zoe = with_session(&server, r#"{"passport":{"user":"Zoe"}}"#);
+    let mut nobody = with_session(&server, r#"{"passport":{"user":"\ud800"},"is":"nobody"}"#);
+
+    let (done, listing) = run(&["list", "--subject", "Zoe"]);
+    let name = name_of("unreadable", &listing);
+    assert!(done && listing.contains("2 of about 2 sessions"), "{listing}");
+    let (done, shown) = run(&["show", &name]);
+    assert!(done && shown.contains(r"\\ud800") && shown.contains("nobody"), "{shown}");
+
+    let (done, said) = run(&["end-all", "--subject", "Zoe"]);
+    assert!(!done, "who may still be there is not gone: {said}");
+    assert!(said.contains("1 sessions of \"Zoe\" were ended"), "{said}");
+    assert!(
+        said.contains("1 session cannot be read") && said.contains("sessions end NAME"),
+        "{said}"
+    );
+    assert!(!is_known(&mut zoe, "Zoe"));
+    assert!(is_known(&mut nobody, "nobody"));
+
+    let (done, said) = run(&["end", &name]);
+    assert!(done, "{said}");
+    assert!(!is_known(&mut nobody, "nobody"));
+    let (done, said) = run(&["end-all", "--subject", "Zoe"]);
+    assert!(done && said.starts_with("0 sessions"), "{said}");
+    server.stop();
+}
+
+#[test]
+fn a_subject_that_cannot_be_read_is_told_and_ended_by_name_through_a_process() {
+    what_cannot_be_read_is_told("memory:");
+}
+
+#[test]
+fn a_subject_that_cannot_be_read_is_told_and_ended_by_name_in_a_database() {
+    let database = Database::new();
+    what_cannot_be_read_is_told(database.url());
+}
+
+#[test]
+fn the_admin_page_says_how_many_sessions_it_cannot_read() {
+    let (_launch, server, _app) = parrot("memory:");
+    with_session(&server, r#"{"passport":{"user":"Zoe"}}"#);
+    with_session(&server, r#"{"passport":{"user":"\ud800<b>"},"bidi":"\u202e"}"#);
+    let agent: ureq::Agent = ureq::Agent::new_with_defaults();
+    let token = format!("Bearer {TOKEN}");
+    let admin = |path: &str| format!("http://127.0.0.1:{}{path}", server.admin_port());
+    let page = |path: &str| {
+        let request = agent.get(admin(path)).header("authorization", &token);
+        request.call().unwrap().body_mut().read_to_string().unwrap()
+    };
+    let listing = page("/sessions");
+    let row = listing.split("<tr>").find(|row| row.contains("unreadable")).expect("it is listed");
+    let shown = page(row.split('"').find(|part| part.starts_with("/sessions/")).unwrap());
+    assert!(shown.contains("&quot;\\ud800&lt;b&gt;&quot;"), "{shown}");
+
+    let form = agent.post(admin("/sessions/end-all")).header("authorization", &token);
+    let form = form.config().max_redirects(0).max_redirects_will_error(false).build();
+    let answer = form.send_form([("subject", "Zoe")]).unwrap();
+    let told = page(answer.headers()["location"].to_str().unwrap());
+    assert!(told.contains("1 session was ended"), "{told}");
+    assert!(told.contains("role=\"alert\"") && told.contains("1 session cannot be read"), "{told}");
+    assert!(told.contains("unreadable"), "it is on the page that tells of it: {told}");
+
+    let asked = agent.delete(admin("/api/sessions?subject=Zoe")).header("authorization", &token);
+    let answer: Value =
+        serde_json::from_reader(asked.call().unwrap().into_body().into_reader()).unwrap();
+    assert_eq!(answer, json!({ "ended": 0, "unreadable": 1 }));
+    server.stop();
+}
+
+#[test]
+fn without_an_identity_nobodys_sessions_are_looked_for() {
+    let (app, port) = (Upstream::parrot(), free_port());
+    let launch = with_admin("memory:", &app, port).without_env("EDGE_SESSION_GATEWAY_IDENTITY");
+    let server = launch.clone().as_gateway_at(port).start();
+    let database = Database::new();
+    let dir = temp_dir("sessions-");
+    for launch in [&launch, &Launch::new(database.url())] {
+        for arguments in [["end-all", "--subject", "zoe"], ["list", "--subject", "zoe"]] {
+            let (done, said) = launch.run(dir.path(), &[&["sessions"], &arguments[..]].concat());
+            assert!(!done && said.contains("gateway.identity"), "{arguments:?}: {said}");
+        }
+        let (done, said) = launch.run(dir.path(), &["sessions", "list"]);
+        assert!(done, "{said}");
+    }
+    server.stop();
+}
+
 #[test]
 fn sessions_in_memory_are_listed_and_ended_through_their_process() {
     sessions_are_listed_and_ended("memory:");

@@ -39,6 +39,36 @@ fn a_missing_secret_is_refused() {
 }
 
 #[test]
+fn a_comma_inside_a_secret_is_not_taken_for_the_end_of_it() {
+    let cut = "only-for-tests-0123456789-abcdefghij,hunter2";
+    for preset in ["safe", "express"] {
+        let launch = Launch::new("memory:")
+            .env("EDGE_SESSION_PRESET", preset)
+            .env("EDGE_SESSION_ALLOW_WEAK_SECRET", "true");
+        let output = launch.clone().env("EDGE_SESSION_SECRET", cut).refusal();
+        assert_says(&output, &["secret: number 2 has 7 bytes", "EDGE_SESSION_SECRET_FILE"]);
+        assert!(!output.contains("hunter2"), "the secret is shown: {output}");
+
+        // A line of a file holds commas, and one short secret is nobody's accident.
+        let dir = temp_dir("secret-");
+        let file = dir.path().join("secret");
+        fs::write(&file, "only-for-tests, and with a comma\nhunter2\n").unwrap();
+        let by_file = launch
+            .clone()
+            .without_env("EDGE_SESSION_SECRET")
+            .env("EDGE_SESSION_SECRET_FILE", file.to_str().unwrap());
+        for (launch, weak) in
+            [(by_file, "2"), (launch.env("EDGE_SESSION_SECRET", "keyboard cat"), "1")]
+        {
+            let (done, said) = launch.run(dir.path(), &["check"]);
+            assert!(done, "{said}");
+            assert_says(&said, &[&format!("secret: number {weak} has"), "bytes"]);
+            assert!(!said.contains("keyboard cat") && !said.contains("hunter2"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn an_unknown_kind_of_store_is_refused() {
     let output = Launch::new("redis://visitor:hunter2@127.0.0.1/").refusal();
     assert_says(&output, &["redis", "memory:", "file:", "mongodb://"]);

@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import { setTimeout as wait } from 'node:timers/promises'
+import { inspect } from 'node:util'
 import { Hono } from 'hono'
 import { MongoClient } from 'mongodb'
 import { MemoryStore, OptionsError, Refused, withSession } from 'edge-session/fetch'
@@ -250,6 +251,28 @@ test('the store in memory forgets what is expired, and what was used least', () 
   assert.deepEqual(['a', 'b', 'c'].map(id => Boolean(store.load(id))), [true, false, true])
   store.touch('c', Date.now() - 1)
   assert.equal(store.load('c'), undefined)
+})
+
+test('what MongoDB refuses is told without the document', async () => {
+  // As the driver's: the server's message may quote what was written, and errors are printed whole.
+  const refusal = Object.assign(
+    new Error('E11000 duplicate key error dup key: { _id: "hunter2" }'),
+    { code: 121, codeName: 'DocumentValidationFailure', errInfo: { considered: 'hunter2' } })
+  const unreachable = new Error('connect ECONNREFUSED 127.0.0.1:27017')
+  const failing = error => new MongoStore(Object.fromEntries(
+    ['findOne', 'insertOne', 'updateOne', 'deleteOne'].map(name => [name, () => Promise.reject(error)])))
+  const content = { data: '{}', expires: 0 }
+  for (const ask of [
+    store => store.load('hunter2'), store => store.create('hunter2', content),
+    store => store.replace('hunter2', content), store => store.replace('hunter2', content, '{}'),
+    store => store.touch('hunter2', 0), store => store.delete('hunter2')
+  ]) {
+    const error = await ask(failing(refusal)).catch(error => error)
+    assert.match(error.message, /DocumentValidationFailure \(121\)/)
+    assert.doesNotMatch(inspect(error, { depth: 9 }), /hunter2/)
+    await assert.rejects(ask(failing(unreachable)), /ECONNREFUSED/)
+  }
+  assert.equal(await failing(Object.assign(new Error('dup key'), { code: 11000 })).create('a', content), false)
 })
 
 const { MONGODB_URI } = process.env

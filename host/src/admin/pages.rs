@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use maud::{DOCTYPE, Markup, html};
 
-use crate::inspector::{Listed, Listing, Shown};
+use crate::inspector::{Ended, InspectError, Listed, Listing, Shown, harmless};
 
 fn frame(title: &str, is_in: bool, content: &Markup) -> Markup {
     html! {
@@ -54,14 +54,20 @@ pub(super) fn login(is_wrong: bool) -> Markup {
 pub(super) fn list(
     listing: &Listing,
     subject: Option<&str>,
-    ended: Option<u64>,
+    done: Option<Ended>,
     has_subjects: bool,
     charts: &Markup,
 ) -> Markup {
     let now = now();
     let content = html! {
-        @if let Some(ended) = ended {
+        @if let Some(Ended { ended, unreadable }) = done {
             p.card role="status" { (count(ended, "session")) @if ended == 1 { " was" } @else { " were" } " ended." }
+            @if unreadable > 0 {
+                p.card.problem role="alert" {
+                    (count(unreadable, "session"))
+                    " cannot be read and may be of the same subject, too. They are listed below as unreadable: look at what is stored, and end them one by one."
+                }
+            }
         }
         section.card aria-label="The last hour" { (charts) }
         section.card {
@@ -107,7 +113,7 @@ fn table(sessions: &[Listed], now: u64) -> Markup {
                 @for listed in sessions {
                     tr {
                         td { a href=(format!("/sessions/{}", listed.session)) { code { (listed.session) } } }
-                        td.subject { (listed.subject.as_deref().unwrap_or("—")) }
+                        td.subject { (subject(listed)) }
                         td.right { (age(listed, now)) }
                         td.right { (left(listed, now)) }
                         td.right { (listed.bytes) " B" }
@@ -134,15 +140,18 @@ pub(super) fn show(shown: &Shown) -> Markup {
         section.card {
             h1 { "Session " code { (listed.session) } }
             dl.facts {
-                div { dt { "Subject" } dd { (listed.subject.as_deref().unwrap_or("—")) } }
+                div { dt { "Subject" } dd { (subject(listed)) } }
                 div { dt { "Age" } dd { (age(listed, now)) } }
                 div { dt { "Ends in" } dd { (left(listed, now)) } }
                 div { dt { "Size" } dd { (listed.bytes) " bytes" } }
             }
             h2 { "Data" }
             @match &shown.data {
-                Some(data) => pre { (serde_json::to_string_pretty(data).unwrap_or_default()) },
-                None => p { "What is stored cannot be read." },
+                Some(data) => pre { (harmless(&serde_json::to_string_pretty(data).unwrap_or_default())) },
+                None => {
+                    p { "Not all of it can be read. This text is stored:" }
+                    pre { (harmless(shown.raw.as_deref().unwrap_or_default())) }
+                }
             }
             (end_form(&listed.session))
         }
@@ -158,11 +167,23 @@ pub(super) fn unavailable() -> Markup {
     message("The store does not answer", "Please try again. The program's log says more.")
 }
 
+pub(super) fn no_identity(error: &InspectError) -> Markup {
+    message("Nobody can be looked for", &error.to_string())
+}
+
 fn message(title: &str, text: &str) -> Markup {
     let content = html! {
         section.card { h1 { (title) } p { (text) } p { a href="/sessions" { "All sessions" } } }
     };
     frame(title, true, &content)
+}
+
+fn subject(listed: &Listed) -> &str {
+    match &listed.subject {
+        Some(subject) => subject,
+        None if listed.unreadable => "unreadable",
+        None => "—",
+    }
 }
 
 fn now() -> u64 {

@@ -109,6 +109,32 @@ fn who_logs_in_gets_a_new_identifier() {
 }
 
 #[test]
+fn who_logs_in_gets_a_new_identifier_whatever_serde_can_read() {
+    let upstream = Upstream::parrot();
+    let server = gateway(&upstream, "[gateway]\nidentity = \"/passport/user\"");
+    let mut caller = server.caller();
+    let mut now = |data: &str| {
+        say(&mut caller, &[&format!("Edge-Session: {data}")]);
+        caller.session_id()
+    };
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let beside = |user: &str| format!(r#"{{"passport":{{"user":{user},"note":"\ud800"}}}}"#);
+    let below = |user: &str| format!(r#"{{"passport":{{"user":{user},"deep":{deep}}}}}"#);
+    let own = |user: &str| format!(r#"{{"passport":{{"user":{user}}}}}"#);
+    for [one, other] in [
+        [beside(r#""eve""#), beside(r#""ada""#)],
+        [below(r#""eve""#), below(r#""ada""#)],
+        [own(r#""\ud800eve""#), own(r#""\ud800ada""#)],
+        ["{}".to_owned(), own(r#""\ud800""#)],
+    ] {
+        let planted = now(&one);
+        assert_eq!(now(&one), planted, "nobody logs in: {one}");
+        assert_ne!(now(&other), planted, "{one} becomes {other}");
+    }
+    server.stop();
+}
+
+#[test]
 fn headers_of_the_contract_never_come_from_visitors() {
     let upstream = Upstream::parrot();
     let server = gateway(&upstream, "");

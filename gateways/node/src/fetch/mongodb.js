@@ -12,9 +12,9 @@ export class MongoStore {
   /** Use a collection of a client that the application has. */
   constructor (collection) {
     // Who reads a session that is not the last one loses changes.
-    this.#collection = collection.db
+    this.#collection = discreet(collection.db
       ? collection.db.collection(collection.collectionName, { readPreference: 'primary' })
-      : collection
+      : collection)
   }
 
   /** Connect, and make the TTL index unless `autoRemove` is "disabled". */
@@ -75,6 +75,24 @@ export class MongoStore {
   async #other (id) {
     return await this.load(id) ?? false
   }
+}
+
+/**
+ * A collection's operations. What the server says when it refuses one may quote the document, its
+ * identifier and the session's values, and errors are logged: only the code is kept.
+ */
+function discreet (collection) {
+  const operation = name => async (...given) => {
+    try {
+      return await collection[name](...given)
+    } catch (error) {
+      if (typeof error?.code !== 'number') throw error
+      const { code, codeName } = error
+      throw Object.assign(new Error(`MongoDB refused the operation: ${codeName ?? 'code'} (${code})`), { code })
+    }
+  }
+  const names = ['findOne', 'insertOne', 'updateOne', 'deleteOne']
+  return Object.fromEntries(names.map(name => [name, operation(name)]))
 }
 
 /** connect-mongo's query: the document that has not expired. */

@@ -1,0 +1,289 @@
+//! The directory in which compiled code is kept from one start to the next.
+
+use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// What is found there is executed: the bits of a mode that let others change it.
+const OTHERS_WRITE: u32 = 0o022;
+const OTHERS: u32 = 0o077;
+const STICKY: u32 = 0o1000;
+
+/// A directory for compiled code, in which nobody else can put any: what is found there is
+/// executed.
+///
+/// [`Self::open`] makes sure of that as OpenSSH does for its keys (`StrictModes`): the directory,
+/// without symbolic links, and each of its parents up to the root belong to the user who runs
+/// this, or to root, and nobody else may write to them, by group neither. More lenient than
+/// OpenSSH, it accepts a parent that all may write to when its sticky bit is set, as `/tmp` has
+/// it: there, an entry of ours can be removed or renamed by nobody else. And it looks at what is
+/// in the directory, which others may have been able to write to before.
+#[derive(Clone, Debug)]
+pub struct CodeCache(PathBuf);
+
+/// Why a directory cannot be used for compiled code.
+#[derive(Debug, thiserror::Error)]
+#[error("compiled code cannot be kept in {}: {reason}", .directory.display())]
+pub struct CodeCacheError {
+    directory: PathBuf,
+    reason: String,
+}
+
+impl CodeCache {
+    /// A directory for this purpose alone, by its absolute path. It is made if it is missing, its
+    /// parents as well, and closed to everybody else (0700).
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, CodeCacheError> {
+        let directory = directory.as_ref();
+        prepare(directory)
+            .map(Self)
+            .map_err(|reason| CodeCacheError { directory: directory.to_owned(), reason })
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// The directory without symbolic links, once it is made and safe.
+fn prepare(directory: &Path) -> Result<PathBuf, String> {
+    if !directory.is_absolute() {
+        return Err("the path is not absolute".to_owned());
+    }
+    // Nothing is made in a place of somebody else's: not even there is an empty directory ours.
+    let existing = directory.ancestors().find_map(|ancestor| fs::canonicalize(ancestor).ok());
+    check_with_parents(&existing.ok_or("there is no such path")?)?;
+    match DirBuilder::new().recursive(true).mode(0o700).create(directory) {
+        Ok(()) => {}
+        Err(error) => return Err(format!("it cannot be made: {error}")),
+    }
+    let directory = fs::canonicalize(directory).map_err(|error| error.to_string())?;
+    check_with_parents(&directory)?;
+    let metadata = look_at(&directory)?;
+    let is_closed = metadata.mode() & OTHERS == 0;
+    check_content(&directory, is_closed)?;
+    if !is_closed && metadata.uid() == own_user() {
+        let closed = fs::set_permissions(&directory, Permissions::from_mode(0o700));
+        closed.map_err(|error| format!("it cannot be closed to others: {error}"))?;
+    }
+    Ok(directory)
+}
+
+/// Check a directory, whose path has no symbolic links, and all its parents.
+fn check_with_parents(directory: &Path) -> Result<(), String> {
+    for (level, path) in directory.ancestors().enumerate() {
+        let metadata = look_at(path)?;
+        if !metadata.is_dir() {
+            return Err(format!("{} is not a directory", path.display()));
+        }
+        // The entry below belongs to us or to root: it was checked before.
+        let keeps_entries = level > 0 && metadata.mode() & STICKY != 0;
+        check_owner(path, &metadata)?;
+        if !keeps_entries {
+            check_mode(path, &metadata)?;
+        }
+    }
+    Ok(())
+}
+
+/// Check all that is in a directory; the modes only unless it is closed to all others.
+fn check_content(directory: &Path, is_closed: bool) -> Result<(), String> {
+    let wrong = |error: std::io::Error| format!("{}: {error}", directory.display());
+    for entry in fs::read_dir(directory).map_err(wrong)? {
+        let path = entry.map_err(wrong)?.path();
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            // Another process tidies up.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        };
+        check_owner(&path, &metadata)?;
+        if metadata.is_symlink() {
+            return Err(format!("{} is a symbolic link: remove it", path.display()));
+        }
+        if !is_closed {
+            check_mode(&path, &metadata)?;
+        }
+        if metadata.is_dir() {
+            check_content(&path, is_closed)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), String> {
+    let owner = metadata.uid();
+    if owner == 0 || owner == own_user() {
+        return Ok(());
+    }
+    Err(format!("{} belongs to another user, number {owner}", path.display()))
+}
+
+fn check_mode(path: &Path, metadata: &Metadata) -> Result<(), String> {
+    let mode = metadata.mode() & 0o7777;
+    if mode & OTHERS_WRITE == 0 {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(format!(
+        "{path} may be written to by others (its mode is {mode:04o}). `chmod go-w {path}` mends \
+         that; what is in the directory already is in doubt, and should be removed"
+    ))
+}
+
+fn look_at(path: &Path) -> Result<Metadata, String> {
+    fs::symlink_metadata(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A folder that is fit, and the cache to be in it.
+    fn place() -> (TempDir, PathBuf) {
+        let place = tempfile::tempdir().unwrap();
+        let cache = place.path().join("edge-session/compiled");
+        (place, cache)
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[track_caller]
+    fn refused(cache: &Path, why: &str) {
+        let error = CodeCache::open(cache).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains(cache.to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn what_is_made_is_closed_to_others_and_used_again() {
+        let (place, cache) = place();
+        for _ in 0..2 {
+            CodeCache::open(&cache).unwrap();
+            assert_eq!((mode(&cache), mode(&place.path().join("edge-session"))), (0o700, 0o700));
+            fs::write(cache.join("code"), "").unwrap();
+        }
+    }
+
+    #[test]
+    fn one_that_others_can_only_read_is_closed() {
+        let (_place, cache) = place();
+        fs::create_dir_all(cache.join("modules")).unwrap();
+        for directory in [cache.join("modules"), cache.clone(), cache.parent().unwrap().into()] {
+            set_mode(&directory, 0o755);
+        }
+        CodeCache::open(&cache).unwrap();
+        assert_eq!((mode(&cache), mode(cache.parent().unwrap())), (0o700, 0o755));
+    }
+
+    #[test]
+    fn one_that_others_may_write_to_is_refused_at_each_level() {
+        for bits in [0o020, 0o002] {
+            for level in 0..3 {
+                let (_place, cache) = place();
+                fs::create_dir_all(&cache).unwrap();
+                let open = cache.ancestors().nth(level).unwrap();
+                set_mode(open, 0o700 | bits);
+                refused(&cache, "may be written to by others");
+                set_mode(open, 0o700);
+                CodeCache::open(&cache).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_made_below_a_directory_that_others_may_write_to() {
+        let (place, cache) = place();
+        set_mode(place.path(), 0o777);
+        refused(&cache, "may be written to by others");
+        assert!(!place.path().join("edge-session").exists());
+    }
+
+    #[test]
+    fn a_parent_with_the_sticky_bit_keeps_what_is_ours() {
+        let (place, cache) = place();
+        set_mode(place.path(), 0o1777);
+        CodeCache::open(&cache).unwrap();
+        // That it cannot be renamed keeps nobody from writing into it.
+        set_mode(&cache, 0o1777);
+        refused(&cache, "may be written to by others");
+    }
+
+    #[test]
+    fn files_that_others_could_write_to_are_refused_unless_the_directory_was_closed() {
+        for name in ["modules/code", "modules"] {
+            let (_place, cache) = place();
+            fs::create_dir_all(cache.join("modules")).unwrap();
+            fs::write(cache.join("modules/code"), "").unwrap();
+            set_mode(&cache.join("modules/code"), 0o644);
+            set_mode(&cache.join("modules"), 0o755);
+            set_mode(&cache.join(name), 0o777);
+            set_mode(&cache, 0o755);
+            refused(&cache, name);
+            set_mode(&cache, 0o700);
+            CodeCache::open(&cache).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_symbolic_link_leads_to_where_it_is_checked() {
+        let (place, cache) = place();
+        let (target, open) = (place.path().join("target"), place.path().join("open"));
+        fs::create_dir_all(&target).unwrap();
+        fs::create_dir_all(open.join("compiled")).unwrap();
+        set_mode(&open, 0o777);
+        fs::create_dir_all(cache.parent().unwrap()).unwrap();
+        symlink(&target, &cache).unwrap();
+        let opened = CodeCache::open(&cache).unwrap();
+        assert_eq!(opened.directory(), fs::canonicalize(&target).unwrap());
+        fs::remove_file(&cache).unwrap();
+        symlink(open.join("compiled"), &cache).unwrap();
+        refused(&cache, "may be written to by others");
+        fs::remove_file(&cache).unwrap();
+        symlink(place.path().join("nowhere"), &cache).unwrap();
+        refused(&cache, "cannot be made");
+        // And none that is in it.
+        fs::remove_file(&cache).unwrap();
+        symlink("/etc/passwd", target.join("code")).unwrap();
+        refused(&target, "is a symbolic link");
+    }
+
+    #[test]
+    fn what_is_no_directory_or_nowhere_is_refused() {
+        let (place, _) = place();
+        let file = place.path().join("file");
+        fs::write(&file, "").unwrap();
+        refused(&file, "is not a directory");
+        refused(&file.join("below"), "is not a directory");
+        refused(Path::new("relative"), "is not absolute");
+    }
+
+    #[test]
+    fn what_belongs_to_somebody_else_is_refused() {
+        // Only root can give something away; for others, root's is all that there is to see.
+        let is_root = own_user() == 0;
+        for name in ["edge-session", "edge-session/compiled", "edge-session/compiled/code"] {
+            let (place, cache) = place();
+            fs::create_dir_all(&cache).unwrap();
+            fs::write(cache.join("code"), "").unwrap();
+            let given = chown(place.path().join(name), Some(4321), None);
+            match is_root {
+                true => refused(&cache, "belongs to another user, number 4321"),
+                false => assert!(given.is_err()),
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What is at a JSON pointer in a session's data: one reading, for guards, for the rule that a
+//! login renews the session, and for operators.
+//!
+//! serde reads fewer texts as a [`Value`] than applications write as JSON: no lone surrogate
+//! (`"\ud800"`), and no nesting above 127. Only what the pointer leads through is looked at, as
+//! text, so that such a value hides nothing beside it.
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// What was found at a JSON pointer (RFC 6901) in a session's data.
+#[derive(Clone)]
+pub struct Found(Result<Option<Box<RawValue>>, Unreadable>);
+
+/// A value is there, or may be, that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("what is there cannot be read")]
+pub struct Unreadable;
+
+impl Found {
+    /// Look into a session's stored data. Nothing is at a pointer that is empty or does not
+    /// begin with a slash.
+    pub fn in_data(data: &str, pointer: &str) -> Self {
+        Self::among(|key| member(data, key), pointer)
+    }
+
+    /// Look into data whose values by key are these.
+    pub(crate) fn among<'d>(
+        value: impl FnOnce(&str) -> Result<Option<&'d RawValue>, Unreadable>,
+        pointer: &str,
+    ) -> Self {
+        let Some((key, rest)) = first(pointer) else { return Self(Ok(None)) };
+        let found = value(&key).and_then(|value| value.map_or(Ok(None), |it| below(it, rest)));
+        Self(found.map(|value| value.map(ToOwned::to_owned)))
+    }
+
+    /// The value, if there is one.
+    pub fn value(&self) -> Result<Option<Value>, Unreadable> {
+        let text = self.text()?;
+        text.map(|text| serde_json::from_str(text).map_err(|_| Unreadable)).transpose()
+    }
+
+    /// The value's JSON text, also where it is one that has no [`Value`].
+    pub fn text(&self) -> Result<Option<&str>, Unreadable> {
+        match &self.0 {
+            Ok(value) => Ok(value.as_deref().map(RawValue::get)),
+            Err(unreadable) => Err(*unreadable),
+        }
+    }
+
+    /// Whether it is the same beyond doubt: nothing in both places, the same text, or two
+    /// spellings of one string. What cannot be read is not the same as anything.
+    pub fn is_surely(&self, other: &Self) -> bool {
+        let string = |text: &str| serde_json::from_str::<String>(text).ok();
+        match (self.text(), other.text()) {
+            (Ok(None), Ok(None)) => true,
+            (Ok(Some(one)), Ok(Some(other))) => {
+                one == other || string(one).is_some_and(|one| string(other) == Some(one))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Found {
+    /// Without the value, which is a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Found").finish_non_exhaustive()
+    }
+}
+
+/// A pointer's first key, and the rest of it.
+fn first(pointer: &str) -> Option<(String, &str)> {
+    let pointer = pointer.strip_prefix('/')?;
+    let (key, rest) = pointer.split_at(pointer.find('/').unwrap_or(pointer.len()));
+    Some((key.replace("~1", "/").replace("~0", "~"), rest))
+}
+
+/// What is at `pointer` in a value.
+fn below<'d>(
+    mut value: &'d RawValue,
+    mut pointer: &str,
+) -> Result<Option<&'d RawValue>, Unreadable> {
+    while let Some((key, rest)) = first(pointer) {
+        let inner = match value.get().as_bytes().first() {
+            Some(b'{') => member(value.get(), &key)?,
+            Some(b'[') => element(value.get(), &key)?,
+            _ => None,
+        };
+        let Some(inner) = inner else { return Ok(None) };
+        (value, pointer) = (inner, rest);
+    }
+    Ok(Some(value))
+}
+
+/// An element of a JSON array.
+fn element<'d>(array: &'d str, index: &str) -> Result<Option<&'d RawValue>, Unreadable> {
+    let is_index = index == "0" || !index.starts_with(['0', '+']);
+    let Some(index) = index.parse::<usize>().ok().filter(|_| is_index) else { return Ok(None) };
+    let elements: Vec<&RawValue> = serde_json::from_str(array).map_err(|_| Unreadable)?;
+    Ok(elements.get(index).copied())
+}
+
+/// The value of one key in a JSON object, without keeping the others.
+pub(crate) fn member<'d>(object: &'d str, key: &str) -> Result<Option<&'d RawValue>, Unreadable> {
+    let mut deserializer = serde_json::Deserializer::from_str(object);
+    let found = deserializer.deserialize_map(Member(key)).map_err(|_| Unreadable)?;
+    deserializer.end().map_err(|_| Unreadable)?;
+    Ok(found)
+}
+
+struct Member<'k>(&'k str);
+
+impl<'d> Visitor<'d> for Member<'_> {
+    type Value = Option<&'d RawValue>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        // Of a key that is there twice, the last one counts, as in JavaScript.
+        while let Some(is_it) = map.next_key_seed(Is(self.0))? {
+            let value = map.next_value::<&RawValue>()?;
+            if is_it {
+                found = Some(value);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a key is this one.
+struct Is<'k>(&'k str);
+
+impl<'d> DeserializeSeed<'d> for Is<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'d>>(self, deserializer: D) -> Result<bool, D::Error> {
+        // As bytes, a key may be a lone surrogate.
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for Is<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_bytes<E>(self, key: &[u8]) -> Result<bool, E> {
+        Ok(key == self.0.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(data: &str, pointer: &str) -> Result<Option<String>, Unreadable> {
+        Found::in_data(data, pointer).text().map(|text| text.map(str::to_owned))
+    }
+
+    fn some(text: &str) -> Result<Option<String>, Unreadable> {
+        Ok(Some(text.to_owned()))
+    }
+
+    #[test]
+    fn one_value_is_found_among_others() {
+        let data = r#"{"a":{"b":1},"b":2,"\u0063":[3,{"d":"x"}],"a/b":{"~":[7]},"b":4}"#;
+        assert_eq!(text(data, "/a"), some(r#"{"b":1}"#));
+        assert_eq!(text(data, "/a/b"), some("1"));
+        assert_eq!(text(data, "/b"), some("4"));
+        assert_eq!(text(data, "/c/0"), some("3"));
+        assert_eq!(text(data, "/c/1/d"), some(r#""x""#));
+        assert_eq!(text(data, "/a~1b/~0/0"), some("7"));
+        for nothing in
+            ["", "a", "/", "/d", "/a/c", "/b/c", "/c/2", "/c/-", "/c/01", "/c/+1", "/c/1/d/e"]
+        {
+            assert_eq!(text(data, nothing), Ok(None), "{nothing}");
+        }
+        assert_eq!(text("{}", "/a"), Ok(None));
+    }
+
+    #[test]
+    fn nothing_that_serde_cannot_read_hides_what_is_beside_it() {
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        for data in [
+            r#"{"\ud800":1,"passport":{"user":"zoe","\udc00":2}}"#.to_owned(),
+            r#"{"a":"\ud800","passport":{"a":"\ud800","user":"zoe"}}"#.to_owned(),
+            format!(r#"{{"a":{deep},"passport":{{"a":{deep},"user":"zoe","b":{deep}}}}}"#),
+            format!(r#"{{"a":1e999,"passport":{{"a":{},"user":"zoe"}}}}"#, "9".repeat(400)),
+        ] {
+            let found = Found::in_data(&data, "/passport/user");
+            assert_eq!(found.value(), Ok(Some("zoe".into())), "{data:.60}");
+            assert_eq!(text(&data, "/passport/name"), Ok(None), "{data:.60}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_nothing() {
+        let surrogate = Found::in_data(r#"{"user":"\ud800"}"#, "/user");
+        assert_eq!(surrogate.value(), Err(Unreadable));
+        assert_eq!(surrogate.text(), Ok(Some(r#""\ud800""#)));
+        for data in ["", "not JSON", "[1]", "7", r#"{"user":1"#, r#"{"user":1} x"#, r#"{"user":x}"#]
+        {
+            assert_eq!(text(data, "/user"), Err(Unreadable), "{data}");
+            assert_eq!(text(data, "/other"), Err(Unreadable), "{data}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_the_same_beyond_doubt_is_the_same() {
+        let at = |user: &str| Found::in_data(&format!(r#"{{"user":{user}}}"#), "/user");
+        let nothing = Found::in_data("{}", "/user");
+        let unreadable = Found::in_data("not JSON", "/user");
+        assert!(nothing.is_surely(&nothing));
+        for user in [r#""zoe""#, r#""\ud800""#, "7", "null", r#"{"id":1}"#] {
+            assert!(at(user).is_surely(&at(user)), "{user}");
+            for other in [&nothing, &unreadable, &at(r#""\ud800x""#), &at("8")] {
+                assert!(!at(user).is_surely(other) && !other.is_surely(&at(user)), "{user}");
+            }
+        }
+        assert!(at(r#""zo\u00eb""#).is_surely(&at("\"zo\u{eb}\"")));
+        assert!(!unreadable.is_surely(&unreadable));
+        // The same number to JavaScript, and two users to others.
+        assert!(!at("10000000000000000000001").is_surely(&at("10000000000000000000002")));
+    }
+
+    #[test]
+    fn a_value_is_not_shown_by_accident() {
+        let found = Found::in_data(r#"{"user":"hunter2"}"#, "/user");
+        assert!(!format!("{found:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,106 @@
+//! What the program takes from the machine that it starts on: code only from its own user.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use edge_session_tests::{Launch, SECRET, binary, checkout, temp_dir};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A folder that is fit for compiled code, as a checkout need not be.
+fn fit() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Whether there is a file of compiled code below it.
+fn has_code(directory: &Path) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| path.is_file() || has_code(&path))
+}
+
+#[test]
+fn compiled_code_is_kept_where_nobody_else_may_write() {
+    let dir = fit();
+    let check = || {
+        let home = dir.path().to_str().unwrap();
+        Launch::new("memory:").env("XDG_CACHE_HOME", home).run(dir.path(), &["check"])
+    };
+    let cache = dir.path().join("edge-session/compiled");
+    let (done, said) = check();
+    assert!(done && !said.contains("compiled"), "{said}");
+    assert!(has_code(&cache));
+    assert_eq!(mode(&cache), 0o700);
+}
+
+#[test]
+fn a_cache_that_others_may_write_to_is_not_used_and_stops_nobody() {
+    for open in ["", "edge-session", "edge-session/compiled", "edge-session/compiled/modules"] {
+        let dir = fit();
+        let cache = dir.path().join("edge-session/compiled");
+        fs::create_dir_all(dir.path().join(open)).unwrap();
+        if open.ends_with("modules") {
+            set_mode(&cache, 0o755);
+        }
+        set_mode(&dir.path().join(open), 0o777);
+        let home = dir.path().to_str().unwrap();
+        let launch = Launch::new("memory:").env("XDG_CACHE_HOME", home);
+        let (done, said) = launch.run(dir.path(), &["check"]);
+        assert!(done, "{said}");
+        assert!(said.contains("may be written to by others") && said.contains(open), "{said}");
+        assert!(!has_code(dir.path()), "{open:?}: code was put where others can change it");
+        let server = launch.start();
+        assert!(server.log().contains("may be written to by others"), "{}", server.log());
+        server.stop();
+        assert!(!has_code(dir.path()), "{open:?}: code was put where others can change it");
+    }
+}
+
+#[test]
+fn without_a_place_for_compiled_code_the_program_starts() {
+    let dir = fit();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for cache in [file.to_str().unwrap(), "/proc/none", "/dev/null", "relative"] {
+        let launch = Launch::new("memory:").env("XDG_CACHE_HOME", cache).env("HOME", cache);
+        let (done, said) = launch.run(dir.path(), &["check"]);
+        assert!(done && said.contains("in order"), "{cache}: {said}");
+    }
+}
+
+#[test]
+fn the_component_is_not_taken_from_where_the_program_is_started() {
+    let dir = temp_dir("component-");
+    let (installed, elsewhere) = (dir.path().join("lib/edge-session"), dir.path().join("work"));
+    fs::create_dir_all(&installed).unwrap();
+    fs::create_dir_all(elsewhere.join("target")).unwrap();
+    let component = checkout().join("target/session.wasm");
+    let program = installed.join("edge-session");
+    if fs::hard_link(binary(), &program).is_err() {
+        fs::copy(binary(), &program).unwrap();
+    }
+    let check = || {
+        let mut command = Command::new(&program);
+        let command = command.env_clear().env("EDGE_SESSION_SECRET", SECRET).arg("check");
+        let output = command.current_dir(&elsewhere).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    fs::copy(&component, elsewhere.join("target/session.wasm")).unwrap();
+    fs::copy(&component, dir.path().join("lib/session.wasm")).unwrap();
+    let (done, said) = check();
+    assert!(!done && said.contains("session.wasm was not found"), "{said}");
+
+    // As cargo marks its own folders.
+    fs::write(installed.join(".cargo-lock"), "").unwrap();
+    assert!(check().0, "a program that cargo built has the component of `make component`");
+    fs::remove_file(installed.join(".cargo-lock")).unwrap();
+    fs::copy(&component, installed.join("session.wasm")).unwrap();
+    assert!(check().0, "beside the program");
+}
