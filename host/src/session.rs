@@ -254,10 +254,12 @@ impl Session {
             serde_json::from_str(json).map_err(|source| SessionError::NoObject { source })?;
         let mut state = self.lock();
         let mut edits = Edits::default();
-        let old = state.stored();
-        for (key, new) in new {
-            let raw = text_of(new, old.get(key.as_str()).copied());
-            edits.set(key, raw);
+        {
+            let old = state.stored();
+            for (key, new) in new {
+                let raw = text_of(new, old.get(key.as_str()).copied());
+                edits.set(key, raw);
+            }
         }
         state.edits = edits;
         state.is_cleared = true;
@@ -268,31 +270,7 @@ impl Session {
     /// is set. Fails, with nothing changed, where an object would go into what cannot be read.
     pub fn merge(&self, patch: Map<String, Value>) -> Result<(), SessionError> {
         let mut state = self.lock();
-        // Taken apart once, however many values are looked at.
-        let stored = match patch.values().any(Value::is_object) {
-            true => state.stored(),
-            false => IndexMap::new(),
-        };
-        let old = |key: &str| match state.edits.get(key) {
-            Some(edit) => edit.value(),
-            None => stored.get(key).copied(),
-        };
-        let new = |(key, value): (String, Value)| {
-            let value = match value {
-                Value::Null => return Ok((key, None)),
-                Value::Object(patch) => {
-                    let target = old(&key).map(|raw| serde_json::from_str(raw.get())).transpose();
-                    let mut target = target
-                        .map_err(|source| SessionError::Deserialize { key: key.clone(), source })?
-                        .unwrap_or(Value::Null);
-                    merge_into(&mut target, patch);
-                    target
-                }
-                value => value,
-            };
-            Ok((key, Some(to_raw_value(&value).unwrap_or_default())))
-        };
-        for (key, raw) in patch.into_iter().map(new).collect::<Result<Vec<_>, _>>()? {
+        for (key, raw) in state.merged(patch)? {
             match raw {
                 Some(raw) => state.edits.set(key, raw),
                 None => state.edits.remove(key),
@@ -407,6 +385,43 @@ impl State {
             return IndexMap::new();
         }
         serde_json::from_str(&self.data).unwrap_or_default()
+    }
+
+    /// What a merge patch makes of the values that it names; none: they are removed.
+    fn merged(
+        &self,
+        patch: Map<String, Value>,
+    ) -> Result<Vec<(String, Option<Box<RawValue>>)>, SessionError> {
+        // Taken apart once, however many values are looked at.
+        let stored = match patch.values().any(Value::is_object) {
+            true => self.stored(),
+            false => IndexMap::new(),
+        };
+        let old = |key: &str| match self.edits.get(key) {
+            Some(edit) => edit.value(),
+            None => stored.get(key).copied(),
+        };
+        let mut merged = Vec::with_capacity(patch.len());
+        for (key, value) in patch {
+            let value = match value {
+                Value::Null => {
+                    merged.push((key, None));
+                    continue;
+                }
+                Value::Object(patch) => {
+                    let mut target = match old(&key).map(|raw| serde_json::from_str(raw.get())) {
+                        None => Value::Null,
+                        Some(Ok(value)) => value,
+                        Some(Err(source)) => return Err(SessionError::Deserialize { key, source }),
+                    };
+                    merge_into(&mut target, patch);
+                    target
+                }
+                value => value,
+            };
+            merged.push((key, Some(to_raw_value(&value).unwrap_or_default())));
+        }
+        Ok(merged)
     }
 
     /// All values as they are now.

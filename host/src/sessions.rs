@@ -265,7 +265,9 @@ impl Sessions {
         match timeout(PATIENCE, answer).await {
             Ok(Ok(Word::Turn(turn, job))) => Ok((turn, job)),
             Ok(Ok(Word::Answer(outcome))) => Err(outcome),
-            Ok(Err(_)) => Err(failed(trapped(&"a request that changed the session panicked"))),
+            Ok(Err(_)) => Err(failed(wit::Failure::Unavailable(
+                "another request was to store this change, too, and never ended".to_owned(),
+            ))),
             Err(_) => Err(failed(wit::Failure::Contention)),
         }
     }
@@ -276,9 +278,8 @@ impl Sessions {
     async fn save(&self, turn: &mut Turn, mut job: Job) -> wit::Outcome {
         let mut most = TAKEN_ALONG;
         let mut conflicts = 0;
-        let left = turn.left.take();
-        if left.is_some() || job.request.is_none() {
-            job = match self.onto(left, job).await {
+        if turn.left.is_some() || job.request.is_none() {
+            job = match self.onto(turn.left.clone(), job).await {
                 Ok(job) => job,
                 Err(outcome) => return outcome,
             };
@@ -302,6 +303,7 @@ impl Sessions {
             let replacement = wit::Replacement { content, only_known: true };
             let request = wit::StoreRequest::Replace(replacement);
             let Job { mut work, on_done, .. } = job;
+            turn.left = None;
             let mut reply = self.perform(&work.exchange.id, request, &mut work.known).await;
             match &reply {
                 wit::StoreReply::Done => {

@@ -184,7 +184,7 @@ async fn sessions_as_large_as_they_may_be_are_changed_by_many_at_once() {
     let spoil = |o: &mut edge_session::Options| o.max_session_bytes = 15 << 20;
     let gateway = Arc::new(Gateway::with(component(), spoil, store));
     let mut running = tokio::task::JoinSet::new();
-    for n in 0..8 {
+    for n in 0..4 {
         let gateway = gateway.clone();
         running.spawn(async move {
             let path = format!("/set/k{n}/{n}");
