@@ -5,7 +5,7 @@
 //! the calls but what the [`Exchange`] carries.
 
 use crate::cookie_header::{Found, find};
-use crate::document::{Damaged, Document};
+use crate::document::{Damaged, Document, MAX_MEMBERS};
 use crate::identifier;
 use crate::lifecycle::{self, Facts, Storage};
 use crate::options;
@@ -17,9 +17,10 @@ use crate::wit::{
     StoreReply, StoreRequest, Stored, Unset,
 };
 
-/// A request gives up after this many conflicts. Each means that another request of
-/// the same session was stored, so that 64 at once always get through.
-const MAX_CONFLICTS: u32 = 256;
+/// A request gives up after this many conflicts. Each means that another request of the same
+/// session was stored, so that 64 at once always get through, even where a gateway does not let
+/// them take turns.
+const MAX_CONFLICTS: u32 = 64;
 
 /// The two things that the logic cannot know by itself.
 pub trait Environment {
@@ -290,6 +291,13 @@ impl Engine {
             }
             _ => base.changed(&plan),
         };
+        if document.len() > MAX_MEMBERS {
+            return Err(Failure::InvalidChange(format!(
+                "the session would have {} keys, more than {MAX_MEMBERS}: keep many values under \
+                 one key, or elsewhere",
+                document.len()
+            )));
+        }
         let mut cookie = match document.cookie() {
             Some(text) => self.cookie(text).map_err(damaged)?,
             None => SessionCookie::new(&self.options.cookie, exchange.secure, now),
@@ -459,8 +467,12 @@ impl Engine {
         }
     }
 
-    /// Take a stored session apart.
+    /// Take a stored session apart. One that is larger than what is stored here costs more than
+    /// its visitor may ask for at every request.
     fn document<'a>(&self, text: &'a str) -> Result<Document<'a>, Damaged> {
+        if text.len() > self.options.max_session_bytes as usize {
+            return Err(Damaged);
+        }
         let length = |text: &str| self.usual_cookies.iter().find_map(|usual| usual.length(text));
         Document::parse(text, length)
     }

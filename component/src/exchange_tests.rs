@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::document::MAX_MEMBERS;
 use crate::options::defaults;
 use crate::wit::{CookieEdit, DataChange, Edit};
 
@@ -419,6 +420,76 @@ fn an_expired_session_is_unknown_even_if_the_store_returns_it() {
     let known = Known { loaded: Some(late), current: None };
     let step = world.engine.resume(&world, pending.exchange, &known, None, StoreReply::Found);
     assert!(matches!(step, Step::Ready(session) if session.exchange.origin == Origin::Unknown));
+}
+
+/// A session with so many keys besides `a`, as another tool may store it.
+fn with_keys(text: &str, count: usize) -> String {
+    let keys: String = (0..count).map(|n| format!(r#","k{n}":0"#)).collect();
+    format!("{}{keys}}}", text.strip_suffix('}').unwrap())
+}
+
+#[test]
+fn a_stored_session_beyond_the_limits_is_damaged_and_left_alone() {
+    let world = World::new(|o| o.max_session_bytes = 1 << 19);
+    let cookie = world.visitor();
+    let usual = world.only();
+    let put = |text: &str| {
+        world.store.borrow_mut().values_mut().next().unwrap().data = text.to_owned();
+    };
+    let sized = |bytes: usize| {
+        let text = usual.strip_suffix('}').unwrap();
+        let text = format!(r#"{text},"pad":""}}"#);
+        let pad = "x".repeat(bytes - text.len());
+        text.replace(r#""pad":"""#, &format!(r#""pad":"{pad}""#))
+    };
+    // With `cookie` and `a`.
+    let many = with_keys(&usual, MAX_MEMBERS - 2);
+    for legal in [sized(1 << 19), many] {
+        put(&legal);
+        assert_eq!(world.open(Some(&cookie)).session.exchange.origin, Origin::Loaded);
+    }
+    for beyond in [sized((1 << 19) + 1), with_keys(&usual, MAX_MEMBERS - 1)] {
+        put(&beyond);
+        let open = world.open(Some(&cookie));
+        assert_eq!(open.session.exchange.origin, Origin::Damaged);
+        assert_eq!(open.session.data, "{}");
+        assert_eq!(world.close(open, &set("a", "2")).event, Event::Created);
+        let mut store = world.store.borrow_mut();
+        assert_eq!(store.len(), 2);
+        store.retain(|_, stored| stored.data == beyond);
+        assert_eq!(store.len(), 1, "it was changed");
+    }
+}
+
+#[test]
+fn a_session_with_too_many_keys_is_not_stored() {
+    let world = World::new(|_| {});
+    let keys = |count: usize| {
+        let edits = (0..count).map(|n| Edit { key: format!("k{n}"), value: Some("0".into()) });
+        DataChange::Edits(edits.collect())
+    };
+    // `cookie` counts.
+    let full = world.visit(None, &change(Action::Keep, keys(MAX_MEMBERS - 1)));
+    assert_eq!((full.event, &full.failure), (Event::Created, &None));
+    let before = world.only();
+    let outcome = world.visit(Some(&cookie(&full)), &set("one-more", "1"));
+    match outcome.failure {
+        Some(Failure::InvalidChange(why)) => assert!(why.contains("10001 keys"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.only(), before);
+}
+
+#[test]
+fn a_change_is_not_merged_into_a_session_beyond_the_limits() {
+    let world = World::new(|o| o.max_session_bytes = 1000);
+    let cookie = world.visitor();
+    let open = world.open(Some(&cookie));
+    let text = with_keys(&world.only(), 1000);
+    world.store.borrow_mut().values_mut().next().unwrap().data = text.clone();
+    let outcome = world.close(open, &set("b", "2"));
+    assert!(matches!(outcome.failure, Some(Failure::Unavailable(_))), "{outcome:?}");
+    assert_eq!(world.only(), text);
 }
 
 #[test]

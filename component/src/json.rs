@@ -78,10 +78,11 @@ impl serde::de::Visitor<'_> for Bytes {
 }
 
 /// Give every member of the object `text` to `member`: its key, and its value as it is
-/// written. Members that come before a mistake have been given when it is found.
+/// written. Members that come before a mistake have been given when it is found. `member` may
+/// refuse to go on.
 pub(crate) fn members<'a>(
     text: &'a str,
-    mut member: impl FnMut(Key<'a>, &'a str),
+    mut member: impl FnMut(Key<'a>, &'a str) -> Result<(), Invalid>,
 ) -> Result<(), Invalid> {
     let mut scan = Scan { text, at: 0 };
     scan.space();
@@ -98,7 +99,7 @@ pub(crate) fn members<'a>(
 pub(crate) fn members_from<'a>(
     text: &'a str,
     at: usize,
-    mut member: impl FnMut(Key<'a>, &'a str),
+    mut member: impl FnMut(Key<'a>, &'a str) -> Result<(), Invalid>,
 ) -> Result<(), Invalid> {
     let mut scan = Scan { text, at };
     scan.space();
@@ -129,12 +130,14 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn member(&mut self, member: &mut impl FnMut(Key<'a>, &'a str)) -> Result<(), Invalid> {
+    fn member(
+        &mut self,
+        member: &mut impl FnMut(Key<'a>, &'a str) -> Result<(), Invalid>,
+    ) -> Result<(), Invalid> {
         let key = self.key()?;
         let begin = self.at;
         self.value()?;
-        member(key, &self.text[begin..self.at]);
-        Ok(())
+        member(key, &self.text[begin..self.at])
     }
 
     fn peek(&self) -> Option<u8> {
@@ -313,7 +316,11 @@ mod tests {
 
     fn ours(text: &str) -> Option<Vec<(Vec<u8>, &str)>> {
         let mut found = Vec::new();
-        members(text, |key, value| found.push((key.name().into_owned(), value))).ok()?;
+        members(text, |key, value| {
+            found.push((key.name().into_owned(), value));
+            Ok(())
+        })
+        .ok()?;
         Some(found)
     }
 
@@ -367,7 +374,11 @@ mod tests {
     fn names_are_compared_by_what_they_say() {
         let key = |text| {
             let mut found = None;
-            members(text, |key, _| found = Some(key)).unwrap();
+            members(text, |key, _| {
+                found = Some(key);
+                Ok(())
+            })
+            .unwrap();
             found.unwrap()
         };
         assert_eq!(key(r#"{"a":1}"#), key(r#"{"\u0061":1}"#));

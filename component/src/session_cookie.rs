@@ -54,6 +54,7 @@ impl<'a> SessionCookie<'a> {
                 cookie.0[at] = Some(Cow::Borrowed(value));
                 next = at + 1;
             }
+            Ok(())
         })?;
         // What `new Cookie(stored)` has without being told.
         cookie.0[EXPIRES].get_or_insert(Cow::Borrowed("null"));

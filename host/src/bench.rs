@@ -28,7 +28,7 @@ impl Runner {
 
     /// The store has answered to a load.
     pub fn resume(&self, exchange: wit::Exchange, known: &wit::Known) -> wit::Step {
-        self.0.resume(&exchange, known, None, &wit::StoreReply::Found).expect(TRAPPED)
+        self.0.at_once(&exchange, known, None, Some(&wit::StoreReply::Found)).expect(TRAPPED)
     }
 
     /// The application is done.
@@ -38,6 +38,6 @@ impl Runner {
         known: &wit::Known,
         change: &wit::Change,
     ) -> wit::Step {
-        self.0.finish(&exchange, known, change).expect(TRAPPED)
+        self.0.at_once(&exchange, known, Some(change), None).expect(TRAPPED)
     }
 }

@@ -2,17 +2,19 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::Semaphore;
 use wasmtime::component::ResourceAny;
 use wasmtime::{Store, StoreLimits, StoreLimitsBuilder};
 
 use crate::bindings::Session;
 use crate::bindings::exports::edge::session::engine::{
-    Change, Exchange, Guest, Known, Options, Preset, Problem, Request, Step, StoreReply,
+    Change, DataChange, Exchange, Known, Options, Preset, Problem, Request, Step, StoreReply,
+    Stored,
 };
 use crate::bindings::wasi::{clocks::wall_clock, random::random};
 use crate::component::{Clock, Component, MAX_MEMORY, TICKS_PER_CALL};
@@ -64,7 +66,7 @@ fn instantiate(component: &Component) -> wasmtime::Result<(Store<State>, Session
     };
     let mut store = Store::new(component.pre.engine(), state);
     store.limiter(|state| &mut state.limits);
-    store.set_epoch_deadline(TICKS_PER_CALL);
+    store.set_epoch_deadline(ticks(0));
     let session = component.pre.instantiate(&mut store)?;
     Ok((store, session))
 }
@@ -98,11 +100,55 @@ impl Instance {
     }
 }
 
-/// Instances with the same options, one for each thread that calls.
-pub(crate) struct Instances {
+/// Calls with more text than this, in bytes, are large: they take milliseconds.
+const LARGE: usize = 64 << 10;
+
+/// How long a call with so many bytes of text may take, in ticks: a hundred times what it
+/// takes on an idle machine, since other threads want the processors, too.
+fn ticks(bytes: usize) -> u64 {
+    TICKS_PER_CALL * (1 + (bytes >> 20) as u64 * 2)
+}
+
+/// What a call after the beginning is about.
+pub(crate) struct Work {
+    pub(crate) exchange: Exchange,
+    pub(crate) known: Known,
+    /// What the application did; none before it.
+    pub(crate) change: Option<Change>,
+}
+
+impl Work {
+    /// How much text there is, in bytes.
+    fn size(&self) -> usize {
+        let stored = |stored: &Option<Stored>| stored.as_ref().map_or(0, |it| it.data.len());
+        let change = match self.change.as_ref().map(|change| &change.data) {
+            None | Some(DataChange::Nothing) => 0,
+            Some(DataChange::Whole(text)) => text.len(),
+            Some(DataChange::Edits(edits)) => edits
+                .iter()
+                .map(|edit| edit.key.len() + edit.value.as_ref().map_or(0, String::len))
+                .sum(),
+        };
+        stored(&self.known.loaded) + stored(&self.known.current) + change
+    }
+}
+
+/// Instances with the same options.
+///
+/// There is one for each thread that calls, so that a call is an ordinary function call and
+/// seldom waits for another. Calls about large sessions would hold up all others of their
+/// thread. They are made on tokio's threads for blocking work, each with an instance of its
+/// own that is given up afterwards, together with its memory; and so few at once that half of
+/// the processors remain for the others. Beyond that they wait, in their order, without a
+/// thread.
+pub(crate) struct Instances(Arc<Shared>);
+
+struct Shared {
     component: Component,
     options: Options,
     slots: Box<[Mutex<Option<Instance>>]>,
+    /// For large calls.
+    permits: Arc<Semaphore>,
 }
 
 impl Instances {
@@ -112,37 +158,106 @@ impl Instances {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let slots: Box<[_]> = (0..threads).map(|_| Mutex::default()).collect();
         *slots[0].lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
-        Ok(Self { component, options, slots })
+        let permits = Arc::new(Semaphore::new((threads / 2).max(1)));
+        Ok(Self(Arc::new(Shared { component, options, slots, permits })))
     }
 
     pub(crate) fn options(&self) -> &Options {
-        &self.options
+        &self.0.options
     }
 
     pub(crate) fn begin(&self, request: &Request) -> wasmtime::Result<Step> {
-        self.call(|guest, engine, store| guest.engine().call_begin(store, engine, request))
-    }
-
-    pub(crate) fn finish(
-        &self,
-        exchange: &Exchange,
-        known: &Known,
-        change: &Change,
-    ) -> wasmtime::Result<Step> {
-        self.call(|guest, engine, store| {
-            guest.engine().call_finish(store, engine, exchange, known, change)
+        self.0.call(|instance| {
+            let engine = instance.session.edge_session_engine().engine();
+            engine.call_begin(&mut instance.store, instance.engine, request)
         })
     }
 
-    pub(crate) fn resume(
+    /// As [`Self::finish`] and [`Self::resume`], whatever the size: for `bench/`.
+    #[cfg(feature = "bench")]
+    pub(crate) fn at_once(
         &self,
         exchange: &Exchange,
         known: &Known,
         change: Option<&Change>,
-        reply: &StoreReply,
+        reply: Option<&StoreReply>,
     ) -> wasmtime::Result<Step> {
-        self.call(|guest, engine, store| {
-            guest.engine().call_resume(store, engine, exchange, known, change, reply)
+        self.0.call(|instance| instance.answer(exchange, known, change, reply))
+    }
+
+    /// The application is done.
+    pub(crate) async fn finish(&self, work: Work) -> wasmtime::Result<(Work, Step)> {
+        self.answer(work, None).await
+    }
+
+    /// The store has replied.
+    pub(crate) async fn resume(
+        &self,
+        work: Work,
+        reply: StoreReply,
+    ) -> wasmtime::Result<(Work, Step)> {
+        self.answer(work, Some(reply)).await
+    }
+
+    async fn answer(
+        &self,
+        work: Work,
+        reply: Option<StoreReply>,
+    ) -> wasmtime::Result<(Work, Step)> {
+        let bytes = work.size();
+        let call = move |work: Work, instance: &mut Instance| {
+            let Work { exchange, known, change } = &work;
+            let step = instance.answer(exchange, known, change.as_ref(), reply.as_ref())?;
+            Ok((work, step))
+        };
+        if bytes <= LARGE {
+            return self.0.call(|instance| call(work, instance));
+        }
+        let permit = self.0.permits.clone().acquire_owned().await?;
+        let shared = self.0.clone();
+        let large = move || {
+            // Until it is over, also when nobody waits for it any more.
+            let _permit = permit;
+            let mut instance = shared.instance()?;
+            instance.store.set_epoch_deadline(ticks(bytes));
+            call(work, &mut instance).inspect_err(|_| count_trap())
+        };
+        tokio::task::spawn_blocking(large).await?
+    }
+}
+
+impl Instance {
+    /// After the beginning: to the application's change, or to the store's reply.
+    fn answer(
+        &mut self,
+        exchange: &Exchange,
+        known: &Known,
+        change: Option<&Change>,
+        reply: Option<&StoreReply>,
+    ) -> wasmtime::Result<Step> {
+        let engine = self.session.edge_session_engine().engine();
+        let store = &mut self.store;
+        match (reply, change) {
+            (Some(reply), _) => {
+                engine.call_resume(store, self.engine, exchange, known, change, reply)
+            }
+            (None, Some(change)) => engine.call_finish(store, self.engine, exchange, known, change),
+            (None, None) => Err(wasmtime::Error::msg("there is nothing to be answered")),
+        }
+    }
+}
+
+fn count_trap() {
+    metrics::counter!("edge_session_component_traps_total").increment(1);
+}
+
+impl Shared {
+    fn instance(&self) -> wasmtime::Result<Instance> {
+        Instance::open(&self.component, &self.options).map_err(|error| match error {
+            OpenError::Trap(error) => error,
+            OpenError::Options(_) => {
+                wasmtime::Error::msg("options that were valid are not any more")
+            }
         })
     }
 
@@ -150,7 +265,7 @@ impl Instances {
     /// dropped, and the next call makes a new one.
     fn call<T>(
         &self,
-        call: impl FnOnce(&Guest, ResourceAny, &mut Store<State>) -> wasmtime::Result<T>,
+        call: impl FnOnce(&mut Instance) -> wasmtime::Result<T>,
     ) -> wasmtime::Result<T> {
         let slot = &self.slots[thread_number() % self.slots.len()];
         let mut slot = slot.lock().unwrap_or_else(|poisoned| {
@@ -160,24 +275,15 @@ impl Instances {
             *slot = None;
             slot
         });
-        let instance =
-            match &mut *slot {
-                Some(instance) => instance,
-                empty => empty.insert(Instance::open(&self.component, &self.options).map_err(
-                    |error| match error {
-                        OpenError::Trap(error) => error,
-                        OpenError::Options(_) => {
-                            wasmtime::Error::msg("options that were valid are not any more")
-                        }
-                    },
-                )?),
-            };
-        instance.store.set_epoch_deadline(TICKS_PER_CALL);
-        let guest = instance.session.edge_session_engine();
-        let result = call(guest, instance.engine, &mut instance.store);
+        let instance = match &mut *slot {
+            Some(instance) => instance,
+            empty => empty.insert(self.instance()?),
+        };
+        instance.store.set_epoch_deadline(ticks(0));
+        let result = call(instance);
         if result.is_err() {
             *slot = None;
-            metrics::counter!("edge_session_component_traps_total").increment(1);
+            count_trap();
         }
         result
     }

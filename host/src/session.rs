@@ -1,6 +1,7 @@
 //! The session as a handler sees it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -44,8 +45,7 @@ struct State {
     cookie: Cookie,
     cookie_edits: Vec<CookieEdit>,
     expires: Option<u64>,
-    /// What was done to keys, in the order in which JavaScript's objects keep it.
-    edits: IndexMap<String, Edit>,
+    edits: Edits,
     /// The data that was there counts no more.
     is_cleared: bool,
     action: wit::Action,
@@ -65,6 +65,57 @@ impl Edit {
             Self::Set(raw) | Self::SetAnew(raw) => Some(raw),
             Self::Removed => None,
         }
+    }
+}
+
+/// What was done to keys.
+#[derive(Default)]
+struct Edits {
+    /// With a number each, in the order in which JavaScript's objects keep them.
+    by_key: HashMap<String, (usize, Edit)>,
+    next: usize,
+}
+
+impl Edits {
+    fn get(&self, key: &str) -> Option<&Edit> {
+        self.by_key.get(key).map(|(_, edit)| edit)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    fn set(&mut self, key: String, raw: Box<RawValue>) {
+        let (number, edit) = match self.by_key.get(&key) {
+            Some((_, Edit::Removed)) => (self.next, Edit::SetAnew(raw)),
+            Some((number, Edit::SetAnew(_))) => (*number, Edit::SetAnew(raw)),
+            Some((number, Edit::Set(_))) => (*number, Edit::Set(raw)),
+            None => (self.next, Edit::Set(raw)),
+        };
+        self.by_key.insert(key, (number, edit));
+        self.next += 1;
+    }
+
+    fn remove(&mut self, key: String) {
+        self.by_key.insert(key, (self.next, Edit::Removed));
+        self.next += 1;
+    }
+
+    fn in_order(&self) -> Vec<(&str, &Edit)> {
+        let mut list: Vec<_> = self.by_key.iter().collect();
+        list.sort_unstable_by_key(|(_, (number, _))| *number);
+        list.into_iter().map(|(key, (_, edit))| (key.as_str(), edit)).collect()
+    }
+
+    fn into_order(self) -> Vec<(String, Edit)> {
+        let mut list: Vec<_> = self.by_key.into_iter().collect();
+        list.sort_unstable_by_key(|(_, (number, _))| *number);
+        list.into_iter().map(|(key, (_, edit))| (key, edit)).collect()
+    }
+
+    /// Whether what was stored for the key counts no more: another value comes last, or none.
+    fn leaves_out(&self, key: &str) -> bool {
+        matches!(self.get(key), Some(Edit::Removed | Edit::SetAnew(_)))
     }
 }
 
@@ -148,7 +199,7 @@ impl Session {
             cookie,
             cookie_edits: Vec::new(),
             expires,
-            edits: IndexMap::new(),
+            edits: Edits::default(),
             is_cleared: false,
             action: wit::Action::Keep,
         };
@@ -182,27 +233,18 @@ impl Session {
     }
 
     fn set(&self, key: String, raw: Box<RawValue>) {
-        let mut state = self.lock();
-        let edit = match state.edits.get(&key) {
-            Some(Edit::Removed) => {
-                state.edits.shift_remove(&key);
-                Edit::SetAnew(raw)
-            }
-            Some(Edit::SetAnew(_)) => Edit::SetAnew(raw),
-            Some(Edit::Set(_)) | None => Edit::Set(raw),
-        };
-        state.edits.insert(key, edit);
+        self.lock().edits.set(key, raw);
     }
 
     /// Remove `key`.
     pub fn remove(&self, key: &str) {
-        self.lock().edits.insert(key.to_owned(), Edit::Removed);
+        self.lock().edits.remove(key.to_owned());
     }
 
     /// Remove all keys.
     pub fn clear(&self) {
         let mut state = self.lock();
-        state.edits.clear();
+        state.edits = Edits::default();
         state.is_cleared = true;
     }
 
@@ -211,15 +253,7 @@ impl Session {
         let state = self.lock();
         // What is not Unicode text (a lone surrogate) has no `Value`.
         let value = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or(Value::Null);
-        let mut data: Map<_, _> =
-            state.stored().into_iter().map(|(key, raw)| (key.into_owned(), value(raw))).collect();
-        for (key, edit) in &state.edits {
-            match edit.value() {
-                Some(raw) => data.insert(key.clone(), value(raw)),
-                None => data.remove(key),
-            };
-        }
-        data
+        state.now().into_iter().map(|(key, raw)| (key.into_owned(), value(raw))).collect()
     }
 
     /// The value at a JSON pointer (RFC 6901), as it is now; none also where the pointer is
@@ -240,17 +274,8 @@ impl Session {
         if state.edits.is_empty() && !state.is_cleared {
             return state.data.clone();
         }
-        let mut data: IndexMap<Cow<'_, str>, &RawValue> = state.stored().into_iter().collect();
-        for (key, edit) in &state.edits {
-            if !matches!(edit, Edit::Set(_)) {
-                data.shift_remove(key.as_str());
-            }
-            if let Some(raw) = edit.value() {
-                data.insert(key.as_str().into(), raw);
-            }
-        }
         // Texts that are JSON already always can be written.
-        serde_json::to_string(&data).unwrap_or_else(|_| "{}".to_owned())
+        serde_json::to_string(&state.now()).unwrap_or_else(|_| "{}".to_owned())
     }
 
     /// Put a JSON object in place of all data. Values that mean the same as what was there
@@ -259,14 +284,14 @@ impl Session {
         let new: IndexMap<String, &RawValue> = serde_json::from_str(json)
             .map_err(|source| SessionError::NoObject { source: ValueError(source) })?;
         let mut state = self.lock();
-        let edits = {
+        let mut edits = Edits::default();
+        {
             let old = state.stored();
-            let text = |(key, new): (String, &RawValue)| {
+            for (key, new) in new {
                 let raw = text_of(new, old.get(key.as_str()).copied());
-                (key, Edit::Set(raw))
-            };
-            new.into_iter().map(text).collect()
-        };
+                edits.set(key, raw);
+            }
+        }
         state.edits = edits;
         state.is_cleared = true;
         Ok(())
@@ -275,20 +300,11 @@ impl Session {
     /// Apply a JSON merge patch (RFC 7396) to the data: null removes, objects merge, all else
     /// is set. Fails, with nothing changed, where an object would go into what cannot be read.
     pub fn merge(&self, patch: Map<String, Value>) -> Result<(), SessionError> {
-        for (key, value) in &patch {
-            if value.is_object() {
-                self.get::<Value>(key)?;
-            }
-        }
-        for (key, value) in patch {
-            match value {
-                Value::Null => self.remove(&key),
-                Value::Object(patch) => {
-                    let mut target = self.get(&key).ok().flatten().unwrap_or(Value::Null);
-                    merge_into(&mut target, patch);
-                    self.set(key, to_raw_value(&target).unwrap_or_default());
-                }
-                value => self.set(key, to_raw_value(&value).unwrap_or_default()),
+        let mut state = self.lock();
+        for (key, raw) in state.merged(patch)? {
+            match raw {
+                Some(raw) => state.edits.set(key, raw),
+                None => state.edits.remove(key),
             }
         }
         Ok(())
@@ -367,15 +383,16 @@ impl Session {
         let mut state = self.lock();
         let edits = std::mem::take(&mut state.edits);
         let data = if state.is_cleared {
+            let order = edits.in_order().into_iter();
             let kept: IndexMap<_, _> =
-                edits.iter().filter_map(|(key, edit)| Some((key, edit.value()?))).collect();
+                order.filter_map(|(key, edit)| Some((key, edit.value()?))).collect();
             // Texts that are JSON already always can be written.
             wit::DataChange::Whole(serde_json::to_string(&kept).unwrap_or_else(|_| "{}".to_owned()))
         } else if edits.is_empty() {
             wit::DataChange::Nothing
         } else {
-            let mut list = Vec::with_capacity(edits.len());
-            for (key, edit) in edits {
+            let mut list = Vec::new();
+            for (key, edit) in edits.into_order() {
                 if let Edit::SetAnew(_) = edit {
                     list.push(wit::Edit { key: key.clone(), value: None });
                 }
@@ -408,6 +425,59 @@ impl State {
             return IndexMap::new();
         }
         serde_json::from_str(&self.data).unwrap_or_default()
+    }
+
+    /// What a merge patch makes of the values that it names; none: they are removed.
+    fn merged(
+        &self,
+        patch: Map<String, Value>,
+    ) -> Result<Vec<(String, Option<Box<RawValue>>)>, SessionError> {
+        // Taken apart once, however many values are looked at.
+        let stored = match patch.values().any(Value::is_object) {
+            true => self.stored(),
+            false => IndexMap::new(),
+        };
+        let old = |key: &str| match self.edits.get(key) {
+            Some(edit) => edit.value(),
+            None => stored.get(key).copied(),
+        };
+        let mut merged = Vec::with_capacity(patch.len());
+        for (key, value) in patch {
+            let value = match value {
+                Value::Null => {
+                    merged.push((key, None));
+                    continue;
+                }
+                Value::Object(patch) => {
+                    let mut target = match old(&key).map(|raw| serde_json::from_str(raw.get())) {
+                        None => Value::Null,
+                        Some(Ok(value)) => value,
+                        Some(Err(source)) => {
+                            let source = ValueError(source);
+                            let expected = std::any::type_name::<Value>();
+                            return Err(SessionError::Deserialize { key, expected, source });
+                        }
+                    };
+                    merge_into(&mut target, patch);
+                    target
+                }
+                value => value,
+            };
+            merged.push((key, Some(to_raw_value(&value).unwrap_or_default())));
+        }
+        Ok(merged)
+    }
+
+    /// All values as they are now.
+    fn now(&self) -> IndexMap<Cow<'_, str>, &RawValue> {
+        let mut data = self.stored();
+        data.retain(|key, _| !self.edits.leaves_out(key));
+        for (key, edit) in self.edits.in_order() {
+            if let Some(raw) = edit.value() {
+                data.insert(key.into(), raw);
+            }
+        }
+        data
     }
 }
 
@@ -472,7 +542,7 @@ mod tests {
             },
             cookie_edits: Vec::new(),
             expires: None,
-            edits: IndexMap::new(),
+            edits: Edits::default(),
             is_cleared: false,
             action: wit::Action::Keep,
         })))
@@ -516,6 +586,37 @@ mod tests {
             session.to_json(),
             r#"{"a":2,"b":{"d":{"e":1,"f":[null]}},"text":{"y":1},"z":{}}"#
         );
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_javascripts_objects() {
+        let session = session(r#"{"a":1,"b":2,"c":3}"#);
+        session.insert("d", 4).unwrap();
+        session.remove("a");
+        session.insert("b", 5).unwrap();
+        session.insert("a", 6).unwrap();
+        session.insert("d", 7).unwrap();
+        let expected = r#"{"b":5,"c":3,"d":7,"a":6}"#;
+        assert_eq!(session.to_json(), expected);
+        assert_eq!(Value::from(session.data()).to_string(), expected);
+    }
+
+    #[test]
+    fn many_keys_are_changed_as_quickly_as_few() {
+        let count = 100_000;
+        let members = |value: usize| {
+            let list: Vec<_> = (0..count).map(|n| format!("\"{n}\":{{\"v\":{value}}}")).collect();
+            format!("{{{}}}", list.join(","))
+        };
+        let session = session(&members(1));
+        session.merge(serde_json::from_str(&members(2)).unwrap()).unwrap();
+        assert!(session.to_json() == members(2));
+        for n in 0..count {
+            session.remove(&n.to_string());
+            session.set(n.to_string(), RawValue::from_string("{\"v\":3}".into()).unwrap());
+        }
+        assert!(session.to_json() == members(3));
+        assert_eq!(session.data().len(), count);
     }
 
     #[test]

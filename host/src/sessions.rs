@@ -6,13 +6,30 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
+use tokio::time::{sleep, timeout};
+
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
 use crate::counters::{Counters, event_name, operation, origin_name};
 use crate::hasher::SessionHasher;
-use crate::instance::{Instances, OpenError};
-use crate::store::{Changed, Created, Store, StoreError};
+use crate::instance::{Instances, OpenError, Work};
+use crate::store::{Changed, Content, Created, Store, StoreError, Stored};
+use crate::turns::{Entered, Turns, Waiting, Word};
 use crate::{Options, Problem};
+
+/// No request waits longer for its turn at a session that others are changing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So many changes of one session are stored by one write, beside the first.
+const TAKEN_ALONG: usize = 63;
+
+/// The longest that a request makes way for other processes after a second conflict. It
+/// doubles with each further one, up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_millis(4);
+
+/// As [`PAUSE`], after many conflicts.
+const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 
 /// The options cannot be used, and why: everything that is wrong with them.
 #[derive(Debug)]
@@ -54,6 +71,46 @@ pub(crate) struct Sessions {
     deadline: Duration,
     counters: Counters,
     hasher: SessionHasher,
+    turns: Turns<Job, wit::Outcome>,
+}
+
+/// A request's wish to store something, of which the component has decided what.
+struct Job {
+    work: Work,
+    /// None: to be decided anew, for a change that was to be stored with others and was not.
+    request: Option<wit::StoreRequest>,
+    on_done: Option<wit::Outcome>,
+}
+
+type Turn = crate::turns::Turn<Job, wit::Outcome>;
+
+impl Job {
+    fn new(pending: wit::Pending, work: Work) -> Self {
+        let wit::Pending { request, exchange, on_done } = pending;
+        Self { work: Work { exchange, ..work }, request: Some(request), on_done }
+    }
+
+    /// Whether others who change the session can make it fail.
+    fn is_conditional(&self) -> bool {
+        self.is_save() || matches!(self.request, Some(wit::StoreRequest::Delete(true)))
+    }
+
+    /// Whether it stores a change in place of what is known.
+    fn is_save(&self) -> bool {
+        match &self.request {
+            None => true,
+            Some(wit::StoreRequest::Replace(replacement)) => replacement.only_known,
+            Some(_) => false,
+        }
+    }
+
+    /// Take out what a save stores.
+    fn content(&mut self) -> Option<Content> {
+        match self.request.take() {
+            Some(wit::StoreRequest::Replace(replacement)) => Some(replacement.content),
+            _ => None,
+        }
+    }
 }
 
 /// What a request begins with.
@@ -76,7 +133,8 @@ impl Sessions {
         // A configuration without a secret is refused below.
         let hasher = SessionHasher::new(options.secrets.first().map_or(&[], Vec::as_slice));
         let instances = Instances::open(component, options)?;
-        Ok(Self { instances, store, deadline, counters: Counters::new(), hasher })
+        let (counters, turns) = (Counters::new(), Turns::new());
+        Ok(Self { instances, store, deadline, counters, hasher, turns })
     }
 
     pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
@@ -85,13 +143,16 @@ impl Sessions {
         let mut unavailable = None;
         let failure = loop {
             match step {
-                Ok(wit::Step::Store(pending)) => {
-                    let id = &pending.exchange.id;
-                    let reply = self.perform(id, pending.request, &mut known).await;
+                Ok(wit::Step::Store(wit::Pending { request, exchange, .. })) => {
+                    let reply = self.perform(&exchange.id, request, &mut known).await;
                     if let wit::StoreReply::Unavailable(why) = &reply {
                         unavailable = Some(why.clone());
                     }
-                    step = self.instances.resume(&pending.exchange, &known, None, &reply);
+                    let work = Work { exchange, known, change: None };
+                    (known, step) = match self.instances.resume(work, reply).await {
+                        Ok((work, step)) => (work.known, Ok(step)),
+                        Err(error) => break trapped(&error),
+                    };
                 }
                 Ok(wit::Step::Ready(session)) => {
                     self.counters.begun(session.exchange.origin);
@@ -101,8 +162,11 @@ impl Sessions {
                         wit::Origin::Damaged => {
                             tracing::warn!(
                                 origin,
-                                "a stored session cannot be read and is left alone"
+                                "a stored session cannot be read, or is beyond the limits, and is \
+                                 left alone"
                             );
+                            // It counts for nothing, and may be large.
+                            known.loaded = None;
                         }
                         wit::Origin::Detached => {
                             let why = unavailable.unwrap_or_default();
@@ -124,35 +188,15 @@ impl Sessions {
     pub(crate) async fn finish(
         &self,
         exchange: wit::Exchange,
-        mut known: wit::Known,
+        known: wit::Known,
         change: wit::Change,
     ) -> wit::Outcome {
-        let mut step = self.instances.finish(&exchange, &known, &change);
+        let id = exchange.id.clone();
         let mut unavailable = None;
-        let outcome = loop {
-            match step {
-                Ok(wit::Step::Store(pending)) => {
-                    let wit::Pending { request, exchange, on_done } = pending;
-                    let reply = self.perform(&exchange.id, request, &mut known).await;
-                    step = match (reply, on_done) {
-                        (wit::StoreReply::Done, Some(outcome)) => break outcome,
-                        (reply, _) => {
-                            if let wit::StoreReply::Unavailable(why) = &reply {
-                                unavailable = Some(why.clone());
-                            }
-                            self.instances.resume(&exchange, &known, Some(&change), &reply)
-                        }
-                    };
-                }
-                Ok(wit::Step::Done(outcome)) => break outcome,
-                Ok(wit::Step::Ready(_)) => {
-                    break failed(trapped(&"it answered `ready` to a finish"));
-                }
-                Err(error) => break failed(trapped(&error)),
-            }
-        };
+        let work = Work { exchange, known, change: Some(change) };
+        let outcome = self.carry_out(work, &mut unavailable).await;
         self.counters.finished(&outcome);
-        self.log(&exchange.id, &outcome);
+        self.log(&id, &outcome);
         match (&outcome.failure, unavailable) {
             (Some(failure), _) => self.report(failure),
             (None, Some(why)) => {
@@ -161,6 +205,167 @@ impl Sessions {
             (None, None) => {}
         }
         outcome
+    }
+
+    /// Let the component decide about a change, and do all that it says.
+    async fn carry_out(&self, work: Work, unavailable: &mut Option<String>) -> wit::Outcome {
+        let mut turn = None;
+        let mut conflicts = 0;
+        let mut answer = self.instances.finish(work).await;
+        loop {
+            let mut job = match decided(answer) {
+                Ok(job) => job,
+                Err(outcome) => return outcome,
+            };
+            if turn.is_none() && job.is_conditional() {
+                match self.turn(job).await {
+                    Ok((its, same)) => (turn, job) = (Some(its), same),
+                    Err(outcome) => return outcome,
+                }
+            }
+            if let Some(turn) = turn.as_mut().filter(|_| job.is_save()) {
+                return self.save(turn, job).await;
+            }
+            let Job { mut work, request: Some(request), on_done } = job else {
+                return undecided();
+            };
+            let is_conditional = matches!(request, wit::StoreRequest::Delete(true));
+            let left = turn.as_mut().filter(|_| is_conditional).and_then(|turn| turn.left.take());
+            let mut reply = match left {
+                // Another request has changed it: no need to ask.
+                Some(left) => {
+                    work.known.current = Some(left);
+                    wit::StoreReply::Conflict
+                }
+                None => self.perform(&work.exchange.id, request, &mut work.known).await,
+            };
+            if matches!(reply, wit::StoreReply::Conflict) {
+                conflicts += 1;
+                reply = self.make_way(conflicts, &mut work).await;
+            }
+            if let wit::StoreReply::Unavailable(why) = &reply {
+                *unavailable = Some(why.clone());
+            }
+            answer = match (reply, on_done) {
+                (wit::StoreReply::Done, Some(outcome)) => return outcome,
+                (reply, _) => self.instances.resume(work, reply).await,
+            };
+        }
+    }
+
+    /// Wait until nobody else in this process is changing the session. Another request may do
+    /// the job meanwhile: its outcome.
+    async fn turn(&self, job: Job) -> Result<(Turn, Job), wit::Outcome> {
+        let id = job.work.exchange.id.clone();
+        let answer = match self.turns.enter(&id, job) {
+            Entered::Turn(turn, job) => return Ok((turn, job)),
+            Entered::Waiting(answer) => answer,
+            Entered::Full => return Err(failed(wit::Failure::Contention)),
+        };
+        match timeout(PATIENCE, answer).await {
+            Ok(Ok(Word::Turn(turn, job))) => Ok((turn, job)),
+            Ok(Ok(Word::Answer(outcome))) => Err(outcome),
+            Ok(Err(_)) => Err(failed(wit::Failure::Unavailable(
+                "another request was to store this change, too, and never ended".to_owned(),
+            ))),
+            Err(_) => Err(failed(wit::Failure::Contention)),
+        }
+    }
+
+    /// Store a change, and by the same write the changes of those who wait behind it: each is
+    /// merged onto the one before it. While another process changes the session, too, fewer at
+    /// a time, which takes less long and so succeeds more easily.
+    async fn save(&self, turn: &mut Turn, mut job: Job) -> wit::Outcome {
+        let mut most = TAKEN_ALONG;
+        let mut conflicts = 0;
+        if turn.left.is_some() || job.request.is_none() {
+            job = match self.onto(turn.left.clone(), job).await {
+                Ok(job) => job,
+                Err(outcome) => return outcome,
+            };
+        }
+        loop {
+            let Some(mut content) = job.content() else { return undecided() };
+            let mut along = Vec::new();
+            for Waiting { job, word } in turn.take(most, Job::is_save) {
+                match self.onto(Some(stored(&content)), job).await {
+                    Ok(mut job) => {
+                        content = job.content().unwrap_or(content);
+                        // That was never stored.
+                        job.work.known.current = None;
+                        along.push(Waiting { job, word });
+                    }
+                    // This one cannot be stored; it leaves no trace.
+                    Err(outcome) => Waiting::tell(word, outcome),
+                }
+            }
+            let left = stored(&content);
+            let replacement = wit::Replacement { content, only_known: true };
+            let request = wit::StoreRequest::Replace(replacement);
+            let Job { mut work, on_done, .. } = job;
+            turn.left = None;
+            let mut reply = self.perform(&work.exchange.id, request, &mut work.known).await;
+            match &reply {
+                wit::StoreReply::Done => {
+                    turn.left = Some(left);
+                    for Waiting { job, word } in along {
+                        Waiting::tell(word, job.on_done.unwrap_or_else(undecided));
+                    }
+                    return on_done.unwrap_or_else(undecided);
+                }
+                wit::StoreReply::Conflict => {
+                    turn.put_back(along);
+                    most /= 2;
+                    conflicts += 1;
+                    reply = self.make_way(conflicts, &mut work).await;
+                }
+                // One of them may be what the store cannot keep: each by itself.
+                wit::StoreReply::Refused(_) if !along.is_empty() => {
+                    turn.put_back(along);
+                    most = 0;
+                    reply = wit::StoreReply::Conflict;
+                }
+                reply => {
+                    for Waiting { job, word } in along {
+                        let answer = self.instances.resume(job.work, reply.clone()).await;
+                        Waiting::tell(word, ended(answer));
+                    }
+                }
+            }
+            job = match decided(self.instances.resume(work, reply).await) {
+                Ok(job) if job.is_save() => job,
+                Ok(_) => return undecided(),
+                Err(outcome) => return outcome,
+            };
+        }
+    }
+
+    /// The same change, decided anew for a session that is `current` now; none: as it was loaded.
+    async fn onto(&self, current: Option<Stored>, job: Job) -> Result<Job, wit::Outcome> {
+        let mut work = job.work;
+        work.known.current = current;
+        let job = decided(self.instances.resume(work, wit::StoreReply::Conflict).await)?;
+        if job.is_save() { Ok(job) } else { Err(undecided()) }
+    }
+
+    /// After a conflict, which only another process can have caused: from the second one on,
+    /// wait for a while that nobody can foresee, so that not all try again at once, and look
+    /// what the session is then.
+    async fn make_way(&self, conflicts: u32, work: &mut Work) -> wit::StoreReply {
+        if conflicts < 2 {
+            return wit::StoreReply::Conflict;
+        }
+        let longest = PAUSE.saturating_mul(1 << (conflicts - 2).min(16)).min(LONGEST_PAUSE);
+        let share: f64 = rand::rng().random();
+        sleep(longest.mul_f64(share)).await;
+        let mut found = wit::Known { loaded: None, current: None };
+        match self.perform(&work.exchange.id, wit::StoreRequest::Load, &mut found).await {
+            wit::StoreReply::Found => {
+                work.known.current = found.loaded;
+                wit::StoreReply::Conflict
+            }
+            reply => reply,
+        }
     }
 
     /// Tell what became of a session. Its beginning and end may be of interest to those who
@@ -283,6 +488,32 @@ async fn perform(
             Reply::Conflict
         }
     })
+}
+
+/// A session that will have been stored.
+fn stored(content: &Content) -> Stored {
+    Stored { data: content.data.clone(), expires: Some(content.expires), touched: None }
+}
+
+/// What the component answered to one who wants to store something: what is to be done, or
+/// the end.
+fn decided(answer: wasmtime::Result<(Work, wit::Step)>) -> Result<Job, wit::Outcome> {
+    match answer {
+        Ok((work, wit::Step::Store(pending))) => Ok(Job::new(pending, work)),
+        Ok((_, wit::Step::Done(outcome))) => Err(outcome),
+        Ok((_, wit::Step::Ready(_))) => Err(undecided()),
+        Err(error) => Err(failed(trapped(&error))),
+    }
+}
+
+/// As [`decided`], where nothing is left to be done.
+fn ended(answer: wasmtime::Result<(Work, wit::Step)>) -> wit::Outcome {
+    decided(answer).map_or_else(|outcome| outcome, |_| undecided())
+}
+
+/// The component broke its contract.
+fn undecided() -> wit::Outcome {
+    failed(trapped(&"it answered with a step that has no place there"))
 }
 
 fn failed(failure: wit::Failure) -> wit::Outcome {

@@ -136,13 +136,65 @@ fn all_problems_of_the_options_are_reported_together() {
 #[tokio::test]
 async fn a_call_that_needs_too_much_memory_fails_alone() {
     let store = Arc::new(MemoryStore::with_max_bytes(4 << 30));
-    let gateway = Gateway::with(component(), |_| {}, store.clone());
+    let gateway = Gateway::with(component(), |o| o.max_session_bytes = u32::MAX, store.clone());
     // Passed in and handed back, this takes more than an instance may use.
     let data = format!(r#"{{"cookie":{{}},"a":"{}"}}"#, "x".repeat(100 << 20));
     let content = edge_session::store::Content { data, expires: u64::MAX };
     assert_eq!(store.create("big", content).await.unwrap(), edge_session::store::Created::Done);
     assert_eq!(gateway.get("/", Some(&support::signed("big"))).await.status(), 503);
     assert_eq!(visits(&gateway.get("/", None).await), 1);
+}
+
+/// A store with a session of so many bytes, named as its cookie is signed for.
+async fn with_session(text: &str, bytes: usize) -> Arc<MemoryStore> {
+    let store = Arc::new(MemoryStore::with_max_bytes(1 << 30));
+    let piece = text.repeat(bytes / text.len());
+    let data = format!(r#"{{"cookie":{{}},"a":[0{piece}]}}"#);
+    let content = edge_session::store::Content { data, expires: u64::MAX };
+    assert_eq!(store.create("big", content).await.unwrap(), edge_session::store::Created::Done);
+    store
+}
+
+#[tokio::test]
+async fn a_large_session_is_not_worked_on_by_the_thread_that_serves_others() {
+    for (bytes, is_large) in [(1000, false), (1 << 19, true)] {
+        let gateway = Gateway::with(component(), |_| {}, with_session(",1", bytes).await);
+        let cookie = support::signed("big");
+        let mut request = std::pin::pin!(gateway.get("/", Some(&cookie)));
+        // This store answers at once, so that nothing but the component can take time.
+        let first =
+            std::future::poll_fn(|context| std::task::Poll::Ready(request.as_mut().poll(context)));
+        let response = match first.await {
+            std::task::Poll::Ready(response) => {
+                assert!(!is_large);
+                response
+            }
+            std::task::Poll::Pending => {
+                assert!(is_large);
+                request.await
+            }
+        };
+        assert_eq!(visits(&response), 1);
+        assert_eq!(visits(&gateway.get("/", Some(&cookie)).await), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_as_large_as_they_may_be_are_changed_by_many_at_once() {
+    let store = with_session(",[1]", (15 << 20) - 1024).await;
+    let spoil = |o: &mut edge_session::Options| o.max_session_bytes = 15 << 20;
+    let gateway = Arc::new(Gateway::with(component(), spoil, store));
+    let mut running = tokio::task::JoinSet::new();
+    for n in 0..4 {
+        let gateway = gateway.clone();
+        running.spawn(async move {
+            let path = format!("/set/k{n}/{n}");
+            gateway.post(&path, Some(&support::signed("big"))).await.status()
+        });
+    }
+    for status in running.join_all().await {
+        assert_eq!(status, 200);
+    }
 }
 
 #[tokio::test]

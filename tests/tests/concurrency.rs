@@ -2,7 +2,8 @@
 
 use std::thread;
 
-use edge_session_tests::{Database, Launch, Server, temp_dir};
+use edge_session_tests::{Database, Launch, Mongod, Server, temp_dir};
+use mongodb::bson::{Bson, doc};
 
 const AT_ONCE: usize = 64;
 
@@ -83,6 +84,58 @@ fn sixty_four_parallel_writes_through_two_processes_are_all_kept_in_mongodb() {
     let database = Database::new();
     let launch = Launch::new(database.url());
     parallel_writes_are_all_kept(vec![launch.start(), launch.start()]);
+}
+
+/// A thousand at once, in turn through each of the servers: all are kept, and the store is asked
+/// no more than three times for each.
+fn a_thousand_changes_at_once_are_no_storm(mongod: &Mongod, servers: Vec<Server>) {
+    const CHANGES: usize = 1000;
+    let asked = || {
+        let status = mongod.admin(doc! { "serverStatus": 1 });
+        let counters = status.get_document("opcounters").unwrap();
+        let count = |name| {
+            counters
+                .get(name)
+                .and_then(Bson::as_i64)
+                .unwrap_or_else(|| counters.get_i32(name).map_or(0, i64::from))
+        };
+        ["insert", "query", "update", "delete"].map(count).iter().sum::<i64>()
+    };
+    let mut visitor = servers[0].visitor();
+    visitor.get("/login");
+    let before = asked();
+    thread::scope(|scope| {
+        for n in 0..CHANGES {
+            let mut tab = visitor.clone().moved_to(servers[n % servers.len()].url());
+            scope.spawn(move || {
+                let page = tab.post("/demo/set", &[("key", &format!("k{n}.")), ("value", "kept")]);
+                assert!(page.status < 400, "{page:#?}");
+            });
+        }
+    });
+    let asked = asked() - before;
+    println!("{asked} operations");
+    assert!(asked <= 3 * CHANGES as i64, "{asked} operations");
+    let page = visitor.get("/");
+    let lost: Vec<_> =
+        (0..CHANGES).map(|n| format!("k{n}.")).filter(|key| !page.body.contains(key)).collect();
+    assert!(lost.is_empty(), "lost: {lost:?}");
+    servers.into_iter().for_each(Server::stop);
+}
+
+#[test]
+fn a_thousand_parallel_writes_are_all_kept_in_mongodb_and_are_no_storm() {
+    let mongod = Mongod::start();
+    let server = Launch::new(&mongod.url()).start();
+    a_thousand_changes_at_once_are_no_storm(&mongod, vec![server]);
+}
+
+#[test]
+fn a_thousand_parallel_writes_through_two_processes_are_no_storm() {
+    let mongod = Mongod::start();
+    let launch = Launch::new(&mongod.url());
+    let servers = vec![launch.start(), launch.start()];
+    a_thousand_changes_at_once_are_no_storm(&mongod, servers);
 }
 
 // Only MongoDB lets a test look into the store; for the others the pages have to tell.

@@ -7,7 +7,8 @@ use mongodb::bson::{Bson, doc};
 fn a_damaged_document_gets_a_fresh_session_and_is_left_as_it_is() {
     let database = Database::new();
     let server = Launch::new(database.url()).start();
-    let cases: [(&str, Bson); 7] = [
+    let keys: String = (0..10_000).map(|n| format!(",\"{n}\":0")).collect();
+    let cases: [(&str, Bson); 9] = [
         ("no text at all", "".into()),
         ("not JSON", "{ \"cookie\": ".into()),
         ("no object", "[1, 2]".into()),
@@ -15,6 +16,8 @@ fn a_damaged_document_gets_a_fresh_session_and_is_left_as_it_is() {
         ("without a cookie", "{\"viewCount\":7}".into()),
         ("a number", 42.into()),
         ("BSON's null", Bson::Null),
+        ("too large", format!("{{\"cookie\":{{}},\"a\":\"{}\"}}", "x".repeat(1 << 20)).into()),
+        ("too many keys", format!("{{\"cookie\":{{}}{keys}}}").into()),
     ];
     for (case, session) in cases {
         let mut visitor = server.visitor();

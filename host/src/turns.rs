@@ -1,0 +1,241 @@
+//! Requests of this process that change one session at once take turns.
+//!
+//! A change is stored only while the stored text is the one that it was made for. All at once,
+//! many changes of one session would make one another fail, each time anew: a storm of writes
+//! that store nothing. So the first request has the turn, and those that come meanwhile wait,
+//! in their order. The next one gets the turn together with what its predecessor has stored,
+//! which spares it a read, and may [take along](Turn::take) what others wait to do.
+//!
+//! A line exists only while a request is at work on the session, so that there are never more
+//! lines than requests.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::store::Stored;
+
+/// So many requests wait for one session; more are refused.
+const MAX_WAITING: usize = 1024;
+
+/// Those who wait for each session that somebody has the turn of.
+struct Lines<Job, Answer>(Mutex<HashMap<String, VecDeque<Waiting<Job, Answer>>>>);
+
+impl<Job, Answer> Lines<Job, Answer> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Waiting<Job, Answer>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who waits.
+pub(crate) struct Waiting<Job, Answer> {
+    /// What it is to do.
+    pub(crate) job: Job,
+    /// To be told of the end of waiting.
+    pub(crate) word: oneshot::Sender<Word<Job, Answer>>,
+}
+
+impl<Job, Answer> Waiting<Job, Answer> {
+    /// Tell one who waits that its job is done.
+    pub(crate) fn tell(word: oneshot::Sender<Word<Job, Answer>>, answer: Answer) {
+        // Nobody there: it has waited for too long.
+        let _ = word.send(Word::Answer(answer));
+    }
+}
+
+/// The end of waiting.
+pub(crate) enum Word<Job, Answer> {
+    /// It is this one's turn; here is its job again.
+    Turn(Turn<Job, Answer>, Job),
+    /// Another one has done the job.
+    Answer(Answer),
+}
+
+/// The right to change a session. When it is dropped, the next one has it.
+pub(crate) struct Turn<Job, Answer> {
+    lines: Arc<Lines<Job, Answer>>,
+    id: String,
+    /// What the last turn has stored, where that is known.
+    pub(crate) left: Option<Stored>,
+}
+
+/// What becomes of one who comes.
+pub(crate) enum Entered<Job, Answer> {
+    /// Nobody else is at work on the session.
+    Turn(Turn<Job, Answer>, Job),
+    /// Wait for this.
+    Waiting(oneshot::Receiver<Word<Job, Answer>>),
+    /// Too many wait.
+    Full,
+}
+
+/// Lends out the turns.
+pub(crate) struct Turns<Job, Answer>(Arc<Lines<Job, Answer>>);
+
+impl<Job, Answer> Turns<Job, Answer> {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Lines(Mutex::default())))
+    }
+
+    /// Get into the line of the session `id`.
+    pub(crate) fn enter(&self, id: &str, job: Job) -> Entered<Job, Answer> {
+        let mut lines = self.0.lock();
+        let Some(line) = lines.get_mut(id) else {
+            lines.insert(id.to_owned(), VecDeque::new());
+            return Entered::Turn(
+                Turn { lines: self.0.clone(), id: id.to_owned(), left: None },
+                job,
+            );
+        };
+        if line.len() >= MAX_WAITING {
+            // Those who have left do not count.
+            line.retain(|waiting| !waiting.word.is_closed());
+            if line.len() >= MAX_WAITING {
+                return Entered::Full;
+            }
+        }
+        let (word, answer) = oneshot::channel();
+        line.push_back(Waiting { job, word });
+        Entered::Waiting(answer)
+    }
+}
+
+impl<Job, Answer> Turn<Job, Answer> {
+    /// The jobs of those who are next, as long as they are `fit` to be done together.
+    pub(crate) fn take(
+        &mut self,
+        most: usize,
+        fit: impl Fn(&Job) -> bool,
+    ) -> Vec<Waiting<Job, Answer>> {
+        let mut taken = Vec::new();
+        let mut lines = self.lines.lock();
+        let Some(line) = lines.get_mut(&self.id) else { return taken };
+        while taken.len() < most {
+            let Some(next) = line.pop_front_if(|next| next.word.is_closed() || fit(&next.job))
+            else {
+                break;
+            };
+            if !next.word.is_closed() {
+                taken.push(next);
+            }
+        }
+        taken
+    }
+
+    /// Let those wait on, before all others.
+    pub(crate) fn put_back(&mut self, waiting: Vec<Waiting<Job, Answer>>) {
+        let mut lines = self.lines.lock();
+        if let Some(line) = lines.get_mut(&self.id) {
+            waiting.into_iter().rev().for_each(|one| line.push_front(one));
+        }
+    }
+}
+
+impl<Job, Answer> Drop for Turn<Job, Answer> {
+    fn drop(&mut self) {
+        let next = {
+            let mut lines = self.lines.lock();
+            let next = lines.get_mut(&self.id).and_then(|line| {
+                std::iter::from_fn(|| line.pop_front()).find(|next| !next.word.is_closed())
+            });
+            if next.is_none() {
+                lines.remove(&self.id);
+            }
+            next
+        };
+        if let Some(Waiting { job, word }) = next {
+            let id = std::mem::take(&mut self.id);
+            let turn = Self { lines: self.lines.clone(), id, left: self.left.take() };
+            // One that has just left drops it, which passes it on.
+            let _ = word.send(Word::Turn(turn, job));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Line = Turns<u32, &'static str>;
+
+    fn first(turns: &Line) -> Turn<u32, &'static str> {
+        match turns.enter("a", 0) {
+            Entered::Turn(turn, 0) => turn,
+            _ => panic!("somebody is there"),
+        }
+    }
+
+    fn waiting(turns: &Line, job: u32) -> oneshot::Receiver<Word<u32, &'static str>> {
+        match turns.enter("a", job) {
+            Entered::Waiting(answer) => answer,
+            _ => panic!("nobody is there"),
+        }
+    }
+
+    #[test]
+    fn turns_are_had_in_the_order_of_coming_and_end_without_a_trace() {
+        let turns = Line::new();
+        let mut turn = first(&turns);
+        let mut answers: Vec<_> = (1..4).map(|job| waiting(&turns, job)).collect();
+        assert!(matches!(turns.enter("b", 0), Entered::Turn(..)), "another session is free");
+        // One that has left is passed over.
+        drop(answers.remove(1));
+        let left = Stored { data: "text".into(), expires: None, touched: None };
+        turn.left = Some(left.clone());
+        drop(turn);
+        let Ok(Word::Turn(turn, 1)) = answers[0].try_recv() else { panic!("not its turn") };
+        assert_eq!(turn.left, Some(left));
+        assert!(answers[1].try_recv().is_err());
+        drop(turn);
+        let Ok(Word::Turn(turn, 3)) = answers[1].try_recv() else { panic!("not its turn") };
+        assert_eq!(turn.left, None, "what was not stored is not passed on");
+        drop(turn);
+        assert!(turns.0.lock().is_empty());
+    }
+
+    #[test]
+    fn a_turn_that_nobody_fetched_is_passed_on() {
+        let turns = Line::new();
+        let turn = first(&turns);
+        let (leaving, mut staying) = (waiting(&turns, 1), waiting(&turns, 2));
+        drop(turn);
+        drop(leaving);
+        assert!(matches!(staying.try_recv(), Ok(Word::Turn(_, 2))));
+        assert!(turns.0.lock().is_empty());
+    }
+
+    #[test]
+    fn jobs_are_taken_along_as_long_as_they_fit() {
+        let turns = Line::new();
+        let mut turn = first(&turns);
+        let mut answers: Vec<_> = [2, 4, 5, 6].map(|job| waiting(&turns, job)).into();
+        let jobs = |turn: &mut Turn<u32, &'static str>, most| {
+            let taken = turn.take(most, |job| job % 2 == 0);
+            (taken.iter().map(|it| it.job).collect::<Vec<_>>(), taken)
+        };
+        assert_eq!(jobs(&mut turn, 1).0, [2]);
+        let (list, taken) = jobs(&mut turn, 9);
+        assert_eq!(list, [4]);
+        assert!(jobs(&mut turn, 9).0.is_empty(), "5 comes before 6");
+        turn.put_back(taken);
+        let (list, taken) = jobs(&mut turn, 9);
+        assert_eq!(list, [4]);
+        taken.into_iter().for_each(|it| Waiting::tell(it.word, "done"));
+        assert!(matches!(answers[1].try_recv(), Ok(Word::Answer("done"))));
+        drop(turn);
+        assert!(matches!(answers[2].try_recv(), Ok(Word::Turn(_, 5))));
+    }
+
+    #[test]
+    fn no_more_wait_than_the_bound() {
+        let turns = Line::new();
+        let turn = first(&turns);
+        let mut answers: Vec<_> = (0..MAX_WAITING as u32).map(|job| waiting(&turns, job)).collect();
+        assert!(matches!(turns.enter("a", 0), Entered::Full));
+        answers.pop();
+        answers.push(waiting(&turns, 1));
+        assert!(matches!(turns.enter("a", 0), Entered::Full));
+        drop(turn);
+    }
+}

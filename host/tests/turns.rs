@@ -1,0 +1,244 @@
+//! Many requests that change one session at once, through the tower layer.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use edge_session::store::{Changed, Content, Created, MemoryStore, Store, StoreError, Stored};
+use http::StatusCode;
+use support::{Gateway, component, cookie, text, visits};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+/// A store that takes its time, as one that is elsewhere does, and counts what it is asked.
+#[derive(Default)]
+struct Remote {
+    sessions: MemoryStore,
+    loads: AtomicUsize,
+    writes: AtomicUsize,
+    /// It never answers to a conditional write.
+    hangs: bool,
+}
+
+impl Remote {
+    async fn asked(&self, counter: &AtomicUsize) {
+        counter.fetch_add(1, Ordering::Relaxed);
+        sleep(Duration::from_millis(10)).await;
+    }
+
+    /// How many operations there were since the last time.
+    fn counts(&self) -> (usize, usize) {
+        (self.loads.swap(0, Ordering::Relaxed), self.writes.swap(0, Ordering::Relaxed))
+    }
+}
+
+#[async_trait]
+impl Store for Remote {
+    async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        self.asked(&self.loads).await;
+        self.sessions.load(id).await
+    }
+    async fn create(&self, id: &str, new: Content) -> Result<Created, StoreError> {
+        self.asked(&self.writes).await;
+        self.sessions.create(id, new).await
+    }
+    async fn replace(
+        &self,
+        id: &str,
+        new: Content,
+        expected: Option<&str>,
+    ) -> Result<Changed, StoreError> {
+        self.asked(&self.writes).await;
+        if self.hangs && expected.is_some() {
+            std::future::pending::<()>().await;
+        }
+        if new.data.contains("poison") {
+            return Err(StoreError::refused("poison is not kept here"));
+        }
+        self.sessions.replace(id, new, expected).await
+    }
+    async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
+        self.asked(&self.writes).await;
+        self.sessions.touch(id, expires).await
+    }
+    async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
+        self.asked(&self.writes).await;
+        self.sessions.delete(id, expected).await
+    }
+}
+
+/// Processes that share a store.
+struct Processes {
+    store: Arc<Remote>,
+    gateways: Vec<Arc<Gateway>>,
+    cookie: String,
+}
+
+impl Processes {
+    /// With a visitor who has been there once.
+    async fn with(count: usize, store: Remote, max_session_bytes: u32) -> Self {
+        let store = Arc::new(store);
+        let component = component();
+        let gateway = |_| {
+            let spoil = |o: &mut edge_session::Options| o.max_session_bytes = max_session_bytes;
+            Arc::new(Gateway::with(component.clone(), spoil, store.clone()))
+        };
+        let gateways: Vec<_> = (0..count).map(gateway).collect();
+        let cookie = cookie(&gateways[0].get("/", None).await);
+        store.counts();
+        Self { store, gateways, cookie }
+    }
+
+    async fn new(count: usize) -> Self {
+        Self::with(count, Remote::default(), 1 << 20).await
+    }
+
+    /// What becomes of requests to these paths, all at once, in turn through each process.
+    async fn post(&self, paths: impl Iterator<Item = String>) -> Vec<StatusCode> {
+        let mut running = JoinSet::new();
+        for (path, gateway) in paths.zip(self.gateways.iter().cycle()) {
+            let (gateway, cookie) = (gateway.clone(), self.cookie.clone());
+            running.spawn(async move { gateway.post(&path, Some(&cookie)).await.status() });
+        }
+        running.join_all().await
+    }
+
+    /// How many keys the session has.
+    async fn keys(&self) -> usize {
+        let data = text(self.gateways[0].get("/data", Some(&self.cookie)).await).await;
+        serde_json::from_str::<serde_json::Map<_, _>>(&data).unwrap().len()
+    }
+}
+
+fn changes(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|n| format!("/set/k{n}/{n}"))
+}
+
+fn count(statuses: &[StatusCode], status: u16) -> usize {
+    statuses.iter().filter(|it| **it == status).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_changes_of_one_session_at_once_are_stored_by_few_writes() {
+    let processes = Processes::new(1).await;
+    let began = Instant::now();
+    let statuses = processes.post(changes(1000)).await;
+    let (took, (loads, writes)) = (began.elapsed(), processes.store.counts());
+    assert_eq!(count(&statuses, 200), 1000);
+    assert_eq!(processes.keys().await, 1001);
+    assert_eq!(loads, 1000);
+    assert!(writes <= 20, "{writes} writes");
+    assert!(took < Duration::from_millis(250), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_come_while_others_are_stored_lose_nothing() {
+    let processes = Processes::new(1).await;
+    let first = processes.post(changes(200));
+    let late = async {
+        // Loaded before the first write is done, and stored after it.
+        sleep(Duration::from_millis(5)).await;
+        processes.post((0..200).map(|n| format!("/set/late{n}/{n}"))).await
+    };
+    let (first, late) = tokio::join!(first, late);
+    assert_eq!((count(&first, 200), count(&late, 200)), (200, 200));
+    assert_eq!(processes.keys().await, 401);
+    assert!(processes.store.counts().1 < 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_processes_with_five_hundred_changes_each_make_way_for_each_other() {
+    let processes = Processes::new(2).await;
+    let statuses = processes.post(changes(1000)).await;
+    let (loads, writes) = processes.store.counts();
+    assert_eq!(count(&statuses, 200), 1000);
+    assert_eq!(processes.keys().await, 1001);
+    assert!(loads + writes <= 1500, "{loads} loads, {writes} writes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_processes_with_a_hundred_changes_each_make_way_for_each_other() {
+    let processes = Processes::new(10).await;
+    let statuses = processes.post(changes(1000)).await;
+    let (loads, writes) = processes.store.counts();
+    assert_eq!(count(&statuses, 200), 1000);
+    assert_eq!(processes.keys().await, 1001);
+    assert!(loads + writes <= 3000, "{loads} loads, {writes} writes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_the_session_has_no_room_for_fail_alone() {
+    let processes = Processes::with(1, Remote::default(), 1000).await;
+    let value = "x".repeat(50);
+    let paths = (0..40).map(|n| format!("/set/k{n}/{value}"));
+    let statuses = processes.post(paths).await;
+    let stored = count(&statuses, 200);
+    assert!((5..20).contains(&stored), "{stored}");
+    assert_eq!(count(&statuses, 500), 40 - stored);
+    assert_eq!(processes.keys().await, 1 + stored);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_the_store_can_never_keep_fails_alone() {
+    let processes = Processes::new(1).await;
+    let paths = changes(10).chain(["/set/bad/poison".to_owned()]).chain(changes(30).skip(10));
+    let statuses = processes.post(paths).await;
+    assert_eq!((count(&statuses, 200), count(&statuses, 500)), (30, 1));
+    assert_eq!(processes.keys().await, 31);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_longer_than_the_bound() {
+    let store = Remote { hangs: true, ..Remote::default() };
+    let processes = Processes::with(1, store, 1 << 20).await;
+    let began = Instant::now();
+    let statuses = processes.post(changes(1000)).await;
+    assert_eq!(count(&statuses, 503), 1000);
+    // 5 s for a turn, and 2 s for the store.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_a_thousand_who_wait_are_refused() {
+    let processes = Processes::new(1).await;
+    let statuses = processes.post(changes(2000)).await;
+    let stored = count(&statuses, 200);
+    assert!((1000..1500).contains(&stored), "{stored}");
+    assert_eq!(count(&statuses, 503), 2000 - stored);
+    assert_eq!(processes.keys().await, 1 + stored);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_amid_changes_takes_along_what_was_stored() {
+    let processes = Processes::new(1).await;
+    let gateway = processes.gateways[0].clone();
+    let changes = processes.post(changes(300));
+    let renewed = async {
+        sleep(Duration::from_millis(5)).await;
+        gateway.post("/renew", Some(&processes.cookie)).await
+    };
+    let (statuses, renewed) = tokio::join!(changes, renewed);
+    assert_eq!((count(&statuses, 200), renewed.status().as_u16()), (300, 200));
+    let moved = cookie(&renewed);
+    let data = text(gateway.get("/data", Some(&moved)).await).await;
+    let keys = serde_json::from_str::<serde_json::Map<_, _>>(&data).unwrap().len();
+    // It had to wait for its turn.
+    assert_eq!(keys, 301);
+    assert_eq!(visits(&gateway.get("/", Some(&processes.cookie)).await), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_amid_changes_stays_ended() {
+    let processes = Processes::new(1).await;
+    let changes = processes.post(changes(300));
+    let logout = async {
+        sleep(Duration::from_millis(15)).await;
+        processes.gateways[0].post("/logout", Some(&processes.cookie)).await.status()
+    };
+    let (statuses, logout) = tokio::join!(changes, logout);
+    assert_eq!((count(&statuses, 200), logout.as_u16()), (300, 200));
+    assert_eq!(visits(&processes.gateways[0].get("/", Some(&processes.cookie)).await), 1);
+}
