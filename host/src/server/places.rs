@@ -438,7 +438,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_too_many_requests_wait_the_next_one_is_refused_at_once() {
-        let places = places(10, 1, 10);
+        let places = places(10, 1, 100);
         let connection = admit(&places, "192.0.2.1").await;
         let _first = connection.clone().enter(false).await.ok();
         let waiting: Vec<_> =
