@@ -5,6 +5,9 @@
 //! (`"\ud800"`), and no nesting above 127. Only what the pointer leads through is looked at, as
 //! text, so that such a value hides nothing beside it.
 
+use std::borrow::Cow;
+
+use indexmap::IndexMap;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -108,6 +111,63 @@ pub(crate) fn member<'d>(object: &'d str, key: &str) -> Result<Option<&'d RawVal
     let found = deserializer.deserialize_map(Member(key)).map_err(|_| Unreadable)?;
     deserializer.end().map_err(|_| Unreadable)?;
     Ok(found)
+}
+
+/// The members of a JSON object by their keys, without those whose key is no text (a lone
+/// surrogate).
+pub(crate) fn members(object: &str) -> Result<IndexMap<Cow<'_, str>, &RawValue>, Unreadable> {
+    let mut deserializer = serde_json::Deserializer::from_str(object);
+    let members = deserializer.deserialize_map(Members).map_err(|_| Unreadable)?;
+    deserializer.end().map_err(|_| Unreadable)?;
+    Ok(members)
+}
+
+struct Members;
+
+impl<'d> Visitor<'d> for Members {
+    type Value = IndexMap<Cow<'d, str>, &'d RawValue>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = IndexMap::new();
+        while let Some(key) = map.next_key_seed(Text)? {
+            let value = map.next_value::<&RawValue>()?;
+            if let Some(key) = key {
+                members.insert(key, value);
+            }
+        }
+        Ok(members)
+    }
+}
+
+/// A key, if it is a text.
+struct Text;
+
+impl<'d> DeserializeSeed<'d> for Text {
+    type Value = Option<Cow<'d, str>>;
+
+    fn deserialize<D: Deserializer<'d>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl<'d> Visitor<'d> for Text {
+    type Value = Option<Cow<'d, str>>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_bytes<E>(self, key: &'d [u8]) -> Result<Self::Value, E> {
+        Ok(std::str::from_utf8(key).ok().map(Cow::Borrowed))
+    }
+
+    fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
+        Ok(std::str::from_utf8(key).ok().map(|key| Cow::Owned(key.to_owned())))
+    }
 }
 
 struct Member<'k>(&'k str);

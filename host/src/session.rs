@@ -17,7 +17,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use crate::bindings::exports::edge::session::engine as wit;
-use crate::found::{Found, Unreadable, member};
+use crate::found::{Found, Unreadable, member, members};
 use crate::{Cookie, CookieEdit, Origin};
 
 /// One visitor's session, for the length of one request.
@@ -424,7 +424,7 @@ impl State {
         if self.is_cleared {
             return IndexMap::new();
         }
-        serde_json::from_str(&self.data).unwrap_or_default()
+        members(&self.data).unwrap_or_default()
     }
 
     /// What a merge patch makes of the values that it names; none: they are removed.
@@ -657,6 +657,14 @@ mod tests {
         }
         let error = session.get::<u64>("password").unwrap_err().to_string();
         assert!(error.contains("`password`") && error.contains("u64"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_loses_no_other() {
+        let session = session(r#"{"\ud800":1,"\u0061":{"b":1},"c":2}"#);
+        session.merge(serde_json::from_str(r#"{"a":{"d":3}}"#).unwrap()).unwrap();
+        assert_eq!(session.get::<Value>("a").unwrap(), Some(serde_json::json!({"b":1,"d":3})));
+        assert_eq!(Value::Object(session.data()), serde_json::json!({"a":{"b":1,"d":3},"c":2}));
     }
 
     #[test]
