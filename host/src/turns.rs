@@ -56,7 +56,7 @@ pub(crate) enum Word<Job, Answer> {
 pub(crate) struct Turn<Job, Answer> {
     lines: Arc<Lines<Job, Answer>>,
     id: String,
-    /// What the last turn has stored, where that is known.
+    /// What is stored, where this process has stored it last.
     pub(crate) left: Option<Stored>,
 }
 
@@ -185,11 +185,11 @@ mod tests {
         turn.left = Some(left.clone());
         drop(turn);
         let Ok(Word::Turn(turn, 1)) = answers[0].try_recv() else { panic!("not its turn") };
-        assert_eq!(turn.left, Some(left));
+        assert_eq!(turn.left, Some(left.clone()));
         assert!(answers[1].try_recv().is_err());
         drop(turn);
         let Ok(Word::Turn(turn, 3)) = answers[1].try_recv() else { panic!("not its turn") };
-        assert_eq!(turn.left, None, "what was not stored is not passed on");
+        assert_eq!(turn.left, Some(left), "nothing else was stored meanwhile");
         drop(turn);
         assert!(turns.0.lock().is_empty());
     }
