@@ -1,6 +1,7 @@
 //! `edge-session serve`: put together what was configured, and serve until told to stop.
 
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::Router;
 use axum::extract::State;
@@ -9,7 +10,7 @@ use axum::routing::get;
 use edge_session::SessionLayer;
 use listenfd::ListenFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Admin};
@@ -21,7 +22,10 @@ use crate::telemetry;
 use crate::tls::Tls;
 use crate::traces::Traces;
 
-const LISTEN: &str = "127.0.0.1:8080";
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// How many connections may wait until they are accepted; the system may allow fewer.
+const BACKLOG: u32 = 4096;
 
 /// Serve. An error is for the person who started the program.
 pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
@@ -36,7 +40,7 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let mut limits = settings.limits;
     let files = allow_files(&limits.bounds);
     fit(&mut limits.bounds, files);
-    let listener = listen(settings.listen).await?;
+    let listener = listen(settings.listen)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let stop = stop_signal()?;
     reload_on_hangup(tls.clone())?;
@@ -83,7 +87,7 @@ pub(crate) async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &
 }
 
 /// A socket that was handed over (systemd's socket activation), or a new one.
-async fn listen(address: Option<std::net::SocketAddr>) -> Result<TcpListener, String> {
+fn listen(address: Option<SocketAddr>) -> Result<TcpListener, String> {
     let handed = ListenFd::from_env()
         .take_tcp_listener(0)
         .map_err(|error| format!("the socket that was handed over cannot be used: {error}"))?;
@@ -93,10 +97,20 @@ async fn listen(address: Option<std::net::SocketAddr>) -> Result<TcpListener, St
             .and_then(TcpListener::from_std)
             .map_err(|error| format!("the socket that was handed over cannot be used: {error}"));
     }
-    let address = address.map_or(LISTEN.to_owned(), |address| address.to_string());
-    TcpListener::bind(&address)
-        .await
-        .map_err(|error| format!("cannot listen on {address}: {error}"))
+    let address = address.unwrap_or(LISTEN);
+    bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))
+}
+
+/// With room for many who come at once: beyond it the system resets their connections.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A new process may listen while connections of the last one linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Files beside those of visitors: the admin address's connections, the store's, the rest.

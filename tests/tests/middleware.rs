@@ -135,7 +135,10 @@ fn a_path_without_sessions_is_passed_on_without_one() {
     let served = served(&[("EDGE_SESSION_COOKIE_PATH", "/app")]);
     let answer = say(&mut served.caller(), &[r#"Edge-Session: {"a":1}"#, "X-Mine: 1"]);
     assert_eq!((answer.status, answer.head.header("x-mine")), (200, Some("1")));
-    assert!(!answer.head.has_any("told-") && !answer.head.has_any("set-cookie"), "{answer:#?}");
+    assert!(!answer.head.has_any("set-cookie"), "{answer:#?}");
+    // The application is told that there is none, and by nobody else.
+    let told = ["told-edge-session-id", "told-edge-session"].map(|name| answer.head.header(name));
+    assert_eq!(told, [Some(""), Some("{}")]);
 }
 
 #[test]
