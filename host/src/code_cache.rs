@@ -52,14 +52,15 @@ fn prepare(directory: &Path) -> Result<PathBuf, String> {
     }
     // Nothing is made in a place of somebody else's: not even there is an empty directory ours.
     let existing = directory.ancestors().find_map(|ancestor| fs::canonicalize(ancestor).ok());
-    check_with_parents(&existing.ok_or("there is no such path")?)?;
+    check_parents(&existing.ok_or("there is no such path")?)?;
     match DirBuilder::new().recursive(true).mode(0o700).create(directory) {
         Ok(()) => {}
         Err(error) => return Err(format!("it cannot be made: {error}")),
     }
     let directory = fs::canonicalize(directory).map_err(|error| error.to_string())?;
-    check_with_parents(&directory)?;
     let metadata = look_at(&directory)?;
+    check_mode(&directory, &metadata)?;
+    check_parents(&directory)?;
     let is_closed = metadata.mode() & OTHERS == 0;
     check_content(&directory, is_closed)?;
     if !is_closed && metadata.uid() == own_user() {
@@ -69,17 +70,17 @@ fn prepare(directory: &Path) -> Result<PathBuf, String> {
     Ok(directory)
 }
 
-/// Check a directory, whose path has no symbolic links, and all its parents.
-fn check_with_parents(directory: &Path) -> Result<(), String> {
-    for (level, path) in directory.ancestors().enumerate() {
+/// Check the owner of a directory, whose path has no symbolic links, and of all its parents, and
+/// that what is in them is kept from others.
+fn check_parents(directory: &Path) -> Result<(), String> {
+    for path in directory.ancestors() {
         let metadata = look_at(path)?;
         if !metadata.is_dir() {
             return Err(format!("{} is not a directory", path.display()));
         }
-        // The entry below belongs to us or to root: it was checked before.
-        let keeps_entries = level > 0 && metadata.mode() & STICKY != 0;
         check_owner(path, &metadata)?;
-        if !keeps_entries {
+        // With the sticky bit, others cannot replace an entry that belongs to us or to root.
+        if metadata.mode() & STICKY == 0 {
             check_mode(path, &metadata)?;
         }
     }
