@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run test interop mutants component middleware bench bench-gateway bench-embeddings fuzz lint fmt setup clean help
+.PHONY: run test interop mutants component middleware bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -35,6 +35,9 @@ bench-gateway: ## measure the gateway beside nginx and Express (ARGS=--quick: on
 
 bench-embeddings: ## measure each embedding beside its language's own sessions (ARGS=--quick: only try it out)
 	@bench/run-embeddings $(ARGS)
+
+bench-hostile: ## measure what another visitor sees under attack, beside nginx (ARGS=--quick: only try it out)
+	@bench/run-hostile $(ARGS)
 
 fuzz: ## fuzz the parsers for a minute each (SECONDS_EACH=600; ARGS="gateway": that target only)
 	@scripts/fuzz $(ARGS)

@@ -2,10 +2,10 @@
 //! and without.
 
 pub(crate) mod app;
-mod client;
-mod database;
+pub(crate) mod client;
+pub(crate) mod database;
 mod memory;
-mod subjects;
+pub(crate) mod subjects;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! What a session costs. `make bench` runs it and writes the figures into `bench/README.md`;
 //! `make bench-gateway` puts the gateway beside other proxies, for `bench/gateway.md`;
+//! `make bench-hostile` puts the gateway under attack, for `bench/hostile.md`;
 //! `make bench-embeddings` puts every embedding beside its peer, for `bench/README.md`.
 //!
 //! | module | its job |
@@ -10,12 +11,14 @@
 //! | `server` | the page with either layer; as a server: this program again, with `serve KIND` |
 //! | `embeddings` | each embedding beside what its language has for sessions |
 //! | `gateway` | our gateway beside nginx and Express, in front of one application |
+//! | `hostile` | what another visitor sees of our gateway, and of nginx, under attack |
 //! | `process`, `wrk` | servers, and load for them |
 //! | `report`, `plots` | the machine, the versions, the files with the figures, and charts |
 
 mod component;
 mod embeddings;
 mod gateway;
+mod hostile;
 mod layer;
 mod load;
 mod plots;
@@ -83,8 +86,11 @@ fn main() -> ExitCode {
         ["embeddings", "--quick"] => {
             embeddings::run(&Effort::QUICK).map(|_| say("a quick run: nothing is kept"))
         }
+        ["hostile", rest @ ..] => hostile::run(rest),
+        ["hostile-app", port] => hostile::app::serve(port),
+        ["attack", name, port, cookie] => hostile::attacks::run(name, port, cookie),
         ["app", port] => gateway::app::serve(port),
-        _ => Err("usage: edge-session-bench [gateway | embeddings] [--quick]".into()),
+        _ => Err("usage: edge-session-bench [gateway | embeddings | hostile] [--quick]".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -56,8 +56,22 @@ impl Process {
 
     /// How much memory it holds now, in MiB.
     pub(crate) fn memory(&self) -> Result<f64> {
+        self.status("VmRSS:")
+    }
+
+    /// Count the most memory that it holds from now on.
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        Ok(std::fs::write(format!("/proc/{}/clear_refs", self.id()), "5")?)
+    }
+
+    /// The most memory that it has held so far, in MiB.
+    pub(crate) fn peak_memory(&self) -> Result<f64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, name: &str) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = status.lines().find_map(|line| line.strip_prefix(name));
         let kib: Option<f64> = resident.and_then(|it| it.trim().strip_suffix(" kB")?.parse().ok());
         Ok(kib.ok_or("/proc says nothing of a server's memory")? / 1024.0)
     }

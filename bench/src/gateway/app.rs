@@ -18,9 +18,9 @@ use crate::Result;
 pub(super) const BIG: usize = 1 << 20;
 
 /// How the application, or Express in its place, says what it has counted.
-pub(super) const VIEW_COUNT: &str = "view-count";
+pub(crate) const VIEW_COUNT: &str = "view-count";
 
-const PAGE: &str = "<!doctype html><title>a page</title><h1>A page</h1><p>As small as a page \
+pub(crate) const PAGE: &str = "<!doctype html><title>a page</title><h1>A page</h1><p>As small as a page \
                     of a hundred bytes is.</p>";
 
 struct App {
@@ -77,7 +77,7 @@ impl App {
 
 /// Count the visit, where there is a session to count it in. What is behind `viewCount` is
 /// found without a JSON parser: it is the only number of a session here.
-fn count(request: &HeaderMap, response: &mut HeaderMap) {
+pub(crate) fn count(request: &HeaderMap, response: &mut HeaderMap) {
     let session = request.get("edge-session").and_then(|session| session.to_str().ok());
     let Some(session) = session else { return };
     let digits = session.split_once("\"viewCount\":").map_or("0", |(_, rest)| rest);

@@ -1,7 +1,7 @@
 //! A client that keeps as many connections as are wanted, and is as cheap as the application.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,28 +9,34 @@ use super::app::VIEW_COUNT;
 use crate::Result;
 
 /// A connection, kept for further requests.
-pub(super) struct Connection(BufReader<TcpStream>);
+pub(crate) struct Connection(BufReader<TcpStream>);
 
 /// An answer with the status 200.
 #[derive(Default)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The session's cookie, as a Cookie header has it.
-    pub(super) cookie: Option<String>,
+    pub(crate) cookie: Option<String>,
     /// How often this visitor has come, where it was counted.
-    pub(super) count: Option<u64>,
-    pub(super) body: String,
+    pub(crate) count: Option<u64>,
+    pub(crate) body: String,
 }
 
 impl Connection {
-    pub(super) fn open(port: u16) -> Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+    pub(crate) fn open(port: u16) -> Result<Self> {
+        Self::patient(port, Duration::from_secs(30))
+    }
+
+    /// Wait no longer than `patience`, for the connection or for a part of an answer.
+    pub(crate) fn patient(port: u16, patience: Duration) -> Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_read_timeout(Some(patience))?;
         // Ten thousand of these are open at a time.
         Ok(Self(BufReader::with_capacity(1024, stream)))
     }
 
-    pub(super) fn get(&mut self, path: &str, cookie: Option<&str>) -> Result<Answer> {
+    pub(crate) fn get(&mut self, path: &str, cookie: Option<&str>) -> Result<Answer> {
         let cookie = cookie.map_or(String::new(), |cookie| format!("Cookie: {cookie}\r\n"));
         let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{cookie}\r\n");
         self.0.get_mut().write_all(request.as_bytes())?;

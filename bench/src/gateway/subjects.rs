@@ -51,15 +51,15 @@ impl Kind {
 }
 
 /// A process that answers HTTP, with its output in a file.
-pub(super) struct Server {
-    pub(super) process: Process,
-    pub(super) port: u16,
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) port: u16,
     log: PathBuf,
 }
 
 impl Server {
     /// Start `command`, which is to listen on `port`, and wait until it does.
-    fn start(mut command: Command, port: u16, log: &Path) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, port: u16, log: &Path) -> Result<Self> {
         let output = File::create(log)?;
         let program = command.get_args().nth(2).unwrap_or_default().display().to_string();
         let started = command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
@@ -76,15 +76,20 @@ impl Server {
     }
 
     /// An error, with what the server said last.
-    pub(super) fn explain(&self, error: &dyn std::fmt::Display) -> Error {
+    pub(crate) fn explain(&self, error: &dyn std::fmt::Display) -> Error {
         let said = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = said.lines().collect();
         let last = lines[lines.len().saturating_sub(5)..].join("\n");
         format!("{error}; the server said last:\n{last}").into()
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// How many lines it has written.
+    pub(crate) fn lines(&self) -> Result<usize> {
+        Ok(std::fs::read(&self.log)?.iter().filter(|byte| **byte == b'\n').count())
     }
 }
 
@@ -176,23 +181,28 @@ impl Ground {
         let file = self.path(&format!("{port}.toml"));
         std::fs::write(&file, configuration)?;
         let mut command = on_core(0, std::env::current_exe()?.with_file_name("edge-session"));
-        // What is set for a server outside must not change this one.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("EDGE_SESSION_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .args(["serve", "--upstream", &app.url("")])
-            .args(["--listen", &format!("127.0.0.1:{port}")])
-            .arg("--config")
-            .arg(file)
-            .env("EDGE_SESSION_STORE", store)
-            .env("EDGE_SESSION_COMPONENT", component_path())
-            .env("EDGE_SESSION_SECRET", String::from_utf8_lossy(SECRET).as_ref())
-            .env("TOKIO_WORKER_THREADS", "1");
+        serve(&mut command, port, app, &file, store);
+        command.env("TOKIO_WORKER_THREADS", "1");
         Ok(command)
     }
+}
+
+/// Have edge-session serve in front of `app`.
+pub(crate) fn serve(command: &mut Command, port: u16, app: &Server, file: &Path, store: &str) {
+    // What is set for a server outside must not change this one.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("EDGE_SESSION_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(["serve", "--upstream", &app.url("")])
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .arg("--config")
+        .arg(file)
+        .env("EDGE_SESSION_STORE", store)
+        .env("EDGE_SESSION_COMPONENT", component_path())
+        .env("EDGE_SESSION_SECRET", String::from_utf8_lossy(SECRET).as_ref());
 }
 
 fn express(port: u16, app: &Server) -> Command {
@@ -206,12 +216,12 @@ fn express(port: u16, app: &Server) -> Command {
 }
 
 /// The application shares wrk's core where there are only two.
-fn app_core() -> usize {
+pub(crate) fn app_core() -> usize {
     if cores() > 2 { last_core() - 1 } else { last_core() }
 }
 
 /// The one on the path, or else the one that scripts/setup has put beside mongod.
-pub(super) fn nginx() -> PathBuf {
+pub(crate) fn nginx() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| crate::directory().join("../target"));
@@ -221,6 +231,6 @@ pub(super) fn nginx() -> PathBuf {
 }
 
 /// A port that nobody listens on now.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
