@@ -409,6 +409,9 @@ impl Session {
     }
 }
 
+/// A key, and what it shall hold; none: it is removed.
+type Patched = (String, Option<Box<RawValue>>);
+
 impl State {
     /// The value of `key`, as it is now.
     fn value(&self, key: &str) -> Result<Option<&RawValue>, Unreadable> {
@@ -427,11 +430,8 @@ impl State {
         members(&self.data).unwrap_or_default()
     }
 
-    /// What a merge patch makes of the values that it names; none: they are removed.
-    fn merged(
-        &self,
-        patch: Map<String, Value>,
-    ) -> Result<Vec<(String, Option<Box<RawValue>>)>, SessionError> {
+    /// What a merge patch makes of the values that it names.
+    fn merged(&self, patch: Map<String, Value>) -> Result<Vec<Patched>, SessionError> {
         // Taken apart once, however many values are looked at.
         let stored = match patch.values().any(Value::is_object) {
             true => self.stored(),
