@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -70,6 +70,14 @@ impl Body for Page {
                 *left -= 1;
                 Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(PIECE)))))
             }
+        }
+    }
+
+    /// Known, so that answers have a length.
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Small(body, _) => body.size_hint(),
+            Self::Huge(left, _) => SizeHint::with_exact((left * PIECE.len()) as u64),
         }
     }
 }

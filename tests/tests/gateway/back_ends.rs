@@ -214,9 +214,11 @@ fn mutation(dice: &mut Dice) -> Vec<u8> {
     target.into_bytes()
 }
 
-fn mutations() -> Vec<Vec<u8>> {
+/// So many that are wanted.
+fn mutations(is_wanted: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
     let mut dice = Dice(12);
-    (0..MUTATIONS).map(|_| mutation(&mut dice)).collect()
+    let all = std::iter::repeat_with(|| mutation(&mut dice));
+    all.filter(|target| is_wanted(target)).take(MUTATIONS).collect()
 }
 
 fn request(address: &str, target: &[u8], headers: &str) -> Vec<u8> {
@@ -304,16 +306,14 @@ fn no_named_spelling_passes_a_guard() {
 
 #[test]
 fn no_mutation_passes_a_guard() {
-    let mut targets = mutations();
-    targets.retain(|target| !is_by_routing(target));
-    assert!(targets.len() > MUTATIONS / 2, "{} are left", targets.len());
+    let targets = mutations(|target| !is_by_routing(target));
     assert_eq!(past_the_guard(DENY, &targets), [""; 0]);
 }
 
 #[test]
 fn nothing_at_all_passes_a_guard_on_everything_but_exceptions() {
     let mut targets = owned(BY_ROUTING);
-    targets.extend(mutations());
+    targets.extend(mutations(|_| true));
     assert_eq!(past_the_guard(ALL_BUT_PUBLIC, &targets), [""; 0]);
 }
 
