@@ -11,7 +11,12 @@ pub mod options;
 mod readings;
 pub mod stored;
 
-// For host/src/session.rs: the contract's types are the same on both of its sides.
+// For host/src/session.rs: the module that it reads values with.
+#[allow(dead_code)]
+#[path = "../../host/src/found.rs"]
+mod found;
+
+// For host/src/session.rs, too: the contract's types are the same on both of its sides.
 use edge_session_component::wit::{Cookie, CookieEdit, Origin};
 mod bindings {
     pub(crate) mod exports {
