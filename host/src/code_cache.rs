@@ -128,7 +128,7 @@ fn check_mode(path: &Path, metadata: &Metadata) -> Result<(), String> {
     let path = path.display();
     Err(format!(
         "{path} may be written to by others (its mode is {mode:04o}). `chmod go-w {path}` mends \
-         that; what is in the directory already is in doubt, and should be removed"
+         that; then remove the directory of compiled code, which others may have written to"
     ))
 }
 

@@ -193,23 +193,22 @@ where
 /// Read a body until its end, or until `most` bytes of it are there: an application that is asked
 /// then does not wait for who sends slowly.
 pub(crate) async fn gather(mut body: AnyBody, most: usize) -> Result<AnyBody, BoxError> {
-    let mut frames = VecDeque::new();
-    let mut bytes = 0;
-    while bytes < most {
-        match body.frame().await {
-            Some(frame) => {
-                let frame = frame?;
-                bytes += frame.data_ref().map_or(0, Bytes::len);
-                frames.push_back(frame);
+    // In one piece: a frame of a byte takes many.
+    let mut data = Vec::new();
+    let mut trailers = None;
+    while data.len() < most {
+        let Some(frame) = body.frame().await else {
+            match trailers {
+                None => return Ok(AnyBody::from(data)),
+                Some(_) => break,
             }
-            None if frames.iter().all(Frame::is_data) => {
-                let data = frames.into_iter().filter_map(|frame| frame.into_data().ok());
-                let whole: Vec<u8> = data.flatten().collect();
-                return Ok(AnyBody::from(whole));
-            }
-            None => break,
+        };
+        match frame?.into_data() {
+            Ok(more) => data.extend_from_slice(&more),
+            Err(other) => trailers = Some(other),
         }
     }
+    let frames = [Some(Frame::data(data.into())), trailers].into_iter().flatten().collect();
     Ok(AnyBody::new(Begun { frames, rest: body }))
 }
 

@@ -2,9 +2,7 @@
 
 use axum::body::Body;
 use edge_session::Session;
-use http::header::{
-    ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, HeaderValue, LOCATION, ORIGIN,
-};
+use http::header::{ACCEPT, CACHE_CONTROL, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -57,7 +55,6 @@ pub(crate) fn check(
     for guard in concerned.filter(|guard| !is_excepted(guard)) {
         match &guard.rule {
             Rule::Deny => return Some(Refusal::Denied.respond()),
-            Rule::Require { .. } if is_preflight(request) => {}
             Rule::Require { pointer, equals, login } => {
                 // Whoever has to log in must be able to.
                 let login_path = login.as_deref().and_then(|it| it.split(['?', '#']).next());
@@ -101,15 +98,6 @@ pub(super) fn is_navigation(request: &Request<Body>) -> bool {
             accepted.contains("text/html") && !accepted.contains("application/json")
         }
     }
-}
-
-/// Whether a browser asks if a script of another origin may send a request (Fetch, section 3.2.2).
-/// It never carries a cookie: who is logged in shows in the request itself.
-fn is_preflight(request: &Request<Body>) -> bool {
-    let headers = request.headers();
-    *request.method() == Method::OPTIONS
-        && headers.contains_key(ORIGIN)
-        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 fn to_login(login: &str, request: &Request<Body>) -> Response<Body> {
