@@ -11,9 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{Extension, Form, FromRequestParts, Path, Query, Request, State};
-use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, RETRY_AFTER, SET_COOKIE,
-};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
@@ -27,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use self::charts::History;
-use self::key::{Key, LOGIN_LASTS, Wrong};
+use self::key::{Key, LOGIN_LASTS};
 pub(crate) use self::pages::span;
 use crate::app;
 use crate::inspector::{Ended, InspectError, Inspector};
@@ -173,16 +171,14 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// The answer to a wrong token, after a while.
-async fn turn_away(key: &Key, peer: &Peer, answer: Response) -> Response {
-    tracing::warn!("somebody at {} tried to open the admin page with a wrong token", peer.address);
-    match key.wrong(peer.address).await {
-        Wrong::Waited => answer,
-        Wrong::TooMany => {
-            let text = "too many wrong tokens are being given\n";
-            (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], text).into_response()
-        }
+/// Whether it is the token. A wrong one is told after a while.
+async fn opens(key: &Key, token: &str, peer: &Peer) -> bool {
+    let is_token = key.opens(token, peer.address).await;
+    if !is_token {
+        let address = peer.address;
+        tracing::warn!("somebody at {address} tried to open the admin page with a wrong token");
     }
+    is_token
 }
 
 /// Somebody who has the token. No handler of sessions goes without.
@@ -195,12 +191,10 @@ impl FromRequestParts<Admin> for Operator {
         let Some(key) = &admin.key else { return Err(StatusCode::NOT_FOUND.into_response()) };
         let bearer = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) {
-            if key.is_token(token) {
-                return Ok(Self);
-            }
-            let answer = (StatusCode::UNAUTHORIZED, "the token is wrong\n").into_response();
-            let Some(peer) = parts.extensions.get::<Peer>() else { return Err(answer) };
-            return Err(turn_away(key, peer, answer).await);
+            return match parts.extensions.get::<Peer>() {
+                Some(peer) if opens(key, token, peer).await => Ok(Self),
+                _ => Err((StatusCode::UNAUTHORIZED, "the token is wrong\n").into_response()),
+            };
         }
         let is_own = parts.method == Method::GET || is_own_form(&parts.headers);
         if is_own && cookie(&parts.headers).is_some_and(|pass| key.is_pass(pass, SystemTime::now()))
@@ -244,9 +238,8 @@ async fn log_in(
     if !is_own_form(&headers) {
         return page(StatusCode::FORBIDDEN, pages::login(true));
     }
-    if !key.is_token(&form.token) {
-        let answer = page(StatusCode::FORBIDDEN, pages::login(true));
-        return turn_away(key, &peer, answer).await;
+    if !opens(key, &form.token, &peer).await {
+        return page(StatusCode::FORBIDDEN, pages::login(true));
     }
     let (pass, lasts) = (key.pass(SystemTime::now()), LOGIN_LASTS.as_secs());
     let cookie =

@@ -395,7 +395,7 @@ fn the_admin_address_is_for_nobody_who_knows_it_by_another_name() {
 }
 
 #[test]
-fn a_wrong_token_is_answered_late_and_the_right_one_at_once() {
+fn a_wrong_token_is_answered_late_also_when_many_are_tried() {
     let (app, port) = (app(), free_port());
     let server = with_admin("memory:", &app, port).as_gateway_at(port).start();
     let api = |token: &str| {
@@ -410,16 +410,16 @@ fn a_wrong_token_is_answered_late_and_the_right_one_at_once() {
     let start = Instant::now();
     assert_eq!((api("wrong"), form("wrong")), (401, 403));
     assert!(start.elapsed() >= Duration::from_secs(2), "after {:?}", start.elapsed());
-    // Many at once are not all let wait, and whoever has the right one is answered among them.
+    // No answer comes sooner for many at once, and the right one has its turn among them.
+    let start = Instant::now();
     std::thread::scope(|scope| {
-        let guesses: Vec<_> = (0..24).map(|_| scope.spawn(|| api("wrong"))).collect();
-        for _ in 0..5 {
-            assert_eq!(api(TOKEN), 200);
+        let guesses: Vec<_> = (0..12).map(|_| scope.spawn(|| api("wrong"))).collect();
+        assert_eq!(api(TOKEN), 200);
+        for guess in guesses {
+            assert_eq!(guess.join().unwrap(), 401);
         }
-        let statuses: Vec<_> = guesses.into_iter().map(|one| one.join().unwrap()).collect();
-        assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
-        assert!(statuses.contains(&401) && statuses.contains(&429), "{statuses:?}");
     });
+    assert!(start.elapsed() >= Duration::from_secs(3), "after {:?}", start.elapsed());
     server.stop();
 }
 

@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::hmac;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
+
+use crate::server::client_of;
 
 /// How long a login in a browser lasts.
 pub(super) const LOGIN_LASTS: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// How long the answer to a wrong token takes, and how many of them wait: in all, and of one
-/// address. That is fewer than requests may be at work, so that the right token finds a place.
+/// So many tokens of one client are compared at a time, and a wrong one keeps its place for this
+/// long, also when nobody waits for the answer any more.
+const COMPARED: usize = 4;
 const DELAY: Duration = Duration::from_secs(1);
-const DELAYED: usize = 16;
-const DELAYED_PER_ADDRESS: usize = 4;
 
 /// Compares tokens and passes in a time that does not depend on them.
 #[derive(Clone)]
@@ -24,14 +26,7 @@ pub(super) struct Key {
     token: hmac::Tag,
     /// Signs passes; another one ends them all.
     passes: Arc<Mutex<hmac::Key>>,
-    delayed: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-/// What became of a wrong token.
-#[derive(Debug, PartialEq)]
-pub(super) enum Wrong {
-    Waited,
-    TooMany,
+    guesses: Arc<Guesses>,
 }
 
 fn random_key() -> hmac::Key {
@@ -44,10 +39,26 @@ impl Key {
         let comparison = random_key();
         let token = hmac::sign(&comparison, token.as_bytes());
         let passes = Arc::new(Mutex::new(random_key()));
-        Self { comparison, token, passes, delayed: Arc::default() }
+        Self { comparison, token, passes, guesses: Arc::default() }
     }
 
-    pub(super) fn is_token(&self, given: &str) -> bool {
+    /// Whether it is the token. Nothing is known of it before its turn has come, so that nobody
+    /// learns more by asking more often.
+    pub(super) async fn opens(&self, given: &str, address: IpAddr) -> bool {
+        let guess = self.guesses.clone().turn(client_of(address)).await;
+        if self.is_token(given) {
+            return true;
+        }
+        let wait = async move {
+            sleep(DELAY).await;
+            drop(guess);
+        };
+        // A task of its own ends when it has to, whoever leaves. It cannot fail.
+        let _ = tokio::spawn(wait).await;
+        false
+    }
+
+    fn is_token(&self, given: &str) -> bool {
         hmac::verify(&self.comparison, given.as_bytes(), self.token.as_ref()).is_ok()
     }
 
@@ -74,13 +85,6 @@ impl Key {
         let tag = hmac::sign(&lock(&self.passes), end.as_bytes());
         tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
-
-    /// Let somebody wait who gave a wrong token.
-    pub(super) async fn wrong(&self, address: IpAddr) -> Wrong {
-        let Some(_delayed) = Delayed::begin(&self.delayed, address) else { return Wrong::TooMany };
-        sleep(DELAY).await;
-        Wrong::Waited
-    }
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -91,32 +95,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One who waits. Whoever leaves waits no more.
-struct Delayed<'k> {
-    all: &'k Mutex<HashMap<IpAddr, usize>>,
-    address: IpAddr,
-}
+/// The clients whose tokens are being compared.
+#[derive(Default)]
+struct Guesses(Mutex<HashMap<IpAddr, Arc<Semaphore>>>);
 
-impl<'k> Delayed<'k> {
-    fn begin(all: &'k Mutex<HashMap<IpAddr, usize>>, address: IpAddr) -> Option<Self> {
-        let mut waiting = lock(all);
-        let of_address = waiting.get(&address).copied().unwrap_or(0);
-        if of_address >= DELAYED_PER_ADDRESS || waiting.values().sum::<usize>() >= DELAYED {
-            return None;
-        }
-        waiting.insert(address, of_address + 1);
-        Some(Self { all, address })
+impl Guesses {
+    /// Wait until another token of the client may be compared.
+    async fn turn(self: Arc<Self>, client: IpAddr) -> Guess {
+        let turns =
+            lock(&self.0).entry(client).or_insert_with(|| Semaphore::new(COMPARED).into()).clone();
+        let mut guess = Guess { all: self, client, turns: Some(turns.clone()), permit: None };
+        // The semaphore is never closed.
+        guess.permit = turns.acquire_owned().await.ok();
+        guess
     }
 }
 
-impl Drop for Delayed<'_> {
+/// A token that waits for its turn, or has it. The last one of a client leaves nothing behind.
+struct Guess {
+    all: Arc<Guesses>,
+    client: IpAddr,
+    turns: Option<Arc<Semaphore>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Guess {
     fn drop(&mut self) {
-        let mut waiting = lock(self.all);
-        if let Some(of_address) = waiting.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                waiting.remove(&self.address);
-            }
+        let mut clients = lock(&self.all.0);
+        (self.permit, self.turns) = (None, None);
+        if clients.get(&self.client).is_some_and(|turns| Arc::strong_count(turns) == 1) {
+            clients.remove(&self.client);
         }
     }
 }
@@ -146,24 +154,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wrong_token_waits_and_no_more_wait_than_may() {
+    async fn a_client_tries_no_more_tokens_than_it_may_and_learns_nothing_by_leaving() {
         let key = Key::new(TOKEN);
-        let address = |last: usize| IpAddr::from([192, 0, 2, last as u8]);
-        let start = Instant::now();
-        let guess = |at: usize| {
+        let [guesser, other] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        let opens = |token: &'static str, address| {
             let key = key.clone();
-            tokio::spawn(async move { key.wrong(address(at)).await })
+            tokio::spawn(async move { key.opens(token, address).await })
         };
-        let guesses: Vec<_> = (0..20).map(|_| guess(1)).collect();
-        let others: Vec<_> = (2..50).map(guess).collect();
-        let mut waited = [0, 0];
-        for (at, all) in [guesses, others].into_iter().enumerate() {
-            for one in all {
-                waited[at] += usize::from(one.await.unwrap() == Wrong::Waited);
-            }
+        let start = Instant::now();
+        let guesses: Vec<_> = (0..10).map(|_| opens("a wrong one", guesser)).collect();
+        let right = opens(TOKEN, guesser);
+        assert!(opens(TOKEN, other).await.unwrap());
+        assert_eq!(start.elapsed(), Duration::ZERO, "nobody else waits");
+        // Those that are compared keep their places, those that wait give them up.
+        guesses.iter().for_each(|guess| guess.abort());
+        assert!(right.await.unwrap());
+        assert_eq!(start.elapsed(), DELAY, "the right one tells no sooner");
+        for _ in 0..9 {
+            assert!(!opens("a wrong one", guesser).await.unwrap());
         }
-        assert_eq!(waited, [DELAYED_PER_ADDRESS, DELAYED - DELAYED_PER_ADDRESS]);
-        assert_eq!(start.elapsed(), DELAY);
-        assert!(lock(&key.delayed).is_empty());
+        assert_eq!(start.elapsed(), 10 * DELAY);
+        assert!(lock(&key.guesses.0).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_network_of_ipv6_is_one_client() {
+        let key = Key::new(TOKEN);
+        let start = Instant::now();
+        let guesses = (0..COMPARED + 1).map(|at| {
+            let (key, address) = (key.clone(), format!("2001:db8::{at}").parse().unwrap());
+            tokio::spawn(async move { key.opens("a wrong one", address).await })
+        });
+        for guess in guesses.collect::<Vec<_>>() {
+            assert!(!guess.await.unwrap());
+        }
+        assert_eq!(start.elapsed(), 2 * DELAY);
     }
 }

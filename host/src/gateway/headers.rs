@@ -127,32 +127,49 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     });
 }
 
-/// Whom a request comes from, or what it was for before a proxy changed it.
+/// Whom a request comes from, who that is, or what it was for before a proxy changed it.
 fn is_said_by_proxies(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || matches!(
             name,
             "forwarded"
+                | "x-forwarded"
+                | "forwarded-for"
+                | "x-forward-for"
                 | "x-real-ip"
                 | "x-client-ip"
                 | "x-cluster-client-ip"
+                | "x-proxyuser-ip"
+                | "client-ip"
                 | "true-client-ip"
                 | "cf-connecting-ip"
                 | "fastly-client-ip"
+                | "x-envoy-external-address"
+                | "x-host"
+                | "x-original-host"
+                | "x-http-host-override"
+                | "remote-user"
+                | "x-remote-user"
         )
 }
 
 /// What frameworks and servers take in place of the request's target, past all rules about
-/// paths: the first two Symfony, Zend and ASP.NET; the others nginx' recipes, gunicorn and Flask's.
+/// paths: the first two Symfony, Zend and ASP.NET; the others nginx' recipes, gunicorn and Flask's,
+/// IIS' and Envoy's.
 fn replaces_target(name: &str) -> bool {
     matches!(
         name,
         "x-original-url"
             | "x-rewrite-url"
             | "x-original-uri"
+            | "x-override-url"
             | "script-name"
             | "path-info"
             | "x-script-name"
+            | "x-ms-original-url"
+            | "unencoded-url"
+            | "x-waws-unencoded-url"
+            | "x-envoy-original-path"
     )
 }
 
@@ -343,6 +360,8 @@ mod tests {
             ("x-original-url", "/internal"),
             ("x_rewrite_url", "/internal"),
             ("script_name", "/public"),
+            ("x-envoy-original-path", "/internal"),
+            ("unencoded_url", "/internal"),
             ("proxy", "http://evil.example"),
             ("x.forwarded.for", "1.2.3.4"),
             ("x-forwarded_proto", "https"),
@@ -350,13 +369,17 @@ mod tests {
             ("content!length", "3"),
             ("x~request~id", "1"),
             ("x-forwarded-for", "5.6.7.8"),
+            ("x-original-host", "evil.example"),
+            ("remote-user", "admin"),
+            ("x_remote_user", "admin"),
             ("api_key", "1"),
             ("content-length", "3"),
         ];
-        for (is_trusted, expected) in [
-            (true, &["api_key", "content-length", "x-forwarded-for"][..]),
-            (false, &["api_key", "content-length"]),
-        ] {
+        let from_proxy =
+            ["api_key", "content-length", "remote-user", "x-forwarded-for", "x-original-host"];
+        for (is_trusted, expected) in
+            [(true, &from_proxy[..]), (false, &["api_key", "content-length"])]
+        {
             let mut headers = headers(&said);
             remove_untrusted(&mut headers, is_trusted);
             let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();

@@ -5,10 +5,18 @@
 //! rules match a plain form of the path, and a path that can be read in two ways is refused.
 //! An exception from a rule is the other way round: it holds for one spelling only.
 
-use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 
-/// A path in plain form: decoded once, without empty segments, without parameters
-/// (`;…`), in lower case. Begins with a slash and does not end with one, except `/` itself.
+use percent_encoding::percent_decode_str;
+use unicode_normalization::{UnicodeNormalization as _, is_nfkc};
+
+/// Where a segment ends for some applications: at its parameters; and those that decode the
+/// target before they take it apart see a query or a fragment begin.
+const ENDS: [char; 3] = [';', '?', '#'];
+
+/// A path in plain form: decoded once, without empty segments, without what follows a `;`, `?`
+/// or `#` in a segment, without compatibility characters (Unicode's NFKC), in lower case. Begins
+/// with a slash and does not end with one, except `/` itself.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RulePath(String);
 
@@ -36,14 +44,17 @@ impl RulePath {
             if segment.contains(['/', '\\']) || segment.contains(char::is_control) {
                 return Err(Ambiguous);
             }
-            let segment = segment.split(';').next().unwrap_or_default();
-            // Some file systems pass over the spaces around a name.
-            match segment.trim() {
-                "." | ".." => return Err(Ambiguous),
-                _ if segment.is_empty() => {}
-                _ => {
-                    plain.push('/');
-                    push_folded(&mut plain, segment);
+            // A compatibility character may stand for a slash.
+            for segment in compatible(&segment).split(['/', '\\']) {
+                let segment = segment.split(ENDS).next().unwrap_or_default();
+                // Some file systems pass over the spaces around a name.
+                match segment.trim() {
+                    "." | ".." => return Err(Ambiguous),
+                    _ if segment.is_empty() => {}
+                    _ => {
+                        plain.push('/');
+                        push_folded(&mut plain, segment);
+                    }
                 }
             }
         }
@@ -62,6 +73,28 @@ impl RulePath {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+/// As applications see it that normalise what they are asked for (Unicode's NFKC), and without
+/// what cannot be seen, which some remove.
+fn compatible(segment: &str) -> Cow<'_, str> {
+    match segment.is_ascii() {
+        true => Cow::Borrowed(segment),
+        false => segment.nfkc().filter(|c| !is_invisible(*c)).collect::<String>().into(),
+    }
+}
+
+/// Soft hyphens, joiners, marks of direction, selectors of variants.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+    )
 }
 
 /// Without the difference between small and capital letters, those that some take for an ASCII
@@ -87,11 +120,15 @@ impl PlainPath {
         RulePath::parse(path).ok()?;
         let decoded = percent_decode_str(path).decode_utf8().ok()?;
         let decoded = decoded.strip_suffix('/').unwrap_or(&decoded);
-        // Who decodes once more, or takes parameters away, gets another path.
+        // Who decodes once more, takes parameters away or normalises gets another path.
         let mut segments = decoded.split('/');
         let is_absolute = segments.next() == Some("");
         let is_plain = segments.all(|segment| {
-            !segment.is_empty() && !segment.contains(';') && !has_an_escape(segment)
+            !segment.is_empty()
+                && !segment.contains(ENDS)
+                && !segment.contains(is_invisible)
+                && !has_an_escape(segment)
+                && is_nfkc(segment)
         });
         (is_absolute && is_plain).then(|| Self(decoded.to_owned()))
     }
@@ -146,6 +183,14 @@ mod tests {
         assert_eq!(plain("/"), "/");
         assert_eq!(plain("*"), "/*");
         assert_eq!(plain("/a%20b/c%C3%A9"), "/a b/cé");
+        // Who decodes first sees a query or a fragment begin.
+        for path in ["/admin%3Fx", "/admin%23x", "/admin%3B/", "/%3Fx/admin%23/%23"] {
+            assert_eq!(plain(path), "/admin", "{path}");
+        }
+        assert_eq!(plain("/wiki/Who%3F/C%23"), "/wiki/who/c");
+        // Wide letters and a wide slash, a small dot, a soft hyphen, a mark of direction.
+        assert_eq!(plain("/%EF%BD%81dm%C2%ADin"), "/admin");
+        assert_eq!(plain("/a%EF%BC%8Fb%EF%B9%92c%E2%80%8E"), "/a/b.c");
         // The Kelvin sign, the long s, the dotless i.
         assert_eq!(plain("/\u{212a}i\u{17f}\u{131}"), "/kisi");
     }
@@ -168,6 +213,13 @@ mod tests {
             "/..;/admin",
             "/a/..;x=1/b",
             "/a/..%20/b",
+            "/a/..%3Fx/b",
+            "/a/..%23x/b",
+            // Wide dots, a two-dot leader, dots with a soft hyphen, a wide slash between.
+            "/a/%EF%BC%8E%EF%BC%8E/b",
+            "/a/%E2%80%A5/b",
+            "/a/.%C2%AD./b",
+            "/a/x%EF%BC%8F..%EF%BC%8Fb",
             // Whose path is `/admin` to those who read a URL reference.
             "//x/admin",
             "///x/admin",
@@ -200,8 +252,22 @@ mod tests {
         assert_eq!(plain("/public/"), Some("/public".to_owned()));
         assert_eq!(plain("/100%25"), Some("/100%".to_owned()));
         assert_eq!(plain("/"), Some("".to_owned()));
-        for path in ["/a//b", "/a;b", "/a%3bb", "/%2561", "/a/%252e%252e/b", "//a", "/a/../b", "*"]
-        {
+        for path in [
+            "/a//b",
+            "/a;b",
+            "/a%3bb",
+            "/a%3Fb",
+            "/a%23b",
+            "/%2561",
+            "/a/%252e%252e/b",
+            "//a",
+            "/a/../b",
+            "/a%EF%BC%8Fb",
+            "/%EF%BD%81",
+            "/a%C2%ADb",
+            "/a%E2%80%8Db",
+            "*",
+        ] {
             assert_eq!(plain(path), None, "{path}");
         }
         let public = PlainPath::parse("/public").unwrap();
