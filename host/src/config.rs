@@ -245,6 +245,7 @@ impl File {
         let policies = [("deny", OnStoreError::Deny), ("anonymous", OnStoreError::Anonymous)];
         set(&mut options.on_store_error, root.choose("on_store_error", &policies, wrong));
         set(&mut options.max_session_bytes, root.take("max_session_bytes", wrong));
+        settings.mongodb.max_session_bytes = options.max_session_bytes;
         settings.listen = root.take("listen", wrong);
         if root.table.remove("secret").is_some() {
             let message = "does not belong into a file that is shown around: set \

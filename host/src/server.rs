@@ -25,12 +25,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
-pub(crate) use self::places::{Bounds, Connection};
-use self::places::{Full, Place, Places};
+pub(crate) use self::places::{Bounds, Connection, client_of};
+use self::places::{Place, Places};
 use self::streams::{Offered, Streams};
 use crate::tls::Tls;
 
@@ -112,6 +113,8 @@ pub(crate) async fn serve<S>(
             is_draining: is_draining.clone(),
         };
         tokio::spawn(guest.welcome(stream));
+        // However many come, what is at work goes on between them.
+        yield_now().await;
     }
     // Whoever comes now shall come to another process.
     drop(listener);
@@ -143,7 +146,7 @@ async fn accept(
         Ok((stream, address)) => {
             // Without it small answers may wait for an acknowledgement.
             let _ = stream.set_nodelay(true);
-            Some((stream, places.admit(SocketAddr::ip(&address), tls).await?))
+            Some((stream, places.admit(SocketAddr::ip(&address), tls).await))
         }
         // Its client has left, which costs nobody else time.
         Err(error) if error.kind() == ErrorKind::ConnectionAborted => None,
@@ -267,13 +270,13 @@ where
     }
 }
 
-/// Answer a request, if there is a place for it. An error resets its stream.
+/// Answer a request, if there is a place for it.
 async fn answer<S>(
     connection: Arc<Connection>,
     is_draining: Arc<AtomicBool>,
     mut service: S,
     mut request: Request<Body>,
-) -> Result<Response<Placed>, h2::Error>
+) -> Result<Response<Placed>, Infallible>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
@@ -285,16 +288,16 @@ where
             "There are too many fields.",
         ));
     }
-    let place = match connection.enter(!is_http1).await {
+    let came = Instant::now();
+    let place = match connection.clone().enter().await {
         Ok(place) => place,
         Err(full) => {
+            drop(request);
             refused(full.reason());
-            tracing::warn!("a request was refused: {} has as many at work as it may", full.whose());
-            return match full {
-                // The client knows by this that nothing was done, and may try again.
-                Full::Connection => Err(h2::Reason::REFUSED_STREAM.into()),
-                Full::Client | Full::All => Ok(busy()),
-            };
+            let (address, whose) = (connection.address, full.whose());
+            tracing::warn!("a request of {address} was refused: {whose} are at work");
+            connection.hold(came).await;
+            return Ok(busy());
         }
     };
     let peer = Peer(Arc::new(place));

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::bindings::exports::edge::session::engine as wit;
@@ -257,18 +258,26 @@ impl Sessions {
     /// the job meanwhile: its outcome.
     async fn turn(&self, job: Job) -> Result<(Turn, Job), wit::Outcome> {
         let id = job.work.exchange.id.clone();
-        let answer = match self.turns.enter(&id, job) {
+        let (mut answer, ticket) = match self.turns.enter(&id, job) {
             Entered::Turn(turn, job) => return Ok((turn, job)),
-            Entered::Waiting(answer) => answer,
+            Entered::Waiting(answer, ticket) => (answer, ticket),
             Entered::Full => return Err(failed(wit::Failure::Contention)),
         };
-        match timeout(PATIENCE, answer).await {
-            Ok(Ok(Word::Turn(turn, job))) => Ok((turn, job)),
-            Ok(Ok(Word::Answer(outcome))) => Err(outcome),
-            Ok(Err(_)) => Err(failed(wit::Failure::Unavailable(
-                "another request was to store this change, too, and never ended".to_owned(),
-            ))),
-            Err(_) => Err(failed(wit::Failure::Contention)),
+        loop {
+            match timeout(PATIENCE, &mut answer).await {
+                Ok(Ok(Word::Turn(turn, job))) => return Ok((turn, job)),
+                Ok(Ok(Word::Answer(outcome))) => return Err(outcome),
+                Ok(Err(_)) => {
+                    return Err(failed(wit::Failure::Unavailable(
+                        "another request was to store this change, too, and never ended".to_owned(),
+                    )));
+                }
+                Err(_) if self.turns.leave(&id, &ticket) => {
+                    return Err(failed(wit::Failure::Contention));
+                }
+                // It is being stored with another one: to give up now could be a lie.
+                Err(_) => {}
+            }
         }
     }
 
@@ -287,13 +296,15 @@ impl Sessions {
         loop {
             let Some(mut content) = job.content() else { return undecided() };
             let mut along = Vec::new();
-            for Waiting { job, word } in turn.take(most, Job::is_save) {
+            for Waiting { job, word, ticket } in turn.take(most, Job::is_save) {
+                // Other sessions' requests go on in between.
+                yield_now().await;
                 match self.onto(Some(stored(&content)), job).await {
                     Ok(mut job) => {
                         content = job.content().unwrap_or(content);
                         // That was never stored.
                         job.work.known.current = None;
-                        along.push(Waiting { job, word });
+                        along.push(Waiting { job, word, ticket });
                     }
                     // This one cannot be stored; it leaves no trace.
                     Err(outcome) => Waiting::tell(word, outcome),
@@ -308,7 +319,9 @@ impl Sessions {
             match &reply {
                 wit::StoreReply::Done => {
                     turn.left = Some(left);
-                    for Waiting { job, word } in along {
+                    for Waiting { job, word, .. } in along {
+                        // All at once, they would make everybody else wait.
+                        yield_now().await;
                         Waiting::tell(word, job.on_done.unwrap_or_else(undecided));
                     }
                     return on_done.unwrap_or_else(undecided);
@@ -326,7 +339,7 @@ impl Sessions {
                     reply = wit::StoreReply::Conflict;
                 }
                 reply => {
-                    for Waiting { job, word } in along {
+                    for Waiting { job, word, .. } in along {
                         let answer = self.instances.resume(job.work, reply.clone()).await;
                         Waiting::tell(word, ended(answer));
                     }

@@ -20,10 +20,11 @@ use crate::store::Stored;
 const MAX_WAITING: usize = 1024;
 
 /// Those who wait for each session that somebody has the turn of.
-struct Lines<Job, Answer>(Mutex<HashMap<String, VecDeque<Waiting<Job, Answer>>>>);
+type Line<Job, Answer> = VecDeque<Waiting<Job, Answer>>;
+struct Lines<Job, Answer>(Mutex<HashMap<String, Line<Job, Answer>>>);
 
 impl<Job, Answer> Lines<Job, Answer> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Waiting<Job, Answer>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Line<Job, Answer>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -34,7 +35,12 @@ pub(crate) struct Waiting<Job, Answer> {
     pub(crate) job: Job,
     /// To be told of the end of waiting.
     pub(crate) word: oneshot::Sender<Word<Job, Answer>>,
+    pub(crate) ticket: Ticket,
 }
+
+/// Who waits, as it is known to itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ticket(Arc<()>);
 
 impl<Job, Answer> Waiting<Job, Answer> {
     /// Tell one who waits that its job is done.
@@ -64,8 +70,8 @@ pub(crate) struct Turn<Job, Answer> {
 pub(crate) enum Entered<Job, Answer> {
     /// Nobody else is at work on the session.
     Turn(Turn<Job, Answer>, Job),
-    /// Wait for this.
-    Waiting(oneshot::Receiver<Word<Job, Answer>>),
+    /// Wait for this; who does not want to [leaves](Turns::leave).
+    Waiting(oneshot::Receiver<Word<Job, Answer>>, Ticket),
     /// Too many wait.
     Full,
 }
@@ -96,8 +102,19 @@ impl<Job, Answer> Turns<Job, Answer> {
             }
         }
         let (word, answer) = oneshot::channel();
-        line.push_back(Waiting { job, word });
-        Entered::Waiting(answer)
+        let ticket = Ticket::default();
+        line.push_back(Waiting { job, word, ticket: ticket.clone() });
+        Entered::Waiting(answer, ticket)
+    }
+
+    /// Wait no more. False: the job has been taken along, or its turn has come, so that there
+    /// will be a word.
+    pub(crate) fn leave(&self, id: &str, ticket: &Ticket) -> bool {
+        let mut lines = self.0.lock();
+        let Some(line) = lines.get_mut(id) else { return false };
+        let before = line.len();
+        line.retain(|waiting| !Arc::ptr_eq(&waiting.ticket.0, &ticket.0));
+        line.len() < before
     }
 }
 
@@ -144,7 +161,7 @@ impl<Job, Answer> Drop for Turn<Job, Answer> {
             }
             next
         };
-        if let Some(Waiting { job, word }) = next {
+        if let Some(Waiting { job, word, .. }) = next {
             let id = std::mem::take(&mut self.id);
             let turn = Self { lines: self.lines.clone(), id, left: self.left.take() };
             // One that has just left drops it, which passes it on.
@@ -168,9 +185,24 @@ mod tests {
 
     fn waiting(turns: &Line, job: u32) -> oneshot::Receiver<Word<u32, &'static str>> {
         match turns.enter("a", job) {
-            Entered::Waiting(answer) => answer,
+            Entered::Waiting(answer, _) => answer,
             _ => panic!("nobody is there"),
         }
+    }
+
+    #[test]
+    fn who_is_taken_along_cannot_leave() {
+        let turns = Line::new();
+        let mut turn = first(&turns);
+        let Entered::Waiting(mut answer, ticket) = turns.enter("a", 1) else { panic!("no line") };
+        let Entered::Waiting(mut next, its) = turns.enter("a", 2) else { panic!("no line") };
+        let taken = turn.take(1, |_| true);
+        assert!(!turns.leave("a", &ticket) && turns.leave("a", &its) && !turns.leave("a", &its));
+        turn.put_back(taken);
+        assert!(turns.leave("a", &ticket));
+        assert!(answer.try_recv().is_err() && next.try_recv().is_err());
+        drop(turn);
+        assert!(!turns.leave("a", &ticket) && turns.0.lock().is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use mongodb::sync::{Client, Collection};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -59,6 +59,28 @@ impl Database {
     pub fn session(&self, id: &str) -> Option<Document> {
         self.sessions().find_one(doc! { "_id": id }).run().expect("MongoDB answers")
     }
+
+    /// Keep what the database is asked from now on.
+    #[track_caller]
+    pub fn profile(&self) {
+        let database = self.client.database(&self.name);
+        database.run_command(doc! { "profile": 2 }).run().expect("MongoDB answers");
+    }
+
+    /// How many bytes the answers had by which the document of one session was read since then.
+    #[track_caller]
+    pub fn fetched(&self, id: &str) -> Vec<i64> {
+        let asked: Collection<Document> =
+            self.client.database(&self.name).collection("system.profile");
+        let finds = doc! { "command.find": "sessions", "command.filter._id": id };
+        let found = asked.find(finds).run().expect("MongoDB answers");
+        let bytes = |entry: Document| entry.get("responseLength").and_then(as_number);
+        found.map(|entry| bytes(entry.expect("MongoDB answers")).expect("it is a number")).collect()
+    }
+}
+
+fn as_number(value: &Bson) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_i32().map(i64::from))
 }
 
 impl Default for Database {

@@ -37,3 +37,34 @@ fn a_damaged_document_gets_a_fresh_session_and_is_left_as_it_is() {
     }
     server.stop();
 }
+
+#[test]
+fn a_session_that_is_too_large_is_fetched_once_and_read_again_when_it_has_become_smaller() {
+    let database = Database::new();
+    let server = Launch::new(database.url()).start();
+    let mut visitor = server.visitor();
+    assert_eq!(visitor.get("/").count(), 1);
+    let cookie = visitor.cookie().to_owned();
+    let id = visitor.session_id();
+    let visit_again = || {
+        let mut again = server.visitor();
+        again.set_cookie(&cookie);
+        again.get("/").count()
+    };
+    let small = database.session(&id).expect("it is stored");
+    let replace = |session: Bson| {
+        let change = doc! { "$set": { "session": session } };
+        database.sessions().update_one(doc! { "_id": &id }, change).run().unwrap();
+    };
+    replace(format!("{{\"cookie\":{{}},\"a\":\"{}\"}}", "x".repeat(15 << 20)).into());
+    database.profile();
+    for _ in 0..4 {
+        assert_eq!(visit_again(), 1);
+    }
+    let sizes = database.fetched(&id);
+    assert_eq!(sizes.iter().filter(|size| **size > 1 << 20).count(), 1, "{sizes:?}");
+    assert_eq!(sizes.len(), 4, "{sizes:?}");
+    replace(small.get("session").unwrap().clone());
+    assert_eq!(visit_again(), 2);
+    server.stop();
+}

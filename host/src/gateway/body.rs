@@ -341,6 +341,14 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_gathered_byte_by_byte_is_held_in_one_piece() {
+        let trickle = Trickle { left: 70_000, ..Trickle::every(Duration::from_millis(1)) };
+        let mut begun = gather(AnyBody::new(trickle), 65_536).await.unwrap();
+        let first = begun.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first.len(), 65_536);
+    }
+
     #[tokio::test]
     async fn a_gathered_body_keeps_its_trailers() {
         let mut trailers = http::HeaderMap::new();

@@ -9,22 +9,29 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::MAX_HTTP2_STREAMS;
 
 /// How long a request waits for a place before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How many requests that are refused at once are told so only then. Who is told sooner comes
+/// again sooner, and costs others more.
+const HELD: usize = 4096;
+
 /// How many requests of one connection a client may give up, as long as these are most of them.
 const MAX_GIVEN_UP: u64 = MAX_HTTP2_STREAMS as u64;
+
+/// How long a connection that is told to leave may take before another one is told, too.
+const LEAVING: Duration = Duration::from_millis(50);
 
 /// How many connections may be open, and how many requests at work.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Bounds {
     pub(crate) connections: usize,
     pub(crate) requests: usize,
-    /// The connections, and the requests at work, of one client address.
+    /// The requests at work of one client address.
     pub(crate) per_client: usize,
     /// Who stands for many clients.
     pub(crate) exempt: Vec<IpNet>,
@@ -37,6 +44,7 @@ pub(super) struct Places {
     requests: Arc<Semaphore>,
     /// Requests that wait hold their headers in memory.
     queue: Arc<Semaphore>,
+    held: Semaphore,
     /// Moments are counted from here.
     start: Instant,
     open: Mutex<Open>,
@@ -46,13 +54,26 @@ pub(super) struct Places {
 struct Open {
     next: u64,
     connections: HashMap<u64, Weak<Connection>>,
-    clients: HashMap<IpAddr, Client>,
+    clients: HashMap<IpAddr, Arc<Client>>,
 }
 
 /// What one client address has.
 struct Client {
-    connections: usize,
+    connections: AtomicUsize,
     requests: Arc<Semaphore>,
+    /// No client alone has the whole queue.
+    queue: Arc<Semaphore>,
+}
+
+impl Client {
+    fn new(requests: usize) -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self {
+            connections: AtomicUsize::new(0),
+            requests: semaphore(requests),
+            queue: semaphore((requests / 8).max(4)),
+        }
+    }
 }
 
 /// An open connection. It has its place until the last of its requests has ended.
@@ -68,9 +89,8 @@ pub(crate) struct Connection {
     quiet_since: AtomicU64,
     is_leaving: AtomicBool,
     leave: Notify,
-    /// How many more requests may be at work. Of HTTP/1 there is one at a time.
-    streams: Arc<Semaphore>,
-    of_client: Option<Arc<Semaphore>>,
+    /// None: it stands for many clients.
+    client: Option<Arc<Client>>,
     number: u64,
     places: Arc<Places>,
     _place: OwnedSemaphorePermit,
@@ -79,7 +99,6 @@ pub(crate) struct Connection {
 /// A request at work.
 pub(super) struct Place {
     pub(super) connection: Arc<Connection>,
-    _stream: Option<OwnedSemaphorePermit>,
     _of_client: Option<OwnedSemaphorePermit>,
     _request: OwnedSemaphorePermit,
     // The last one: the connection is quiet when all places are free.
@@ -89,7 +108,6 @@ pub(super) struct Place {
 /// Why there is no place for a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Full {
-    Connection,
     Client,
     All,
 }
@@ -97,7 +115,6 @@ pub(super) enum Full {
 impl Full {
     pub(super) fn reason(self) -> &'static str {
         match self {
-            Self::Connection => "connection-busy",
             Self::Client => "client-busy",
             Self::All => "busy",
         }
@@ -105,9 +122,8 @@ impl Full {
 
     pub(super) fn whose(self) -> &'static str {
         match self {
-            Self::Connection => "its connection",
-            Self::Client => "its client",
-            Self::All => "this process",
+            Self::Client => "as many of its client as limits.per_client",
+            Self::All => "as many as limits.requests",
         }
     }
 }
@@ -119,6 +135,7 @@ impl Places {
             connections: semaphore(bounds.connections),
             requests: semaphore(bounds.requests),
             queue: semaphore((bounds.requests / 4).max(16)),
+            held: Semaphore::new(HELD),
             start: Instant::now(),
             open: Mutex::default(),
             bounds,
@@ -136,53 +153,41 @@ impl Places {
         let _ = self.connections.acquire_many(all).await;
     }
 
-    /// A place for a new connection, as soon as there is one. None: the client has enough.
-    pub(super) async fn admit(
-        self: &Arc<Self>,
-        address: IpAddr,
-        tls: bool,
-    ) -> Option<Arc<Connection>> {
+    /// A place for a new connection, as soon as there is one.
+    pub(super) async fn admit(self: &Arc<Self>, address: IpAddr, tls: bool) -> Arc<Connection> {
         let address = address.to_canonical();
-        let is_exempt = self.bounds.exempt.iter().any(|network| network.contains(&address));
-        let client = (!is_exempt).then(|| client_of(address));
-        if let Some(client) = client
-            && self.connections_of(client) >= self.bounds.per_client
-            && !self.make_room(Some(client))
-        {
-            metrics::counter!("edge_session_refused_total", "reason" => "client-connections")
-                .increment(1);
-            tracing::warn!("{client} has as many connections as one client may: no more of it");
-            return None;
+        if let Ok(place) = self.connections.clone().try_acquire_owned() {
+            return self.enter(address, tls, place);
         }
-        let place = match self.connections.clone().try_acquire_owned() {
-            Ok(place) => place,
-            Err(_) => {
-                metrics::counter!("edge_session_connections_full_total").increment(1);
-                tracing::warn!("all connections that may be open are open: new ones wait");
-                self.make_room(None);
-                self.connections.clone().acquire_owned().await.ok()?
+        metrics::counter!("edge_session_connections_full_total").increment(1);
+        tracing::warn!("all connections that may be open are open: new ones wait");
+        loop {
+            self.make_room();
+            // The semaphore is never closed.
+            let place = self.connections.clone().acquire_owned();
+            if let Ok(Ok(place)) = timeout(LEAVING, place).await {
+                return self.enter(address, tls, place);
             }
-        };
-        Some(self.enter(address, tls, client, place))
+        }
     }
 
     fn enter(
         self: &Arc<Self>,
         address: IpAddr,
         tls: bool,
-        client: Option<IpAddr>,
         place: OwnedSemaphorePermit,
     ) -> Arc<Connection> {
+        let is_exempt = self.bounds.exempt.iter().any(|network| network.contains(&address));
         let mut open = self.lock();
         let number = open.next;
         open.next += 1;
-        let of_client = client.map(|client| {
-            let requests = || Arc::new(Semaphore::new(self.bounds.per_client));
-            let client = open.clients.entry(client);
-            let client = client.or_insert_with(|| Client { connections: 0, requests: requests() });
-            client.connections += 1;
-            client.requests.clone()
+        let client = (!is_exempt).then(|| {
+            let new = || Arc::new(Client::new(self.bounds.per_client));
+            open.clients.entry(client_of(address)).or_insert_with(new).clone()
         });
+        if let Some(client) = &client {
+            client.connections.fetch_add(1, Ordering::Relaxed);
+        }
         let connection = Arc::new(Connection {
             address,
             tls,
@@ -192,8 +197,7 @@ impl Places {
             quiet_since: AtomicU64::new(self.now()),
             is_leaving: AtomicBool::new(false),
             leave: Notify::new(),
-            streams: Arc::new(Semaphore::new(MAX_HTTP2_STREAMS as usize)),
-            of_client,
+            client,
             number,
             places: self.clone(),
             _place: place,
@@ -202,24 +206,24 @@ impl Places {
         connection
     }
 
-    fn connections_of(&self, client: IpAddr) -> usize {
-        self.lock().clients.get(&client).map_or(0, |client| client.connections)
-    }
-
-    /// Let connections go that have no request at work, those that have had none for the longest
-    /// time first. False: all are at work.
-    fn make_room(&self, of: Option<IpAddr>) -> bool {
+    /// Let connections go that have no request at work: those of the client that has more than
+    /// its share, if there is one, and those that have had none for the longest time first.
+    fn make_room(&self) {
         // None may end while the lock is held: that would take it again.
         let all: Vec<_> = self.lock().connections.values().filter_map(Weak::upgrade).collect();
+        let share = (self.bounds.connections / 8).max(8);
+        let connections = |client: &&Arc<Client>| client.connections.load(Ordering::Relaxed);
+        let clients = all.iter().filter(|it| it.is_quiet()).filter_map(|it| it.client.as_ref());
+        let greedy = clients.max_by_key(connections).filter(|it| connections(it) > share);
         let is_one = |it: &&Arc<Connection>| {
-            let is_of = |client| it.of_client.is_some() && client_of(it.address) == client;
-            it.is_quiet() && of.is_none_or(is_of)
+            let is_its = |client| it.client.as_ref().is_some_and(|its| Arc::ptr_eq(its, client));
+            it.is_quiet() && greedy.is_none_or(is_its)
         };
         let mut quiet: Vec<_> = all.iter().filter(is_one).collect();
         // Looking at all of them is worth more than one place.
         let count = quiet.len().min(1 + quiet.len() / 64);
         if count == 0 {
-            return false;
+            return;
         }
         quiet.select_nth_unstable_by_key(count - 1, |it| it.quiet_since.load(Ordering::Relaxed));
         for connection in &quiet[..count] {
@@ -227,7 +231,6 @@ impl Places {
             connection.leave.notify_one();
         }
         metrics::counter!("edge_session_connections_let_go_total").increment(count as u64);
-        true
     }
 
     fn now(&self) -> u64 {
@@ -240,7 +243,7 @@ impl Places {
 }
 
 /// What counts as one client: of IPv6 everybody has a whole network.
-fn client_of(address: IpAddr) -> IpAddr {
+pub(crate) fn client_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {
@@ -251,25 +254,27 @@ fn client_of(address: IpAddr) -> IpAddr {
 
 impl Connection {
     /// A place for a request, at once or after a short wait.
-    pub(super) async fn enter(self: Arc<Self>, is_one_of_many: bool) -> Result<Place, Full> {
+    pub(super) async fn enter(self: Arc<Self>) -> Result<Place, Full> {
         let at_work = AtWork::begin(self.clone());
-        let mut turn = Turn::of(&self.places);
-        let stream = match is_one_of_many {
-            true => Some(turn.take(&self.streams).await.ok_or(Full::Connection)?),
-            false => None,
-        };
-        let of_client = match &self.of_client {
-            Some(requests) => Some(turn.take(requests).await.ok_or(Full::Client)?),
+        let mut turn = Turn::of(&self);
+        let of_client = match &self.client {
+            Some(client) => Some(turn.take(&client.requests).await.ok_or(Full::Client)?),
             None => None,
         };
         let request = turn.take(&self.places.requests).await.ok_or(Full::All)?;
         Ok(Place {
             connection: self.clone(),
-            _stream: stream,
             _of_client: of_client,
             _request: request,
             _at_work: at_work,
         })
+    }
+
+    /// Wait until a request that came at `since` and found no place may be told so.
+    pub(super) async fn hold(&self, since: Instant) {
+        if let Ok(_held) = self.places.held.try_acquire() {
+            sleep_until(since + PATIENCE).await;
+        }
     }
 
     /// Wait until no request has been at work for `limit`, counted from `start` at the earliest.
@@ -325,14 +330,10 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let mut open = self.places.lock();
         open.connections.remove(&self.number);
-        if self.of_client.is_some() {
-            let client = client_of(self.address);
-            if let Some(it) = open.clients.get_mut(&client) {
-                it.connections -= 1;
-                if it.connections == 0 {
-                    open.clients.remove(&client);
-                }
-            }
+        if let Some(client) = &self.client
+            && client.connections.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            open.clients.remove(&client_of(self.address));
         }
     }
 }
@@ -374,15 +375,21 @@ impl Drop for AtWork {
 }
 
 /// A request on its way to its places.
-struct Turn<'p> {
-    queue: &'p Arc<Semaphore>,
-    /// Its place in the queue, and until when it is there.
-    waiting: Option<(OwnedSemaphorePermit, Instant)>,
+struct Turn<'c> {
+    connection: &'c Connection,
+    waiting: Option<Waiting>,
 }
 
-impl<'p> Turn<'p> {
-    fn of(places: &'p Places) -> Self {
-        Self { queue: &places.queue, waiting: None }
+/// A place in the queues, and until when it is there.
+struct Waiting {
+    until: Instant,
+    _of_client: Option<OwnedSemaphorePermit>,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl<'c> Turn<'c> {
+    fn of(connection: &'c Connection) -> Self {
+        Self { connection, waiting: None }
     }
 
     /// Take a place; none: there is none, not even after a wait, or too many wait.
@@ -390,15 +397,21 @@ impl<'p> Turn<'p> {
         if let Ok(place) = places.clone().try_acquire_owned() {
             return Some(place);
         }
-        let until = match &self.waiting {
-            Some((_, until)) => *until,
-            None => {
-                let until = Instant::now() + PATIENCE;
-                self.waiting = Some((self.queue.clone().try_acquire_owned().ok()?, until));
-                until
-            }
-        };
+        if self.waiting.is_none() {
+            self.waiting = Some(self.wait()?);
+        }
+        let until = self.waiting.as_ref()?.until;
         timeout_at(until, places.clone().acquire_owned()).await.ok()?.ok()
+    }
+
+    fn wait(&self) -> Option<Waiting> {
+        let place = |queue: &Arc<Semaphore>| queue.clone().try_acquire_owned().ok();
+        let _of_client = match &self.connection.client {
+            Some(client) => Some(place(&client.queue)?),
+            None => None,
+        };
+        let _of_all = place(&self.connection.places.queue)?;
+        Some(Waiting { until: Instant::now() + PATIENCE, _of_client, _of_all })
     }
 }
 
@@ -415,7 +428,7 @@ mod tests {
     }
 
     async fn admit(places: &Arc<Places>, address: &str) -> Arc<Connection> {
-        places.admit(address.parse().unwrap(), false).await.expect("there is a place")
+        places.admit(address.parse().unwrap(), false).await
     }
 
     fn must_leave(connection: &Connection) -> bool {
@@ -426,30 +439,58 @@ mod tests {
     async fn a_request_waits_for_a_place_for_a_while_and_is_refused_then() {
         let places = places(10, 1, 10);
         let connection = admit(&places, "192.0.2.1").await;
-        let first = connection.clone().enter(false).await.ok();
+        let first = connection.clone().enter().await.ok();
         let start = Instant::now();
-        let second = connection.clone().enter(false).await;
+        let second = connection.clone().enter().await;
         assert_eq!((second.err(), start.elapsed()), (Some(Full::All), PATIENCE));
-        let third = tokio::spawn(connection.clone().enter(false));
+        let third = tokio::spawn(connection.clone().enter());
         sleep(SECOND).await;
         drop(first);
         assert!(third.await.unwrap().is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_too_many_requests_wait_the_next_one_is_refused_at_once() {
+    async fn no_client_has_the_whole_queue() {
         let places = places(10, 1, 100);
         let connection = admit(&places, "192.0.2.1").await;
-        let _first = connection.clone().enter(false).await.ok();
-        let waiting: Vec<_> =
-            (0..16).map(|_| tokio::spawn(connection.clone().enter(false))).collect();
+        let _first = connection.clone().enter().await.ok();
+        let wait = |connection: &Arc<Connection>| tokio::spawn(connection.clone().enter());
+        let waiting: Vec<_> = (0..100 / 8).map(|_| wait(&connection)).collect();
         tokio::task::yield_now().await;
         let start = Instant::now();
-        assert_eq!(connection.clone().enter(false).await.err(), Some(Full::All));
+        assert_eq!(connection.clone().enter().await.err(), Some(Full::All));
+        let other = admit(&places, "192.0.2.2").await;
+        let others: Vec<_> = (0..16 - 100 / 8).map(|_| wait(&other)).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(other.enter().await.err(), Some(Full::All));
         assert_eq!(start.elapsed(), Duration::ZERO);
-        for one in waiting {
+        for one in waiting.into_iter().chain(others) {
             assert_eq!(one.await.unwrap().err(), Some(Full::All));
         }
+        assert_eq!(start.elapsed(), PATIENCE, "the others had their turn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_refused_is_told_late_unless_too_many_are() {
+        let places = places(10, 1, 1);
+        let connection = admit(&places, "192.0.2.1").await;
+        let start = Instant::now();
+        let held: Vec<_> = (0..HELD)
+            .map(|_| {
+                let connection = connection.clone();
+                tokio::spawn(async move { connection.hold(start).await })
+            })
+            .collect();
+        while places.held.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        connection.hold(start).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        for one in held {
+            one.await.unwrap();
+        }
+        connection.hold(start).await;
+        assert_eq!(start.elapsed(), PATIENCE, "that long ago it came");
     }
 
     #[tokio::test(start_paused = true)]
@@ -458,13 +499,12 @@ mod tests {
         let mut at_work = Vec::new();
         for _ in 0..2 {
             let connection = admit(&places, "2001:db8::1").await;
-            at_work
-                .push(connection.enter(true).await.unwrap_or_else(|_| panic!("there is a place")));
+            at_work.push(connection.enter().await.unwrap_or_else(|_| panic!("there is a place")));
         }
         let same_network = at_work[0].connection.clone();
-        assert_eq!(same_network.enter(true).await.err(), Some(Full::Client));
+        assert_eq!(same_network.enter().await.err(), Some(Full::Client));
         for other in ["2001:db8:0:1::1", "192.0.2.1", "::ffff:192.0.2.2"] {
-            let place = admit(&places, other).await.enter(true).await;
+            let place = admit(&places, other).await.enter().await;
             assert!(place.is_ok(), "{other}");
         }
     }
@@ -475,33 +515,19 @@ mod tests {
         let mut at_work = Vec::new();
         for _ in 0..5 {
             let connection = admit(&places, "::ffff:10.0.0.1").await;
-            at_work
-                .push(connection.enter(false).await.unwrap_or_else(|_| panic!("there is a place")));
+            at_work.push(connection.enter().await.unwrap_or_else(|_| panic!("there is a place")));
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_has_its_own_bound_on_requests() {
-        let places = places(10, 1000, 1000);
-        let connection = admit(&places, "10.0.0.1").await;
-        let mut at_work = Vec::new();
-        for _ in 0..MAX_HTTP2_STREAMS {
-            at_work.push(connection.clone().enter(true).await.ok());
-        }
-        assert_eq!(connection.clone().enter(true).await.err(), Some(Full::Connection));
-        at_work.pop();
-        assert!(connection.enter(true).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn when_all_places_are_taken_the_longest_quiet_connection_makes_room() {
         let places = places(3, 10, 10);
         let busy = admit(&places, "192.0.2.1").await;
-        let _at_work = busy.clone().enter(false).await.ok();
+        let _at_work = busy.clone().enter().await.ok();
         sleep(SECOND).await;
         let [one, other] = [admit(&places, "192.0.2.2").await, admit(&places, "192.0.2.3").await];
         sleep(SECOND).await;
-        drop(one.clone().enter(false).await.ok());
+        drop(one.clone().enter().await.ok());
         let next = tokio::spawn({
             let places = places.clone();
             async move { admit(&places, "192.0.2.4").await }
@@ -513,20 +539,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_with_all_its_connections_makes_room_for_itself_only() {
-        let places = places(10, 10, 2);
-        let other = admit(&places, "192.0.2.9").await;
+    async fn the_client_with_more_than_its_share_of_connections_makes_room() {
+        let places = places(80, 10, 2);
+        let [visitor, proxy] =
+            [admit(&places, "192.0.2.9").await, admit(&places, "10.0.0.1").await];
         sleep(SECOND).await;
-        let [first, second] =
-            [admit(&places, "192.0.2.1").await, admit(&places, "192.0.2.1").await];
-        let first_at_work = first.clone().enter(false).await.ok();
-        let third = admit(&places, "192.0.2.1").await;
-        assert!(must_leave(&second) && !must_leave(&first) && !must_leave(&other));
-        // Who has all of them at work gets no more.
-        let _third_at_work = third.clone().enter(false).await.ok();
-        assert!(places.admit("192.0.2.1".parse().unwrap(), false).await.is_none());
-        drop((first_at_work, first, second, third));
-        assert_eq!(places.lock().connections.len(), 2);
+        let mut many = Vec::new();
+        for _ in 0..78 {
+            many.push(admit(&places, "192.0.2.1").await);
+            sleep(SECOND / 100).await;
+        }
+        let at_work = many[0].clone().enter().await.ok();
+        places.make_room();
+        let leaving: Vec<_> = (0..78).filter(|at| must_leave(&many[*at])).collect();
+        assert_eq!(leaving, [1, 2]);
+        assert!(!must_leave(&visitor) && !must_leave(&proxy));
+        // Who has no more than its share, or all at work, does not.
+        drop(at_work);
+        many.truncate(10);
+        places.make_room();
+        assert!(must_leave(&proxy) || must_leave(&visitor));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_comes_in_as_soon_as_one_has_no_request_at_work() {
+        let places = places(1, 10, 10);
+        let busy = admit(&places, "192.0.2.1").await;
+        let at_work = busy.clone().enter().await.ok();
+        let next = tokio::spawn({
+            let places = places.clone();
+            async move { admit(&places, "192.0.2.2").await.address }
+        });
+        sleep(SECOND).await;
+        assert!(!must_leave(&busy));
+        drop(at_work);
+        tokio::time::timeout(SECOND, busy.must_leave()).await.expect("it is told");
+        drop(busy);
+        next.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -534,7 +583,7 @@ mod tests {
         let places = places(1, 10, 10);
         let connection = admit(&places, "192.0.2.1").await;
         let start = Instant::now();
-        let request = connection.clone().enter(true).await.ok();
+        let request = connection.clone().enter().await.ok();
         let end = async {
             sleep(15 * SECOND).await;
             drop(request);

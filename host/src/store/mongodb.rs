@@ -10,10 +10,12 @@ mod format;
 mod value;
 
 use std::future::IntoFuture;
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use lru::LruCache;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::error::{ErrorKind, WriteFailure};
 use mongodb::options::{
@@ -35,6 +37,9 @@ const DUPLICATE_KEY: i32 = 11000;
 /// A conditional write in a format that the server cannot compare is tried so often while
 /// others change the document.
 const TRIES: usize = 16;
+
+/// So many documents that are too large are known.
+const KNOWN_LARGE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// Who deletes expired documents. Expired sessions are never served, whoever does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize)]
@@ -82,6 +87,9 @@ pub struct MongoOptions {
     pub transform_id: TransformId,
     /// Encrypt sessions. Others are not trusted then. Default: none.
     pub crypto: Option<Crypto>,
+    /// A larger session counts as one that cannot be read, and is fetched only once: set it
+    /// together with [`crate::Options::max_session_bytes`]. Default: 1 MiB.
+    pub max_session_bytes: u32,
     /// How long to wait for a server that can be written to, and for a connection.
     /// Default: 2 s.
     pub timeout: Duration,
@@ -99,6 +107,7 @@ impl Default for MongoOptions {
             last_modified: false,
             transform_id: TransformId::default(),
             crypto: None,
+            max_session_bytes: 1 << 20,
             timeout: Duration::from_secs(2),
         }
     }
@@ -120,6 +129,9 @@ pub struct MongoStore {
 struct Documents {
     sessions: Collection<Document>,
     format: Arc<Format>,
+    max_session_bytes: usize,
+    /// Documents that were larger, lately.
+    large: Arc<Mutex<LruCache<String, ()>>>,
     transform_id: TransformId,
     timestamps: bool,
     last_modified: bool,
@@ -186,6 +198,8 @@ impl MongoStore {
         };
         let documents = Documents {
             sessions,
+            max_session_bytes: options.max_session_bytes as usize,
+            large: Arc::new(Mutex::new(LruCache::new(KNOWN_LARGE))),
             format: Arc::new(format),
             transform_id: options.transform_id,
             timestamps: options.timestamps,
@@ -244,6 +258,28 @@ impl Documents {
 
     async fn find(&self, key: &str) -> Result<Option<Document>, StoreError> {
         self.sessions.find_one(self.live(key)).await.map_err(unavailable)
+    }
+
+    /// A session for a request. One that was too large is not fetched again, unless it has become
+    /// smaller: 15 MiB take a while, each time for nothing, and others wait.
+    async fn find_for_use(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+        let mut find = self.sessions.find_one(self.live(key));
+        if self.large().get(key).is_some() {
+            let is_large =
+                doc! { "$gt": [{ "$bsonSize": "$$ROOT" }, self.max_session_bytes as i64] };
+            let session = doc! { "$cond": [is_large, "$$REMOVE", "$session"] };
+            find = find.projection(doc! { "expires": 1, "lastModified": 1, "session": session });
+        }
+        let Some(document) = find.await.map_err(unavailable)? else { return Ok(None) };
+        let stored = self.stored(&document).await;
+        if stored.data.len() > self.max_session_bytes {
+            self.large().put(key.to_owned(), ());
+        }
+        Ok(Some(stored))
+    }
+
+    fn large(&self) -> MutexGuard<'_, LruCache<String, ()>> {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn stored(&self, document: &Document) -> Stored {
@@ -328,10 +364,7 @@ fn date(millis: u64) -> Bson {
 
 impl Documents {
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
-        Ok(match self.find(&self.key(id)).await? {
-            None => None,
-            Some(document) => Some(self.stored(&document).await),
-        })
+        self.find_for_use(&self.key(id)).await
     }
 
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {

@@ -85,7 +85,7 @@ fn a_request_that_finds_no_place_is_told_to_come_again() {
 }
 
 #[test]
-fn one_client_has_no_more_requests_and_connections_than_it_may_and_a_proxy_has() {
+fn one_client_has_no_more_requests_at_work_than_it_may_and_a_proxy_has() {
     let (upstream, go_on) = slow();
     let config = "[gateway]\ntrusted_proxies = [\"127.0.0.9\"]\n[limits]\nper_client = 2";
     let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
@@ -99,9 +99,11 @@ fn one_client_has_no_more_requests_and_connections_than_it_may_and_a_proxy_has()
     }
     wait_for("all to be at work", LIMIT, || (upstream.count() == 9).then_some(()));
     let mut another = Wire::open_from("127.0.0.2", &server.address());
-    let _ = another.try_send(ASK);
-    assert_eq!(another.rest(), b"", "it is closed");
-    assert_eq!(server.refused("client-connections"), 1);
+    let start = Instant::now();
+    another.send(ASK);
+    assert_eq!(another.answer().status, 503);
+    assert!(start.elapsed() >= Duration::from_secs(1), "it has waited for its turn");
+    assert_eq!((server.refused("client-busy"), upstream.count()), (1, 9));
     let mut proxy = Wire::open_from("127.0.0.9", &server.address());
     proxy.send(ASK);
     assert_eq!(proxy.answer().status, 200);
@@ -112,7 +114,7 @@ fn one_client_has_no_more_requests_and_connections_than_it_may_and_a_proxy_has()
 #[test]
 fn silent_connections_make_room_for_those_that_ask() {
     let upstream = Upstream::app(|_| Reply::text("ok"));
-    let config = "[gateway]\ntrusted_proxies = []\n[limits]\nconnections = 8\nper_client = 6";
+    let config = "[gateway]\ntrusted_proxies = []\n[limits]\nconnections = 8";
     let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
     // All of one client's, and then all that there are; some have begun to say something.
     for sources in [&["127.0.0.2"][..], &["127.0.0.3", "127.0.0.4", "127.0.0.5"]] {
