@@ -2,11 +2,14 @@
 //!
 //! Reads go to the database directly. Writes go through one thread that puts all that
 //! are waiting into one transaction, so that one fsync serves many requests.
+//!
+//! redb gives up for good at the first I/O error, a full disk included. So the thread opens the
+//! file again then: what is there can be read, and writing is tried again after a while.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use redb::{
@@ -40,13 +43,40 @@ const SWEPT_AT_ONCE: usize = 10_000;
 /// How many sessions are looked at, at once.
 const PAGE: usize = 1000;
 
+/// How long nothing is written after an I/O error.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Sessions in the file of an embedded database. What was answered survives a crash of
 /// the process and of the machine. Cheap to clone.
 #[derive(Clone)]
 pub struct FileStore {
-    database: Arc<Database>,
-    writes: mpsc::Sender<(Write, oneshot::Sender<Result<Written, StoreError>>)>,
+    opened: Opened,
+    orders: mpsc::Sender<Order>,
 }
+
+/// The database, or why it could not be opened again.
+#[derive(Clone)]
+struct Opened(Arc<Mutex<Result<Arc<Database>, String>>>);
+
+impl Opened {
+    fn get(&self) -> Result<Arc<Database>, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, with: Result<Arc<Database>, String>) -> Result<Arc<Database>, String> {
+        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *opened, with)
+    }
+}
+
+/// What the writing thread is to do.
+enum Order {
+    Write(Write, Reply),
+    /// Open the file again if it has failed, and say when that is done.
+    Open(oneshot::Sender<()>),
+}
+
+type Reply = oneshot::Sender<Result<Written, StoreError>>;
 
 enum Write {
     Create(String, Content),
@@ -62,48 +92,90 @@ impl FileStore {
     /// Open the database in the file `path`; it is made if it is missing, its directory too.
     /// Only one process at a time can have it open.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let path = path.as_ref();
+        let path = path.as_ref().to_owned();
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(|error| {
                 let message = format!("cannot make the directory {}: {error}", directory.display());
                 StoreError::new(message).caused_by(error)
             })?;
         }
-        let database = Arc::new(open(path)?);
-        let (writes, queue) = mpsc::channel(4 * BATCH);
-        let writer = Writer { database: database.clone(), queue };
+        Self::opened_by(move || open(&path), PAUSE)
+    }
+
+    fn opened_by(
+        open: impl Fn() -> Result<Database, StoreError> + Send + 'static,
+        pause: Duration,
+    ) -> Result<Self, StoreError> {
+        let opened = Opened(Arc::new(Mutex::new(Ok(Arc::new(open()?)))));
+        let (orders, queue) = mpsc::channel(4 * BATCH);
+        let writer = Writer { opened: opened.clone(), open, queue, pause, failed: None };
         thread::Builder::new()
             .name("edge-session-file".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| StoreError::new("cannot start the writing thread").caused_by(error))?;
-        Ok(Self { database, writes })
+        Ok(Self { opened, orders })
     }
 
     /// Read from the database, which may wait for the disk.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Database) -> Result<T, redb::Error> + Send + 'static,
+        read: impl Fn(&Database) -> Result<T, redb::Error> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
-        let database = self.database.clone();
-        let reading = tokio::task::spawn_blocking(move || read(&database));
-        let result =
-            reading.await.map_err(|error| StoreError::new("reading stopped").caused_by(error))?;
-        result.map_err(unusable)
+        let read = Arc::new(read);
+        let mut is_second = false;
+        loop {
+            let failed = match self.opened.get() {
+                Ok(database) => {
+                    let read = read.clone();
+                    let reading = tokio::task::spawn_blocking(move || read(&database));
+                    let stopped = |error| StoreError::new("reading stopped").caused_by(error);
+                    match reading.await.map_err(stopped)? {
+                        Ok(found) => return Ok(found),
+                        Err(error) if is_final(&error) => unusable(error),
+                        Err(error) => return Err(unusable(error)),
+                    }
+                }
+                Err(why) => StoreError::new(why),
+            };
+            if is_second {
+                return Err(failed);
+            }
+            // A write may have failed just now.
+            let (done, is_open) = oneshot::channel();
+            self.order(Order::Open(done)).await?;
+            let _ = is_open.await;
+            is_second = true;
+        }
     }
 
     async fn write(&self, write: Write) -> Result<Written, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let stopped = || StoreError::new("the file store's writing thread has stopped");
-        self.writes.send((write, reply)).await.map_err(|_| stopped())?;
+        self.order(Order::Write(write, reply)).await?;
         answer.await.map_err(|_| stopped())?
     }
+
+    async fn order(&self, order: Order) -> Result<(), StoreError> {
+        self.orders.send(order).await.map_err(|_| stopped())
+    }
+}
+
+fn stopped() -> StoreError {
+    StoreError::new("the file store's writing thread has stopped")
+}
+
+/// Whether the database does nothing any more after this error.
+fn is_final(error: &redb::Error) -> bool {
+    use redb::Error as E;
+    matches!(
+        error,
+        E::Io(_) | E::PreviousIo | E::Backend(_) | E::LockPoisoned(_) | E::DatabaseClosed
+    )
 }
 
 /// A file of a database, readable by its owner only: session data is private.
 fn open(path: &Path) -> Result<Database, StoreError> {
-    let shown: PathBuf = path.to_owned();
     let failed = |reason: String| {
-        StoreError::new(format!("cannot open the session file {}: {reason}", shown.display()))
+        StoreError::new(format!("cannot open the session file {}: {reason}", path.display()))
     };
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -118,16 +190,29 @@ fn open(path: &Path) -> Result<Database, StoreError> {
         ),
         error => failed(error.to_string()),
     })?;
-    // Make the tables, so that reading never meets a database without them.
-    let make = || -> Result<(), redb::Error> {
+    make_tables(&database).map_err(|error| failed(error.to_string()))?;
+    Ok(database)
+}
+
+/// So that reading never meets a database without them. Where they are, nothing is written: the
+/// disk may be full.
+fn make_tables(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_read()?;
+    let tables = transaction.open_table(SESSIONS).map(drop);
+    let tables = tables.and_then(|()| transaction.open_table(EXPIRIES).map(drop));
+    let tables = tables.and_then(|()| transaction.open_table(CREATED).map(drop));
+    match tables {
+        Ok(()) => return Ok(()),
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    {
         let transaction = database.begin_write()?;
         transaction.open_table(SESSIONS)?;
         transaction.open_table(EXPIRIES)?;
         transaction.open_table(CREATED)?;
         Ok(transaction.commit()?)
-    };
-    make().map_err(|error| failed(error.to_string()))?;
-    Ok(database)
+    }
 }
 
 fn unusable(error: impl Into<redb::Error>) -> StoreError {
@@ -212,29 +297,43 @@ fn stored((expires, data): (u64, &str)) -> Stored {
     Stored { data: data.to_owned(), expires: (expires != NEVER).then_some(expires), touched: None }
 }
 
-struct Writer {
-    database: Arc<Database>,
-    queue: mpsc::Receiver<(Write, oneshot::Sender<Result<Written, StoreError>>)>,
+struct Writer<Open> {
+    opened: Opened,
+    open: Open,
+    queue: mpsc::Receiver<Order>,
+    pause: Duration,
+    /// When there was an I/O error, and which; none since something was written.
+    failed: Option<(Instant, String)>,
 }
 
-impl Writer {
+impl<Open: Fn() -> Result<Database, StoreError>> Writer<Open> {
     /// Until the last store handle is gone.
     fn run(mut self) {
         let mut last_sweep = now();
         while let Some(first) = self.queue.blocking_recv() {
-            let mut batch = vec![first];
-            while batch.len() < BATCH {
-                match self.queue.try_recv() {
-                    Ok(next) => batch.push(next),
-                    Err(_) => break,
+            let (mut writes, mut replies) = (Vec::new(), Vec::new());
+            let mut next = Some(first);
+            while let Some(order) = next {
+                match order {
+                    Order::Write(write, reply) => {
+                        writes.push(write);
+                        replies.push(reply);
+                    }
+                    Order::Open(done) => {
+                        self.open_if_failed();
+                        let _ = done.send(());
+                    }
                 }
+                next = self.queue.try_recv().ok().filter(|_| writes.len() < BATCH);
+            }
+            if writes.is_empty() {
+                continue;
             }
             let due = now().saturating_sub(last_sweep) > SWEEP.as_millis() as u64;
             if due {
                 last_sweep = now();
             }
-            let (writes, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            match self.commit(writes, due) {
+            match self.write(writes, due) {
                 Ok(results) => {
                     for (reply, result) in replies.into_iter().zip(results) {
                         // Who has stopped waiting is told nothing.
@@ -242,7 +341,6 @@ impl Writer {
                     }
                 }
                 Err(error) => {
-                    let error = error.to_string();
                     for reply in replies {
                         let failed = format!("the session file failed: {error}");
                         let _ = reply.send(Err(StoreError::new(failed)));
@@ -252,9 +350,72 @@ impl Writer {
         }
     }
 
-    /// All of the batch, or, on an error, nothing of it.
-    fn commit(&self, batch: Vec<Write>, sweep: bool) -> Result<Vec<Written>, redb::Error> {
-        let transaction = self.database.begin_write()?;
+    fn write(&mut self, batch: Vec<Write>, sweep: bool) -> Result<Vec<Written>, String> {
+        if let Some((when, why)) = &self.failed
+            && when.elapsed() < self.pause
+        {
+            return Err(why.clone());
+        }
+        self.open_if_failed();
+        let database = self.opened.get()?;
+        let result = commit(&database, batch, sweep);
+        drop(database);
+        match result {
+            Ok(written) => {
+                self.failed = None;
+                Ok(written)
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if is_final(&error) {
+                    self.failed = Some((Instant::now(), why.clone()));
+                    // For those who read.
+                    self.open_again();
+                }
+                Err(why)
+            }
+        }
+    }
+
+    fn open_if_failed(&mut self) {
+        let is_well = self.opened.get().is_ok_and(|database| {
+            let sessions = database.begin_read().map_err(redb::Error::from);
+            let sessions = sessions.and_then(|it| Ok(it.open_table(SESSIONS)?.len()?));
+            sessions.is_ok()
+        });
+        if !is_well {
+            self.open_again();
+        }
+    }
+
+    fn open_again(&self) {
+        let meanwhile = Err("the session file is being opened again".to_owned());
+        if let Ok(old) = self.opened.replace(meanwhile) {
+            // Those who read from it hold it for a moment, and nobody can open it meanwhile.
+            while Arc::strong_count(&old) > 1 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let opened = (self.open)();
+        match &opened {
+            Ok(_) => tracing::warn!("the session file failed, and was opened again"),
+            Err(error) => {
+                tracing::error!("the session file failed, and cannot be opened again: {error}");
+            }
+        }
+        let opened = opened.map(Arc::new).map_err(|error| error.to_string());
+        let _ = self.opened.replace(opened);
+    }
+}
+
+/// All of the batch, or, on an error, nothing of it.
+fn commit(
+    database: &Database,
+    batch: Vec<Write>,
+    sweep: bool,
+) -> Result<Vec<Written>, redb::Error> {
+    {
+        let transaction = database.begin_write()?;
         let results = {
             let mut tables = Tables {
                 sessions: transaction.open_table(SESSIONS)?,
@@ -391,17 +552,15 @@ mod tests {
     #[test]
     fn sweeping_removes_what_has_expired_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let database = Arc::new(open(&directory.path().join("s")).unwrap());
-        let (_keep, queue) = mpsc::channel(1);
-        let writer = Writer { database: database.clone(), queue };
+        let database = open(&directory.path().join("s")).unwrap();
         let creations = vec![
             Write::Create("old".into(), content(1)),
             Write::Create("live".into(), content(NEVER - 1)),
             Write::Create("touched".into(), content(now() + 60_000)),
             Write::Touch("touched".into(), NEVER - 1),
         ];
-        writer.commit(creations, false).unwrap();
-        writer.commit(Vec::new(), true).unwrap();
+        commit(&database, creations, false).unwrap();
+        commit(&database, Vec::new(), true).unwrap();
         let read = database.begin_read().unwrap();
         let sessions = read.open_table(SESSIONS).unwrap();
         assert!(sessions.get("old").unwrap().is_none());
@@ -428,5 +587,73 @@ mod tests {
         let garbage = directory.path().join("garbage");
         std::fs::write(&garbage, "this is no database").unwrap();
         assert!(FileStore::open(&garbage).is_err());
+    }
+
+    /// A disk that can be full, or break.
+    #[derive(Debug)]
+    struct Disk {
+        file: redb::backends::FileBackend,
+        error: Arc<Mutex<Option<std::io::ErrorKind>>>,
+    }
+
+    impl Disk {
+        fn write(&self) -> Result<(), std::io::Error> {
+            self.error.lock().unwrap().map_or(Ok(()), |kind| Err(kind.into()))
+        }
+    }
+
+    impl redb::StorageBackend for Disk {
+        fn len(&self) -> Result<u64, std::io::Error> {
+            self.file.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+            self.file.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+            self.write()?;
+            self.file.set_len(len)
+        }
+        fn sync_data(&self) -> Result<(), std::io::Error> {
+            self.write()?;
+            self.file.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+            self.write()?;
+            self.file.write(offset, data)
+        }
+    }
+
+    #[tokio::test]
+    async fn after_an_io_error_sessions_are_read_and_written_again_as_soon_as_the_disk_can() {
+        use std::io::ErrorKind::{Other, QuotaExceeded, StorageFull};
+        for kind in [StorageFull, QuotaExceeded, Other] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("s");
+            let error = Arc::new(Mutex::new(None));
+            let (of_disk, fails) =
+                (error.clone(), |error: redb::Error| StoreError::new(error.to_string()));
+            let open = move || {
+                let mut options = std::fs::OpenOptions::new();
+                options.read(true).write(true).create(true).truncate(false);
+                let file = options.open(&path).unwrap();
+                let file = redb::backends::FileBackend::new(file).unwrap();
+                let disk = Disk { file, error: of_disk.clone() };
+                let database = Database::builder().create_with_backend(disk);
+                let database = database.map_err(|error| fails(error.into()))?;
+                make_tables(&database).map_err(fails)?;
+                Ok(database)
+            };
+            let store = FileStore::opened_by(open, Duration::ZERO).unwrap();
+            assert_eq!(store.create("a", content(NEVER - 1)).await.unwrap(), Created::Done);
+            *error.lock().unwrap() = Some(kind);
+            for _ in 0..3 {
+                store.create("b", content(NEVER - 1)).await.unwrap_err();
+            }
+            *error.lock().unwrap() = None;
+            assert!(store.load("a").await.unwrap().is_some(), "{kind}");
+            assert!(store.load("b").await.unwrap().is_none(), "{kind}");
+            assert_eq!(store.create("b", content(NEVER - 1)).await.unwrap(), Created::Done);
+            assert!(store.load("b").await.unwrap().is_some(), "{kind}");
+        }
     }
 }
