@@ -40,10 +40,20 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let mut limits = settings.limits;
     let files = allow_files(&limits.bounds);
     fit(&mut limits.bounds, files);
-    let listener = listen(settings.listen)?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let door = Door::take(settings.listen)?;
+    let address = door.address().map_err(|error| error.to_string())?;
     let stop = stop_signal()?;
     reload_on_hangup(tls.clone())?;
+    // An application that is a component is compiled here.
+    let gateway = match settings.gateway {
+        Some(gateway) => {
+            let traces = settings.otlp.as_deref().map(Traces::to).transpose()?;
+            let gateway = Gateway::new(gateway, &layer, traces.clone(), settings.log.requests)?;
+            Some((gateway, traces))
+        }
+        None => None,
+    };
+    let listener = door.open().map_err(|error| format!("cannot listen on {address}: {error}"))?;
     if let (Some(address), Some(recorder)) = (settings.admin, recorder) {
         let token = admin_token.as_deref();
         let admin = Admin::new(layer.clone(), recorder, inspector, token, settings.admin_hosts);
@@ -53,10 +63,8 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let shown = without_secrets(&store_url);
     tracing::info!("serving {scheme}://{address}, sessions in {shown}");
-    match settings.gateway {
-        Some(gateway) => {
-            let traces = settings.otlp.as_deref().map(Traces::to).transpose()?;
-            let gateway = Gateway::new(gateway, &layer, traces.clone(), settings.log.requests)?;
+    match gateway {
+        Some((gateway, traces)) => {
             let watch = gateway.clone();
             tokio::spawn(async move { watch.watch().await });
             server::serve(listener, tls, limits, gateway, stop).await;
@@ -86,23 +94,43 @@ pub(crate) async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &
     }
 }
 
-/// A socket that was handed over (systemd's socket activation), or a new one.
-fn listen(address: Option<SocketAddr>) -> Result<TcpListener, String> {
-    let handed = ListenFd::from_env()
-        .take_tcp_listener(0)
-        .map_err(|error| format!("the socket that was handed over cannot be used: {error}"))?;
-    if let Some(listener) = handed {
-        let listener = listener.set_nonblocking(true).map(|()| listener);
-        return listener
-            .and_then(TcpListener::from_std)
-            .map_err(|error| format!("the socket that was handed over cannot be used: {error}"));
-    }
-    let address = address.unwrap_or(LISTEN);
-    bind(address).map_err(|error| format!("cannot listen on {address}: {error}"))
+/// Where clients will knock: that nobody else has the address is known before all is ready.
+enum Door {
+    /// A socket that was handed over (systemd's socket activation): clients wait there already.
+    Handed(TcpListener),
+    /// A new one. Who comes before it is open is refused, and goes to another process.
+    Own(TcpSocket),
 }
 
-/// With room for many who come at once: beyond it the system resets their connections.
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+impl Door {
+    fn take(address: Option<SocketAddr>) -> Result<Self, String> {
+        let unusable = |error| format!("the socket that was handed over cannot be used: {error}");
+        if let Some(handed) = ListenFd::from_env().take_tcp_listener(0).map_err(unusable)? {
+            let handed = handed.set_nonblocking(true).map(|()| handed);
+            return handed.and_then(TcpListener::from_std).map(Self::Handed).map_err(unusable);
+        }
+        let address = address.unwrap_or(LISTEN);
+        let socket = bind(address).map_err(|error| format!("cannot listen on {address}: {error}"));
+        Ok(Self::Own(socket?))
+    }
+
+    fn address(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Handed(listener) => listener.local_addr(),
+            Self::Own(socket) => socket.local_addr(),
+        }
+    }
+
+    fn open(self) -> std::io::Result<TcpListener> {
+        match self {
+            Self::Handed(listener) => Ok(listener),
+            // With room for many who come at once: beyond it the system resets their connections.
+            Self::Own(socket) => socket.listen(BACKLOG),
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -110,7 +138,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     // A new process may listen while connections of the last one linger.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    Ok(socket)
 }
 
 /// Files beside those of visitors: the admin address's connections, the store's, the rest.

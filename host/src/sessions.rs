@@ -437,13 +437,20 @@ impl Sessions {
         wit::StoreReply::Unavailable(format!("{name}: {why}"))
     }
 
+    /// Whether sessions can be read and written.
     pub(crate) async fn check_store(&self) -> Result<(), String> {
-        // No identifier is that short: the store has to look for it and finds nothing.
         let mut known = wit::Known { loaded: None, current: None };
-        match self.perform("-", wit::StoreRequest::Load, &mut known).await {
-            wit::StoreReply::Unavailable(why) => Err(why),
-            _ => Ok(()),
+        for request in [wit::StoreRequest::Load, wit::StoreRequest::Touch(1)] {
+            // No identifier is that short: the store has to look for it and finds nothing. Who may
+            // not write is told so all the same.
+            match self.perform("-", request, &mut known).await {
+                wit::StoreReply::Unavailable(why) | wit::StoreReply::Refused(why) => {
+                    return Err(why);
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     pub(crate) fn options(&self) -> &Options {

@@ -60,11 +60,16 @@ impl Database {
         self.sessions().find_one(doc! { "_id": id }).run().expect("MongoDB answers")
     }
 
+    /// Do something else with it.
+    #[track_caller]
+    pub fn run(&self, command: Document) {
+        self.client.database(&self.name).run_command(command).run().expect("MongoDB does it");
+    }
+
     /// Keep what the database is asked from now on.
     #[track_caller]
     pub fn profile(&self) {
-        let database = self.client.database(&self.name);
-        database.run_command(doc! { "profile": 2 }).run().expect("MongoDB answers");
+        self.run(doc! { "profile": 2 });
     }
 
     /// How many bytes the answers had by which the document of one session was read since then.

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edge_session_tests::{Launch, Mongod, Server, Visitor, wait_for};
+use edge_session_tests::{Database, Launch, Mongod, Server, Visitor, wait_for};
 use mongodb::bson::doc;
 
 /// No visitor is to wait longer than this for a 503. The server's own deadline is 2 s per operation.
@@ -69,4 +69,56 @@ fn sigterm_lets_a_request_in_flight_finish() {
     });
     server.stop();
     assert_eq!(in_flight.join().expect("the request was answered"), 2);
+}
+
+#[test]
+fn a_mongodb_that_can_only_be_read_is_not_healthy() {
+    let mongod = Mongod::start();
+    let server = Launch::new(&mongod.url()).start();
+    assert_eq!(server.visitor().get("/healthz").status, 200);
+    // As for a user with the role `read`: "not authorized".
+    mongod.admin(doc! {
+        "configureFailPoint": "failCommand",
+        "mode": "alwaysOn",
+        "data": { "failCommands": ["update"], "errorCode": 13 },
+    });
+    assert_eq!(server.visitor().get("/healthz").status, 503);
+    mongod.admin(doc! { "configureFailPoint": "failCommand", "mode": "off" });
+    assert_eq!(server.visitor().get("/healthz").status, 200);
+    server.stop();
+}
+
+#[test]
+fn a_collection_that_is_not_quite_as_wished_is_used_and_what_is_missing_is_named() {
+    let index = |name: &str, after: Option<i32>| {
+        let mut index = doc! { "key": { "expires": 1 }, "name": name };
+        index.extend(after.map(|after| ("expireAfterSeconds".to_owned(), after.into())));
+        doc! { "createIndexes": "sessions", "indexes": [index] }
+    };
+    let capped = doc! { "create": "sessions", "capped": true, "size": 1 << 20 };
+    for (case, command, is_warned_of) in [
+        ("the same index under another name", index("mine", Some(0)), false),
+        ("an index that expires nothing", index("expires_1", None), true),
+        ("an index that expires later", index("expires_1", Some(3600)), true),
+        ("a capped collection", capped, true),
+    ] {
+        let database = Database::new();
+        database.run(command);
+        let server = Launch::new(database.url()).start();
+        let mut visitor = server.visitor();
+        assert_eq!([visitor.get("/").count(), visitor.get("/").count()], [1, 2], "{case}");
+        let warning = "nothing removes expired sessions from MongoDB";
+        assert_eq!(server.log().contains(warning), is_warned_of, "{case}: {}", server.log());
+        server.stop();
+    }
+}
+
+#[test]
+fn a_document_that_a_collection_does_not_take_is_no_outage() {
+    let database = Database::new();
+    database.run(doc! { "create": "sessions", "validator": { "tenant": { "$exists": true } } });
+    let server = Launch::new(database.url()).start();
+    assert_eq!(server.visitor().get("/").status, 500);
+    assert!(server.log().contains("the collection's validator does not allow it"));
+    server.stop();
 }

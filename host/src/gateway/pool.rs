@@ -25,6 +25,10 @@ use tower_service::Service as _;
 /// Below the 5 s after which Node closes connections: the gateway closes them first.
 const IDLE: Duration = Duration::from_secs(4);
 
+/// How many bytes of an answer are read at a time, and as many wait to be sent while a client reads
+/// slowly. Its header has to fit.
+const READ_AHEAD: usize = 128 * 1024;
+
 /// Opens connections.
 #[derive(Clone)]
 pub(crate) struct Connector {
@@ -52,7 +56,7 @@ impl Connector {
         let io = timeout(self.limit, connector.call(uri))
             .await
             .map_err(|_| format!("no connection within {:?}", self.limit))??;
-        let (sender, driver) = http1::handshake(io).await?;
+        let (sender, driver) = http1::Builder::new().max_buf_size(READ_AHEAD).handshake(io).await?;
         Ok(Connection { sender, driver: Some(Box::pin(driver.with_upgrades())) })
     }
 }

@@ -34,6 +34,14 @@ use format::Format;
 /// The server's code for a unique key that is in use.
 const DUPLICATE_KEY: i32 = 11000;
 
+/// What it answers to a document that it can never keep.
+const REFUSALS: [(i32, &str); 4] = [
+    (121, "the collection's validator does not allow it"),
+    (10334, "it is too large"),
+    (17419, "it is too large"),
+    (17420, "it is too large"),
+];
+
 /// A conditional write in a format that the server cannot compare is tried so often while
 /// others change the document.
 const TRIES: usize = 16;
@@ -182,12 +190,8 @@ impl MongoStore {
                 Some(tokio::spawn(remove_expired(sessions.clone(), options.auto_remove_interval)))
             }
             AutoRemove::Native => {
-                let index = IndexModel::builder()
-                    .keys(doc! { "expires": 1 })
-                    .options(IndexOptions::builder().expire_after(Duration::ZERO).build())
-                    .build();
-                let made = sessions.create_index(index);
-                drop(within(options.timeout * 2, made).await?.map_err(unavailable)?);
+                let made = let_expire(&sessions);
+                within(options.timeout * 2, made).await?.map_err(unavailable)?;
                 None
             }
         };
@@ -339,6 +343,40 @@ impl Documents {
         }
         Ok(last)
     }
+}
+
+/// Make the TTL index. Where that cannot be done, somebody else may have made one, under whatever
+/// name; else expired documents stay, which does nobody harm for a while.
+async fn let_expire(sessions: &Collection<Document>) -> mongodb::error::Result<()> {
+    let index = IndexModel::builder()
+        .keys(doc! { "expires": 1 })
+        .options(IndexOptions::builder().expire_after(Duration::ZERO).build())
+        .build();
+    let Err(error) = sessions.create_index(index).await else { return Ok(()) };
+    if !matches!(error.kind.as_ref(), ErrorKind::Command(_)) {
+        return Err(error);
+    }
+    if !has_index(sessions).await.unwrap_or(false) {
+        tracing::warn!(
+            "nothing removes expired sessions from MongoDB, though none is served: {}. Make an index \
+             on expires with expireAfterSeconds 0, or set auto_remove to \"interval\"",
+            unavailable(error)
+        );
+    }
+    Ok(())
+}
+
+async fn has_index(sessions: &Collection<Document>) -> mongodb::error::Result<bool> {
+    let mut indexes = sessions.list_indexes().await?;
+    while indexes.advance().await? {
+        let index = indexes.deserialize_current()?;
+        let is_on_expires = index.keys.keys().eq(["expires"]);
+        let after = index.options.and_then(|options| options.expire_after);
+        if is_on_expires && after == Some(Duration::ZERO) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn remove_expired(sessions: Collection<Document>, interval: Duration) {
@@ -555,6 +593,12 @@ impl Browse for MongoStore {
 }
 
 fn unavailable(error: mongodb::error::Error) -> StoreError {
+    if let ErrorKind::Write(WriteFailure::WriteError(write)) = error.kind.as_ref()
+        && let Some((_, why)) = REFUSALS.iter().find(|(code, _)| *code == write.code)
+    {
+        return StoreError::refused(format!("MongoDB refused the document: {why}"))
+            .caused_by(Hidden::from(error));
+    }
     let message = match error.kind.as_ref() {
         ErrorKind::ServerSelection { .. } => "no MongoDB server can be reached".to_owned(),
         ErrorKind::Authentication { .. } => "MongoDB refused the user or password".to_owned(),
