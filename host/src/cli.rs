@@ -111,7 +111,13 @@ pub(crate) struct Serve {
 #[derive(Args, Debug)]
 pub(crate) struct Configured {
     /// Address and port to listen on [default: 127.0.0.1:8080]
-    #[arg(long, env = "EDGE_SESSION_LISTEN", value_name = "ADDR", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "EDGE_SESSION_LISTEN",
+        value_name = "ADDR",
+        hide_env_values = true,
+        global = true
+    )]
     pub(crate) listen: Option<SocketAddr>,
 
     /// Where sessions are kept [default: file:data/sessions.redb]
@@ -119,34 +125,75 @@ pub(crate) struct Configured {
     ///   memory:              in this process, gone with it
     ///   file:PATH            in a file, for one process
     ///   mongodb://HOST/DB    in MongoDB, shared with connect-mongo
-    #[arg(long, env = "EDGE_SESSION_STORE", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "EDGE_SESSION_STORE",
+        value_name = "URL",
+        hide_env_values = true,
+        global = true
+    )]
     #[arg(verbatim_doc_comment)]
     pub(crate) store: Option<String>,
 
     /// The application behind the sessions, such as http://127.0.0.1:3000; several, separated
     /// by commas, take turns [default: the built-in view counter]
-    #[arg(long, env = "EDGE_SESSION_UPSTREAM", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "EDGE_SESSION_UPSTREAM",
+        value_name = "URL",
+        hide_env_values = true,
+        global = true
+    )]
     pub(crate) upstream: Option<String>,
 
     /// Or the application as a WebAssembly component that serves wasi:http
-    #[arg(long, env = "EDGE_SESSION_APP", value_name = "FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "EDGE_SESSION_APP",
+        value_name = "FILE",
+        hide_env_values = true,
+        global = true
+    )]
     pub(crate) app: Option<String>,
 
     /// Options of sessions, cookies, the store and the gateway, in TOML
-    #[arg(long, env = "EDGE_SESSION_CONFIG", value_name = "FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "EDGE_SESSION_CONFIG",
+        value_name = "FILE",
+        hide_env_values = true,
+        global = true
+    )]
     pub(crate) config: Option<PathBuf>,
 
     /// The component [default: session.wasm beside the program]
-    #[arg(long, env = "EDGE_SESSION_COMPONENT", value_name = "FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "EDGE_SESSION_COMPONENT",
+        value_name = "FILE",
+        hide_env_values = true,
+        global = true
+    )]
     pub(crate) component: Option<PathBuf>,
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::{Cli, Command};
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_are_taken_before_and_after_a_subcommand() {
+        for arguments in [["--config", "f", "list"], ["list", "--config", "f"]] {
+            let all = ["edge-session", "sessions"].into_iter().chain(arguments);
+            let Command::Sessions(sessions) = Cli::parse_from(all).command else { panic!() };
+            assert_eq!(sessions.configured.config, Some("f".into()), "{arguments:?}");
+        }
     }
 }
