@@ -4,6 +4,7 @@
 //! A document is `{_id, expires: Date, session}`, `session` being JSON text unless another
 //! [format](MongoOptions) is configured.
 
+mod address;
 mod crypto;
 mod envelope;
 mod format;
@@ -19,8 +20,8 @@ use lru::LruCache;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::error::{ErrorKind, WriteFailure};
 use mongodb::options::{
-    ClientOptions, CollectionOptions, IndexOptions, ReadPreference, SelectionCriteria,
-    UpdateModifications, WriteConcern,
+    CollectionOptions, IndexOptions, ReadPreference, SelectionCriteria, UpdateModifications,
+    WriteConcern,
 };
 use mongodb::{Client, Collection, IndexModel};
 use tokio::sync::Semaphore;
@@ -163,8 +164,12 @@ impl MongoStore {
             StoreError::new("the mongodb:// address is not valid").caused_by(Hidden::from(error))
         };
         // A mongodb+srv:// address is looked up in the DNS.
-        let parsed = within(options.timeout * 2, ClientOptions::parse(uri)).await?;
-        let mut client = parsed.map_err(invalid)?;
+        let (mut client, without_effect) =
+            within(options.timeout * 2, address::read(uri)).await??;
+        if !without_effect.is_empty() {
+            let names = without_effect.join(", ");
+            tracing::warn!("these options of the mongodb:// address change nothing: {names}");
+        }
         client.server_selection_timeout.get_or_insert(options.timeout);
         client.connect_timeout.get_or_insert(options.timeout);
         client.app_name.get_or_insert_with(|| "edge-session".to_owned());
