@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
+use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
@@ -73,7 +74,11 @@ pub(crate) struct Sessions {
     counters: Counters,
     hasher: SessionHasher,
     turns: Turns<Job, wit::Outcome>,
+    loads: Turns<(), Loaded>,
 }
+
+/// What the store said to one who wants to know a session.
+type Loaded = (wit::StoreReply, Option<Stored>);
 
 /// A request's wish to store something, of which the component has decided what.
 struct Job {
@@ -134,8 +139,8 @@ impl Sessions {
         // A configuration without a secret is refused below.
         let hasher = SessionHasher::new(options.secrets.first().map_or(&[], Vec::as_slice));
         let instances = Instances::open(component, options)?;
-        let (counters, turns) = (Counters::new(), Turns::new());
-        Ok(Self { instances, store, deadline, counters, hasher, turns })
+        let (counters, turns, loads) = (Counters::new(), Turns::new(), Turns::new());
+        Ok(Self { instances, store, deadline, counters, hasher, turns, loads })
     }
 
     pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
@@ -145,7 +150,10 @@ impl Sessions {
         let failure = loop {
             match step {
                 Ok(wit::Step::Store(wit::Pending { request, exchange, .. })) => {
-                    let reply = self.perform(&exchange.id, request, &mut known).await;
+                    let reply = match request {
+                        wit::StoreRequest::Load => self.load(&exchange.id, &mut known).await,
+                        request => self.perform(&exchange.id, request, &mut known).await,
+                    };
                     if let wit::StoreReply::Unavailable(why) = &reply {
                         unavailable = Some(why.clone());
                     }
@@ -206,6 +214,33 @@ impl Sessions {
             (None, None) => {}
         }
         outcome
+    }
+
+    /// Load a session, once for all who wait for it. Who comes while it is being loaded waits for
+    /// the next time, because a change may have been stored since this one began: so a thousand
+    /// requests of one session ask the store for little, and those of others need not wait.
+    async fn load(&self, id: &str, known: &mut wit::Known) -> wit::StoreReply {
+        let mut turn = loop {
+            match self.loads.enter(id, ()) {
+                Entered::Turn(turn, ()) => break turn,
+                Entered::Waiting(answer, _) => match answer.await {
+                    Ok(Word::Turn(turn, ())) => break turn,
+                    Ok(Word::Answer((reply, loaded))) => {
+                        known.loaded = loaded;
+                        return reply;
+                    }
+                    // Who was to load it has left.
+                    Err(_) => {}
+                },
+                Entered::Full => return self.perform(id, wit::StoreRequest::Load, known).await,
+            }
+        };
+        let along = turn.take(usize::MAX, |()| true);
+        let reply = self.perform(id, wit::StoreRequest::Load, known).await;
+        drop(turn);
+        let loaded = (reply.clone(), known.loaded.clone());
+        tell(along.into_iter().map(|waiting| (waiting.word, loaded.clone())).collect());
+        reply
     }
 
     /// Let the component decide about a change, and do all that it says.
@@ -319,11 +354,8 @@ impl Sessions {
             match &reply {
                 wit::StoreReply::Done => {
                     turn.left = Some(left);
-                    for Waiting { job, word, .. } in along {
-                        // All at once, they would make everybody else wait.
-                        yield_now().await;
-                        Waiting::tell(word, job.on_done.unwrap_or_else(undecided));
-                    }
+                    let answer = |job: Job| job.on_done.unwrap_or_else(undecided);
+                    tell(along.into_iter().map(|it| (it.word, answer(it.job))).collect());
                     return on_done.unwrap_or_else(undecided);
                 }
                 wit::StoreReply::Conflict => {
@@ -508,6 +540,23 @@ async fn perform(
             Reply::Conflict
         }
     })
+}
+
+/// Tell those who wait, one after the other: all at once, they would make everybody else wait.
+fn tell<Job, Answer>(all: Vec<(oneshot::Sender<Word<Job, Answer>>, Answer)>)
+where
+    Job: Send + 'static,
+    Answer: Send + 'static,
+{
+    if all.is_empty() {
+        return;
+    }
+    tokio::spawn(async move {
+        for (word, answer) in all {
+            Waiting::tell(word, answer);
+            yield_now().await;
+        }
+    });
 }
 
 /// A session that will have been stored.

@@ -38,8 +38,10 @@ impl Remote {
 #[async_trait]
 impl Store for Remote {
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        // What it was when it was asked: it may have been changed by the time of the answer.
+        let found = self.sessions.load(id).await;
         self.asked(&self.loads).await;
-        self.sessions.load(id).await
+        found
     }
     async fn create(&self, id: &str, new: Content) -> Result<Created, StoreError> {
         self.asked(&self.writes).await;
@@ -106,6 +108,12 @@ impl Processes {
         running.join_all().await
     }
 
+    /// The identifier of the session.
+    fn id(&self) -> String {
+        let (_, value) = self.cookie.split_once("s%3A").expect("it is signed");
+        value.split_once('.').expect("it has a signature").0.to_owned()
+    }
+
     /// How many keys the session has.
     async fn keys(&self) -> usize {
         let data = text(self.gateways[0].get("/data", Some(&self.cookie)).await).await;
@@ -129,9 +137,55 @@ async fn a_thousand_changes_of_one_session_at_once_are_stored_by_few_writes() {
     let (took, (loads, writes)) = (began.elapsed(), processes.store.counts());
     assert_eq!(count(&statuses, 200), 1000);
     assert_eq!(processes.keys().await, 1001);
-    assert_eq!(loads, 1000);
+    // The first one, and once for all others.
+    assert_eq!(loads, 2);
     assert!(writes <= 20, "{writes} writes");
     assert!(took < Duration::from_millis(250), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_begins_while_a_session_is_loaded_sees_what_was_stored_meanwhile() {
+    let processes = Processes::new(2).await;
+    let visit = |gateway: usize| {
+        let (gateway, cookie) = (processes.gateways[gateway].clone(), processes.cookie.clone());
+        tokio::spawn(async move { text(gateway.get("/data", Some(&cookie)).await).await })
+    };
+    let first = visit(0);
+    sleep(Duration::from_millis(5)).await;
+    // As another process stores it, at once.
+    let id = processes.id();
+    let mut stored = processes.store.sessions.load(&id).await.unwrap().unwrap();
+    stored.data = stored.data.replacen('{', "{\"new\":1,", 1);
+    let content = Content { data: stored.data, expires: stored.expires.unwrap() };
+    let replaced = processes.store.sessions.replace(&id, content, None).await.unwrap();
+    assert_eq!(replaced, Changed::Done);
+    let others: Vec<_> = (0..10).map(|_| visit(0)).collect();
+    assert!(!first.await.unwrap().contains("new"));
+    for other in others {
+        assert!(other.await.unwrap().contains("new"));
+    }
+    assert_eq!(processes.store.counts().0, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_who_was_to_load_a_session_leaves_the_others_are_answered() {
+    let processes = Processes::new(1).await;
+    let visit = || {
+        let (gateway, cookie) = (processes.gateways[0].clone(), processes.cookie.clone());
+        tokio::spawn(async move { gateway.get("/data", Some(&cookie)).await.status() })
+    };
+    let (first, second) = (visit(), visit());
+    sleep(Duration::from_millis(5)).await;
+    let others: Vec<_> = (0..10).map(|_| visit()).collect();
+    sleep(Duration::from_millis(1)).await;
+    first.abort();
+    sleep(Duration::from_millis(1)).await;
+    // It has the turn of all others now.
+    second.abort();
+    for other in others {
+        assert_eq!(other.await.unwrap(), 200);
+    }
+    assert!(processes.store.counts().0 <= 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,6 +37,13 @@ pub(crate) struct Bounds {
     pub(crate) exempt: Vec<IpNet>,
 }
 
+impl Bounds {
+    /// How many requests wait for a place.
+    fn queue(&self) -> usize {
+        (self.requests / 4).max(16)
+    }
+}
+
 /// The places of one listener.
 pub(super) struct Places {
     bounds: Bounds,
@@ -66,12 +73,12 @@ struct Client {
 }
 
 impl Client {
-    fn new(requests: usize) -> Self {
+    fn new(bounds: &Bounds) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Self {
             connections: AtomicUsize::new(0),
-            requests: semaphore(requests),
-            queue: semaphore((requests / 8).max(4)),
+            requests: semaphore(bounds.per_client),
+            queue: semaphore(bounds.queue() / 4),
         }
     }
 }
@@ -134,7 +141,7 @@ impl Places {
         Arc::new(Self {
             connections: semaphore(bounds.connections),
             requests: semaphore(bounds.requests),
-            queue: semaphore((bounds.requests / 4).max(16)),
+            queue: semaphore(bounds.queue()),
             held: Semaphore::new(HELD),
             start: Instant::now(),
             open: Mutex::default(),
@@ -182,7 +189,7 @@ impl Places {
         let number = open.next;
         open.next += 1;
         let client = (!is_exempt).then(|| {
-            let new = || Arc::new(Client::new(self.bounds.per_client));
+            let new = || Arc::new(Client::new(&self.bounds));
             open.clients.entry(client_of(address)).or_insert_with(new).clone()
         });
         if let Some(client) = &client {
@@ -455,14 +462,18 @@ mod tests {
         let connection = admit(&places, "192.0.2.1").await;
         let _first = connection.clone().enter().await.ok();
         let wait = |connection: &Arc<Connection>| tokio::spawn(connection.clone().enter());
-        let waiting: Vec<_> = (0..100 / 8).map(|_| wait(&connection)).collect();
+        let waiting: Vec<_> = (0..4).map(|_| wait(&connection)).collect();
         tokio::task::yield_now().await;
         let start = Instant::now();
         assert_eq!(connection.clone().enter().await.err(), Some(Full::All));
-        let other = admit(&places, "192.0.2.2").await;
-        let others: Vec<_> = (0..16 - 100 / 8).map(|_| wait(&other)).collect();
+        let mut others = Vec::new();
+        for other in 2..5 {
+            let other = admit(&places, &format!("192.0.2.{other}")).await;
+            others.extend((0..4).map(|_| wait(&other)));
+        }
         tokio::task::yield_now().await;
-        assert_eq!(other.enter().await.err(), Some(Full::All));
+        let late = admit(&places, "192.0.2.5").await;
+        assert_eq!(late.enter().await.err(), Some(Full::All));
         assert_eq!(start.elapsed(), Duration::ZERO);
         for one in waiting.into_iter().chain(others) {
             assert_eq!(one.await.unwrap().err(), Some(Full::All));
