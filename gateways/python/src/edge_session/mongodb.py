@@ -4,15 +4,20 @@ A document is `{_id, expires: Date, session}`, `session` being JSON text: a Node
 shares them. Needs the extra `edge-session[mongodb]`.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 from urllib.parse import parse_qsl
 
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
-from pymongo import AsyncMongoClient, ReadPreference
+from pymongo import AsyncMongoClient, MongoClient, ReadPreference
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import (
     AutoReconnect,
@@ -22,17 +27,26 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
+from ._loops import asyncio_loop
 from .store import Changed, Content, Stored, StoreError, now
 
 _log = logging.getLogger("edge_session")
 
 _Document = dict[str, Any]
+_Client: TypeAlias = AsyncMongoClient[Any] | MongoClient[Any]
+_Sessions: TypeAlias = AsyncCollection[_Document]
 
 #: A conditional write is tried so often while others change the document.
 _TRIES = 16
 
 #: The most that a document may have is 16 MiB, its other fields included.
 _MAX_TEXT = (16 << 20) - 1024
+
+#: So many threads ask a `MongoClient` at once.
+_THREADS = 40
+
+#: A client whose event loop ends takes no longer to say so to the server, in seconds.
+_FAREWELL = 2.0
 
 
 class MongoStore:
@@ -42,31 +56,35 @@ class MongoStore:
     are read from the primary, whatever the URI says. The TTL index on `expires`, by which
     MongoDB removes expired sessions, is made at first use.
 
-    - `client`: a `mongodb://` URI, or a client that the application has already.
+    - `client`: a `mongodb://` URI, or a client that the application has already: an
+      `AsyncMongoClient`, in the event loop that it belongs to, or a `MongoClient`, which is asked
+      in threads.
     - `db_name`: the database; else the one that the URI names, else `test`.
+
+    With a URI there is an `AsyncMongoClient` for each of asyncio's event loops, which is closed
+    when the loop ends; on trio, a `MongoClient`.
     """
 
     def __init__(
         self,
-        client: str | AsyncMongoClient[Any],
+        client: str | AsyncMongoClient[Any] | MongoClient[Any],
         *,
         collection: str = "sessions",
         db_name: str | None = None,
     ) -> None:
-        self._client = _connect(client) if isinstance(client, str) else client
-        database = self._client[db_name] if db_name else self._client.get_default_database("test")
-        self._sessions: AsyncCollection[_Document] = database.get_collection(
-            collection,
-            # As numbers: JavaScript's dates go further than Python's.
-            codec_options=CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS),
-            # Who reads a session that is not the last one loses changes: no secondary will do.
-            read_preference=ReadPreference.PRIMARY,
+        def sessions(client: _Client) -> _Sessions:
+            return _collection(client, collection, db_name)
+
+        self._clients = (
+            _OwnClients(client, sessions)
+            if isinstance(client, str)
+            else _GivenClient(client, sessions(client))
         )
         self._has_index = False
 
     async def close(self) -> None:
-        """Close the client's connections."""
-        await self._client.close()
+        """Close the client's connections; with a URI, those of the running event loop."""
+        await self._clients.close()
 
     async def load(self, id: str) -> Stored | None:
         with _store_errors():
@@ -78,7 +96,7 @@ class MongoStore:
             # In the order that an upsert of connect-mongo's leaves.
             document = {"_id": id, "expires": _date(content), "session": _text(content)}
             try:
-                await self._sessions.insert_one(document)
+                await (await self._clients.sessions()).insert_one(document)
             except DuplicateKeyError:
                 return "taken"
             return "done"
@@ -88,23 +106,25 @@ class MongoStore:
         with _store_errors():
             if expected is None:
                 await self._make_index()
-                await self._sessions.update_one({"_id": id}, update, upsert=True)
+                await (await self._clients.sessions()).update_one({"_id": id}, update, upsert=True)
                 return "done"
 
             async def write(query: _Document) -> int:
-                return (await self._sessions.update_one(query, update)).matched_count
+                return (
+                    await (await self._clients.sessions()).update_one(query, update)
+                ).matched_count
 
             return await self._conditionally(id, expected, write)
 
     async def touch(self, id: str, expires: int) -> Changed:
         update = {"$set": {"expires": DatetimeMS(expires)}}
         with _store_errors():
-            updated = await self._sessions.update_one(_live(id), update)
+            updated = await (await self._clients.sessions()).update_one(_live(id), update)
             return "done" if updated.matched_count else "missing"
 
     async def delete(self, id: str, expected: str | None) -> Changed:
         async def delete(query: _Document) -> int:
-            return (await self._sessions.delete_one(query)).deleted_count
+            return (await (await self._clients.sessions()).delete_one(query)).deleted_count
 
         with _store_errors():
             if expected is None:
@@ -126,7 +146,7 @@ class MongoStore:
         raise StoreError("a session changed too often")
 
     async def _find(self, id: str) -> Stored | None:
-        document = await self._sessions.find_one(_live(id))
+        document = await (await self._clients.sessions()).find_one(_live(id))
         if document is None:
             return None
         session, expires = document.get("session"), document.get("expires")
@@ -140,15 +160,97 @@ class MongoStore:
         if self._has_index:
             return
         try:
-            await self._sessions.create_index([("expires", 1)], expireAfterSeconds=0)
+            await (await self._clients.sessions()).create_index(
+                [("expires", 1)], expireAfterSeconds=0
+            )
         except OperationFailure as error:
             # Sessions work without it; expired ones are never served, only stay.
             _log.error("the index that removes expired sessions was not made: code %s", error.code)
         self._has_index = True
 
 
-def _connect(uri: str) -> AsyncMongoClient[Any]:
-    """With settings of ours where the URI has none."""
+class _GivenClient:
+    """The application's."""
+
+    def __init__(self, client: _Client, sessions: _Sessions) -> None:
+        self._client = client
+        self._sessions = sessions
+
+    async def sessions(self) -> _Sessions:
+        if isinstance(self._client, AsyncMongoClient) and asyncio_loop() is None:
+            raise StoreError(
+                "an AsyncMongoClient needs asyncio: give the store the URI, or a MongoClient"
+            )
+        return self._sessions
+
+    async def close(self) -> None:
+        if isinstance(self._client, MongoClient):
+            await to_thread.run_sync(self._client.close)
+        else:
+            await self._client.close()
+
+
+class _Own(NamedTuple):
+    client: _Client
+    sessions: _Sessions
+    #: Of a client of asyncio's.
+    lifetime: AsyncGenerator[None, None] | None
+
+
+class _OwnClients:
+    """A client for each event loop of asyncio's, to which its connections belong; and one for
+    trio's, which may share it."""
+
+    def __init__(self, uri: str, sessions: Callable[[_Client], _Sessions]) -> None:
+        _connect(AsyncMongoClient, uri)  # says what is wrong with it; nobody is asked
+        self._uri = uri
+        self._sessions = sessions
+        #: By event loop; by process what threads use, of which a fork leaves nothing.
+        self._own: dict[asyncio.AbstractEventLoop | int, _Own] = {}
+
+    async def sessions(self) -> _Sessions:
+        loop = asyncio_loop()
+        if own := self._own.get(loop or os.getpid()):
+            return own.sessions
+        if loop is None:
+            threaded = _connect(MongoClient, self._uri, connect=False)
+            self._own[os.getpid()] = own = _Own(threaded, self._sessions(threaded), None)
+            return own.sessions
+        self._forget_closed_loops()
+        client = _connect(AsyncMongoClient, self._uri)
+        lifetime = self._lifetime(loop, client)
+        self._own[loop] = own = _Own(client, self._sessions(client), lifetime)
+        await anext(lifetime)
+        return own.sessions
+
+    async def close(self) -> None:
+        own = self._own.pop(asyncio_loop() or os.getpid(), None)
+        if own and own.lifetime:
+            await own.lifetime.aclose()
+        elif own:
+            await to_thread.run_sync(own.client.close)
+
+    async def _lifetime(
+        self, loop: asyncio.AbstractEventLoop, client: AsyncMongoClient[Any]
+    ) -> AsyncGenerator[None, None]:
+        """An event loop that ends ends its generators before, while they can still wait."""
+        try:
+            yield
+        finally:
+            self._own.pop(loop, None)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await client.close()
+
+    def _forget_closed_loops(self) -> None:
+        """Those that were closed without ending their generators."""
+        for loop in list(self._own):
+            if not isinstance(loop, int) and loop.is_closed():
+                self._own.pop(loop, None)
+
+
+def _connect(kind: Any, uri: str, **more: Any) -> Any:
+    """A client with settings of ours where the URI has none."""
     given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
     ours = {
         "serverSelectionTimeoutMS": 2000,
@@ -156,8 +258,49 @@ def _connect(uri: str) -> AsyncMongoClient[Any]:
         "w": "majority",
         "appName": "edge-session",
     }
-    settings: Any = {name: value for name, value in ours.items() if name.lower() not in given}
-    return AsyncMongoClient(uri, **settings)
+    if kind is MongoClient:
+        # Nobody can end a thread that waits: it ends by itself.
+        ours["socketTimeoutMS"] = 10_000
+    settings = {name: value for name, value in ours.items() if name.lower() not in given}
+    return kind(uri, **settings, **more)
+
+
+def _collection(client: _Client, name: str, db_name: str | None) -> _Sessions:
+    database: Any = client[db_name] if db_name else client.get_default_database("test")
+    sessions = database.get_collection(
+        name,
+        # As numbers: JavaScript's dates go further than Python's.
+        codec_options=CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS),
+        # Who reads a session that is not the last one loses changes: no secondary will do.
+        read_preference=ReadPreference.PRIMARY,
+    )
+    return cast(_Sessions, _InThreads(sessions) if isinstance(client, MongoClient) else sessions)
+
+
+_limiter: RunVar[CapacityLimiter] = RunVar("edge_session_mongodb_threads")
+
+
+class _InThreads:
+    """A `MongoClient`'s collection, whose operations are waited for in threads."""
+
+    def __init__(self, collection: Any) -> None:
+        self._collection = collection
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        operation = getattr(self._collection, name)
+
+        async def perform(*args: Any, **settings: Any) -> Any:
+            try:
+                limiter = _limiter.get()
+            except LookupError:
+                # Not the default one: the application may keep all of its threads busy.
+                limiter = CapacityLimiter(_THREADS)
+                _limiter.set(limiter)
+            return await to_thread.run_sync(
+                partial(operation, *args, **settings), abandon_on_cancel=True, limiter=limiter
+            )
+
+        return perform
 
 
 def _live(id: str) -> _Document:
@@ -189,5 +332,11 @@ def _store_errors() -> Iterator[None]:
         raise StoreError("the connection to MongoDB failed") from error
     except OperationFailure as error:
         raise StoreError(f"MongoDB failed: code {error.code}") from error
+    except RuntimeError as error:
+        if "event loop" not in str(error):
+            raise
+        raise StoreError(
+            "the AsyncMongoClient belongs to another event loop: give the store the URI"
+        ) from error
     except PyMongoError as error:
         raise StoreError(f"MongoDB failed: {type(error).__name__}") from error
