@@ -180,6 +180,12 @@ class SessionEngine:
         return self._options.proxy is True
 
     @property
+    def is_safe(self) -> bool:
+        """Whether the preset is `safe`, in what has no option of its own."""
+        preset: str = self._options.preset
+        return preset == "safe"
+
+    @property
     def max_session_bytes(self) -> int:
         """The largest session that is stored."""
         most: int = getattr(self._options, "max-session-bytes")

@@ -82,6 +82,8 @@ class Sessions:
         # The event loop itself would forget them.
         self._at_work: set[asyncio.Task[Outcome]] = set()
         self._turns = Turns()
+        #: Caches are told whatever depends on a session.
+        self.is_safe = engine.is_safe
 
     async def begin(self, request: Request) -> Begun | None:
         """None: the path has no session."""
