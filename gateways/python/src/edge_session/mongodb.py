@@ -7,11 +7,10 @@ shares them. Needs the extra `edge-session[mongodb]`.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
-from urllib.parse import parse_qsl
 
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
@@ -28,6 +27,8 @@ from pymongo.errors import (
 )
 
 from ._loops import asyncio_loop
+from ._mongodb_uri import checked, names
+from .options import OptionsError, Problem
 from .store import Changed, Content, Stored, StoreError, now
 
 _log = logging.getLogger("edge_session")
@@ -42,6 +43,18 @@ _TRIES = 16
 #: The most that a document may have is 16 MiB, its other fields included.
 _MAX_TEXT = (16 << 20) - 1024
 
+#: The server's code for a user who may not do that.
+_UNAUTHORIZED = 13
+
+#: The server's codes for a document that it never takes.
+_REFUSALS = {
+    121: "the document is not valid to the collection's validator",
+    10003: "a document of a capped collection may not grow",
+    10334: "the document is too large",
+    17419: "the document is too large",
+    17420: "the document is too large",
+}
+
 #: So many threads ask a `MongoClient` at once.
 _THREADS = 40
 
@@ -54,12 +67,14 @@ class MongoStore:
 
     What was answered was written with the URI's write concern, else with `majority`; sessions
     are read from the primary, whatever the URI says. The TTL index on `expires`, by which
-    MongoDB removes expired sessions, is made at first use.
+    MongoDB removes expired sessions, is made at first use; the log says where it cannot be.
 
     - `client`: a `mongodb://` URI, or a client that the application has already: an
       `AsyncMongoClient`, in the event loop that it belongs to, or a `MongoClient`, which is asked
       in threads.
     - `db_name`: the database; else the one that the URI names, else `test`.
+    - `auto_remove`: who deletes expired sessions: `native`, MongoDB by the index, or `disabled`,
+      nobody here. Expired sessions are never served, whoever does.
 
     With a URI there is an `AsyncMongoClient` for each of asyncio's event loops, which is closed
     when the loop ends; on trio, a `MongoClient`.
@@ -71,7 +86,12 @@ class MongoStore:
         *,
         collection: str = "sessions",
         db_name: str | None = None,
+        auto_remove: Literal["native", "disabled"] = "native",
     ) -> None:
+        if auto_remove not in ("native", "disabled"):
+            message = f"is {auto_remove!r}, not one of 'native', 'disabled'"
+            raise OptionsError([Problem("auto_remove", message)])
+
         def sessions(client: _Client) -> _Sessions:
             return _collection(client, collection, db_name)
 
@@ -80,7 +100,8 @@ class MongoStore:
             if isinstance(client, str)
             else _GivenClient(client, sessions(client))
         )
-        self._has_index = False
+        self._name = collection
+        self._needs_index = auto_remove == "native"
 
     async def close(self) -> None:
         """Close the client's connections; with a URI, those of the running event loop."""
@@ -157,22 +178,63 @@ class MongoStore:
         )
 
     async def _make_index(self) -> None:
-        if self._has_index:
+        if not self._needs_index:
             return
+        sessions = await self._clients.sessions()
         try:
-            await (await self._clients.sessions()).create_index(
-                [("expires", 1)], expireAfterSeconds=0
-            )
+            await sessions.create_index([("expires", 1)], expireAfterSeconds=0)
         except OperationFailure as error:
-            # Sessions work without it; expired ones are never served, only stay.
-            _log.error("the index that removes expired sessions was not made: code %s", error.code)
-        self._has_index = True
+            # Sessions work without it: expired ones are never served, only stay.
+            problem = await _without_index(sessions, error)
+            if problem and self._needs_index:
+                _log.error(
+                    "MongoDB: collection %s: %s; or set auto_remove to 'disabled', "
+                    "where sessions are deleted in another way",
+                    self._name,
+                    problem,
+                )
+        self._needs_index = False
+
+
+async def _without_index(sessions: _Sessions, error: OperationFailure) -> str | None:
+    """What is wrong, and what to do about it; None: expired sessions are removed all the same."""
+    name = (error.details or {}).get("codeName") or "?"
+    try:
+        indexes = await sessions.index_information()
+    except OperationFailure:
+        indexes = {}
+    for index, made in indexes.items():
+        if made["key"] == [("expires", 1)] and "partialFilterExpression" not in made:
+            after = made.get("expireAfterSeconds")
+            if after == 0:
+                return None
+            effect = (
+                "does not remove expired sessions"
+                if after is None
+                else f"removes sessions {after:.0f} s after they have expired"
+            )
+            return f"its index {index} {effect}. Drop the index, and one that does is made"
+    why = f"the index that removes expired sessions was not made: {name}, code {error.code}"
+    if (await _options(sessions)).get("capped"):
+        return f"{why}. It is capped, and drops live sessions, too: take another collection"
+    grant = "Grant the user createIndex, or make" if error.code == _UNAUTHORIZED else "Make"
+    return f"{why}. {grant} it by hand: createIndex({{expires: 1}}, {{expireAfterSeconds: 0}})"
+
+
+async def _options(sessions: _Sessions) -> Mapping[str, Any]:
+    try:
+        return await sessions.options()
+    except OperationFailure:
+        return {}
 
 
 class _GivenClient:
     """The application's."""
 
     def __init__(self, client: _Client, sessions: _Sessions) -> None:
+        if not client.write_concern.acknowledged:
+            message = "has the write concern w=0: nobody would know whether a session was stored"
+            raise OptionsError([Problem("client", message)])
         self._client = client
         self._sessions = sessions
 
@@ -202,8 +264,7 @@ class _OwnClients:
     trio's, which may share it."""
 
     def __init__(self, uri: str, sessions: Callable[[_Client], _Sessions]) -> None:
-        _connect(AsyncMongoClient, uri)  # says what is wrong with it; nobody is asked
-        self._uri = uri
+        self._uri = checked(uri)
         self._sessions = sessions
         #: By event loop; by process what threads use, of which a fork leaves nothing.
         self._own: dict[asyncio.AbstractEventLoop | int, _Own] = {}
@@ -251,7 +312,7 @@ class _OwnClients:
 
 def _connect(kind: Any, uri: str, **more: Any) -> Any:
     """A client with settings of ours where the URI has none."""
-    given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
+    given = names(uri)
     ours = {
         "serverSelectionTimeoutMS": 2000,
         "connectTimeoutMS": 2000,
@@ -331,6 +392,8 @@ def _store_errors() -> Iterator[None]:
     except AutoReconnect as error:
         raise StoreError("the connection to MongoDB failed") from error
     except OperationFailure as error:
+        if reason := _REFUSALS.get(error.code or 0):
+            raise StoreError(f"MongoDB refuses it: {reason}", refused=True) from error
         raise StoreError(f"MongoDB failed: code {error.code}") from error
     except RuntimeError as error:
         if "event loop" not in str(error):
