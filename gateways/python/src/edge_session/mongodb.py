@@ -116,8 +116,9 @@ class MongoStore:
             await self._make_index()
             # In the order that an upsert of connect-mongo's leaves.
             document = {"_id": id, "expires": _date(content), "session": _text(content)}
+            sessions = await self._clients.sessions()
             try:
-                await (await self._clients.sessions()).insert_one(document)
+                await sessions.insert_one(document)
             except DuplicateKeyError:
                 return "taken"
             return "done"
@@ -125,29 +126,31 @@ class MongoStore:
     async def replace(self, id: str, content: Content, expected: str | None) -> Changed:
         update = {"$set": {"_id": id, "session": _text(content), "expires": _date(content)}}
         with _store_errors():
+            sessions = await self._clients.sessions()
             if expected is None:
                 await self._make_index()
-                await (await self._clients.sessions()).update_one({"_id": id}, update, upsert=True)
+                await sessions.update_one({"_id": id}, update, upsert=True)
                 return "done"
 
             async def write(query: _Document) -> int:
-                return (
-                    await (await self._clients.sessions()).update_one(query, update)
-                ).matched_count
+                return (await sessions.update_one(query, update)).matched_count
 
             return await self._conditionally(id, expected, write)
 
     async def touch(self, id: str, expires: int) -> Changed:
         update = {"$set": {"expires": DatetimeMS(expires)}}
         with _store_errors():
-            updated = await (await self._clients.sessions()).update_one(_live(id), update)
+            sessions = await self._clients.sessions()
+            updated = await sessions.update_one(_live(id), update)
             return "done" if updated.matched_count else "missing"
 
     async def delete(self, id: str, expected: str | None) -> Changed:
-        async def delete(query: _Document) -> int:
-            return (await (await self._clients.sessions()).delete_one(query)).deleted_count
-
         with _store_errors():
+            sessions = await self._clients.sessions()
+
+            async def delete(query: _Document) -> int:
+                return (await sessions.delete_one(query)).deleted_count
+
             if expected is None:
                 return "done" if await delete(_live(id)) else "missing"
             return await self._conditionally(id, expected, delete)
@@ -167,7 +170,8 @@ class MongoStore:
         raise StoreError("a session changed too often")
 
     async def _find(self, id: str) -> Stored | None:
-        document = await (await self._clients.sessions()).find_one(_live(id))
+        sessions = await self._clients.sessions()
+        document = await sessions.find_one(_live(id))
         if document is None:
             return None
         session, expires = document.get("session"), document.get("expires")
