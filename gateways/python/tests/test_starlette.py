@@ -15,6 +15,7 @@ from authlib.integrations.starlette_client import OAuth
 from conftest import SECRET, Visitor, asgi
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware as SignedCookie
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -174,20 +175,20 @@ async def test_it_does_what_starlettes_own_does(visitor: New) -> None:
     assert (await http.get("/")).json() == {"session": {}}
 
 
-async def test_another_middlewares_session_stays_where_a_path_has_none_of_ours(
-    visitor: New,
-) -> None:
+async def test_another_middlewares_session_stays_its_own(visitor: New) -> None:
     async def endpoint(request: Request) -> Response:
+        request.session[request.url.path] = request.session.get(request.url.path, 0) + 1
         return JSONResponse(request.session)
 
-    inner = asgi(endpoint, options={"cookie": {"path": "/ours"}})
-
-    async def outer(scope: Any, receive: Any, send: Any) -> None:
-        await inner({**scope, "session": {"of": "another"}}, receive, send)
-
-    http = visitor(outer).http
-    assert (await http.get("/")).json() == {"of": "another"}
-    assert (await http.get("/ours")).json() == {}
+    ours = asgi(endpoint, options={"cookie": {"path": "/ours"}})
+    http = visitor(SignedCookie(ours, "a secret of its own", session_cookie="its")).http
+    for count in (1, 2):
+        response = await http.get("/its")
+        assert response.json() == {"/its": count}
+        assert [cookie[:4] for cookie in response.headers.get_list("set-cookie")] == ["its="]
+        response = await http.get("/ours")
+        assert response.json() == {"/ours": count}
+        assert "its=" not in response.headers.get("set-cookie", "")
 
 
 async def test_authlib_keeps_its_state_there(visitor: New) -> None:

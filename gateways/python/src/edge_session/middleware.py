@@ -75,6 +75,9 @@ class SessionMiddleware:
             return await self._app(scope, receive, send)
         session = Session(begun.ready, closed=_READ_ONLY if is_websocket else None)
         state["session"] = session
+        if "session" in scope:
+            # Another middleware's, which looks there again when the response begins.
+            scope = {**scope}
         scope["session"] = session  # Starlette's `request.session`
         if is_websocket:
             return await self._app(scope, receive, send)
