@@ -12,7 +12,7 @@ from conftest import Visitor, deeds
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 
-from edge_session import Content, MemoryStore, OptionsError, Store, Stored, StoreError
+from edge_session import Content, MemoryStore, OptionsError, Store, Stored, StoreError, mongodb
 from edge_session.mongodb import MongoStore
 from edge_session.store import now
 
@@ -275,25 +275,45 @@ async def test_a_capped_collection_is_told_of(database: Any, caplog: Any) -> Non
     assert "It is capped, and drops live sessions, too" in text
 
 
-async def test_a_user_who_may_not_make_the_index_is_told_of(database: Any, caplog: Any) -> None:
+@pytest.fixture
+async def failing(database: Any) -> AsyncIterator[Any]:
+    """A client whose commands fail as they are asked to, and how to ask."""
     name = database.name
 
-    async def fail(mode: str, *commands: str) -> None:
-        data = {"failCommands": commands, "errorCode": 13, "appName": name}
-        command = {"configureFailPoint": "failCommand", "mode": mode, "data": data}
-        await database.client.admin.command(command)
+    async def fail(*commands: str, **how: Any) -> None:
+        data = {"failCommands": commands, "appName": name, **how}
+        point = {"configureFailPoint": "failCommand", "mode": "alwaysOn" if how else "off"}
+        await database.client.admin.command({**point, "data": data})
 
     try:
-        await fail("alwaysOn", "createIndexes", "listIndexes", "listCollections")
+        await fail()
     except OperationFailure:
         pytest.skip("needs a mongod with enableTestCommands")
-    try:
-        uri = os.environ["MONGODB_URI"]
-        async with AsyncMongoClient[Any](uri, appName=name) as client:
-            text = await created(client[name], caplog)
-    finally:
-        await fail("off")
+    async with AsyncMongoClient[Any](os.environ["MONGODB_URI"], appName=name) as client:
+        yield client[name], fail
+        await fail()
+
+
+async def test_a_user_who_may_not_make_the_index_is_told_of(failing: Any, caplog: Any) -> None:
+    database, fail = failing
+    await fail("createIndexes", "listIndexes", "listCollections", errorCode=13)
+    text = await created(database, caplog)
     assert "was not made: Unauthorized, code 13. Grant the user createIndex" in text
+
+
+async def test_nobody_waits_until_an_index_of_many_sessions_is_made(
+    failing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, fail = failing
+    store = MongoStore(database.client, db_name=database.name)
+    await fail("createIndexes", blockConnection=True, blockTimeMS=2000)
+    monkeypatch.setattr(mongodb, "_INDEX_PATIENCE", 0.05)
+    async with asyncio.timeout(1.8):
+        assert await store.create("a", Content("{}", LATER)) == "done"
+    await fail()
+    monkeypatch.undo()
+    assert await store.create("b", Content("{}", LATER)) == "done"
+    assert "expires_1" in await database["sessions"].index_information()
 
 
 async def test_no_index_is_made_where_nobody_shall_remove(database: Any, caplog: Any) -> None:

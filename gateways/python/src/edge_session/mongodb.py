@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, move_on_after, to_thread
 from anyio.lowlevel import RunVar
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
@@ -57,6 +57,9 @@ _REFUSALS = {
 
 #: So many threads ask a `MongoClient` at once.
 _THREADS = 40
+
+#: A request waits no longer until the index is made, in seconds.
+_INDEX_PATIENCE = 0.5
 
 #: A client whose event loop ends takes no longer to say so to the server, in seconds.
 _FAREWELL = 2.0
@@ -184,20 +187,30 @@ class MongoStore:
     async def _make_index(self) -> None:
         if not self._needs_index:
             return
+        # One request sees to it, for a while: of very many sessions MongoDB makes it in minutes,
+        # whether or not somebody waits.
+        self._needs_index = False
+        is_settled = False
+        try:
+            with move_on_after(_INDEX_PATIENCE):
+                await self._settle_index()
+                is_settled = True
+        finally:
+            self._needs_index = not is_settled
+
+    async def _settle_index(self) -> None:
         sessions = await self._clients.sessions()
         try:
             await sessions.create_index([("expires", 1)], expireAfterSeconds=0)
         except OperationFailure as error:
             # Sessions work without it: expired ones are never served, only stay.
-            problem = await _without_index(sessions, error)
-            if problem and self._needs_index:
+            if problem := await _without_index(sessions, error):
                 _log.error(
                     "MongoDB: collection %s: %s; or set auto_remove to 'disabled', "
                     "where sessions are deleted in another way",
                     self._name,
                     problem,
                 )
-        self._needs_index = False
 
 
 async def _without_index(sessions: _Sessions, error: OperationFailure) -> str | None:
