@@ -43,11 +43,11 @@ async def signed_cookie(request: Request) -> Response:
 
 
 async def ours(request: Request) -> Response:
-    return counter(request.state.session)
+    return counter(request.session)
 
 
 async def only_read(request: Request) -> Response:
-    return PlainTextResponse(f"{request.state.session.setdefault('viewCount', 1)}")
+    return PlainTextResponse(f"{request.session.setdefault('viewCount', 1)}")
 
 
 def application(endpoint: Any, middleware: Any = None, **settings: Any) -> Starlette:

@@ -144,15 +144,17 @@ async def test_of_a_path_its_beginning_is_enough(scope: Any) -> None:
         with costs_at_most(1 << 20):
             await server.visit(**scope)
         assert (server.session is not None) == has_session
-        assert len(server.request().path) <= 1024
+        assert len(server.request().path) <= 1025
 
 
-async def test_the_longest_path_of_a_cookie_is_compared_in_full() -> None:
+async def test_the_longest_path_of_a_cookie_is_compared_in_full_and_with_what_follows() -> None:
     path = "/" + "a" * 1023
-    server = Server(cookie={"path": path})
-    for asked, has_session in [(path, True), (path + "b", True), (path[:-1] + "b", False)]:
+    for asked, has_session in [(path, True), (path + "/b", True), (path[:-1] + "b", False)]:
+        server = Server(cookie={"path": path})
         await server.visit(path=asked)
         assert (server.session is not None) == has_session
+        # A path that goes on in another way is another one.
+        assert server.request().path == asked[:1025]
 
 
 @pytest.mark.parametrize(

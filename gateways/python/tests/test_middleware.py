@@ -147,7 +147,7 @@ async def test_headers_of_the_application_stay(visitor: New) -> None:
         return response
 
     response = await visitor(app(act)).http.get("/")
-    assert response.headers["cache-control"] == "max-age=5"
+    assert response.headers["cache-control"] == "private, max-age=5"
     first, second = response.headers.get_list("set-cookie")
     assert first.startswith("its=own") and second.startswith("connect.sid=s%3A")
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from datetime import timedelta
 from typing import Any
 
@@ -64,6 +65,30 @@ def test_all_keys_are_removed() -> None:
     assert dict(one) == {}
     one["b"] = 2.0
     assert edits(one) == ("whole", '{"b":2}')
+
+
+def test_the_edits_make_of_what_is_stored_what_the_application_made_of_it() -> None:
+    chance = random.Random(1)
+    for _ in range(2000):
+        stored = {key: chance.choice([1, "x", [2]]) for key in chance.sample("abcdef", 4)}
+        one = session(json.dumps(stored))
+        for _ in range(chance.randrange(6)):
+            key = chance.choice("abcdefg")
+            match chance.randrange(4):
+                case 0:
+                    one.pop(key, None)
+                case 1:
+                    one[key] = chance.choice([1, "x", [2], [3]])
+                case 2 if one:
+                    one.popitem()
+                case 3 if isinstance(inside := one.get(key), list):
+                    inside.append(0)
+        kind, changes = edits(one)
+        made = dict(stored)
+        for key, value in changes or ():
+            made.pop(key) if value is None else made.update({key: json.loads(value)})
+        assert list(made.items()) == list(one.items())
+        assert (kind == "nothing") == (list(stored.items()) == list(made.items()))
 
 
 def test_only_the_last_action_counts() -> None:

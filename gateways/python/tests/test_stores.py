@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from conftest import Visitor, deeds
 from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure
 
-from edge_session import Content, MemoryStore, Store, Stored, StoreError
+from edge_session import Content, MemoryStore, OptionsError, Store, Stored, StoreError, mongodb
 from edge_session.mongodb import MongoStore
 from edge_session.store import now
 
@@ -229,3 +230,165 @@ async def test_what_is_too_large_for_mongodb_is_refused(database: Any) -> None:
         with pytest.raises(StoreError) as raised:
             await write
         assert raised.value.refused
+
+
+# --------------------------------------------------------- what MongoDB does not allow ----
+
+
+async def created(database: Any, caplog: Any, **settings: Any) -> str:
+    """What the log says while the first session is stored, and the second one."""
+    caplog.clear()
+    store = MongoStore(database.client, db_name=database.name, **settings)
+    for id in ("a", "b"):
+        assert await store.create(id, Content("{}", LATER)) == "done"
+        assert await store.load(id) == Stored("{}", LATER)
+    assert caplog.text.count("auto_remove") <= 1
+    text: str = caplog.text
+    return text
+
+
+async def test_an_equal_index_of_another_name_will_do(database: Any, caplog: Any) -> None:
+    await database["sessions"].create_index([("expires", 1)], expireAfterSeconds=0, name="other")
+    assert await created(database, caplog) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "effect"),
+    [
+        ({"expireAfterSeconds": 3600}, "removes sessions 3600 s after they have expired"),
+        ({}, "does not remove expired sessions"),
+    ],
+)
+async def test_an_index_with_other_options_is_told_of(
+    database: Any, caplog: Any, options: Any, effect: str
+) -> None:
+    await database["sessions"].create_index([("expires", 1)], name="its", **options)
+    text = await created(database, caplog)
+    assert f"collection sessions: its index its {effect}. Drop the index" in text
+    assert "set auto_remove to 'disabled'" in text
+
+
+async def test_a_capped_collection_is_told_of(database: Any, caplog: Any) -> None:
+    await database.create_collection("few", capped=True, size=100_000)
+    text = await created(database, caplog, collection="few")
+    assert "collection few: the index that removes expired sessions was not made" in text
+    assert "It is capped, and drops live sessions, too" in text
+
+
+@pytest.fixture
+async def failing(database: Any) -> AsyncIterator[Any]:
+    """A client whose commands fail as they are asked to, and how to ask."""
+    name = database.name
+
+    async def fail(*commands: str, **how: Any) -> None:
+        data = {"failCommands": commands, "appName": name, **how}
+        point = {"configureFailPoint": "failCommand", "mode": "alwaysOn" if how else "off"}
+        await database.client.admin.command({**point, "data": data})
+
+    try:
+        await fail()
+    except OperationFailure:
+        pytest.skip("needs a mongod with enableTestCommands")
+    async with AsyncMongoClient[Any](os.environ["MONGODB_URI"], appName=name) as client:
+        yield client[name], fail
+        await fail()
+
+
+async def test_a_user_who_may_not_make_the_index_is_told_of(failing: Any, caplog: Any) -> None:
+    database, fail = failing
+    await fail("createIndexes", "listIndexes", "listCollections", errorCode=13)
+    text = await created(database, caplog)
+    assert "was not made: Unauthorized, code 13. Grant the user createIndex" in text
+
+
+async def test_nobody_waits_until_an_index_of_many_sessions_is_made(
+    failing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, fail = failing
+    store = MongoStore(database.client, db_name=database.name)
+    await fail("createIndexes", blockConnection=True, blockTimeMS=2000)
+    monkeypatch.setattr(mongodb, "_INDEX_PATIENCE", 0.05)
+    async with asyncio.timeout(1.8):
+        assert await store.create("a", Content("{}", LATER)) == "done"
+    await fail()
+    monkeypatch.undo()
+    assert await store.create("b", Content("{}", LATER)) == "done"
+    assert "expires_1" in await database["sessions"].index_information()
+
+
+async def test_no_index_is_made_where_nobody_shall_remove(database: Any, caplog: Any) -> None:
+    assert await created(database, caplog, auto_remove="disabled") == ""
+    assert list(await database["sessions"].index_information()) == ["_id_"]
+    with pytest.raises(OptionsError, match="auto_remove: is 'interval', not one of"):
+        MongoStore("mongodb://127.0.0.1", auto_remove="interval")  # type: ignore[arg-type]
+
+
+async def test_a_document_that_the_collection_never_takes_is_500(
+    database: Any, visitor: Callable[..., Visitor], caplog: Any
+) -> None:
+    await database.create_collection("sessions", validator={"user": {"$exists": True}})
+    store = MongoStore(database.client, db_name=database.name)
+    for preset in ("safe", "express"):
+        one = visitor(deeds(store=store, options={"preset": preset}))
+        response = await one.http.post("/", json={"set": {"a": 1}})
+        assert response.status_code == 500
+        assert "not valid to the collection's validator" in caplog.text
+        caplog.clear()
+
+
+# ---------------------------------------------------------------------- its options ----
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("maxPoolSize=many", "maxPoolSize is 'many': "),
+        ("retryWrites=1&tls", "retryWrites is '1': |tls has no value"),
+        ("w=0", "w is 0: nobody would know whether a session was stored"),
+        ("readPreference=near", "readPreference is 'near': "),
+        ("minPoolSize=5;maxPoolSize=4", "together: minPoolSize must be smaller"),
+        ("tlsCAFile=/none.pem", "tlsCAFile is '/none.pem': "),
+        ("authMechanismProperties=hidden", "authMechanismProperties has a value"),
+    ],
+)
+async def test_options_of_a_uri_that_are_wrong_are_refused_by_name(
+    query: str, problem: str
+) -> None:
+    with pytest.raises(OptionsError) as raised:
+        MongoStore(f"mongodb://visitor:password@127.0.0.1/app?{query}")
+    for part in problem.split("|"):
+        assert part in str(raised.value)
+    assert len(raised.value.problems) == len(problem.split("|"))
+    assert "password" not in str(raised.value) and "hidden" not in str(raised.value)
+
+
+async def test_options_of_a_uri_without_effect_are_told_by_name(
+    caplog: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    MongoStore("mongodb://127.0.0.1/app?retryWrite=true&w=1&readPreference=nearest&appName=x")
+    assert [record.getMessage() for record in caplog.records] == [
+        "the MongoDB URI's option retryWrite has no effect: the driver has none",
+        "the MongoDB URI's option readPreference has no effect: sessions are read from the primary",
+    ]
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1",
+        "mongodb://visitor:x/711@127.0.0.1",
+        "mongodb://visitor:4711@127.0.0.1:port",
+        "mongodb://visitor:4?711@127.0.0.1",
+        "mongodb://127.0.0.1/4 711",
+    ],
+)
+async def test_a_uri_that_is_none_is_not_shown(uri: str) -> None:
+    with pytest.raises(OptionsError, match="client: is not a URI") as raised:
+        MongoStore(uri)
+    assert "711" not in str(raised.value) and raised.value.__context__ is None
+
+
+async def test_a_client_that_does_not_hear_of_its_writes_is_refused() -> None:
+    with pytest.raises(OptionsError, match="client: has the write concern w=0"):
+        MongoStore(AsyncMongoClient[Any]("mongodb://127.0.0.1", w=0))

@@ -11,7 +11,7 @@ from ._contract import Change, Stored
 #: The component does not look at more in all Cookie headers together, and says `oversized`.
 _COOKIES = 16 << 10
 
-#: The longest `cookie.path` that the options may have: a path is compared with nothing else.
+#: The longest `cookie.path` that the options may have: it, and what follows it, decide.
 _PATH = 1024
 
 #: What proxies put into X-Forwarded-Proto is far shorter.
@@ -36,7 +36,7 @@ def cookies(values: Iterable[bytes]) -> list[bytes]:
 
 def path(raw: bytes | str) -> str:
     """The beginning of a request's path."""
-    beginning = raw[:_PATH]
+    beginning = raw[: _PATH + 1]
     return beginning if isinstance(beginning, str) else beginning.decode("utf-8", "replace")
 
 

@@ -9,9 +9,11 @@ conflict.
 This is for speed only: that no change is lost, the conditional writes see to.
 """
 
-import asyncio
 from collections import OrderedDict
 from typing import TypeAlias
+
+import anyio
+from anyio.lowlevel import current_token
 
 from .store import Stored
 
@@ -21,13 +23,20 @@ MAX_WAITING = 2000
 #: No request waits longer for its turn, in seconds.
 PATIENCE = 10.0
 
-#: Event loops of several threads are as strange to one another as processes.
-_Key: TypeAlias = tuple[asyncio.AbstractEventLoop, str]
-_Line: TypeAlias = "OrderedDict[asyncio.Future[Stored | None], None]"
-
 
 class NoTurn(Exception):
     """Too many requests are waiting, or those before this one take too long."""
+
+
+class _Waiting:
+    def __init__(self) -> None:
+        self.has_turn = anyio.Event()
+        self.left: Stored | None = None
+
+
+#: Event loops of several threads are as strange to one another as processes.
+_Key: TypeAlias = tuple[object, str]
+_Line: TypeAlias = "OrderedDict[_Waiting, None]"
 
 
 class Turns:
@@ -39,27 +48,27 @@ class Turns:
 
     async def enter(self, id: str) -> "Turn":
         """Wait until no other request is changing the session. Raises `NoTurn`."""
-        loop = asyncio.get_running_loop()
-        key = (loop, id)
+        key = (current_token(), id)
         line = self._lines.get(key)
         if line is None:
             self._lines[key] = OrderedDict()
             return Turn(self._lines, key, None)
         if len(line) >= MAX_WAITING:
             raise NoTurn
-        mine: asyncio.Future[Stored | None] = loop.create_future()
+        mine = _Waiting()
         line[mine] = None
         try:
-            async with asyncio.timeout(PATIENCE):
-                return Turn(self._lines, key, await mine)
+            with anyio.fail_after(PATIENCE):
+                await mine.has_turn.wait()
         except BaseException as error:
             line.pop(mine, None)
-            if mine.done() and not mine.cancelled():
+            if mine.has_turn.is_set():
                 # It was given the turn just when it left.
-                Turn(self._lines, key, mine.result()).end()
+                Turn(self._lines, key, mine.left).end()
             if isinstance(error, TimeoutError):
                 raise NoTurn from error
             raise
+        return Turn(self._lines, key, mine.left)
 
     def __len__(self) -> int:
         """How many sessions are being changed."""
@@ -78,9 +87,9 @@ class Turn:
     def end(self) -> None:
         """Pass the turn on."""
         line = self._lines[self._key]
-        while line:
-            following, _ = line.popitem(last=False)
-            if not following.done():  # it has not left
-                following.set_result(self.left)
-                return
-        del self._lines[self._key]
+        if not line:
+            del self._lines[self._key]
+            return
+        following, _ = line.popitem(last=False)
+        following.left = self.left
+        following.has_turn.set()

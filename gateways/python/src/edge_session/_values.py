@@ -394,6 +394,8 @@ def _getter(type_: ValType) -> Get:
             return lambda size, data, _c: names[string_at(data, size)]
         case OptionType():
             return _get_option(type_)
+        case ListType():
+            return _get_list(type_)
         case RecordType():
             return _get_nothing if _names(type_) == COOKIE else _get_record(type_)
         case VariantType():
@@ -410,6 +412,16 @@ def _get_option(type_: OptionType) -> Get:
 
     def get(pointer: int, _b: int, _c: int) -> Any:
         return get_some(*_read_val(string_at(pointer, _VAL))) if pointer else None
+
+    return get
+
+
+def _get_list(type_: ListType) -> Get:
+    get_one = _getter(type_.element)
+
+    def get(size: int, data: int, _c: int) -> Any:
+        places = range(data, data + _VAL * size, _VAL)
+        return [get_one(*_read_val(string_at(place, _VAL))) for place in places]
 
     return get
 

@@ -1,7 +1,7 @@
 """`session.wasm`, loaded and compiled, and its running instances."""
 
 import os
-import threading
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ from wasmtime.component import Component as Compiled
 from wasmtime.component import Func, Instance, Linker, RecordType, ResourceAny
 
 from ._contract import Change, Exchange, Known, Request, Step, StoreReply
+from ._forks import Lock
 from ._values import Function, UnknownType
 
 _INTERFACE = "edge:session/engine@0.1.0"
 
+_RANDOM = "wasi:random/random@0.2.0"
+
 #: All that the component may reach: the time and randomness.
-_IMPORTS = {"wasi:clocks/wall-clock@0.2.0", "wasi:random/random@0.2.0"}
+_IMPORTS = {"wasi:clocks/wall-clock@0.2.0", _RANDOM}
 
 #: The most memory that one instance may use. A session passes through it a few times.
 _MAX_MEMORY = 128 << 20
@@ -55,6 +58,10 @@ class Component:
     def __init__(self, wasm: bytes) -> None:
         config = Config()
         config.consume_fuel = True
+        # In a process that was forked, the threads that compile and handle traps are missing.
+        config.parallel_compilation = False
+        if sys.platform == "darwin":
+            config.macos_use_mach_ports = False
         self._engine = Engine(config)
         try:
             self._compiled = Compiled(self._engine, wasm)
@@ -64,9 +71,7 @@ class Component:
         if imports != _IMPORTS:
             listed = ", ".join(sorted(imports)) or "nothing"
             raise ComponentError(f"a component of another world: it imports {listed}")
-        # wasmtime's own clock and generator: no call leaves native code for them.
-        self._linker = Linker(self._engine)
-        self._linker.add_wasip2()
+        self._linker = _linker(self._engine)
         _, store, functions = self.instantiate()
         function = functions["open"].type(store)
         _, options = function.params[0]
@@ -115,6 +120,22 @@ class Component:
         return functions["defaults"](store, preset)
 
 
+def _linker(engine: Engine) -> Linker:
+    linker = Linker(engine)
+    # wasmtime's own clock: no call leaves native code for it.
+    linker.add_wasip2()
+    # But not its own generator. It runs in this process, and goes on alike in all that are forked
+    # from it, also in an instance that is made after the fork.
+    linker.allow_shadowing = True
+    with linker.root() as root, root.add_instance(_RANDOM) as instance:
+        instance.add_func("get-random-u64", _random_u64)
+    return linker
+
+
+def _random_u64(_: object) -> int:
+    return int.from_bytes(os.urandom(8))
+
+
 _METHODS = ("begin", "finish", "resume")
 
 
@@ -147,7 +168,7 @@ class SessionEngine:
         self._component = component
         self._options = options
         self._fuel = _FUEL_PER_CALL
-        self._lock = threading.Lock()
+        self._lock = Lock()
         try:
             self._instance: _Open | None = _Open(component, options)
         except (WasmtimeError, UnknownType) as error:
@@ -157,6 +178,12 @@ class SessionEngine:
     def believes_forwarded_proto(self) -> bool:
         """Whether the component wants to know X-Forwarded-Proto."""
         return self._options.proxy is True
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether the preset is `safe`, in what has no option of its own."""
+        preset: str = self._options.preset
+        return preset == "safe"
 
     @property
     def max_session_bytes(self) -> int:

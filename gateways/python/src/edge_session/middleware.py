@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from . import _bounds
+from . import _bounds, _caches
 from ._contract import Outcome, Request
 from .component import Component, component_path
 from .options import Secret, open_engine
@@ -29,9 +29,10 @@ _READ_ONLY = "a websocket's session can only be read"
 
 
 class SessionMiddleware:
-    """Gives every request `request.state.session`, and every response its cookie.
+    """Gives every request `request.session`, and every response its cookie.
 
-    `scope["state"]["session"]` is a `Session`; None where the path has no session.
+    `scope["session"]` and `scope["state"]["session"]` are the same `Session`. Where the path has
+    no session, the latter is None, and the former is not touched.
 
     - `secret`: one, or several, the newest first: it signs, all verify.
     - `store`: a `MemoryStore`, an `edge_session.mongodb.MongoStore`, or one of your own.
@@ -74,6 +75,10 @@ class SessionMiddleware:
             return await self._app(scope, receive, send)
         session = Session(begun.ready, closed=_READ_ONLY if is_websocket else None)
         state["session"] = session
+        if "session" in scope:
+            # Another middleware's, which looks there again when the response begins.
+            scope = {**scope}
+        scope["session"] = session  # Starlette's `request.session`
         if is_websocket:
             return await self._app(scope, receive, send)
         answer = _Answer(self._sessions, begun, session, send)
@@ -135,15 +140,17 @@ class _Answer:
             self.is_refused = True
             await _refuse(error, self._send)
             raise _Refused from error
-        return _with_cookie(message, outcome)
+        return _with_headers(message, outcome, self._sessions.is_safe and self._session._is_used)
 
 
-def _with_cookie(message: Message, outcome: Outcome) -> Message:
-    if outcome.set_cookie is None:
-        return message
-    headers = [*message.get("headers", ()), (b"set-cookie", outcome.set_cookie.encode("latin-1"))]
-    if outcome.no_store and not any(name.lower() == b"cache-control" for name, _ in headers):
-        headers.append((b"cache-control", b"no-store"))
+def _with_headers(message: Message, outcome: Outcome, depends_on_session: bool) -> Message:
+    headers = list(message.get("headers", ()))
+    if outcome.set_cookie is not None:
+        headers.append((b"set-cookie", outcome.set_cookie.encode("latin-1")))
+    if outcome.no_store:
+        headers = _caches.keep_private(headers)
+    if outcome.no_store or depends_on_session:
+        headers = _caches.vary_by_cookie(headers)
     return {**message, "headers": headers}
 
 

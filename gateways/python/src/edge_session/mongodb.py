@@ -4,15 +4,19 @@ A document is `{_id, expires: Date, session}`, `session` being JSON text: a Node
 shares them. Needs the extra `edge-session[mongodb]`.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
-from urllib.parse import parse_qsl
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
+from anyio import CapacityLimiter, move_on_after, to_thread
+from anyio.lowlevel import RunVar
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
-from pymongo import AsyncMongoClient, ReadPreference
+from pymongo import AsyncMongoClient, MongoClient, ReadPreference
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import (
     AutoReconnect,
@@ -22,11 +26,16 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
+from ._loops import asyncio_loop
+from ._mongodb_uri import checked, names
+from .options import OptionsError, Problem
 from .store import Changed, Content, Stored, StoreError, now
 
 _log = logging.getLogger("edge_session")
 
 _Document = dict[str, Any]
+_Client: TypeAlias = AsyncMongoClient[Any] | MongoClient[Any]
+_Sessions: TypeAlias = AsyncCollection[_Document]
 
 #: A conditional write is tried so often while others change the document.
 _TRIES = 16
@@ -34,39 +43,72 @@ _TRIES = 16
 #: The most that a document may have is 16 MiB, its other fields included.
 _MAX_TEXT = (16 << 20) - 1024
 
+#: The server's code for a user who may not do that.
+_UNAUTHORIZED = 13
+
+#: The server's codes for a document that it never takes.
+_REFUSALS = {
+    121: "the document is not valid to the collection's validator",
+    10003: "a document of a capped collection may not grow",
+    10334: "the document is too large",
+    17419: "the document is too large",
+    17420: "the document is too large",
+}
+
+#: So many threads ask a `MongoClient` at once.
+_THREADS = 40
+
+#: A request waits no longer until the index is made, in seconds.
+_INDEX_PATIENCE = 0.5
+
+#: A client whose event loop ends takes no longer to say so to the server, in seconds.
+_FAREWELL = 2.0
+
 
 class MongoStore:
     """Sessions in a MongoDB collection.
 
     What was answered was written with the URI's write concern, else with `majority`; sessions
     are read from the primary, whatever the URI says. The TTL index on `expires`, by which
-    MongoDB removes expired sessions, is made at first use.
+    MongoDB removes expired sessions, is made at first use; the log says where it cannot be.
 
-    - `client`: a `mongodb://` URI, or a client that the application has already.
+    - `client`: a `mongodb://` URI, or a client that the application has already: an
+      `AsyncMongoClient`, in the event loop that it belongs to, or a `MongoClient`, which is asked
+      in threads.
     - `db_name`: the database; else the one that the URI names, else `test`.
+    - `auto_remove`: who deletes expired sessions: `native`, MongoDB by the index, or `disabled`,
+      nobody here. Expired sessions are never served, whoever does.
+
+    With a URI there is an `AsyncMongoClient` for each of asyncio's event loops, which is closed
+    when the loop ends; on trio, a `MongoClient`.
     """
 
     def __init__(
         self,
-        client: str | AsyncMongoClient[Any],
+        client: str | AsyncMongoClient[Any] | MongoClient[Any],
         *,
         collection: str = "sessions",
         db_name: str | None = None,
+        auto_remove: Literal["native", "disabled"] = "native",
     ) -> None:
-        self._client = _connect(client) if isinstance(client, str) else client
-        database = self._client[db_name] if db_name else self._client.get_default_database("test")
-        self._sessions: AsyncCollection[_Document] = database.get_collection(
-            collection,
-            # As numbers: JavaScript's dates go further than Python's.
-            codec_options=CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS),
-            # Who reads a session that is not the last one loses changes: no secondary will do.
-            read_preference=ReadPreference.PRIMARY,
+        if auto_remove not in ("native", "disabled"):
+            message = f"is {auto_remove!r}, not one of 'native', 'disabled'"
+            raise OptionsError([Problem("auto_remove", message)])
+
+        def sessions(client: _Client) -> _Sessions:
+            return _collection(client, collection, db_name)
+
+        self._clients = (
+            _OwnClients(client, sessions)
+            if isinstance(client, str)
+            else _GivenClient(client, sessions(client))
         )
-        self._has_index = False
+        self._name = collection
+        self._needs_index = auto_remove == "native"
 
     async def close(self) -> None:
-        """Close the client's connections."""
-        await self._client.close()
+        """Close the client's connections; with a URI, those of the running event loop."""
+        await self._clients.close()
 
     async def load(self, id: str) -> Stored | None:
         with _store_errors():
@@ -77,8 +119,9 @@ class MongoStore:
             await self._make_index()
             # In the order that an upsert of connect-mongo's leaves.
             document = {"_id": id, "expires": _date(content), "session": _text(content)}
+            sessions = await self._clients.sessions()
             try:
-                await self._sessions.insert_one(document)
+                await sessions.insert_one(document)
             except DuplicateKeyError:
                 return "taken"
             return "done"
@@ -86,27 +129,31 @@ class MongoStore:
     async def replace(self, id: str, content: Content, expected: str | None) -> Changed:
         update = {"$set": {"_id": id, "session": _text(content), "expires": _date(content)}}
         with _store_errors():
+            sessions = await self._clients.sessions()
             if expected is None:
                 await self._make_index()
-                await self._sessions.update_one({"_id": id}, update, upsert=True)
+                await sessions.update_one({"_id": id}, update, upsert=True)
                 return "done"
 
             async def write(query: _Document) -> int:
-                return (await self._sessions.update_one(query, update)).matched_count
+                return (await sessions.update_one(query, update)).matched_count
 
             return await self._conditionally(id, expected, write)
 
     async def touch(self, id: str, expires: int) -> Changed:
         update = {"$set": {"expires": DatetimeMS(expires)}}
         with _store_errors():
-            updated = await self._sessions.update_one(_live(id), update)
+            sessions = await self._clients.sessions()
+            updated = await sessions.update_one(_live(id), update)
             return "done" if updated.matched_count else "missing"
 
     async def delete(self, id: str, expected: str | None) -> Changed:
-        async def delete(query: _Document) -> int:
-            return (await self._sessions.delete_one(query)).deleted_count
-
         with _store_errors():
+            sessions = await self._clients.sessions()
+
+            async def delete(query: _Document) -> int:
+                return (await sessions.delete_one(query)).deleted_count
+
             if expected is None:
                 return "done" if await delete(_live(id)) else "missing"
             return await self._conditionally(id, expected, delete)
@@ -126,7 +173,8 @@ class MongoStore:
         raise StoreError("a session changed too often")
 
     async def _find(self, id: str) -> Stored | None:
-        document = await self._sessions.find_one(_live(id))
+        sessions = await self._clients.sessions()
+        document = await sessions.find_one(_live(id))
         if document is None:
             return None
         session, expires = document.get("session"), document.get("expires")
@@ -137,27 +185,200 @@ class MongoStore:
         )
 
     async def _make_index(self) -> None:
-        if self._has_index:
+        if not self._needs_index:
             return
+        # One request sees to it, for a while: of very many sessions MongoDB makes it in minutes,
+        # whether or not somebody waits.
+        self._needs_index = False
+        is_settled = False
         try:
-            await self._sessions.create_index([("expires", 1)], expireAfterSeconds=0)
+            with move_on_after(_INDEX_PATIENCE):
+                await self._settle_index()
+                is_settled = True
+        finally:
+            self._needs_index = not is_settled
+
+    async def _settle_index(self) -> None:
+        sessions = await self._clients.sessions()
+        try:
+            await sessions.create_index([("expires", 1)], expireAfterSeconds=0)
         except OperationFailure as error:
-            # Sessions work without it; expired ones are never served, only stay.
-            _log.error("the index that removes expired sessions was not made: code %s", error.code)
-        self._has_index = True
+            # Sessions work without it: expired ones are never served, only stay.
+            if problem := await _without_index(sessions, error):
+                _log.error(
+                    "MongoDB: collection %s: %s; or set auto_remove to 'disabled', "
+                    "where sessions are deleted in another way",
+                    self._name,
+                    problem,
+                )
 
 
-def _connect(uri: str) -> AsyncMongoClient[Any]:
-    """With settings of ours where the URI has none."""
-    given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2], keep_blank_values=True)}
+async def _without_index(sessions: _Sessions, error: OperationFailure) -> str | None:
+    """What is wrong, and what to do about it; None: expired sessions are removed all the same."""
+    name = (error.details or {}).get("codeName") or "?"
+    try:
+        indexes = await sessions.index_information()
+    except OperationFailure:
+        indexes = {}
+    for index, made in indexes.items():
+        if made["key"] == [("expires", 1)] and "partialFilterExpression" not in made:
+            after = made.get("expireAfterSeconds")
+            if after == 0:
+                return None
+            effect = (
+                "does not remove expired sessions"
+                if after is None
+                else f"removes sessions {after:.0f} s after they have expired"
+            )
+            return f"its index {index} {effect}. Drop the index, and one that does is made"
+    why = f"the index that removes expired sessions was not made: {name}, code {error.code}"
+    if (await _options(sessions)).get("capped"):
+        return f"{why}. It is capped, and drops live sessions, too: take another collection"
+    grant = "Grant the user createIndex, or make" if error.code == _UNAUTHORIZED else "Make"
+    return f"{why}. {grant} it by hand: createIndex({{expires: 1}}, {{expireAfterSeconds: 0}})"
+
+
+async def _options(sessions: _Sessions) -> Mapping[str, Any]:
+    try:
+        return await sessions.options()
+    except OperationFailure:
+        return {}
+
+
+class _GivenClient:
+    """The application's."""
+
+    def __init__(self, client: _Client, sessions: _Sessions) -> None:
+        if not client.write_concern.acknowledged:
+            message = "has the write concern w=0: nobody would know whether a session was stored"
+            raise OptionsError([Problem("client", message)])
+        self._client = client
+        self._sessions = sessions
+
+    async def sessions(self) -> _Sessions:
+        if isinstance(self._client, AsyncMongoClient) and asyncio_loop() is None:
+            raise StoreError(
+                "an AsyncMongoClient needs asyncio: give the store the URI, or a MongoClient"
+            )
+        return self._sessions
+
+    async def close(self) -> None:
+        if isinstance(self._client, MongoClient):
+            await to_thread.run_sync(self._client.close)
+        else:
+            await self._client.close()
+
+
+class _Own(NamedTuple):
+    client: _Client
+    sessions: _Sessions
+    #: Of a client of asyncio's.
+    lifetime: AsyncGenerator[None, None] | None
+
+
+class _OwnClients:
+    """A client for each event loop of asyncio's, to which its connections belong; and one for
+    trio's, which may share it."""
+
+    def __init__(self, uri: str, sessions: Callable[[_Client], _Sessions]) -> None:
+        self._uri = checked(uri)
+        self._sessions = sessions
+        #: By event loop; by process what threads use, of which a fork leaves nothing.
+        self._own: dict[asyncio.AbstractEventLoop | int, _Own] = {}
+
+    async def sessions(self) -> _Sessions:
+        loop = asyncio_loop()
+        if own := self._own.get(loop or os.getpid()):
+            return own.sessions
+        if loop is None:
+            threaded = _connect(MongoClient, self._uri, connect=False)
+            self._own[os.getpid()] = own = _Own(threaded, self._sessions(threaded), None)
+            return own.sessions
+        self._forget_closed_loops()
+        client = _connect(AsyncMongoClient, self._uri)
+        lifetime = self._lifetime(loop, client)
+        self._own[loop] = own = _Own(client, self._sessions(client), lifetime)
+        await anext(lifetime)
+        return own.sessions
+
+    async def close(self) -> None:
+        own = self._own.pop(asyncio_loop() or os.getpid(), None)
+        if own and own.lifetime:
+            await own.lifetime.aclose()
+        elif own:
+            await to_thread.run_sync(own.client.close)
+
+    async def _lifetime(
+        self, loop: asyncio.AbstractEventLoop, client: AsyncMongoClient[Any]
+    ) -> AsyncGenerator[None, None]:
+        """An event loop that ends ends its generators before, while they can still wait."""
+        try:
+            yield
+        finally:
+            self._own.pop(loop, None)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await client.close()
+
+    def _forget_closed_loops(self) -> None:
+        """Those that were closed without ending their generators."""
+        for loop in list(self._own):
+            if not isinstance(loop, int) and loop.is_closed():
+                self._own.pop(loop, None)
+
+
+def _connect(kind: Any, uri: str, **more: Any) -> Any:
+    """A client with settings of ours where the URI has none."""
+    given = names(uri)
     ours = {
         "serverSelectionTimeoutMS": 2000,
         "connectTimeoutMS": 2000,
         "w": "majority",
         "appName": "edge-session",
     }
-    settings: Any = {name: value for name, value in ours.items() if name.lower() not in given}
-    return AsyncMongoClient(uri, **settings)
+    if kind is MongoClient:
+        # Nobody can end a thread that waits: it ends by itself.
+        ours["socketTimeoutMS"] = 10_000
+    settings = {name: value for name, value in ours.items() if name.lower() not in given}
+    return kind(uri, **settings, **more)
+
+
+def _collection(client: _Client, name: str, db_name: str | None) -> _Sessions:
+    database: Any = client[db_name] if db_name else client.get_default_database("test")
+    sessions = database.get_collection(
+        name,
+        # As numbers: JavaScript's dates go further than Python's.
+        codec_options=CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS),
+        # Who reads a session that is not the last one loses changes: no secondary will do.
+        read_preference=ReadPreference.PRIMARY,
+    )
+    return cast(_Sessions, _InThreads(sessions) if isinstance(client, MongoClient) else sessions)
+
+
+_limiter: RunVar[CapacityLimiter] = RunVar("edge_session_mongodb_threads")
+
+
+class _InThreads:
+    """A `MongoClient`'s collection, whose operations are waited for in threads."""
+
+    def __init__(self, collection: Any) -> None:
+        self._collection = collection
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        operation = getattr(self._collection, name)
+
+        async def perform(*args: Any, **settings: Any) -> Any:
+            try:
+                limiter = _limiter.get()
+            except LookupError:
+                # Not the default one: the application may keep all of its threads busy.
+                limiter = CapacityLimiter(_THREADS)
+                _limiter.set(limiter)
+            return await to_thread.run_sync(
+                partial(operation, *args, **settings), abandon_on_cancel=True, limiter=limiter
+            )
+
+        return perform
 
 
 def _live(id: str) -> _Document:
@@ -188,6 +409,14 @@ def _store_errors() -> Iterator[None]:
     except AutoReconnect as error:
         raise StoreError("the connection to MongoDB failed") from error
     except OperationFailure as error:
+        if reason := _REFUSALS.get(error.code or 0):
+            raise StoreError(f"MongoDB refuses it: {reason}", refused=True) from error
         raise StoreError(f"MongoDB failed: code {error.code}") from error
+    except RuntimeError as error:
+        if "event loop" not in str(error):
+            raise
+        raise StoreError(
+            "the AsyncMongoClient belongs to another event loop: give the store the URI"
+        ) from error
     except PyMongoError as error:
         raise StoreError(f"MongoDB failed: {type(error).__name__}") from error

@@ -1,7 +1,8 @@
 """The session as an application sees it."""
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from typing import Any
 
 from . import _json
@@ -27,13 +28,14 @@ class InvalidChange(Exception):
     """The application has put something into the session that JSON does not have."""
 
 
-class Session(MutableMapping[str, Any]):
+class Session(dict[str, Any]):
     """One visitor's session, for the length of one request.
 
     A dictionary of what JSON has: texts, numbers, booleans, None, lists and dictionaries.
     Changes are stored before the response's headers leave, those inside values too:
     `session["cart"]["apples"] = 3`. A key that did not change is left as it is stored,
-    even if another request has changed it meanwhile.
+    even if another request has changed it meanwhile. Copies (`copy()`, `|`, the module `copy`)
+    are plain dictionaries.
 
     `cookie` and the names of JavaScript's `Session.prototype` (`id`, `save`, `toString`, …)
     cannot be keys: the request fails.
@@ -45,13 +47,16 @@ class Session(MutableMapping[str, Any]):
         self._expires = ready.expires
         #: The stored data, as JSON text.
         self._text = ready.data
-        #: What it says, as the application has changed it. None: not looked at yet.
-        self._data: dict[str, Any] | None = None
-        #: What it says, as it is stored; but for lists and dictionaries, which are `_data`'s.
-        self._stored: dict[str, Any] = {}
-        #: Keys that were set, and keys that were removed at some time.
-        self._set: set[str] = set()
-        self._removed: set[str] = set()
+        #: Why the application cannot have it.
+        self._unreadable: str | None = None
+        try:
+            super().__init__(_json.read(ready.data))
+        except RecursionError:
+            self._unreadable = "the stored session is nested too deeply"
+        #: What is stored; but for what is inside lists and dictionaries, which are the same ones.
+        self._stored = super().copy()
+        #: The application has looked at it, or changed it.
+        self._is_used = False
         #: The stored data counts no more.
         self._is_cleared = False
         self._action: Action = "keep"
@@ -61,43 +66,61 @@ class Session(MutableMapping[str, Any]):
 
     # ------------------------------------------------------------ the dictionary ----
 
-    def _open(self) -> dict[str, Any]:
-        if self._data is None:
-            self._data = _json.read(self._text)
-            self._stored = dict(self._data)
-        return self._data
+    def mark_accessed(self) -> None:
+        """Starlette's `request.session` says so: the response may depend on the session."""
+        self._is_used = True
+        if self._unreadable:
+            raise SessionError(self._unreadable)
 
-    def _write(self) -> dict[str, Any]:
+    def _write(self) -> None:
         if self._closed:
             raise SessionError(self._closed)
-        return self._open()
-
-    def __getitem__(self, key: str) -> Any:
-        return self._open()[key]
+        self.mark_accessed()
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if not isinstance(key, str):
-            raise TypeError(f"the session's keys are texts, not {type(key).__name__}")
-        self._write()[key] = value
-        self._set.add(key)
+        _check(key)
+        self._write()
+        super().__setitem__(key, value)
 
     def __delitem__(self, key: str) -> None:
-        del self._write()[key]
-        self._removed.add(key)
+        self._write()
+        super().__delitem__(key)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._open())
+    def pop(self, key: str, *default: Any) -> Any:
+        if key in self:
+            self._write()
+        return super().pop(key, *default)
 
-    def __len__(self) -> int:
-        return len(self._open())
+    def popitem(self) -> tuple[str, Any]:
+        self._write()
+        return super().popitem()
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._open()
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *args: Any, **values: Any) -> None:
+        new = dict(*args, **values)
+        for key in new:
+            _check(key)
+        self._write()
+        super().update(new)
+
+    def __ior__(self, other: Any) -> "Session":  # type: ignore[override,misc]
+        self.update(other)
+        return self
 
     def clear(self) -> None:
         """Remove all keys."""
-        self._write().clear()
+        if not self._closed:
+            self._unreadable = None
+        self._write()
+        super().clear()
         self._is_cleared = True
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
 
     # -------------------------------------------------------- the session as a whole ----
 
@@ -144,16 +167,19 @@ class Session(MutableMapping[str, Any]):
     @property
     def id(self) -> str:
         """The identifier. It is a secret as good as a password: never log or show it."""
+        self._is_used = True
         return self._id
 
     @property
     def origin(self) -> Origin:
         """Where the session comes from: `loaded`, or why it is new."""
+        self._is_used = True
         return self._origin
 
     @property
     def expires(self) -> datetime | None:
         """When the stored session ends unless it is used; None: it is not stored yet."""
+        self._is_used = True
         if self._expires is None:
             return None
         return _EPOCH + timedelta(milliseconds=min(self._expires, _LAST_MILLISECOND))
@@ -172,20 +198,25 @@ class Session(MutableMapping[str, Any]):
         return Change(self._action, self._data_change(), self._cookie)
 
     def _data_change(self) -> DataChange:
-        data = self._data
         if self._is_cleared:
             return ("whole", self._whole())
-        if data is None:
+        if not self._is_used:
             return ("nothing", None)
         stored = self._stored
         if any(isinstance(value, _CONTAINERS) for value in stored.values()):
             stored = _json.read(self._text)  # they may have been changed from within
-        edits = [Edit(key, None) for key in stored if key in self._removed]
-        for key, value in data.items():
-            if not (key in self._set or isinstance(value, _CONTAINERS)):
-                continue
-            if key in self._removed or key not in stored or not _is_same(stored[key], value):
-                edits.append(Edit(key, _write(key, value)))
+        changed: list[Edit] = []
+        kept: set[str] = set()
+        order = iter(stored)
+        for key, value in super().items():
+            # What comes later than it is stored was removed, and set again.
+            if key in order:
+                kept.add(key)
+                is_scalar = not isinstance(value, _CONTAINERS)
+                if (is_scalar and value is self._stored[key]) or _is_same(stored[key], value):
+                    continue
+            changed.append(Edit(key, _write(key, value)))
+        edits = [Edit(key, None) for key in stored if key not in kept] + changed
         if not edits:
             return ("nothing", None)
         for key, _ in edits:
@@ -194,9 +225,43 @@ class Session(MutableMapping[str, Any]):
         return ("edits", edits)
 
     def _whole(self) -> str:
-        data = self._data or {}
-        members = (f"{_json.write(key)}:{_write(key, data[key])}" for key in data)
+        members = (f"{_json.write(key)}:{_write(key, self[key])}" for key in self)
         return f"{{{','.join(members)}}}"
+
+
+def _reading(name: str) -> Callable[..., Any]:
+    method = getattr(dict, name)
+
+    @wraps(method)
+    def read(self: Session, *args: Any) -> Any:
+        self.mark_accessed()
+        return method(self, *args)
+
+    return read
+
+
+for _name in (
+    "__contains__",
+    "__eq__",
+    "__getitem__",
+    "__iter__",
+    "__len__",
+    "__ne__",
+    "__or__",
+    "__reversed__",
+    "__ror__",
+    "copy",
+    "get",
+    "items",
+    "keys",
+    "values",
+):
+    setattr(Session, _name, _reading(_name))
+
+
+def _check(key: object) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"the session's keys are texts, not {type(key).__name__}")
 
 
 def _is_same(old: Any, new: Any) -> bool:

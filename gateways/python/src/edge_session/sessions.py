@@ -6,6 +6,8 @@ import random
 from collections.abc import Coroutine, Mapping
 from typing import Any, NamedTuple
 
+import anyio
+
 from . import _bounds
 from ._contract import (
     Change,
@@ -24,6 +26,7 @@ from ._contract import (
     StoreReply,
     StoreRequest,
 )
+from ._loops import asyncio_loop
 from ._turns import NoTurn, Turn, Turns
 from .component import CallFailed, SessionEngine
 from .session import InvalidChange, Session
@@ -79,6 +82,8 @@ class Sessions:
         # The event loop itself would forget them.
         self._at_work: set[asyncio.Task[Outcome]] = set()
         self._turns = Turns()
+        #: Caches are told whatever depends on a session.
+        self.is_safe = engine.is_safe
 
     async def begin(self, request: Request) -> Begun | None:
         """None: the path has no session."""
@@ -119,6 +124,10 @@ class Sessions:
         done, a renewal not left half-way."""
         if self._deadline is None:
             return await work
+        if asyncio_loop() is None:
+            with anyio.CancelScope(shield=True):
+                return await work
+        # Whoever cancels a task of asyncio's asks no scope.
         task = asyncio.create_task(work)
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
@@ -160,7 +169,7 @@ class Sessions:
         if conflicts < 2:
             return known, _CONFLICT
         longest = min(_PAUSE * 2 ** min(conflicts - 2, 16), _LONGEST_PAUSE)
-        await asyncio.sleep(random.uniform(0, longest))
+        await anyio.sleep(random.uniform(0, longest))
         found, reply = await self._perform(id, ("load", None), _NOTHING_KNOWN)
         if reply[0] != "found":
             return known, reply
@@ -174,7 +183,7 @@ class Sessions:
         try:
             if self._deadline is None:
                 return await self._ask(id, request, known)
-            async with asyncio.timeout(self._deadline):
+            with anyio.fail_after(self._deadline):
                 return await self._ask(id, request, known)
         except StoreError as error:
             why = str(error)

@@ -4,12 +4,12 @@ A store is five operations on texts. It knows nothing of cookies, signatures or 
 sessions: these are the component's.
 """
 
-import threading
 import time
 from collections import OrderedDict
 from typing import Literal, Protocol, TypeAlias
 
 from ._contract import Content, Stored
+from ._forks import Lock
 
 __all__ = ["Changed", "Content", "MemoryStore", "Store", "StoreError", "Stored", "now"]
 
@@ -77,7 +77,7 @@ class MemoryStore:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._sessions: OrderedDict[str, Stored] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     async def load(self, id: str) -> Stored | None:
         with self._lock:
