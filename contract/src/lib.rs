@@ -29,6 +29,16 @@ pub fn dashed(name: &HeaderName) -> Cow<'_, str> {
     }
 }
 
+/// Whether Kubernetes sets a variable, for a service whose name begins as ours: `…_SERVICE_HOST`,
+/// `…_SERVICE_PORT_HTTP`, `…_PORT`, `…_PORT_8080_TCP_ADDR`. Nobody has set it for us.
+pub fn is_of_kubernetes(variable: &str) -> bool {
+    let mut after_port = variable.split("_PORT_").skip(1);
+    variable.ends_with("_SERVICE_HOST")
+        || variable.contains("_SERVICE_PORT")
+        || variable.ends_with("_PORT")
+        || after_port.any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
 /// Whether a header is one that only the gateway and its applications may say to each other,
 /// in any spelling that an application may take for it.
 pub fn is_ours(name: &HeaderName) -> bool {

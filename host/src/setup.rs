@@ -1,6 +1,7 @@
 //! What every command begins with: the component, the configuration, the store.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,10 +9,12 @@ use edge_session::store::{
     Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store, TransformId,
 };
 use edge_session::{CodeCache, Component, Options, Problem, SessionHasher};
+use edge_session_contract::is_of_kubernetes;
 
 use crate::cli;
-use crate::config::{File, Settings};
+use crate::config::{self, File, Settings};
 use crate::inspector::Inspector;
+use crate::telemetry;
 
 const STORE: &str = "file:data/sessions.redb";
 
@@ -145,7 +148,7 @@ fn configure(
             let shown = path.display().to_string();
             let text = std::fs::read_to_string(path)
                 .map_err(|error| format!("cannot read the configuration {shown}: {error}"))?;
-            (text, shown)
+            (text.trim_start_matches('\u{feff}').to_owned(), shown)
         }
     };
     // What has a flag is read from the environment with it.
@@ -163,6 +166,7 @@ fn configure(
     };
     let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
     let (mut settings, mut problems) = file.apply(&mut options);
+    problems.extend(unknown_variables(env::vars_os()));
     let is_read = match secrets() {
         Ok(secrets) => {
             options.secrets = secrets;
@@ -221,6 +225,34 @@ fn configure(
     Err(format!("the configuration has {count}:{}", lines.concat()))
 }
 
+/// Variables that are none of ours, though they begin so. They may be spelled wrong.
+fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
+    const OTHERS: [&str; 11] = [
+        "EDGE_SESSION_UPSTREAM",
+        "EDGE_SESSION_APP",
+        "EDGE_SESSION_CONFIG",
+        "EDGE_SESSION_COMPONENT",
+        telemetry::VARIABLE,
+        SECRET,
+        SECRET_FILE,
+        CRYPTO_SECRET,
+        CRYPTO_SECRET_FILE,
+        ADMIN_TOKEN,
+        ADMIN_TOKEN_FILE,
+    ];
+    let is_known = |name: &str| {
+        OTHERS.contains(&name) || config::KEYS.iter().any(|key| config::variable(key) == name)
+    };
+    let names = all.filter_map(|(name, _)| name.into_string().ok());
+    let mut unknown: Vec<_> = names
+        .filter(|name| name.starts_with("EDGE_SESSION_"))
+        .filter(|name| !is_known(name) && !is_of_kubernetes(name))
+        .collect();
+    unknown.sort();
+    let message = "is not a variable that is read here: correct its name, or unset it";
+    unknown.into_iter().map(|name| Problem { name, message: message.to_owned() }).collect()
+}
+
 /// What a variable says, or else the file that another one names. Whether it is from a file.
 fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String> {
     match (env::var(variable), env::var_os(file)) {
@@ -229,8 +261,9 @@ fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String
         (Err(env::VarError::NotUnicode(_)), _) => {
             Err(format!("{variable} is not UTF-8: use {file}"))
         }
+        // Editors put a byte-order mark before the text, which is no part of a secret.
         (Err(env::VarError::NotPresent), Some(path)) => std::fs::read_to_string(&path)
-            .map(|text| (text, true))
+            .map(|text| (text.trim_start_matches('\u{feff}').to_owned(), true))
             .map_err(|error| format!("cannot read {file}: {}: {error}", path.display())),
         (Err(env::VarError::NotPresent), None) => Ok((String::new(), false)),
     }
@@ -246,15 +279,17 @@ fn crypto_secret() -> Result<Option<Vec<u8>>, String> {
     Ok((!secret.is_empty()).then(|| secret.as_bytes().to_vec()))
 }
 
+const ADMIN_TOKEN: &str = "EDGE_SESSION_ADMIN_TOKEN";
+const ADMIN_TOKEN_FILE: &str = "EDGE_SESSION_ADMIN_TOKEN_FILE";
+
 /// What opens the sessions at the admin address, if anything does.
 fn admin_token() -> Result<Option<String>, String> {
     const SHORTEST: usize = 16;
-    let variable = "EDGE_SESSION_ADMIN_TOKEN";
-    let (token, _) = from_environment(variable, "EDGE_SESSION_ADMIN_TOKEN_FILE")?;
+    let (token, _) = from_environment(ADMIN_TOKEN, ADMIN_TOKEN_FILE)?;
     let token = token.trim();
     if (1..SHORTEST).contains(&token.len()) {
         return Err(format!(
-            "the configuration has a problem:\n  {variable}: is shorter than {SHORTEST} bytes: \
+            "the configuration has a problem:\n  {ADMIN_TOKEN}: is shorter than {SHORTEST} bytes: \
              whoever guesses it can end all sessions"
         ));
     }
@@ -369,6 +404,35 @@ pub(crate) fn without_secrets(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_that_begins_as_ours_is_one_that_is_read_or_kubernetes() {
+        let unknown = |names: &[&str]| {
+            let all = names.iter().map(|name| (OsString::from(name), OsString::new()));
+            let problems = unknown_variables(all).into_iter().map(|problem| problem.name);
+            problems.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            unknown(&[
+                "PATH",
+                "EDGE_SESSION_COOKIE_MAX_AGE",
+                "EDGE_SESSION_STORE",
+                "EDGE_SESSION_LISTEN",
+                "EDGE_SESSION_SECRET_FILE",
+                "EDGE_SESSION_LOG",
+                "EDGE_SESSION_SERVICE_HOST",
+                "EDGE_SESSION_SERVICE_PORT",
+                "EDGE_SESSION_SERVICE_PORT_HTTP",
+                "EDGE_SESSION_PORT",
+                "EDGE_SESSION_PORT_8080_TCP",
+                "EDGE_SESSION_PORT_8080_TCP_ADDR",
+                "EDGE_SESSION_ADMIN_SERVICE_HOST",
+            ]),
+            [""; 0]
+        );
+        let wrong = ["EDGE_SESSION_COOKIE_MAXAGE", "EDGE_SESSION_SECRETS"];
+        assert_eq!(unknown(&wrong), wrong);
+    }
 
     #[test]
     fn secrets_are_lines_of_a_file_or_between_commas() {

@@ -13,6 +13,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use self::summary::Summary;
 use crate::config::Log;
 
+/// Which lines are logged.
+pub(crate) const VARIABLE: &str = "EDGE_SESSION_LOG";
+
 /// Seconds, for what a store or an application takes.
 const BUCKETS: [f64; 12] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
@@ -24,7 +27,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// [`Summary::keep`].
 pub(crate) fn log(settings: Log) -> Summary {
     let filter = EnvFilter::builder()
-        .with_env_var("EDGE_SESSION_LOG")
+        .with_env_var(VARIABLE)
         .with_default_directive(tracing::Level::INFO.into())
         .from_env_lossy();
     let lines = tracing_subscriber::fmt()

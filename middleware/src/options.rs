@@ -1,5 +1,6 @@
 //! The options, from environment variables: the reference host's, with the same names.
 
+use edge_session_contract::is_of_kubernetes;
 use std::collections::BTreeMap;
 
 use edge_session_component::defaults;
@@ -55,6 +56,7 @@ impl<'v> Variables<'v> {
 /// refused: it may be an option that is spelled wrong.
 pub(crate) fn read(environment: &[(String, String)]) -> Result<Options, String> {
     let ours = environment.iter();
+    let ours = ours.filter(|(name, _)| !is_of_kubernetes(name));
     let ours = ours.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str())));
     let mut from = Variables { left: ours.collect(), problems: Vec::new() };
 
@@ -180,6 +182,9 @@ mod tests {
             ("EDGE_SESSION_COOKIE_SAME_SITE", "none"),
             ("EDGE_SESSION_COOKIE_PARTITIONED", "true"),
             ("EDGE_SESSION_COOKIE_PRIORITY", "high"),
+            // Kubernetes says where a service of that name is.
+            ("EDGE_SESSION_SERVICE_HOST", "10.0.0.1"),
+            ("EDGE_SESSION_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
         ])
         .unwrap();
         let default = defaults(Preset::Express);

@@ -104,3 +104,36 @@ fn the_component_is_not_taken_from_where_the_program_is_started() {
     fs::copy(&component, installed.join("session.wasm")).unwrap();
     assert!(check().0, "beside the program");
 }
+
+#[test]
+fn a_variable_that_is_spelled_wrong_is_refused_by_its_name_and_kubernetes_are_not() {
+    let dir = temp_dir("variables-");
+    let kubernetes = Launch::new("memory:")
+        .env("EDGE_SESSION_SERVICE_HOST", "10.0.0.1")
+        .env("EDGE_SESSION_PORT", "tcp://10.0.0.1:8080")
+        .env("EDGE_SESSION_PORT_8080_TCP_ADDR", "10.0.0.1");
+    let (done, said) = kubernetes.run(dir.path(), &["check"]);
+    assert!(done, "{said}");
+    let wrong = kubernetes.env("EDGE_SESSION_COOKIE_MAXAGE", "1");
+    let (done, said) = wrong.run(dir.path(), &["check"]);
+    assert!(!done && said.contains("EDGE_SESSION_COOKIE_MAXAGE: is not a variable"), "{said}");
+}
+
+#[test]
+fn a_byte_order_mark_before_a_secret_is_no_part_of_it() {
+    let dir = temp_dir("secret-");
+    let file = dir.path().join("secret");
+    fs::write(&file, format!("\u{feff}{SECRET}\r\n")).unwrap();
+    let store = format!("file:{}", dir.path().join("sessions").display());
+    let server = Launch::new(&store).start();
+    let mut visitor = server.visitor();
+    assert_eq!(visitor.get("/").count(), 1);
+    let cookie = visitor.cookie().to_owned();
+    server.stop();
+    let marked = Launch::new(&store).without_env("EDGE_SESSION_SECRET");
+    let server = marked.env("EDGE_SESSION_SECRET_FILE", file.to_str().unwrap()).start();
+    let mut visitor = server.visitor();
+    visitor.set_cookie(&cookie);
+    assert_eq!(visitor.get("/").count(), 2);
+    server.stop();
+}
