@@ -39,6 +39,7 @@ use tower_service::Service;
 
 use self::app::App;
 use self::body::{Bounded, Bounds, Progress};
+use self::guards::Verdict;
 pub(crate) use self::guards::{Guard, Rule};
 pub(crate) use self::headers::TrustedProxies;
 use self::journal::Journal;
@@ -277,12 +278,12 @@ impl Shared {
         {
             return logout::answer(&request, session.as_ref(), then);
         }
-        let turned_away =
-            guards::check(&settings.guards, &admitted.path, session.as_ref(), &request);
-        if let Some(response) = turned_away {
+        let verdict = guards::check(&settings.guards, &admitted.path, session.as_ref(), &request);
+        if let Verdict::Refused(response) = verdict {
             return response;
         }
         let mut response = match self.forward(request, &admitted, session.as_ref()).await {
+            Ok(response) if matches!(verdict, Verdict::Preflight) => guards::only_cors(response),
             Ok(response) => response,
             Err(refusal) => refusal.respond(),
         };

@@ -229,6 +229,7 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
             )),
         }
     }
+    let preflights = section.take("preflights", wrong).unwrap_or(false);
     let deny = section.take("deny", wrong).unwrap_or(false);
     let pointer = section.pointer("require", wrong);
     let equals = section.table.remove("equals");
@@ -252,7 +253,7 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
             return None;
         }
     };
-    Some(Guard { paths, except, rule })
+    Some(Guard { paths, except, preflights, rule })
 }
 
 /// Neither a pattern nor more than a path: rules would never match.

@@ -2,8 +2,12 @@
 
 use axum::body::Body;
 use edge_session::Session;
-use http::header::{ACCEPT, CACHE_CONTROL, HeaderValue, LOCATION};
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, HeaderValue, LOCATION, ORIGIN,
+    VARY,
+};
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
@@ -21,6 +25,8 @@ pub(crate) struct Guard {
     pub(crate) paths: Vec<RulePath>,
     /// but not for these and what is below them, spelled just so.
     pub(crate) except: Vec<PlainPath>,
+    /// The application answers CORS preflights itself.
+    pub(crate) preflights: bool,
     pub(crate) rule: Rule,
 }
 
@@ -39,13 +45,22 @@ pub(crate) enum Rule {
     },
 }
 
-/// The answer to a request that a rule turns away; none: it may pass.
+/// What the rules say of a request.
+pub(crate) enum Verdict {
+    Pass,
+    /// It passes as a CORS preflight: see [`only_cors`].
+    Preflight,
+    Refused(Response<Body>),
+}
+
+/// Whether a request may pass.
 pub(crate) fn check(
     guards: &[Guard],
     path: &RulePath,
     session: Option<&Session>,
     request: &Request<Body>,
-) -> Option<Response<Body>> {
+) -> Verdict {
+    let mut verdict = Verdict::Pass;
     let plain = PlainPath::parse(request.uri().path());
     let is_excepted = |guard: &Guard| {
         let plain = plain.as_ref();
@@ -53,8 +68,12 @@ pub(crate) fn check(
     };
     let concerned = guards.iter().filter(|guard| guard.paths.iter().any(|it| path.is_below(it)));
     for guard in concerned.filter(|guard| !is_excepted(guard)) {
+        if guard.preflights && is_preflight(request) {
+            verdict = Verdict::Preflight;
+            continue;
+        }
         match &guard.rule {
-            Rule::Deny => return Some(Refusal::Denied.respond()),
+            Rule::Deny => return Verdict::Refused(Refusal::Denied.respond()),
             Rule::Require { pointer, equals, login } => {
                 // Whoever has to log in must be able to.
                 let login_path = login.as_deref().and_then(|it| it.split(['?', '#']).next());
@@ -68,7 +87,7 @@ pub(crate) fn check(
                     (Some(_), None) => true,
                 };
                 if !passes {
-                    return Some(match login {
+                    return Verdict::Refused(match login {
                         Some(login) if is_navigation(request) => to_login(login, request),
                         _ => Refusal::LoginRequired.respond(),
                     });
@@ -76,7 +95,43 @@ pub(crate) fn check(
             }
         }
     }
-    None
+    verdict
+}
+
+/// Whether it is what browsers ask before a request to another site (Fetch, section 3.2.2), and
+/// nothing else: it says nobody's name, brings nothing, and is for no other method.
+fn is_preflight(request: &Request<Body>) -> bool {
+    const NEVER: [&str; 9] = [
+        "cookie",
+        "authorization",
+        "content-length",
+        "transfer-encoding",
+        "content-type",
+        "upgrade",
+        "x-http-method-override",
+        "x-http-method",
+        "x-method-override",
+    ];
+    let headers = request.headers();
+    *request.method() == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        && !NEVER.iter().any(|name| headers.contains_key(*name))
+        && request.body().is_end_stream()
+}
+
+/// What a preflight is answered: whether the request may come. There are applications that show a
+/// page to whatever method, so nothing else of their answer passes.
+pub(crate) fn only_cors(response: Response<Body>) -> Response<Body> {
+    let (mut head, _) = response.into_parts();
+    let all = std::mem::take(&mut head.headers);
+    for (name, value) in &all {
+        let is_cors = name.as_str().starts_with("access-control-");
+        if is_cors || [VARY, CACHE_CONTROL, ALLOW].contains(name) {
+            head.headers.append(name, value.clone());
+        }
+    }
+    Response::from_parts(head, Body::empty())
 }
 
 /// Whether a person waits for a page (Fetch Metadata; browsers without it say what they

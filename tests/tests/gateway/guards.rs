@@ -1,6 +1,6 @@
 //! Rules about paths, and the paths that have to match them.
 
-use edge_session_tests::{Caller, Launch, Server, Upstream};
+use edge_session_tests::{Caller, Launch, Reply, Server, Upstream};
 use serde_json::json;
 
 fn gateway(upstream: &Upstream) -> Server {
@@ -387,5 +387,43 @@ fn scripts_get_a_status_and_preflights_pass_no_guard() {
     let preflight = ["Origin: http://elsewhere", "Access-Control-Request-Method: PUT"];
     assert_eq!(anonymous.ask("OPTIONS", "/account", &preflight, b"").status, 401);
     assert_eq!(upstream.count(), 0);
+    server.stop();
+}
+
+#[test]
+fn a_guard_that_lets_preflights_pass_lets_nothing_else_pass() {
+    let upstream = Upstream::app(|_| {
+        let headers =
+            ["Access-Control-Allow-Origin: http://elsewhere", "Vary: Origin", "X-Page: 1"];
+        headers.iter().fold(Reply::text("SECRET"), |reply, line| reply.line(line))
+    });
+    let rules = "[[guard]]\npaths = [\"/api\"]\nrequire = \"/passport/user\"\npreflights = true\n\
+                 [[guard]]\npaths = [\"/strict\"]\nrequire = \"/passport/user\"\n";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(rules).start();
+    let mut caller = server.caller();
+    let preflight = ["Origin: http://elsewhere", "Access-Control-Request-Method: PUT"];
+    let answer = caller.ask("OPTIONS", "/api/things", &preflight, b"");
+    assert_eq!((answer.status, answer.text().as_str()), (200, ""));
+    let allowed = answer.head.header("access-control-allow-origin");
+    assert_eq!(allowed, Some("http://elsewhere"));
+    assert!(answer.head.header("vary").is_some_and(|vary| vary.contains("Origin")));
+    assert_eq!(answer.head.header("x-page"), None);
+    let asked = upstream.count();
+    for (method, path, more, body) in [
+        ("OPTIONS", "/strict", "X-Other: 1", ""),
+        ("GET", "/api", "X-Other: 1", ""),
+        ("OPTIONS", "/api", "Cookie: a=1", ""),
+        ("OPTIONS", "/api", "Authorization: Basic eDp5", ""),
+        ("OPTIONS", "/api", "X-HTTP-Method-Override: GET", ""),
+        ("OPTIONS", "/api", "X-Other: 1", "body"),
+    ] {
+        let headers = [preflight[0], preflight[1], more];
+        let answer = caller.ask(method, path, &headers, body.as_bytes());
+        assert_eq!(answer.status, 401, "{method} {path} {more} {body}");
+    }
+    for one in preflight {
+        assert_eq!(caller.ask("OPTIONS", "/api", &[one], b"").status, 401, "{one}");
+    }
+    assert_eq!(upstream.count(), asked);
     server.stop();
 }
