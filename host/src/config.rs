@@ -111,6 +111,7 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.logout",
     "gateway.after_logout",
     "gateway.hide_cookie",
+    "gateway.escaped_slashes",
     "gateway.save_failed",
     "gateway.trusted_proxies",
     "gateway.health_path",

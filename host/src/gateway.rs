@@ -71,6 +71,8 @@ pub(crate) struct Settings {
     pub(crate) identity: Option<String>,
     /// The session cookie is not for the applications.
     pub(crate) hide_cookie: bool,
+    /// Escaped slashes in paths are passed on.
+    pub(crate) escaped_slashes: bool,
     /// Sessions are changed by answers with a status of 500 and above, too.
     pub(crate) save_failed: bool,
     pub(crate) trusted_proxies: TrustedProxies,
@@ -183,7 +185,8 @@ impl Gateway {
         if headers::lists_too_much(request.headers()) {
             return Err(Refusal::BadRequest("The Connection header lists too much."));
         }
-        let path = target::path(request.uri()).map_err(|path::Ambiguous| Refusal::AmbiguousPath)?;
+        let path = target::path(request.uri(), settings.escaped_slashes)
+            .map_err(|path::Ambiguous| Refusal::AmbiguousPath)?;
         let host = target::host(request.uri(), request.headers(), request.version())
             .map_err(Refusal::BadRequest)?;
         let declared = request.body().size_hint().lower();

@@ -84,6 +84,7 @@ pub(super) fn read(
     let logout = logout.and_then(|path| Some((RulePath::parse(&path).ok()?, after_logout)));
     let identity = gateway.pointer("identity", wrong);
     let hide_cookie = gateway.take("hide_cookie", wrong).unwrap_or(false);
+    let escaped_slashes = gateway.take("escaped_slashes", wrong).unwrap_or(false);
     let save_failed = gateway.take("save_failed", wrong).unwrap_or(false);
     let trusted_proxies = gateway.networks("trusted_proxies", wrong).unwrap_or_else(|| {
         let loopback = ["127.0.0.0/8", "::1/128"];
@@ -147,6 +148,7 @@ pub(super) fn read(
         logout,
         identity: identity.clone(),
         hide_cookie,
+        escaped_slashes,
         save_failed,
         trusted_proxies,
         timeouts: UpstreamTimeouts { connect, response },

@@ -18,7 +18,11 @@ const ENDS: [char; 3] = [';', '?', '#'];
 /// or `#` in a segment, without compatibility characters (Unicode's NFKC), in lower case. Begins
 /// with a slash and does not end with one, except `/` itself.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct RulePath(String);
+pub(crate) struct RulePath {
+    plain: String,
+    /// The same where an escaped slash is a part of a name, if there is one.
+    with_names: Option<String>,
+}
 
 /// Applications differ in what such a path means: it begins with two slashes, which a URL
 /// reference has before a host (RFC 3986, section 4.2), or it holds a dot segment, a slash or a
@@ -30,10 +34,21 @@ pub(crate) struct Ambiguous;
 impl RulePath {
     /// The path of a request's target, as it was received.
     pub(crate) fn parse(path: &str) -> Result<Self, Ambiguous> {
+        Self::read(path, false)
+    }
+
+    /// The same; an escaped slash is one, and a part of a name as well: see
+    /// [`RulePath::with_names`].
+    pub(crate) fn parse_with_slashes(path: &str) -> Result<Self, Ambiguous> {
+        Self::read(path, true)
+    }
+
+    fn read(path: &str, may_have_slashes: bool) -> Result<Self, Ambiguous> {
         if path.starts_with("//") {
             return Err(Ambiguous);
         }
-        let mut plain = String::with_capacity(path.len());
+        let (mut plain, mut with_names) = (String::with_capacity(path.len()), String::new());
+        let mut has_slashes = false;
         for segment in path.split('/') {
             // Decoding passes over an escape that is none.
             let is_escaped = segment.contains('%');
@@ -41,9 +56,18 @@ impl RulePath {
                 return Err(Ambiguous);
             }
             let segment = percent_decode_str(segment).decode_utf8().map_err(|_| Ambiguous)?;
-            if segment.contains(['/', '\\']) || segment.contains(char::is_control) {
+            let has_slash = segment.contains('/');
+            if segment.contains('\\')
+                || segment.contains(char::is_control)
+                || (has_slash && !may_have_slashes)
+            {
                 return Err(Ambiguous);
             }
+            if has_slash && !has_slashes {
+                has_slashes = true;
+                with_names.push_str(&plain);
+            }
+            let before = plain.len();
             // A compatibility character may stand for a slash.
             for segment in compatible(&segment).split(['/', '\\']) {
                 let segment = segment.split(ENDS).next().unwrap_or_default();
@@ -57,21 +81,31 @@ impl RulePath {
                     }
                 }
             }
+            if has_slashes && plain.len() > before {
+                with_names.push('/');
+                with_names.push_str(&plain[before + 1..].replace('/', "%2f"));
+            }
         }
         if plain.is_empty() {
             plain.push('/');
         }
-        Ok(Self(plain))
+        Ok(Self { plain, with_names: has_slashes.then_some(with_names) })
     }
 
-    /// Whether it is `prefix` or below it.
+    /// Whether it is `prefix` or below it. An escaped slash counts as one.
     pub(crate) fn is_below(&self, prefix: &Self) -> bool {
-        is_below(&self.0, &prefix.0)
+        is_below(&self.plain, &prefix.plain)
+    }
+
+    /// The other path that it is for applications to which an escaped slash is a part of a name;
+    /// none: there is no escaped slash.
+    pub(crate) fn with_names(&self) -> Option<Self> {
+        self.with_names.clone().map(|plain| Self { plain, with_names: None })
     }
 
     /// How specific it is: longer prefixes come before shorter ones.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.plain.len()
     }
 }
 
@@ -170,7 +204,7 @@ mod tests {
     use super::*;
 
     fn plain(path: &str) -> String {
-        RulePath::parse(path).unwrap().0
+        RulePath::parse(path).unwrap().plain
     }
 
     #[test]
@@ -233,6 +267,23 @@ mod tests {
         ] {
             assert_eq!(RulePath::parse(path), Err(Ambiguous), "{path}");
         }
+    }
+
+    #[test]
+    fn an_escaped_slash_is_one_and_a_part_of_a_name() {
+        for (path, plain, with_names) in [
+            ("/@scope%2fname/1", "/@scope/name/1", "/@scope%2fname/1"),
+            ("/a/b%2Fc%2F/d;x/", "/a/b/c/d", "/a/b%2fc/d"),
+            ("/%2fa%2F", "/a", "/a"),
+        ] {
+            let path = RulePath::parse_with_slashes(path).unwrap();
+            assert_eq!((&*path.plain, &*path.with_names().unwrap().plain), (plain, with_names));
+        }
+        assert!(RulePath::parse_with_slashes("/a/b").unwrap().with_names().is_none());
+        for path in ["/a%2f..%2fb", "/%2e%2e%2f", "/a%5Cb", "/a%2f%00", "//a%2fb"] {
+            assert_eq!(RulePath::parse_with_slashes(path), Err(Ambiguous), "{path}");
+        }
+        assert!(PlainPath::parse("/a%2fb").is_none());
     }
 
     #[test]

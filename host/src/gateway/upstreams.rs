@@ -106,6 +106,12 @@ impl Upstreams {
         progress: &Progress,
     ) -> Result<Response<Answer>, Refusal> {
         let route = self.route(host, path).ok_or(Refusal::NoRoute)?;
+        // An escaped slash that decides who is asked has two meanings.
+        if let Some(path) = path.with_names()
+            && !self.route(host, &path).is_some_and(|it| std::ptr::eq(it, route))
+        {
+            return Err(Refusal::AmbiguousPath);
+        }
         head.version = Version::HTTP_11;
         // The client would take a GET without a length for one without a body.
         if !body.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {

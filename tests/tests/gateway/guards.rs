@@ -427,3 +427,35 @@ fn a_guard_that_lets_preflights_pass_lets_nothing_else_pass() {
     assert_eq!(upstream.count(), asked);
     server.stop();
 }
+
+#[test]
+fn an_escaped_slash_is_passed_on_where_it_may_be_and_counts_as_a_slash() {
+    let [upstream, other] = [Upstream::parrot(), Upstream::parrot()];
+    let rules = format!(
+        "[gateway]\nescaped_slashes = true\n[[route]]\npath = \"/api\"\nupstream = \"{}\"\n\
+         [[guard]]\npaths = [\"/internal\", \"/a/b\"]\ndeny = true\n\
+         [[guard]]\npaths = [\"/files\"]\nexcept = [\"/files/public\"]\ndeny = true\n",
+        other.url()
+    );
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(&rules).start();
+    let mut caller = server.caller();
+    for (path, application) in [
+        ("/@scope%2Fname", &upstream),
+        ("/x/group%2fproject/1?a=%2F", &upstream),
+        ("/api/a%2Fb", &other),
+    ] {
+        assert_eq!(caller.get(path, &[]).status, 200, "{path}");
+        assert_eq!(application.last().target, path);
+    }
+    for path in ["/internal%2fx", "/a%2Fb", "/%2finternal", "/files%2Fpublic", "/files/public%2f1"]
+    {
+        assert_eq!(caller.get(path, &[]).status, 403, "{path}");
+    }
+    for path in ["/api%2Fx", "/x%2F..%2finternal", "/x%2f%2e%2e/internal", "/a%5cb"] {
+        assert_eq!(caller.get(path, &[]).status, 400, "{path}");
+    }
+    server.stop();
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    assert_eq!(server.caller().get("/@scope%2Fname", &[]).status, 400);
+    server.stop();
+}
