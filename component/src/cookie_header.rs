@@ -183,6 +183,13 @@ pub(crate) fn is_path(path: &str) -> bool {
     path.bytes().all(|b| matches!(b, 0x20..=0x3a | 0x3d..=0x7e))
 }
 
+/// Whether browsers send a cookie of `cookie_path` with a request for `path`: path-match of
+/// RFC 6265, section 5.1.4. `/foo` takes in `/foo/bar`, and not `/foobar`.
+pub(crate) fn path_matches(path: &str, cookie_path: &str) -> bool {
+    path.strip_prefix(cookie_path)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || cookie_path.ends_with('/'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,7 +287,47 @@ mod tests {
         assert!(is_path("/a b:=") && !is_path("/a;b") && !is_path("/\n") && !is_path("/é"));
     }
 
+    #[test]
+    fn a_path_takes_in_itself_and_what_is_below_it() {
+        for (path, cookie_path) in [
+            ("/", "/"),
+            ("/admin", "/"),
+            ("/admin", "/admin"),
+            ("/admin/", "/admin"),
+            ("/admin/users", "/admin"),
+            ("/admin/", "/admin/"),
+            ("/admin/users", "/admin/"),
+            ("/admin//", "/admin/"),
+        ] {
+            assert!(path_matches(path, cookie_path), "{path} {cookie_path}");
+        }
+        for (path, cookie_path) in [
+            ("/administrator", "/admin"),
+            ("/admin.js", "/admin"),
+            ("/admin%2Fusers", "/admin"),
+            ("/admin", "/admin/"),
+            ("/Admin", "/admin"),
+            ("/adm", "/admin"),
+            ("/x/admin", "/admin"),
+            ("*", "/"),
+        ] {
+            assert!(!path_matches(path, cookie_path), "{path} {cookie_path}");
+        }
+    }
+
     proptest! {
+        /// The three cases of RFC 6265, section 5.1.4, in its words.
+        #[test]
+        fn paths_match_as_the_standard_says(path in "/[a/]{0,5}", cookie_path in "/[a/]{0,5}") {
+            let is_prefix = path.len() >= cookie_path.len()
+                && path.as_bytes()[..cookie_path.len()] == *cookie_path.as_bytes();
+            let next = path.as_bytes().get(cookie_path.len());
+            let expected = path == cookie_path
+                || (is_prefix && cookie_path.as_bytes().last() == Some(&b'/'))
+                || (is_prefix && next == Some(&b'/'));
+            prop_assert_eq!(path_matches(&path, &cookie_path), expected);
+        }
+
         #[test]
         fn no_header_panics(headers in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..4)) {
             find(&headers, "n");

@@ -4,7 +4,7 @@
 //! Every function takes the facts and answers with a [`Step`]; nothing is kept between
 //! the calls but what the [`Exchange`] carries.
 
-use crate::cookie_header::{Found, find};
+use crate::cookie_header::{Found, find, path_matches};
 use crate::document::{Damaged, Document, MAX_MEMBERS};
 use crate::identifier;
 use crate::lifecycle::{self, Facts, Storage};
@@ -60,9 +60,8 @@ impl Engine {
 
     /// Begin an exchange: read the cookie, and ask for the session that it names.
     pub fn begin(&self, env: &impl Environment, request: &Request) -> Step {
-        // express-session's test is of the bare prefix: `/foo` matches `/foobar`.
         let path = if request.path.is_empty() { "/" } else { &request.path };
-        if !path.starts_with(&self.options.cookie.path) {
+        if !path_matches(path, &self.options.cookie.path) {
             return Step::Done(outcome(Event::None, 0));
         }
         let found = find(&request.cookies, &self.options.name);

@@ -513,12 +513,22 @@ fn a_damaged_document_is_left_alone() {
 
 #[test]
 fn paths_outside_the_cookies_path_have_no_session() {
-    let world = World::new(|o| o.cookie.path = "/foo".into());
-    let begin =
-        |path: &str| world.engine.begin(&world, &Request { path: path.into(), ..request(None) });
-    assert!(matches!(begin("/"), Step::Done(_)));
-    assert!(matches!(begin(""), Step::Done(_)));
-    assert!(matches!(begin("/foobar"), Step::Ready(_)));
+    for preset in [Preset::Safe, Preset::Express] {
+        let world = World::with(preset, |o| o.cookie.path = "/foo".into());
+        let begin = |path: &str| {
+            world.engine.begin(&world, &Request { path: path.into(), ..request(None) })
+        };
+        for outside in ["/", "", "/foobar", "/foo.js"] {
+            assert!(matches!(begin(outside), Step::Done(_)), "{outside}");
+        }
+        for inside in ["/foo", "/foo/", "/foo/bar"] {
+            assert!(matches!(begin(inside), Step::Ready(_)), "{inside}");
+        }
+        let everywhere = World::with(preset, |_| {});
+        let begin =
+            everywhere.engine.begin(&everywhere, &Request { path: "".into(), ..request(None) });
+        assert!(matches!(begin, Step::Ready(_)), "an empty path is /");
+    }
 }
 
 #[test]

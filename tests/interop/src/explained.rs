@@ -120,5 +120,17 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
     check!(theirs.cookies == ours.cookies && theirs.cookies[0].contains("1966"), theirs, ours);
     check!(theirs.documents[0].contains("expires: -2000000000000 ms"), theirs, ours);
     check!(ours.documents[0].contains(&format!("expires: -{START} ms")), theirs, ours);
-    Ok(7)
+
+    // A path that begins with the cookie's, and is not below it, has a session there.
+    let mut settings = plain();
+    settings.path = "/app";
+    let mut visit = visit();
+    if let Step::Request(request) = &mut visit {
+        request.path = "/application";
+    }
+    let (theirs, ours) = last_of(rig, &case(Set::Text, settings, vec![visit])).await?;
+    check!(theirs.status == 200 && ours.status == 200, theirs, ours);
+    check!(theirs.cookies.len() == 1 && theirs.documents.len() == 1, theirs, ours);
+    check!(ours.cookies.is_empty() && ours.documents.is_empty(), theirs, ours);
+    Ok(8)
 }
