@@ -2,8 +2,7 @@
 //! express-session does with `cookie` 0.7.2.
 //!
 //! The `cookie` crate is the judge in the tests but not used here: it writes the
-//! attributes in another order (and Max-Age, which express-session never sends),
-//! keeps a value's quotes, refuses header values that are not UTF-8, and decodes
+//! attributes in another order, keeps a value's quotes, refuses header values that are not UTF-8, and decodes
 //! malformed percent-escapes that `decodeURIComponent` leaves alone.
 
 use std::borrow::Cow;
@@ -118,6 +117,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) path: Option<&'a str>,
     /// As IMF-fixdate (RFC 9110, section 5.6.7).
     pub(crate) expires: Option<String>,
+    /// In seconds.
+    pub(crate) max_age: Option<i64>,
     pub(crate) http_only: bool,
     pub(crate) secure: bool,
     pub(crate) partitioned: bool,
@@ -143,6 +144,9 @@ pub(crate) fn serialize(name: &str, value: &str, attributes: &Attributes<'_>) ->
     }
     if let Some(expires) = &attributes.expires {
         attribute("; Expires=", expires);
+    }
+    if let Some(seconds) = attributes.max_age {
+        attribute("; Max-Age=", &seconds.to_string());
     }
     if attributes.http_only {
         attribute("; HttpOnly", "");
@@ -250,11 +254,12 @@ mod tests {
     }
 
     #[test]
-    fn attributes_come_in_expresss_order() {
+    fn attributes_come_in_expresss_order_and_max_age_behind_expires() {
         let all = Attributes {
             domain: Some(".Example.com"),
             path: Some("/"),
             expires: Some("Wed, 02 Jan 2030 03:04:05 GMT".into()),
+            max_age: Some(60),
             http_only: true,
             secure: true,
             partitioned: true,
@@ -264,7 +269,7 @@ mod tests {
         assert_eq!(
             serialize("connect.sid", "s:a+b/c.d", &all),
             "connect.sid=s%3Aa%2Bb%2Fc.d; Domain=.Example.com; Path=/; \
-             Expires=Wed, 02 Jan 2030 03:04:05 GMT; HttpOnly; Secure; Partitioned; \
+             Expires=Wed, 02 Jan 2030 03:04:05 GMT; Max-Age=60; HttpOnly; Secure; Partitioned; \
              Priority=High; SameSite=None"
         );
         assert_eq!(serialize("n", "é !'()*~", &Attributes::default()), "n=%C3%A9%20!'()*~");
@@ -340,12 +345,14 @@ mod tests {
         }
 
         #[test]
-        fn the_cookie_crate_reads_what_is_written(value in "[ -~]{0,99}", path in "/[a-z]{0,9}", secure: bool, http_only: bool) {
-            let attributes = Attributes { path: Some(&path), secure, http_only, same_site: Some("Lax"), ..Attributes::default() };
+        fn the_cookie_crate_reads_what_is_written(value in "[ -~]{0,99}", path in "/[a-z]{0,9}", max_age: Option<u32>, secure: bool, http_only: bool) {
+            let max_age = max_age.map(i64::from);
+            let attributes = Attributes { path: Some(&path), max_age, secure, http_only, same_site: Some("Lax"), ..Attributes::default() };
             let text = serialize("n", &value, &attributes);
             let judge = cookie::Cookie::parse_encoded(&text).unwrap();
             prop_assert_eq!(judge.value(), value);
             prop_assert_eq!(judge.path(), Some(path.as_str()));
+            prop_assert_eq!(judge.max_age().map(|age| age.whole_seconds()), max_age);
             prop_assert_eq!(judge.secure().unwrap_or(false), secure);
             prop_assert_eq!(judge.http_only().unwrap_or(false), http_only);
             prop_assert_eq!(judge.same_site(), Some(cookie::SameSite::Lax));

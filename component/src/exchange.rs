@@ -336,7 +336,10 @@ impl Engine {
         }
         let may_send = exchange.secure || !cookie.secure();
         let set_cookie = if may_send && lifecycle::sends_cookie(&self.options, facts) {
-            cookie.serialize(&self.options.name, &format!("s:{}", self.keys.sign(&exchange.id)))
+            let value = format!("s:{}", self.keys.sign(&exchange.id));
+            // express-session has no Max-Age.
+            let now = (self.options.preset == Preset::Safe).then_some(now);
+            cookie.serialize(&self.options.name, &value, now)
         } else {
             None
         };

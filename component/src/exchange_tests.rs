@@ -290,18 +290,30 @@ fn a_lifetime_is_sent_and_moves_with_every_save() {
     let world = World::new(|o| o.cookie.max_age = Some(60_000.0));
     let first = world.visit(None, &set("a", "1"));
     assert!(
-        first.set_cookie.as_ref().unwrap().contains("; Expires=Tue, 01 Jan 2030 00:01:00 GMT;")
+        first
+            .set_cookie
+            .as_ref()
+            .unwrap()
+            .contains("; Expires=Tue, 01 Jan 2030 00:01:00 GMT; Max-Age=60; HttpOnly")
     );
     let cookie = cookie(&first);
     world.now.set(START + 30_000);
     let saved = world.visit(Some(&cookie), &set("a", "2"));
-    assert!(saved.set_cookie.unwrap().contains("Expires=Tue, 01 Jan 2030 00:01:30 GMT"));
+    let sent = saved.set_cookie.unwrap();
+    assert!(sent.contains("; Expires=Tue, 01 Jan 2030 00:01:30 GMT; Max-Age=60;"), "{sent}");
     assert!(world.only().contains(r#""expires":"2030-01-01T00:01:30.000Z""#));
     world.now.set(START + 60_000);
     let touched = world.visit(Some(&cookie), &nothing());
     assert_eq!((touched.event, touched.set_cookie), (Event::Touched, None));
     world.now.set(START + 120_000);
     assert_eq!(world.open(Some(&cookie)).exchange.origin, Origin::Unknown);
+}
+
+#[test]
+fn the_express_preset_sends_no_max_age() {
+    let world = World::with(Preset::Express, |o| o.cookie.max_age = Some(60_000.0));
+    let header = world.visit(None, &set("a", "1")).set_cookie.unwrap();
+    assert!(header.ends_with("; Expires=Tue, 01 Jan 2030 00:01:00 GMT; HttpOnly"), "{header}");
 }
 
 #[test]
@@ -578,7 +590,8 @@ fn destroying_deletes_the_session_and_clears_the_cookie() {
     assert_eq!((outcome.event, outcome.new_id), (Event::Destroyed, None));
     assert_eq!(
         outcome.set_cookie.unwrap(),
-        "connect.sid=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax"
+        "connect.sid=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; HttpOnly; \
+         SameSite=Lax"
     );
     assert!(world.store.borrow().is_empty());
     assert!(outcome.no_store);
