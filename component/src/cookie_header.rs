@@ -29,38 +29,33 @@ const MAX_HEADERS: usize = 16 * 1024;
 /// (RFC 6265bis, section 5.6).
 pub(crate) const MAX_COOKIE: usize = 4096;
 
-/// What the Cookie headers say about one name.
+/// What the Cookie headers say of one cookie.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Found<'a> {
-    /// No cookie of that name, or an empty one.
+    /// It is empty, which is as if it were not there.
     Absent,
-    /// The value of the first cookie of that name: unquoted and percent-decoded.
+    /// Its value, unquoted and percent-decoded.
     Value(Cow<'a, str>),
     /// The cookie, or all of them together, are larger than any honest one.
     Oversized,
 }
 
-/// The first cookie called `name`; several headers count as one, in their order.
-pub(crate) fn find<'a>(headers: &'a [Vec<u8>], name: &str) -> Found<'a> {
+/// The first `most` cookies called `name`; several headers count as one, in their order.
+pub(crate) fn find<'a>(headers: &'a [Vec<u8>], name: &str, most: usize) -> Vec<Found<'a>> {
     if headers.iter().map(Vec::len).sum::<usize>() > MAX_HEADERS {
-        return Found::Oversized;
+        return vec![Found::Oversized];
     }
     let pairs = headers.iter().flat_map(|header| header.split(|b| *b == b';'));
-    for pair in pairs {
-        let Some(equals) = pair.iter().position(|b| *b == b'=') else {
-            continue;
-        };
-        if trim(&pair[..equals]) != name.as_bytes() {
-            continue;
-        }
-        let value = unquote(trim(&pair[equals + 1..]));
-        return match value.len() {
-            0 => Found::Absent,
-            n if n > MAX_COOKIE => Found::Oversized,
-            _ => Found::Value(decode(value)),
-        };
-    }
-    Found::Absent
+    let values = pairs.filter_map(|pair| {
+        let equals = pair.iter().position(|b| *b == b'=')?;
+        (trim(&pair[..equals]) == name.as_bytes()).then(|| unquote(trim(&pair[equals + 1..])))
+    });
+    let found = values.take(most).map(|value| match value.len() {
+        0 => Found::Absent,
+        n if n > MAX_COOKIE => Found::Oversized,
+        _ => Found::Value(decode(value)),
+    });
+    found.collect()
 }
 
 /// Space and tab are cut, nothing else.
@@ -199,8 +194,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn first<'a>(headers: &'a [Vec<u8>], name: &str) -> Found<'a> {
+        find(headers, name, 1).pop().unwrap_or(Found::Absent)
+    }
+
     fn found(header: &[u8]) -> Option<String> {
-        match find(&[header.to_vec()], "connect.sid") {
+        match first(&[header.to_vec()], "connect.sid") {
             Found::Value(value) => Some(value.into_owned()),
             _ => None,
         }
@@ -239,18 +238,34 @@ mod tests {
     #[test]
     fn the_first_of_several_headers_wins() {
         let headers = [b"a=1".to_vec(), b"n=first".to_vec(), b"n=second".to_vec()];
-        assert_eq!(find(&headers, "n"), Found::Value("first".into()));
+        assert_eq!(first(&headers, "n"), Found::Value("first".into()));
+    }
+
+    #[test]
+    fn cookies_of_one_name_are_found_in_their_order_and_no_more_than_are_wanted() {
+        let large = [b"n=", vec![b'x'; MAX_COOKIE + 1].as_slice()].concat();
+        let headers = [b"n=1; m=2; n=; n=\"3\"".to_vec(), large, b"nn=4;n=5".to_vec()];
+        let all = [
+            Found::Value("1".into()),
+            Found::Absent,
+            Found::Value("3".into()),
+            Found::Oversized,
+            Found::Value("5".into()),
+        ];
+        for most in 0..7 {
+            assert_eq!(find(&headers, "n", most), all[..most.min(5)]);
+        }
     }
 
     #[test]
     fn oversized_cookies_are_not_looked_at() {
-        assert_eq!(find(&[vec![b'x'; 64 * 1024]], "n"), Found::Oversized);
+        assert_eq!(first(&[vec![b'x'; 64 * 1024]], "n"), Found::Oversized);
         let of = |length| [b"n=".to_vec(), vec![b'x'; length]].concat();
-        assert_eq!(find(&[of(MAX_COOKIE + 1)], "n"), Found::Oversized);
-        assert!(matches!(find(&[of(MAX_COOKIE)], "n"), Found::Value(_)));
+        assert_eq!(first(&[of(MAX_COOKIE + 1)], "n"), Found::Oversized);
+        assert!(matches!(first(&[of(MAX_COOKIE)], "n"), Found::Value(_)));
         let others = |length| [vec![b'y'; length - 3], b"n=1".to_vec()];
-        assert_eq!(find(&others(MAX_HEADERS + 1), "n"), Found::Oversized);
-        assert_eq!(find(&others(MAX_HEADERS), "n"), Found::Value("1".into()));
+        assert_eq!(first(&others(MAX_HEADERS + 1), "n"), Found::Oversized);
+        assert_eq!(first(&others(MAX_HEADERS), "n"), Found::Value("1".into()));
     }
 
     #[test]
@@ -335,13 +350,13 @@ mod tests {
 
         #[test]
         fn no_header_panics(headers in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..4)) {
-            find(&headers, "n");
+            find(&headers, "n", 8);
         }
 
         #[test]
         fn what_is_written_is_read_back(value in ".{1,200}") {
             let headers = [serialize("n", &value, &Attributes::default()).into_bytes()];
-            prop_assert_eq!(find(&headers, "n"), Found::Value(value.into()));
+            prop_assert_eq!(first(&headers, "n"), Found::Value(value.into()));
         }
 
         #[test]
@@ -362,7 +377,7 @@ mod tests {
         fn the_cookie_crate_finds_the_same_value(header in "[a-c =;]{0,40}") {
             // Where the two agree on what a cookie is: non-empty, and with `=`.
             let judge = cookie::Cookie::split_parse(header.as_str()).flatten().find(|c| c.name() == "a");
-            let ours = match find(&[header.clone().into_bytes()], "a") { Found::Value(v) => v.into_owned(), _ => String::new() };
+            let ours = match first(&[header.clone().into_bytes()], "a") { Found::Value(v) => v.into_owned(), _ => String::new() };
             prop_assert_eq!(ours, judge.map_or(String::new(), |c| c.value().to_owned()));
         }
     }

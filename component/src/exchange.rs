@@ -22,6 +22,11 @@ use crate::wit::{
 /// them take turns.
 const MAX_CONFLICTS: u32 = 64;
 
+/// So many cookies of one name are looked at, and so many sessions looked for: browsers send one
+/// for each path and domain that it was set for.
+const MAX_COOKIES: usize = 8;
+const MAX_LOADS: usize = 3;
+
 /// The two things that the logic cannot know by itself.
 pub trait Environment {
     /// Milliseconds since the Unix epoch.
@@ -64,31 +69,43 @@ impl Engine {
         if !path_matches(path, &self.options.cookie.path) {
             return Step::Done(outcome(Event::None, 0));
         }
-        let found = find(&request.cookies, &self.options.name);
-        let presented = found != Found::Absent;
+        // To express-session the first one counts. It may be one that another path or domain, or
+        // another secret, has left behind.
+        let most = if self.options.preset == Preset::Safe { MAX_COOKIES } else { 1 };
+        let cookies = find(&request.cookies, &self.options.name, most);
+        let presented = cookies.iter().any(|cookie| *cookie != Found::Absent);
         let secure = self.is_secure(request);
-        let origin = match &found {
-            Found::Absent => Origin::Absent,
-            Found::Oversized => Origin::Oversized,
-            Found::Value(value) => match value.strip_prefix("s:") {
-                None => Origin::Malformed,
-                Some(signed) => match self.keys.unsign(signed) {
-                    None => Origin::Forged,
-                    Some("") => Origin::Malformed,
-                    Some(id) => {
-                        return Step::Store(Pending {
-                            request: StoreRequest::Load,
-                            exchange: Exchange {
-                                phase: Phase::Loading,
-                                ..exchange(id.to_owned(), Origin::Loaded, secure, presented)
-                            },
-                            on_done: None,
-                        });
-                    }
-                },
-            },
+        let mut ids = Vec::new();
+        let mut origin = Origin::Absent;
+        for cookie in &cookies {
+            match self.identifier(cookie) {
+                Ok(id) if ids.iter().all(|it| it != id) => ids.push(id.to_owned()),
+                Ok(_) => {}
+                Err(wrong) if origin == Origin::Absent => origin = wrong,
+                Err(_) => {}
+            }
+        }
+        ids.truncate(MAX_LOADS);
+        let Some(first) = ids.first().cloned() else {
+            return Step::Ready(self.fresh(env, origin, secure, presented));
         };
-        self.fresh(env, origin, secure, presented)
+        let phase = Phase::Loading;
+        let first = exchange(first, Origin::Loaded, secure, presented);
+        load(Exchange { phase, others: ids, ..first })
+    }
+
+    /// The identifier that a cookie names, or what is wrong with it.
+    fn identifier<'c>(&self, cookie: &'c Found<'_>) -> Result<&'c str, Origin> {
+        let Found::Value(value) = cookie else {
+            let is_absent = *cookie == Found::Absent;
+            return Err(if is_absent { Origin::Absent } else { Origin::Oversized });
+        };
+        let signed = value.strip_prefix("s:").ok_or(Origin::Malformed)?;
+        match self.keys.unsign(signed) {
+            None => Err(Origin::Forged),
+            Some("") => Err(Origin::Malformed),
+            Some(id) => Ok(id),
+        }
     }
 
     /// The application is done: decide what is stored and which cookie is sent.
@@ -146,7 +163,7 @@ impl Engine {
             }
             (Phase::Creating, StoreReply::Taken) => {
                 let new = identifier::from_random(env.random());
-                exchange.other = Some(std::mem::replace(&mut exchange.id, new));
+                exchange.others = vec![std::mem::replace(&mut exchange.id, new)];
                 self.again(env, exchange, known, change)
             }
             (Phase::Moving, StoreReply::Taken) => self.again(env, exchange, known, change),
@@ -178,46 +195,60 @@ impl Engine {
     fn loaded(
         &self,
         env: &impl Environment,
-        exchange: Exchange,
+        mut exchange: Exchange,
         known: &Known,
         reply: StoreReply,
     ) -> Step {
-        let (secure, presented) = (exchange.secure, exchange.presented);
         let stored = match (&reply, &known.loaded) {
             (StoreReply::Found, Some(stored)) => stored,
-            (StoreReply::Missing, _) => {
-                return self.fresh(env, Origin::Unknown, secure, presented);
-            }
+            (StoreReply::Missing, _) => return self.next(env, exchange),
             _ => {
                 let why = format!("the store answered {} to a load", name(&reply));
                 return self.unavailable(env, exchange, why);
             }
         };
         if stored.expires.is_some_and(|expires| expires <= env.now()) {
-            return self.fresh(env, Origin::Unknown, secure, presented);
+            return self.next(env, exchange);
         }
         let Ok((data, cookie)) = self.document(&stored.data).and_then(|document| {
             let cookie = self.cookie(document.cookie().ok_or(Damaged)?)?;
             Ok((document.data_text(), cookie.view()))
         }) else {
-            return self.fresh(env, Origin::Damaged, secure, presented);
+            exchange.origin = Origin::Damaged;
+            return self.next(env, exchange);
         };
-        Step::Ready(Session {
-            exchange: Exchange { phase: Phase::Open, ..exchange },
-            data,
-            cookie,
-            expires: stored.expires,
-        })
+        exchange.others.clear();
+        let exchange = Exchange { phase: Phase::Open, origin: Origin::Loaded, ..exchange };
+        Step::Ready(Session { exchange, data, cookie, expires: stored.expires })
+    }
+
+    /// There is no session of this cookie: the next one counts, if there is one.
+    fn next(&self, env: &impl Environment, exchange: Exchange) -> Step {
+        let mut later = exchange.others.iter().skip_while(|id| **id != exchange.id).skip(1);
+        if let Some(id) = later.next().cloned() {
+            return load(Exchange { id, ..exchange });
+        }
+        let origin = match exchange.origin {
+            Origin::Damaged => Origin::Damaged,
+            _ => Origin::Unknown,
+        };
+        Step::Ready(self.fresh(env, origin, exchange.secure, exchange.presented))
     }
 
     /// A new session. The identifier that came with the request, if any, is never adopted.
-    fn fresh(&self, env: &impl Environment, origin: Origin, secure: bool, presented: bool) -> Step {
-        Step::Ready(Session {
+    fn fresh(
+        &self,
+        env: &impl Environment,
+        origin: Origin,
+        secure: bool,
+        presented: bool,
+    ) -> Session {
+        Session {
             exchange: exchange(identifier::from_random(env.random()), origin, secure, presented),
             data: "{}".to_owned(),
             cookie: SessionCookie::new(&self.options.cookie, secure, env.now()).view(),
             expires: None,
-        })
+        }
     }
 
     /// Ask the store for what [`Self::decide`] decided.
@@ -230,13 +261,16 @@ impl Engine {
     ) -> Step {
         let known_loaded = loaded(&exchange, known);
         let moving = change.action != Action::Keep && known_loaded.is_some();
-        // A successor that was stored is stored again. Of another nobody has been told.
+        // A successor that was stored is stored again.
         let is_successor_stored = exchange.phase == Phase::Retiring;
         if is_successor_stored {
             swap(&mut exchange);
         } else if moving {
             let old = std::mem::replace(&mut exchange.id, identifier::from_random(env.random()));
-            exchange.other.get_or_insert(old);
+            // Of one that was taken nobody has been told.
+            if exchange.others.is_empty() {
+                exchange.others.push(old);
+            }
         }
         let Decision { storage, text, expires, outcome } =
             match self.decide(env, &exchange, known, change) {
@@ -350,7 +384,7 @@ impl Engine {
             Storage::Save if moved => Event::Moved,
             Storage::Save => Event::Saved,
         };
-        let has_new_id = exchange.other.is_some() && storage == Storage::Save;
+        let has_new_id = !exchange.others.is_empty() && storage == Storage::Save;
         Ok(Decision {
             storage,
             text: if storage == Storage::Save {
@@ -456,7 +490,8 @@ impl Engine {
     fn unavailable(&self, env: &impl Environment, exchange: Exchange, why: String) -> Step {
         match (self.options.on_store_error, exchange.phase) {
             (OnStoreError::Anonymous, Phase::Loading) => {
-                self.fresh(env, Origin::Detached, exchange.secure, exchange.presented)
+                let Exchange { secure, presented, .. } = exchange;
+                Step::Ready(self.fresh(env, Origin::Detached, secure, presented))
             }
             // Nobody has been promised anything yet, or nothing but a longer life.
             (OnStoreError::Anonymous, phase)
@@ -506,7 +541,8 @@ impl Engine {
 
 /// The beginning of every exchange.
 fn exchange(id: String, origin: Origin, secure: bool, presented: bool) -> Exchange {
-    Exchange { id, other: None, phase: Phase::Open, secure, presented, origin, conflicts: 0 }
+    let (others, phase) = (Vec::new(), Phase::Open);
+    Exchange { id, others, phase, secure, presented, origin, conflicts: 0 }
 }
 
 /// What was loaded, where it is what this exchange began with: not a session that is
@@ -517,9 +553,13 @@ fn loaded<'k>(exchange: &Exchange, known: &'k Known) -> Option<&'k Stored> {
 
 /// Turn to the session's other identifier.
 fn swap(exchange: &mut Exchange) {
-    if let Some(other) = &mut exchange.other {
+    if let Some(other) = exchange.others.first_mut() {
         std::mem::swap(&mut exchange.id, other);
     }
+}
+
+fn load(exchange: Exchange) -> Step {
+    Step::Store(Pending { request: StoreRequest::Load, exchange, on_done: None })
 }
 
 fn delete(exchange: Exchange, only_known: bool, on_done: Outcome) -> Step {

@@ -394,14 +394,124 @@ fn bad_cookies_never_reach_the_store() {
 }
 
 #[test]
-fn the_first_of_two_cookies_counts() {
+fn the_first_of_two_cookies_counts_under_the_express_preset() {
+    let world = World::with(Preset::Express, |_| {});
+    let good = cookie(&world.visit(None, &nothing()));
+    let origin = |cookies: &str| world.open(Some(cookies)).exchange.origin;
+    assert_eq!(origin(&format!("connect.sid=x; {good}")), Origin::Malformed);
+    assert_eq!(origin(&format!("connect.sid=; {good}")), Origin::Absent);
+    assert_eq!(origin(&format!("{good}; connect.sid=x")), Origin::Loaded);
+    let ended = signed(&world, "ended");
+    world.log.borrow_mut().clear();
+    assert_eq!(origin(&format!("{ended}; {good}")), Origin::Unknown);
+    assert_eq!(world.log(), "load");
+}
+
+/// A cookie of ours for the session `id`.
+fn signed(world: &World, id: &str) -> String {
+    format!("connect.sid=s:{}", world.engine.keys.sign(id))
+}
+
+#[test]
+fn a_stale_cookie_does_not_hide_the_one_whose_session_is_there() {
     let world = World::new(|_| {});
     let good = world.visitor();
+    let big = format!("connect.sid=s%3A{}", "x".repeat(5000));
+    let [ended, expired, damaged] = ["ended", "expired", "damaged"].map(|id| signed(&world, id));
+    let stored = |data: &str, expires| Stored { data: data.into(), expires, touched: None };
+    let usual = world.only();
+    world.store.borrow_mut().insert("damaged".into(), stored("{", None));
+    let stale = [
+        "connect.sid=",
+        "connect.sid=abc",
+        "connect.sid=s%3Aabc",
+        &good.replace("s%3A", "s%3AX"),
+        &big,
+        &ended,
+        &expired,
+        &damaged,
+    ];
+    for first in stale {
+        world.store.borrow_mut().insert("expired".into(), stored(&usual, Some(START)));
+        for cookies in [format!("{first}; {good}"), format!("{first}; {first}; a=b; {good}")] {
+            let open = world.open(Some(&cookies));
+            assert_eq!(open.exchange.origin, Origin::Loaded, "{cookies:.60}");
+            assert_eq!(open.data, r#"{"a":1}"#);
+            assert!(open.exchange.others.is_empty());
+            let changed = world.close(open, &set("b", "2"));
+            assert_eq!((changed.event, changed.set_cookie), (Event::Saved, None));
+            world.visit(Some(&good), &change(Action::Keep, DataChange::Whole(r#"{"a":1}"#.into())));
+        }
+    }
+    let renew = Change { action: Action::Renew, ..nothing() };
+    let moved = world.visit(Some(&format!("{ended}; {good}")), &renew);
+    let new = cookie(&moved);
     assert_eq!(
-        world.open(Some(&format!("connect.sid=x; {good}"))).exchange.origin,
-        Origin::Malformed
+        (moved.event, world.open(Some(&new)).exchange.origin),
+        (Event::Moved, Origin::Loaded)
     );
-    assert_eq!(world.open(Some(&format!("{good}; connect.sid=x"))).exchange.origin, Origin::Loaded);
+    let logout = change(Action::Destroy, DataChange::Nothing);
+    let ended = world.visit(Some(&format!("{ended}; {new}")), &logout);
+    assert_eq!(ended.event, Event::Destroyed);
+    assert_eq!(world.open(Some(&new)).exchange.origin, Origin::Unknown);
+}
+
+#[test]
+fn where_no_cookie_counts_the_first_says_why() {
+    let world = World::new(|_| {});
+    let [one, two] = ["one", "two"].map(|id| signed(&world, id));
+    let damaged = Stored { data: "{".into(), expires: None, touched: None };
+    world.store.borrow_mut().insert("two".into(), damaged);
+    for (cookies, origin) in [
+        ("connect.sid=; connect.sid=abc", Origin::Malformed),
+        ("connect.sid=abc; connect.sid=s%3Aabc", Origin::Malformed),
+        ("connect.sid=s%3Aabc; connect.sid=abc", Origin::Forged),
+        (&format!("connect.sid=abc; {one}"), Origin::Unknown),
+        (&format!("{one}; {two}"), Origin::Damaged),
+        (&format!("{two}; {one}"), Origin::Damaged),
+    ] {
+        let open = world.open(Some(cookies));
+        assert_eq!(open.exchange.origin, origin, "{cookies}");
+        assert!(open.exchange.presented && open.exchange.others.is_empty());
+    }
+    assert!(!world.open(Some("connect.sid=; connect.sid=")).exchange.presented);
+}
+
+#[test]
+fn no_more_cookies_and_sessions_are_looked_at_than_browsers_send() {
+    let world = World::new(|_| {});
+    let good = world.visitor();
+    let origin = |count: usize, cookie: &dyn Fn(usize) -> String| {
+        world.log.borrow_mut().clear();
+        let mut cookies: Vec<_> = (0..count).map(cookie).collect();
+        cookies.push(good.clone());
+        let origin = world.open(Some(&cookies.join("; "))).exchange.origin;
+        (origin, world.log())
+    };
+    let forged = |_| "connect.sid=s%3Aabc".to_owned();
+    assert_eq!(origin(MAX_COOKIES - 1, &forged), (Origin::Loaded, "load".to_owned()));
+    assert_eq!(origin(MAX_COOKIES, &forged), (Origin::Forged, String::new()));
+    let ended = |n| signed(&world, &format!("ended-{n}"));
+    assert_eq!(origin(MAX_LOADS - 1, &ended), (Origin::Loaded, "load load load".to_owned()));
+    assert_eq!(origin(MAX_LOADS, &ended), (Origin::Unknown, "load load load".to_owned()));
+    // The same one is looked for once.
+    let same = |_| signed(&world, "ended");
+    assert_eq!(origin(MAX_COOKIES - 1, &same), (Origin::Loaded, "load load".to_owned()));
+}
+
+#[test]
+fn while_a_session_cannot_be_looked_for_no_other_counts() {
+    let world = World::new(|_| {});
+    let cookies = format!("{}; {}", signed(&world, "ended"), world.visitor());
+    let Step::Store(first) = world.engine.begin(&world, &request(Some(&cookies))) else { panic!() };
+    let missing = StoreReply::Missing;
+    let step = world.engine.resume(&world, first.exchange, &unknown(), None, missing);
+    let Step::Store(second) = step else { panic!("{step:?}") };
+    let down = StoreReply::Unavailable("down".into());
+    let step = world.engine.resume(&world, second.exchange, &unknown(), None, down);
+    let Step::Done(Outcome { failure: Some(Failure::Unavailable(_)), .. }) = step else {
+        panic!("{step:?}")
+    };
 }
 
 #[test]
@@ -998,6 +1108,37 @@ proptest! {
                 let data: serde_json::Value = serde_json::from_str(&end.data).unwrap();
                 prop_assert_eq!(data, model);
             }
+        }
+    }
+
+    /// Of cookies of any kind in any order, the first one counts whose session is there, among
+    /// those that are looked at.
+    #[test]
+    fn the_first_cookie_counts_whose_session_is_there(kinds in proptest::collection::vec(0..5usize, 0..12)) {
+        let world = World::new(|_| {});
+        let visitors = [world.visitor(), world.visitor()];
+        let cookie = |(n, kind): (usize, &usize)| match kind {
+            0 | 1 => visitors[*kind].clone(),
+            2 => signed(&world, &format!("ended-{n}")),
+            3 => "connect.sid=s%3Aabc.def".to_owned(),
+            _ => "connect.sid=".to_owned(),
+        };
+        let cookies: Vec<_> = kinds.iter().enumerate().map(cookie).collect();
+        let open = world.open(Some(&cookies.join("; ")));
+        let mut ours = Vec::new();
+        for (n, kind) in kinds.iter().enumerate().take(MAX_COOKIES).filter(|(_, kind)| **kind < 3) {
+            let id = if *kind < 2 { *kind } else { 10 + n };
+            if !ours.contains(&id) {
+                ours.push(id);
+            }
+        }
+        match ours.iter().take(MAX_LOADS).find(|id| **id < 2) {
+            Some(id) => {
+                prop_assert_eq!(open.exchange.origin, Origin::Loaded);
+                let value = visitors[*id].split_once("s%3A").unwrap().1;
+                prop_assert!(value.starts_with(&open.exchange.id));
+            }
+            None => prop_assert!(open.exchange.origin != Origin::Loaded),
         }
     }
 

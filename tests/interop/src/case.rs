@@ -338,6 +338,11 @@ fn cookie_in() -> impl Strategy<Value = CookieIn> {
 }
 
 fn request(set: Set) -> impl Strategy<Value = Request> {
+    // The safe preset looks at the next cookie then: see `explained.rs`.
+    let cookie = move |cookie| match (set, cookie) {
+        (Set::Safe, CookieIn::AfterBogus) => CookieIn::BeforeBogus,
+        (_, cookie) => cookie,
+    };
     (
         prop_oneof![
             8 => 0..2000_i64,
@@ -348,7 +353,7 @@ fn request(set: Set) -> impl Strategy<Value = Request> {
         prop::sample::select(vec!["/", "/app", "/app/lication?x=/", "/ap", "/other"]),
         prop::bool::weighted(0.3),
         of(prop::sample::select(vec!["https", "http", "HTTPS, http", " https ", "http,https", ""])),
-        cookie_in(),
+        cookie_in().prop_map(cookie),
         vec(deed(set), 0..4),
         any::<[bool; 2]>(),
     )
