@@ -112,6 +112,8 @@ pub(crate) struct Settings {
     pub(crate) touch_after: u64,
     /// Texts are compared as they are, also those that JavaScript did not write.
     pub(crate) shows_raw: bool,
+    /// Where a session has moved stays noted, as the safe preset has it: see `explained.rs`.
+    pub(crate) keeps_notes: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -268,6 +270,7 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
             ttl,
             touch_after: if set == Set::Times { touch_after } else { 0 },
             shows_raw: false,
+            keeps_notes: false,
         }
     })
 }
@@ -532,6 +535,7 @@ impl Settings {
             ttl: 60,
             touch_after: 0,
             shows_raw: false,
+            keeps_notes: false,
         }
     }
 

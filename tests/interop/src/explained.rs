@@ -146,5 +146,25 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
     // … which it does with the other preset, as there.
     let (theirs, ours) = last_of(rig, &case(Set::Text, plain(), steps)).await?;
     check!(theirs == ours, theirs, ours);
+
+    // With the safe preset, who comes late to a session that has moved does not begin another
+    // one, whose cookie would take the place of the new one's.
+    let mut late = request(vec![set("a", "2")]);
+    if let Step::Request(request) = &mut late {
+        request.cookie = CookieIn::First;
+    }
+    let steps = vec![visit(), request(vec![Deed::Regenerate, set("user", "1")]), late];
+    for keeps_notes in [true, false] {
+        let mut settings = plain();
+        settings.keeps_notes = keeps_notes;
+        let (theirs, ours) = last_of(rig, &case(Set::Safe, settings, steps.clone())).await?;
+        check!(theirs.status == 200 && theirs.cookies.len() == 1, theirs, ours);
+        if keeps_notes {
+            check!(ours.status == 503 && ours.cookies.is_empty(), theirs, ours);
+            check!(ours.documents.len() == 1 && theirs.documents.len() == 2, theirs, ours);
+        } else {
+            check!(theirs == ours, theirs, ours);
+        }
+    }
     Ok(8)
 }

@@ -389,6 +389,14 @@ impl<'r> World<'r> {
         for id in ids {
             let found = self.collection.find_one(doc! { "_id": self.key(&id) }).await;
             let Some(document) = found.map_err(|error| error.to_string())? else { continue };
+            // Where a session has moved, which express-session does not say.
+            if document.get_str("session").is_ok_and(|text| text.contains("\"movedTo\"")) {
+                if !self.case.settings.keeps_notes {
+                    let gone = self.collection.delete_one(doc! { "_id": self.key(&id) }).await;
+                    gone.map_err(|error| error.to_string())?;
+                }
+                continue;
+            }
             texts.push(self.shown(&id, &document).await?);
         }
         texts.sort();
