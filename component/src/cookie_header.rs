@@ -2,8 +2,7 @@
 //! express-session does with `cookie` 0.7.2.
 //!
 //! The `cookie` crate is the judge in the tests but not used here: it writes the
-//! attributes in another order (and Max-Age, which express-session never sends),
-//! keeps a value's quotes, refuses header values that are not UTF-8, and decodes
+//! attributes in another order, keeps a value's quotes, refuses header values that are not UTF-8, and decodes
 //! malformed percent-escapes that `decodeURIComponent` leaves alone.
 
 use std::borrow::Cow;
@@ -30,38 +29,33 @@ const MAX_HEADERS: usize = 16 * 1024;
 /// (RFC 6265bis, section 5.6).
 pub(crate) const MAX_COOKIE: usize = 4096;
 
-/// What the Cookie headers say about one name.
+/// What the Cookie headers say of one cookie.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Found<'a> {
-    /// No cookie of that name, or an empty one.
+    /// It is empty, which is as if it were not there.
     Absent,
-    /// The value of the first cookie of that name: unquoted and percent-decoded.
+    /// Its value, unquoted and percent-decoded.
     Value(Cow<'a, str>),
     /// The cookie, or all of them together, are larger than any honest one.
     Oversized,
 }
 
-/// The first cookie called `name`; several headers count as one, in their order.
-pub(crate) fn find<'a>(headers: &'a [Vec<u8>], name: &str) -> Found<'a> {
+/// The first `most` cookies called `name`; several headers count as one, in their order.
+pub(crate) fn find<'a>(headers: &'a [Vec<u8>], name: &str, most: usize) -> Vec<Found<'a>> {
     if headers.iter().map(Vec::len).sum::<usize>() > MAX_HEADERS {
-        return Found::Oversized;
+        return vec![Found::Oversized];
     }
     let pairs = headers.iter().flat_map(|header| header.split(|b| *b == b';'));
-    for pair in pairs {
-        let Some(equals) = pair.iter().position(|b| *b == b'=') else {
-            continue;
-        };
-        if trim(&pair[..equals]) != name.as_bytes() {
-            continue;
-        }
-        let value = unquote(trim(&pair[equals + 1..]));
-        return match value.len() {
-            0 => Found::Absent,
-            n if n > MAX_COOKIE => Found::Oversized,
-            _ => Found::Value(decode(value)),
-        };
-    }
-    Found::Absent
+    let values = pairs.filter_map(|pair| {
+        let equals = pair.iter().position(|b| *b == b'=')?;
+        (trim(&pair[..equals]) == name.as_bytes()).then(|| unquote(trim(&pair[equals + 1..])))
+    });
+    let found = values.take(most).map(|value| match value.len() {
+        0 => Found::Absent,
+        n if n > MAX_COOKIE => Found::Oversized,
+        _ => Found::Value(decode(value)),
+    });
+    found.collect()
 }
 
 /// Space and tab are cut, nothing else.
@@ -118,6 +112,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) path: Option<&'a str>,
     /// As IMF-fixdate (RFC 9110, section 5.6.7).
     pub(crate) expires: Option<String>,
+    /// In seconds.
+    pub(crate) max_age: Option<i64>,
     pub(crate) http_only: bool,
     pub(crate) secure: bool,
     pub(crate) partitioned: bool,
@@ -143,6 +139,9 @@ pub(crate) fn serialize(name: &str, value: &str, attributes: &Attributes<'_>) ->
     }
     if let Some(expires) = &attributes.expires {
         attribute("; Expires=", expires);
+    }
+    if let Some(seconds) = attributes.max_age {
+        attribute("; Max-Age=", &seconds.to_string());
     }
     if attributes.http_only {
         attribute("; HttpOnly", "");
@@ -183,13 +182,24 @@ pub(crate) fn is_path(path: &str) -> bool {
     path.bytes().all(|b| matches!(b, 0x20..=0x3a | 0x3d..=0x7e))
 }
 
+/// Whether browsers send a cookie of `cookie_path` with a request for `path`: path-match of
+/// RFC 6265, section 5.1.4. `/foo` takes in `/foo/bar`, and not `/foobar`.
+pub(crate) fn path_matches(path: &str, cookie_path: &str) -> bool {
+    path.strip_prefix(cookie_path)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || cookie_path.ends_with('/'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn first<'a>(headers: &'a [Vec<u8>], name: &str) -> Found<'a> {
+        find(headers, name, 1).pop().unwrap_or(Found::Absent)
+    }
+
     fn found(header: &[u8]) -> Option<String> {
-        match find(&[header.to_vec()], "connect.sid") {
+        match first(&[header.to_vec()], "connect.sid") {
             Found::Value(value) => Some(value.into_owned()),
             _ => None,
         }
@@ -228,26 +238,43 @@ mod tests {
     #[test]
     fn the_first_of_several_headers_wins() {
         let headers = [b"a=1".to_vec(), b"n=first".to_vec(), b"n=second".to_vec()];
-        assert_eq!(find(&headers, "n"), Found::Value("first".into()));
+        assert_eq!(first(&headers, "n"), Found::Value("first".into()));
+    }
+
+    #[test]
+    fn cookies_of_one_name_are_found_in_their_order_and_no_more_than_are_wanted() {
+        let large = [b"n=", vec![b'x'; MAX_COOKIE + 1].as_slice()].concat();
+        let headers = [b"n=1; m=2; n=; n=\"3\"".to_vec(), large, b"nn=4;n=5".to_vec()];
+        let all = [
+            Found::Value("1".into()),
+            Found::Absent,
+            Found::Value("3".into()),
+            Found::Oversized,
+            Found::Value("5".into()),
+        ];
+        for most in 0..7 {
+            assert_eq!(find(&headers, "n", most), all[..most.min(5)]);
+        }
     }
 
     #[test]
     fn oversized_cookies_are_not_looked_at() {
-        assert_eq!(find(&[vec![b'x'; 64 * 1024]], "n"), Found::Oversized);
+        assert_eq!(first(&[vec![b'x'; 64 * 1024]], "n"), Found::Oversized);
         let of = |length| [b"n=".to_vec(), vec![b'x'; length]].concat();
-        assert_eq!(find(&[of(MAX_COOKIE + 1)], "n"), Found::Oversized);
-        assert!(matches!(find(&[of(MAX_COOKIE)], "n"), Found::Value(_)));
+        assert_eq!(first(&[of(MAX_COOKIE + 1)], "n"), Found::Oversized);
+        assert!(matches!(first(&[of(MAX_COOKIE)], "n"), Found::Value(_)));
         let others = |length| [vec![b'y'; length - 3], b"n=1".to_vec()];
-        assert_eq!(find(&others(MAX_HEADERS + 1), "n"), Found::Oversized);
-        assert_eq!(find(&others(MAX_HEADERS), "n"), Found::Value("1".into()));
+        assert_eq!(first(&others(MAX_HEADERS + 1), "n"), Found::Oversized);
+        assert_eq!(first(&others(MAX_HEADERS), "n"), Found::Value("1".into()));
     }
 
     #[test]
-    fn attributes_come_in_expresss_order() {
+    fn attributes_come_in_expresss_order_and_max_age_behind_expires() {
         let all = Attributes {
             domain: Some(".Example.com"),
             path: Some("/"),
             expires: Some("Wed, 02 Jan 2030 03:04:05 GMT".into()),
+            max_age: Some(60),
             http_only: true,
             secure: true,
             partitioned: true,
@@ -257,7 +284,7 @@ mod tests {
         assert_eq!(
             serialize("connect.sid", "s:a+b/c.d", &all),
             "connect.sid=s%3Aa%2Bb%2Fc.d; Domain=.Example.com; Path=/; \
-             Expires=Wed, 02 Jan 2030 03:04:05 GMT; HttpOnly; Secure; Partitioned; \
+             Expires=Wed, 02 Jan 2030 03:04:05 GMT; Max-Age=60; HttpOnly; Secure; Partitioned; \
              Priority=High; SameSite=None"
         );
         assert_eq!(serialize("n", "é !'()*~", &Attributes::default()), "n=%C3%A9%20!'()*~");
@@ -280,25 +307,67 @@ mod tests {
         assert!(is_path("/a b:=") && !is_path("/a;b") && !is_path("/\n") && !is_path("/é"));
     }
 
+    #[test]
+    fn a_path_takes_in_itself_and_what_is_below_it() {
+        for (path, cookie_path) in [
+            ("/", "/"),
+            ("/admin", "/"),
+            ("/admin", "/admin"),
+            ("/admin/", "/admin"),
+            ("/admin/users", "/admin"),
+            ("/admin/", "/admin/"),
+            ("/admin/users", "/admin/"),
+            ("/admin//", "/admin/"),
+        ] {
+            assert!(path_matches(path, cookie_path), "{path} {cookie_path}");
+        }
+        for (path, cookie_path) in [
+            ("/administrator", "/admin"),
+            ("/admin.js", "/admin"),
+            ("/admin%2Fusers", "/admin"),
+            ("/admin", "/admin/"),
+            ("/Admin", "/admin"),
+            ("/adm", "/admin"),
+            ("/x/admin", "/admin"),
+            ("*", "/"),
+        ] {
+            assert!(!path_matches(path, cookie_path), "{path} {cookie_path}");
+        }
+    }
+
     proptest! {
+        /// The three cases of RFC 6265, section 5.1.4, in its words.
+        #[test]
+        fn paths_match_as_the_standard_says(path in "/[a/]{0,5}", cookie_path in "/[a/]{0,5}") {
+            let is_prefix = path.len() >= cookie_path.len()
+                && path.as_bytes()[..cookie_path.len()] == *cookie_path.as_bytes();
+            let next = path.as_bytes().get(cookie_path.len());
+            let expected = path == cookie_path
+                || (is_prefix && cookie_path.as_bytes().last() == Some(&b'/'))
+                || (is_prefix && next == Some(&b'/'));
+            prop_assert_eq!(path_matches(&path, &cookie_path), expected);
+        }
+
         #[test]
         fn no_header_panics(headers in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..4)) {
-            find(&headers, "n");
+            find(&headers, "n", 8);
         }
 
         #[test]
         fn what_is_written_is_read_back(value in ".{1,200}") {
             let headers = [serialize("n", &value, &Attributes::default()).into_bytes()];
-            prop_assert_eq!(find(&headers, "n"), Found::Value(value.into()));
+            prop_assert_eq!(first(&headers, "n"), Found::Value(value.into()));
         }
 
         #[test]
-        fn the_cookie_crate_reads_what_is_written(value in "[ -~]{0,99}", path in "/[a-z]{0,9}", secure: bool, http_only: bool) {
-            let attributes = Attributes { path: Some(&path), secure, http_only, same_site: Some("Lax"), ..Attributes::default() };
+        fn the_cookie_crate_reads_what_is_written(value in "[ -~]{0,99}", path in "/[a-z]{0,9}", max_age: Option<u32>, secure: bool, http_only: bool) {
+            let max_age = max_age.map(i64::from);
+            let attributes = Attributes { path: Some(&path), max_age, secure, http_only, same_site: Some("Lax"), ..Attributes::default() };
             let text = serialize("n", &value, &attributes);
             let judge = cookie::Cookie::parse_encoded(&text).unwrap();
             prop_assert_eq!(judge.value(), value);
             prop_assert_eq!(judge.path(), Some(path.as_str()));
+            prop_assert_eq!(judge.max_age().map(|age| age.whole_seconds()), max_age);
             prop_assert_eq!(judge.secure().unwrap_or(false), secure);
             prop_assert_eq!(judge.http_only().unwrap_or(false), http_only);
             prop_assert_eq!(judge.same_site(), Some(cookie::SameSite::Lax));
@@ -308,7 +377,7 @@ mod tests {
         fn the_cookie_crate_finds_the_same_value(header in "[a-c =;]{0,40}") {
             // Where the two agree on what a cookie is: non-empty, and with `=`.
             let judge = cookie::Cookie::split_parse(header.as_str()).flatten().find(|c| c.name() == "a");
-            let ours = match find(&[header.clone().into_bytes()], "a") { Found::Value(v) => v.into_owned(), _ => String::new() };
+            let ours = match first(&[header.clone().into_bytes()], "a") { Found::Value(v) => v.into_owned(), _ => String::new() };
             prop_assert_eq!(ours, judge.map_or(String::new(), |c| c.value().to_owned()));
         }
     }

@@ -4,10 +4,11 @@
 //! Every function takes the facts and answers with a [`Step`]; nothing is kept between
 //! the calls but what the [`Exchange`] carries.
 
-use crate::cookie_header::{Found, find};
+use crate::cookie_header::{Found, find, path_matches};
 use crate::document::{Damaged, Document, MAX_MEMBERS};
 use crate::identifier;
 use crate::lifecycle::{self, Facts, Storage};
+use crate::moved;
 use crate::options;
 use crate::session_cookie::{SessionCookie, Usual};
 use crate::signature::Keys;
@@ -21,6 +22,11 @@ use crate::wit::{
 /// session was stored, so that 64 at once always get through, even where a gateway does not let
 /// them take turns.
 const MAX_CONFLICTS: u32 = 64;
+
+/// So many cookies of one name are looked at, and so many sessions looked for: browsers send one
+/// for each path and domain that it was set for.
+const MAX_COOKIES: usize = 8;
+const MAX_LOADS: usize = 3;
 
 /// The two things that the logic cannot know by itself.
 pub trait Environment {
@@ -60,36 +66,47 @@ impl Engine {
 
     /// Begin an exchange: read the cookie, and ask for the session that it names.
     pub fn begin(&self, env: &impl Environment, request: &Request) -> Step {
-        // express-session's test is of the bare prefix: `/foo` matches `/foobar`.
         let path = if request.path.is_empty() { "/" } else { &request.path };
-        if !path.starts_with(&self.options.cookie.path) {
+        if !path_matches(path, &self.options.cookie.path) {
             return Step::Done(outcome(Event::None, 0));
         }
-        let found = find(&request.cookies, &self.options.name);
-        let presented = found != Found::Absent;
+        // To express-session the first one counts. It may be one that another path or domain, or
+        // another secret, has left behind.
+        let most = if self.options.preset == Preset::Safe { MAX_COOKIES } else { 1 };
+        let cookies = find(&request.cookies, &self.options.name, most);
+        let presented = cookies.iter().any(|cookie| *cookie != Found::Absent);
         let secure = self.is_secure(request);
-        let origin = match &found {
-            Found::Absent => Origin::Absent,
-            Found::Oversized => Origin::Oversized,
-            Found::Value(value) => match value.strip_prefix("s:") {
-                None => Origin::Malformed,
-                Some(signed) => match self.keys.unsign(signed) {
-                    None => Origin::Forged,
-                    Some("") => Origin::Malformed,
-                    Some(id) => {
-                        return Step::Store(Pending {
-                            request: StoreRequest::Load,
-                            exchange: Exchange {
-                                phase: Phase::Loading,
-                                ..exchange(id.to_owned(), Origin::Loaded, secure, presented)
-                            },
-                            on_done: None,
-                        });
-                    }
-                },
-            },
+        let mut ids = Vec::new();
+        let mut origin = Origin::Absent;
+        for cookie in &cookies {
+            match self.identifier(cookie) {
+                Ok(id) if ids.iter().all(|it| it != id) => ids.push(id.to_owned()),
+                Ok(_) => {}
+                Err(wrong) if origin == Origin::Absent => origin = wrong,
+                Err(_) => {}
+            }
+        }
+        ids.truncate(MAX_LOADS);
+        let Some(first) = ids.first().cloned() else {
+            return Step::Ready(self.fresh(env, origin, secure, presented));
         };
-        self.fresh(env, origin, secure, presented)
+        let phase = Phase::Loading;
+        let first = exchange(first, Origin::Loaded, secure, presented);
+        load(Exchange { phase, others: ids, ..first })
+    }
+
+    /// The identifier that a cookie names, or what is wrong with it.
+    fn identifier<'c>(&self, cookie: &'c Found<'_>) -> Result<&'c str, Origin> {
+        let Found::Value(value) = cookie else {
+            let is_absent = *cookie == Found::Absent;
+            return Err(if is_absent { Origin::Absent } else { Origin::Oversized });
+        };
+        let signed = value.strip_prefix("s:").ok_or(Origin::Malformed)?;
+        match self.keys.unsign(signed) {
+            None => Err(Origin::Forged),
+            Some("") => Err(Origin::Malformed),
+            Some(id) => Ok(id),
+        }
     }
 
     /// The application is done: decide what is stored and which cookie is sent.
@@ -102,6 +119,11 @@ impl Engine {
     ) -> Step {
         if exchange.origin == Origin::Detached {
             return Step::Done(outcome(Event::None, 0));
+        }
+        // A login of its own begins a session of its own.
+        let begins = matches!(change.action, Action::Renew | Action::Regenerate);
+        if exchange.phase == Phase::Late && !begins {
+            return self.too_late(change);
         }
         match (change.action, self.options.unset) {
             (Action::Destroy, _) | (Action::Unset, Unset::Destroy) => self.destroy(exchange, known),
@@ -142,28 +164,52 @@ impl Engine {
             return self.loaded(env, exchange, known, reply);
         };
         match (exchange.phase, reply) {
+            (Phase::Destroying, StoreReply::Missing) if self.notes_moves() => {
+                match exchange.others.is_empty() {
+                    true => self.follow(env, exchange, known, change),
+                    false => failed(Failure::Contention, exchange.conflicts),
+                }
+            }
             (Phase::Destroying, StoreReply::Missing) => {
                 Step::Done(self.destroyed(&exchange, known))
             }
             (Phase::Creating, StoreReply::Taken) => {
-                let new = identifier::from_random(env.random());
-                exchange.other = Some(std::mem::replace(&mut exchange.id, new));
+                let new = identifier::of(env.random());
+                exchange.others = vec![std::mem::replace(&mut exchange.id, new)];
                 self.again(env, exchange, known, change)
             }
             (Phase::Moving, StoreReply::Taken) => self.again(env, exchange, known, change),
+            (Phase::Moving, StoreReply::Done) if self.notes_moves() => {
+                self.note(env, exchange, change)
+            }
+            (Phase::Noting, StoreReply::Done) => {
+                exchange.id = exchange.others.remove(0);
+                self.retire(env, exchange, known, change)
+            }
             (Phase::Moving, StoreReply::Done) => self.retire(env, exchange, known, change),
             (Phase::Retiring, StoreReply::Missing) => {
                 swap(&mut exchange);
                 if change.action == Action::Regenerate {
                     return self.decided(env, &exchange, known, change);
                 }
-                // Ended by another request: the successor must not outlive it.
+                // Ended or moved by another request: the successor must not outlive it.
                 exchange.origin = Origin::Unknown;
                 exchange.phase = Phase::Destroying;
-                let on_done = outcome(Event::Gone, exchange.conflicts);
+                let on_done = self.overtaken(&exchange);
                 delete(exchange, false, on_done)
             }
-            (Phase::Saving | Phase::Touching, StoreReply::Missing) => {
+            (Phase::Saving, StoreReply::Missing) if self.notes_moves() => {
+                self.follow(env, exchange, known, change)
+            }
+            (Phase::Following, StoreReply::Conflict) => self.followed(env, exchange, known, change),
+            // It was found once: where it went then, it is not any more.
+            (Phase::Following, StoreReply::Missing) if exchange.others.len() > 1 => {
+                failed(Failure::Contention, exchange.conflicts)
+            }
+            (Phase::Following, StoreReply::Missing) if change.action != Action::Keep => {
+                Step::Done(self.destroyed(&exchange, known))
+            }
+            (Phase::Saving | Phase::Touching | Phase::Following, StoreReply::Missing) => {
                 Step::Done(outcome(Event::Gone, exchange.conflicts))
             }
             (Phase::Saving | Phase::Retiring, StoreReply::Conflict) => {
@@ -179,46 +225,96 @@ impl Engine {
     fn loaded(
         &self,
         env: &impl Environment,
-        exchange: Exchange,
+        mut exchange: Exchange,
         known: &Known,
         reply: StoreReply,
     ) -> Step {
-        let (secure, presented) = (exchange.secure, exchange.presented);
         let stored = match (&reply, &known.loaded) {
-            (StoreReply::Found, Some(stored)) => stored,
-            (StoreReply::Missing, _) => {
-                return self.fresh(env, Origin::Unknown, secure, presented);
-            }
+            (StoreReply::Found, Some(stored)) => Some(stored),
+            (StoreReply::Missing, _) => None,
             _ => {
                 let why = format!("the store answered {} to a load", name(&reply));
                 return self.unavailable(env, exchange, why);
             }
         };
-        if stored.expires.is_some_and(|expires| expires <= env.now()) {
-            return self.fresh(env, Origin::Unknown, secure, presented);
+        let stored = stored.filter(|it| it.expires.is_none_or(|expires| expires > env.now()));
+        let Some(stored) = stored else { return self.next(env, exchange) };
+        if exchange.phase == Phase::Following {
+            // The browser has been told, or is being told, of another cookie. What the session
+            // holds under that is for those alone who have it.
+            let mut session = self.fresh(env, Origin::Unknown, exchange.secure, exchange.presented);
+            session.exchange.phase = Phase::Late;
+            return Step::Ready(session);
         }
         let Ok((data, cookie)) = self.document(&stored.data).and_then(|document| {
             let cookie = self.cookie(document.cookie().ok_or(Damaged)?)?;
             Ok((document.data_text(), cookie.view()))
         }) else {
-            return self.fresh(env, Origin::Damaged, secure, presented);
+            exchange.origin = Origin::Damaged;
+            return self.next(env, exchange);
         };
-        Step::Ready(Session {
-            exchange: Exchange { phase: Phase::Open, ..exchange },
-            data,
-            cookie,
-            expires: stored.expires,
-        })
+        exchange.others.clear();
+        let exchange = Exchange { phase: Phase::Open, origin: Origin::Loaded, ..exchange };
+        Step::Ready(Session { exchange, data, cookie, expires: stored.expires })
+    }
+
+    /// There is no session of this cookie: the next one counts, if there is one. If not, one of
+    /// them may have moved just now.
+    fn next(&self, env: &impl Environment, exchange: Exchange) -> Step {
+        let is_following = exchange.phase == Phase::Following;
+        let place = |id: &String| match is_following {
+            true => moved::place(&self.keys, id),
+            false => id.clone(),
+        };
+        let mut later = exchange.others.iter().skip_while(|id| place(id) != exchange.id).skip(1);
+        if let Some(id) = later.next().map(place) {
+            return load(Exchange { id, ..exchange });
+        }
+        let origin = match exchange.origin {
+            Origin::Damaged => Origin::Damaged,
+            _ => Origin::Unknown,
+        };
+        match exchange.others.first() {
+            Some(first) if self.notes_moves() && !is_following => {
+                let id = moved::place(&self.keys, first);
+                load(Exchange { id, origin, phase: Phase::Following, ..exchange })
+            }
+            _ => Step::Ready(self.fresh(env, origin, exchange.secure, exchange.presented)),
+        }
+    }
+
+    /// Another session must not begin in place of the one that has just moved, nor its cookie
+    /// replace that one's.
+    fn too_late(&self, change: &Change) -> Step {
+        let is_nothing = match (change.action, self.options.unset) {
+            (Action::Unset, Unset::Keep) => true,
+            (Action::Keep, _) => match Document::empty().plan(&change.data) {
+                Ok(plan) => plan.is_empty() && change.cookie.is_empty(),
+                Err(why) => return failed(Failure::InvalidChange(why), 0),
+            },
+            _ => false,
+        };
+        if is_nothing {
+            Step::Done(outcome(Event::None, 0))
+        } else {
+            failed(Failure::Contention, 0)
+        }
     }
 
     /// A new session. The identifier that came with the request, if any, is never adopted.
-    fn fresh(&self, env: &impl Environment, origin: Origin, secure: bool, presented: bool) -> Step {
-        Step::Ready(Session {
-            exchange: exchange(identifier::from_random(env.random()), origin, secure, presented),
+    fn fresh(
+        &self,
+        env: &impl Environment,
+        origin: Origin,
+        secure: bool,
+        presented: bool,
+    ) -> Session {
+        Session {
+            exchange: exchange(identifier::of(env.random()), origin, secure, presented),
             data: "{}".to_owned(),
             cookie: SessionCookie::new(&self.options.cookie, secure, env.now()).view(),
             expires: None,
-        })
+        }
     }
 
     /// Ask the store for what [`Self::decide`] decided.
@@ -231,13 +327,16 @@ impl Engine {
     ) -> Step {
         let known_loaded = loaded(&exchange, known);
         let moving = change.action != Action::Keep && known_loaded.is_some();
-        // A successor that was stored is stored again. Of another nobody has been told.
+        // A successor that was stored is stored again.
         let is_successor_stored = exchange.phase == Phase::Retiring;
         if is_successor_stored {
             swap(&mut exchange);
         } else if moving {
-            let old = std::mem::replace(&mut exchange.id, identifier::from_random(env.random()));
-            exchange.other.get_or_insert(old);
+            let old = std::mem::replace(&mut exchange.id, identifier::of(env.random()));
+            // Of one that was taken nobody has been told.
+            if exchange.others.is_empty() {
+                exchange.others.push(old);
+            }
         }
         let Decision { storage, text, expires, outcome } =
             match self.decide(env, &exchange, known, change) {
@@ -335,9 +434,15 @@ impl Engine {
                 storage = Storage::Leave;
             }
         }
-        let may_send = exchange.secure || !cookie.secure();
+        // Who has followed the session is not who has its new cookie, and must not be told it.
+        let follows =
+            change.action == Action::Keep && known_loaded.is_some() && !exchange.others.is_empty();
+        let may_send = (exchange.secure || !cookie.secure()) && !follows;
         let set_cookie = if may_send && lifecycle::sends_cookie(&self.options, facts) {
-            cookie.serialize(&self.options.name, &format!("s:{}", self.keys.sign(&exchange.id)))
+            let value = format!("s:{}", self.keys.sign(&exchange.id));
+            // express-session has no Max-Age.
+            let now = (self.options.preset == Preset::Safe).then_some(now);
+            cookie.serialize(&self.options.name, &value, now)
         } else {
             None
         };
@@ -348,7 +453,7 @@ impl Engine {
             Storage::Save if moved => Event::Moved,
             Storage::Save => Event::Saved,
         };
-        let has_new_id = exchange.other.is_some() && storage == Storage::Save;
+        let has_new_id = !exchange.others.is_empty() && storage == Storage::Save && !follows;
         Ok(Decision {
             storage,
             text: if storage == Storage::Save {
@@ -415,6 +520,80 @@ impl Engine {
         delete(exchange, only_known, on_done)
     }
 
+    /// Whether requests that know a session by its old identifier find out that it has moved.
+    fn notes_moves(&self) -> bool {
+        self.options.preset == Preset::Safe && self.options.conflicts == Conflicts::Merge
+    }
+
+    /// The session is stored under its successor: keep where, until the requests are done that
+    /// have begun before. What is regenerated takes nothing over from them.
+    fn note(&self, env: &impl Environment, mut exchange: Exchange, change: &Change) -> Step {
+        let now = env.now();
+        let Some(old) = exchange.others.first() else {
+            return self.unavailable(env, exchange, "the store has lost a session".to_owned());
+        };
+        let new = (change.action == Action::Renew).then_some(&*exchange.id);
+        let data = moved::note(&self.keys, old, new, &self.options.cookie, now);
+        let content = Content { data, expires: now.saturating_add(moved::GRACE) };
+        let id = moved::place(&self.keys, old);
+        let new = std::mem::replace(&mut exchange.id, id);
+        exchange.others.insert(0, new);
+        exchange.phase = Phase::Noting;
+        let request = StoreRequest::Replace(Replacement { content, only_known: false });
+        Step::Store(Pending { request, exchange, on_done: None })
+    }
+
+    /// The session is not there any more: look whether it has moved.
+    fn follow(
+        &self,
+        env: &impl Environment,
+        mut exchange: Exchange,
+        known: &Known,
+        change: &Change,
+    ) -> Step {
+        let place = moved::place(&self.keys, &exchange.id);
+        let old = std::mem::replace(&mut exchange.id, place);
+        exchange.others.insert(0, old);
+        look(env, Exchange { phase: Phase::Following, ..exchange }, known, change)
+    }
+
+    /// It has, as the note says that is in the way: the change, or the end, is for the successor.
+    fn followed(
+        &self,
+        env: &impl Environment,
+        mut exchange: Exchange,
+        known: &Known,
+        change: &Change,
+    ) -> Step {
+        let (note, old) = (known.current.as_ref(), exchange.others.first());
+        let read = |(note, old): (&Stored, &String)| moved::read(&self.keys, old, &note.data);
+        exchange.conflicts += 1;
+        match note.zip(old).and_then(read) {
+            Some(id) if exchange.conflicts <= MAX_CONFLICTS => match change.action {
+                Action::Keep => {
+                    look(env, Exchange { id, phase: Phase::Saving, ..exchange }, known, change)
+                }
+                _ => {
+                    let exchange = Exchange { id, phase: Phase::Destroying, ..exchange };
+                    let on_done = self.destroyed(&exchange, known);
+                    delete(exchange, false, on_done)
+                }
+            },
+            _ => failed(Failure::Contention, exchange.conflicts),
+        }
+    }
+
+    /// What becomes of a renewal when another request was the first to end or move the session.
+    fn overtaken(&self, exchange: &Exchange) -> Outcome {
+        let conflicts = exchange.conflicts;
+        match self.notes_moves() {
+            true => {
+                Outcome { failure: Some(Failure::Contention), ..outcome(Event::None, conflicts) }
+            }
+            false => outcome(Event::Gone, conflicts),
+        }
+    }
+
     fn destroy(&self, exchange: Exchange, known: &Known) -> Step {
         let on_done = self.destroyed(&exchange, known);
         if loaded(&exchange, known).is_none() {
@@ -452,9 +631,12 @@ impl Engine {
     }
 
     fn unavailable(&self, env: &impl Environment, exchange: Exchange, why: String) -> Step {
+        let begins = exchange.phase == Phase::Loading
+            || (exchange.phase == Phase::Following && exchange.origin != Origin::Loaded);
         match (self.options.on_store_error, exchange.phase) {
-            (OnStoreError::Anonymous, Phase::Loading) => {
-                self.fresh(env, Origin::Detached, exchange.secure, exchange.presented)
+            (OnStoreError::Anonymous, _) if begins => {
+                let Exchange { secure, presented, .. } = exchange;
+                Step::Ready(self.fresh(env, Origin::Detached, secure, presented))
             }
             // Nobody has been promised anything yet, or nothing but a longer life.
             (OnStoreError::Anonymous, phase)
@@ -504,7 +686,8 @@ impl Engine {
 
 /// The beginning of every exchange.
 fn exchange(id: String, origin: Origin, secure: bool, presented: bool) -> Exchange {
-    Exchange { id, other: None, phase: Phase::Open, secure, presented, origin, conflicts: 0 }
+    let (others, phase) = (Vec::new(), Phase::Open);
+    Exchange { id, others, phase, secure, presented, origin, conflicts: 0 }
 }
 
 /// What was loaded, where it is what this exchange began with: not a session that is
@@ -515,9 +698,26 @@ fn loaded<'k>(exchange: &Exchange, known: &'k Known) -> Option<&'k Stored> {
 
 /// Turn to the session's other identifier.
 fn swap(exchange: &mut Exchange) {
-    if let Some(other) = &mut exchange.other {
+    if let Some(other) = exchange.others.first_mut() {
         std::mem::swap(&mut exchange.id, other);
     }
+}
+
+fn load(exchange: Exchange) -> Step {
+    Step::Store(Pending { request: StoreRequest::Load, exchange, on_done: None })
+}
+
+/// Ask what is stored, in the midst of a change: by replacing, or deleting, the known text where
+/// there is another one. It is told as a conflict, and the known one is not forgotten.
+fn look(env: &impl Environment, exchange: Exchange, known: &Known, change: &Change) -> Step {
+    let last = known.current.as_ref().or(known.loaded.as_ref());
+    let data = last.map_or(String::new(), |stored| stored.data.clone());
+    let content = Content { data, expires: env.now().saturating_add(moved::GRACE) };
+    let request = match change.action {
+        Action::Keep => StoreRequest::Replace(Replacement { content, only_known: true }),
+        _ => StoreRequest::Delete(true),
+    };
+    Step::Store(Pending { request, exchange, on_done: None })
 }
 
 fn delete(exchange: Exchange, only_known: bool, on_done: Outcome) -> Step {
@@ -548,9 +748,9 @@ fn name(reply: &StoreReply) -> &'static str {
 fn phase_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Loading => "a load",
-        Phase::Open => "no request",
+        Phase::Open | Phase::Late => "no request",
         Phase::Creating | Phase::Moving => "a create",
-        Phase::Saving => "a replace",
+        Phase::Saving | Phase::Noting | Phase::Following => "a replace",
         Phase::Touching => "a touch",
         Phase::Destroying | Phase::Retiring => "a delete",
     }

@@ -170,10 +170,19 @@ impl World {
         cookie(&self.visit(None, &set("a", "1")))
     }
 
+    /// The text of the only session; notes are none.
     fn only(&self) -> String {
         let store = self.store.borrow();
-        assert_eq!(store.len(), 1, "{store:?}");
-        store.values().next().unwrap().data.clone()
+        let mut sessions = store.values().filter(|it| !it.data.contains("\"movedTo\""));
+        let only = sessions.next().expect("a session").data.clone();
+        assert_eq!(sessions.next(), None, "{store:?}");
+        only
+    }
+
+    /// The note about the session of a cookie.
+    fn note_about(&self, cookie: &str) -> Option<String> {
+        let place = moved::place(&self.engine.keys, &id_of(cookie));
+        self.store.borrow().get(&place).map(|it| it.data.clone())
     }
 
     fn log(&self) -> String {
@@ -208,6 +217,12 @@ fn set(key: &str, value: &str) -> Change {
 fn cookie(outcome: &Outcome) -> String {
     let header = outcome.set_cookie.as_deref().expect("a Set-Cookie");
     header.split(';').next().unwrap().to_owned()
+}
+
+/// The identifier in a cookie.
+fn id_of(cookie: &str) -> String {
+    let (_, value) = cookie.split_once("s%3A").expect("a cookie of ours");
+    value.split('.').next().unwrap().to_owned()
 }
 
 #[test]
@@ -290,18 +305,30 @@ fn a_lifetime_is_sent_and_moves_with_every_save() {
     let world = World::new(|o| o.cookie.max_age = Some(60_000.0));
     let first = world.visit(None, &set("a", "1"));
     assert!(
-        first.set_cookie.as_ref().unwrap().contains("; Expires=Tue, 01 Jan 2030 00:01:00 GMT;")
+        first
+            .set_cookie
+            .as_ref()
+            .unwrap()
+            .contains("; Expires=Tue, 01 Jan 2030 00:01:00 GMT; Max-Age=60; HttpOnly")
     );
     let cookie = cookie(&first);
     world.now.set(START + 30_000);
     let saved = world.visit(Some(&cookie), &set("a", "2"));
-    assert!(saved.set_cookie.unwrap().contains("Expires=Tue, 01 Jan 2030 00:01:30 GMT"));
+    let sent = saved.set_cookie.unwrap();
+    assert!(sent.contains("; Expires=Tue, 01 Jan 2030 00:01:30 GMT; Max-Age=60;"), "{sent}");
     assert!(world.only().contains(r#""expires":"2030-01-01T00:01:30.000Z""#));
     world.now.set(START + 60_000);
     let touched = world.visit(Some(&cookie), &nothing());
     assert_eq!((touched.event, touched.set_cookie), (Event::Touched, None));
     world.now.set(START + 120_000);
     assert_eq!(world.open(Some(&cookie)).exchange.origin, Origin::Unknown);
+}
+
+#[test]
+fn the_express_preset_sends_no_max_age() {
+    let world = World::with(Preset::Express, |o| o.cookie.max_age = Some(60_000.0));
+    let header = world.visit(None, &set("a", "1")).set_cookie.unwrap();
+    assert!(header.ends_with("; Expires=Tue, 01 Jan 2030 00:01:00 GMT; HttpOnly"), "{header}");
 }
 
 #[test]
@@ -382,14 +409,125 @@ fn bad_cookies_never_reach_the_store() {
 }
 
 #[test]
-fn the_first_of_two_cookies_counts() {
+fn the_first_of_two_cookies_counts_under_the_express_preset() {
+    let world = World::with(Preset::Express, |_| {});
+    let good = cookie(&world.visit(None, &nothing()));
+    let origin = |cookies: &str| world.open(Some(cookies)).exchange.origin;
+    assert_eq!(origin(&format!("connect.sid=x; {good}")), Origin::Malformed);
+    assert_eq!(origin(&format!("connect.sid=; {good}")), Origin::Absent);
+    assert_eq!(origin(&format!("{good}; connect.sid=x")), Origin::Loaded);
+    let ended = signed(&world, "ended");
+    world.log.borrow_mut().clear();
+    assert_eq!(origin(&format!("{ended}; {good}")), Origin::Unknown);
+    assert_eq!(world.log(), "load");
+}
+
+/// A cookie of ours for the session `id`.
+fn signed(world: &World, id: &str) -> String {
+    format!("connect.sid=s:{}", world.engine.keys.sign(id))
+}
+
+#[test]
+fn a_stale_cookie_does_not_hide_the_one_whose_session_is_there() {
     let world = World::new(|_| {});
     let good = world.visitor();
+    let big = format!("connect.sid=s%3A{}", "x".repeat(5000));
+    let [ended, expired, damaged] = ["ended", "expired", "damaged"].map(|id| signed(&world, id));
+    let stored = |data: &str, expires| Stored { data: data.into(), expires, touched: None };
+    let usual = world.only();
+    world.store.borrow_mut().insert("damaged".into(), stored("{", None));
+    let stale = [
+        "connect.sid=",
+        "connect.sid=abc",
+        "connect.sid=s%3Aabc",
+        &good.replace("s%3A", "s%3AX"),
+        &big,
+        &ended,
+        &expired,
+        &damaged,
+    ];
+    for first in stale {
+        world.store.borrow_mut().insert("expired".into(), stored(&usual, Some(START)));
+        for cookies in [format!("{first}; {good}"), format!("{first}; {first}; a=b; {good}")] {
+            let open = world.open(Some(&cookies));
+            assert_eq!(open.exchange.origin, Origin::Loaded, "{cookies:.60}");
+            assert_eq!(open.data, r#"{"a":1}"#);
+            assert!(open.exchange.others.is_empty());
+            let changed = world.close(open, &set("b", "2"));
+            assert_eq!((changed.event, changed.set_cookie), (Event::Saved, None));
+            world.visit(Some(&good), &change(Action::Keep, DataChange::Whole(r#"{"a":1}"#.into())));
+        }
+    }
+    let renew = Change { action: Action::Renew, ..nothing() };
+    let moved = world.visit(Some(&format!("{ended}; {good}")), &renew);
+    let new = cookie(&moved);
     assert_eq!(
-        world.open(Some(&format!("connect.sid=x; {good}"))).exchange.origin,
-        Origin::Malformed
+        (moved.event, world.open(Some(&new)).exchange.origin),
+        (Event::Moved, Origin::Loaded)
     );
-    assert_eq!(world.open(Some(&format!("{good}; connect.sid=x"))).exchange.origin, Origin::Loaded);
+    let logout = change(Action::Destroy, DataChange::Nothing);
+    let ended = world.visit(Some(&format!("{ended}; {new}")), &logout);
+    assert_eq!(ended.event, Event::Destroyed);
+    assert_eq!(world.open(Some(&new)).exchange.origin, Origin::Unknown);
+}
+
+#[test]
+fn where_no_cookie_counts_the_first_says_why() {
+    let world = World::new(|_| {});
+    let [one, two] = ["one", "two"].map(|id| signed(&world, id));
+    let damaged = Stored { data: "{".into(), expires: None, touched: None };
+    world.store.borrow_mut().insert("two".into(), damaged);
+    for (cookies, origin) in [
+        ("connect.sid=; connect.sid=abc", Origin::Malformed),
+        ("connect.sid=abc; connect.sid=s%3Aabc", Origin::Malformed),
+        ("connect.sid=s%3Aabc; connect.sid=abc", Origin::Forged),
+        (&format!("connect.sid=abc; {one}"), Origin::Unknown),
+        (&format!("{one}; {two}"), Origin::Damaged),
+        (&format!("{two}; {one}"), Origin::Damaged),
+    ] {
+        let open = world.open(Some(cookies));
+        assert_eq!(open.exchange.origin, origin, "{cookies}");
+        assert!(open.exchange.presented && open.exchange.others.is_empty());
+    }
+    assert!(!world.open(Some("connect.sid=; connect.sid=")).exchange.presented);
+}
+
+#[test]
+fn no_more_cookies_and_sessions_are_looked_at_than_browsers_send() {
+    let world = World::new(|_| {});
+    let good = world.visitor();
+    let origin = |count: usize, cookie: &dyn Fn(usize) -> String| {
+        world.log.borrow_mut().clear();
+        let mut cookies: Vec<_> = (0..count).map(cookie).collect();
+        cookies.push(good.clone());
+        let origin = world.open(Some(&cookies.join("; "))).exchange.origin;
+        (origin, world.log())
+    };
+    let forged = |_| "connect.sid=s%3Aabc".to_owned();
+    assert_eq!(origin(MAX_COOKIES - 1, &forged), (Origin::Loaded, "load".to_owned()));
+    assert_eq!(origin(MAX_COOKIES, &forged), (Origin::Forged, String::new()));
+    let ended = |n| signed(&world, &format!("ended-{n}"));
+    assert_eq!(origin(MAX_LOADS - 1, &ended), (Origin::Loaded, "load load load".to_owned()));
+    // And whether one of them has moved.
+    assert_eq!(origin(MAX_LOADS, &ended), (Origin::Unknown, ["load"; 2 * MAX_LOADS].join(" ")));
+    // The same one is looked for once.
+    let same = |_| signed(&world, "ended");
+    assert_eq!(origin(MAX_COOKIES - 1, &same), (Origin::Loaded, "load load".to_owned()));
+}
+
+#[test]
+fn while_a_session_cannot_be_looked_for_no_other_counts() {
+    let world = World::new(|_| {});
+    let cookies = format!("{}; {}", signed(&world, "ended"), world.visitor());
+    let Step::Store(first) = world.engine.begin(&world, &request(Some(&cookies))) else { panic!() };
+    let missing = StoreReply::Missing;
+    let step = world.engine.resume(&world, first.exchange, &unknown(), None, missing);
+    let Step::Store(second) = step else { panic!("{step:?}") };
+    let down = StoreReply::Unavailable("down".into());
+    let step = world.engine.resume(&world, second.exchange, &unknown(), None, down);
+    let Step::Done(Outcome { failure: Some(Failure::Unavailable(_)), .. }) = step else {
+        panic!("{step:?}")
+    };
 }
 
 #[test]
@@ -419,7 +557,8 @@ fn an_expired_session_is_unknown_even_if_the_store_returns_it() {
     let late = Stored { data: world.only(), expires: Some(START), touched: None };
     let known = Known { loaded: Some(late), current: None };
     let step = world.engine.resume(&world, pending.exchange, &known, None, StoreReply::Found);
-    assert!(matches!(step, Step::Ready(session) if session.exchange.origin == Origin::Unknown));
+    let Step::Ready(session) = world.drive(step, &mut unknown(), None) else { panic!() };
+    assert_eq!(session.exchange.origin, Origin::Unknown);
 }
 
 /// A session with so many keys besides `a`, as another tool may store it.
@@ -513,12 +652,22 @@ fn a_damaged_document_is_left_alone() {
 
 #[test]
 fn paths_outside_the_cookies_path_have_no_session() {
-    let world = World::new(|o| o.cookie.path = "/foo".into());
-    let begin =
-        |path: &str| world.engine.begin(&world, &Request { path: path.into(), ..request(None) });
-    assert!(matches!(begin("/"), Step::Done(_)));
-    assert!(matches!(begin(""), Step::Done(_)));
-    assert!(matches!(begin("/foobar"), Step::Ready(_)));
+    for preset in [Preset::Safe, Preset::Express] {
+        let world = World::with(preset, |o| o.cookie.path = "/foo".into());
+        let begin = |path: &str| {
+            world.engine.begin(&world, &Request { path: path.into(), ..request(None) })
+        };
+        for outside in ["/", "", "/foobar", "/foo.js"] {
+            assert!(matches!(begin(outside), Step::Done(_)), "{outside}");
+        }
+        for inside in ["/foo", "/foo/", "/foo/bar"] {
+            assert!(matches!(begin(inside), Step::Ready(_)), "{inside}");
+        }
+        let everywhere = World::with(preset, |_| {});
+        let begin =
+            everywhere.engine.begin(&everywhere, &Request { path: "".into(), ..request(None) });
+        assert!(matches!(begin, Step::Ready(_)), "an empty path is /");
+    }
 }
 
 #[test]
@@ -568,7 +717,8 @@ fn destroying_deletes_the_session_and_clears_the_cookie() {
     assert_eq!((outcome.event, outcome.new_id), (Event::Destroyed, None));
     assert_eq!(
         outcome.set_cookie.unwrap(),
-        "connect.sid=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax"
+        "connect.sid=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; HttpOnly; \
+         SameSite=Lax"
     );
     assert!(world.store.borrow().is_empty());
     assert!(outcome.no_store);
@@ -603,11 +753,362 @@ fn renewing_moves_the_data_to_a_new_identifier() {
     let renew = Change { action: Action::Renew, ..set("user", "\"ada\"") };
     let outcome = world.visit(Some(&old), &renew);
     assert_eq!(outcome.event, Event::Moved);
-    assert_eq!(world.log(), "load create delete");
+    assert_eq!(world.log(), "load create replace delete");
     assert_ne!(cookie(&outcome), old);
     assert!(world.only().ends_with(r#","a":1,"user":"ada"}"#));
     assert_eq!(world.open(Some(&old)).exchange.origin, Origin::Unknown);
     assert_eq!(world.open(Some(&cookie(&outcome))).exchange.origin, Origin::Loaded);
+}
+
+/// A session that was renewed while another request was at work on it: that one, the old cookie
+/// and the new one.
+fn renewed_beside(world: &World) -> (Open, String, String) {
+    let old = world.visitor();
+    let beside = world.open(Some(&old));
+    let login =
+        world.visit(Some(&old), &Change { action: Action::Renew, ..set("user", "\"ada\"") });
+    assert_eq!(login.event, Event::Moved);
+    (beside, old, cookie(&login))
+}
+
+#[test]
+fn a_change_beside_a_renewal_follows_the_session_and_is_told_no_cookie() {
+    // Both would have the cookie sent with every change.
+    let world = World::new(|o| {
+        o.rolling = true;
+        o.cookie.max_age = Some(60_000.0);
+    });
+    let (beside, old, new) = renewed_beside(&world);
+    world.log.borrow_mut().clear();
+    let outcome = world.close(beside, &set("b", "2"));
+    assert_eq!((outcome.event, &outcome.failure), (Event::Saved, &None));
+    assert_eq!((outcome.set_cookie, outcome.new_id, outcome.no_store), (None, None, false));
+    // The old session, the note, the new session once to see it, and once to store it.
+    assert_eq!(world.log(), "replace replace replace replace");
+    assert_eq!(world.open(Some(&new)).data, r#"{"a":1,"user":"ada","b":2}"#);
+    assert_ne!(world.open(Some(&old)).exchange.origin, Origin::Loaded);
+}
+
+#[test]
+fn a_change_follows_a_session_that_has_moved_twice() {
+    let world = World::new(|_| {});
+    let (beside, _, new) = renewed_beside(&world);
+    let renew = Change { action: Action::Renew, ..set("role", "\"admin\"") };
+    let newest = cookie(&world.visit(Some(&new), &renew));
+    let outcome = world.close(beside, &set("b", "2"));
+    assert_eq!((outcome.event, outcome.failure), (Event::Saved, None));
+    let data = world.open(Some(&newest)).session.data;
+    assert_eq!(data, r#"{"a":1,"user":"ada","role":"admin","b":2}"#);
+}
+
+#[test]
+fn whole_data_follows_by_what_it_changed() {
+    let world = World::new(|_| {});
+    let (beside, _, new) = renewed_beside(&world);
+    let whole = change(Action::Keep, DataChange::Whole(r#"{"b":2}"#.into()));
+    assert_eq!(world.close(beside, &whole).event, Event::Saved);
+    assert_eq!(world.open(Some(&new)).data, r#"{"user":"ada","b":2}"#);
+}
+
+#[test]
+fn what_changes_nothing_beside_a_renewal_does_not_follow() {
+    let world = World::new(|_| {});
+    let (beside, _, _) = renewed_beside(&world);
+    let outcome = world.close(beside, &nothing());
+    assert_eq!((outcome.event, outcome.failure, outcome.set_cookie), (Event::Gone, None, None));
+}
+
+#[test]
+fn a_change_that_cannot_follow_fails() {
+    let logout = change(Action::Destroy, DataChange::Nothing);
+    let failure = Some(Failure::Contention);
+    // Its successor has ended.
+    let world = World::new(|_| {});
+    let (beside, _, new) = renewed_beside(&world);
+    world.visit(Some(&new), &logout);
+    let outcome = world.close(beside, &set("b", "2"));
+    assert_eq!(
+        (outcome.event, &outcome.failure, outcome.set_cookie),
+        (Event::None, &failure, None)
+    );
+    // What was there was given up.
+    let world = World::new(|_| {});
+    let old = world.visitor();
+    let beside = world.open(Some(&old));
+    let new = world.visit(Some(&old), &Change { action: Action::Regenerate, ..set("c", "3") });
+    assert_eq!(world.close(beside, &set("b", "2")).failure, failure);
+    assert_eq!(world.open(Some(&cookie(&new))).data, r#"{"c":3}"#);
+    // Another login was first.
+    let world = World::new(|_| {});
+    let (beside, _, new) = renewed_beside(&world);
+    let renew = Change { action: Action::Renew, ..set("user", "\"eve\"") };
+    let outcome = world.close(beside, &renew);
+    assert_eq!((&outcome.failure, outcome.set_cookie), (&failure, None));
+    assert_eq!(world.open(Some(&new)).data, r#"{"a":1,"user":"ada"}"#);
+    world.only();
+    // The note is none, or another secret's.
+    let world = World::new(|_| {});
+    let (beside, old, new) = renewed_beside(&world);
+    let place = moved::place(&world.engine.keys, &id_of(&old));
+    world.store.borrow_mut().get_mut(&place).unwrap().data = r#"{"cookie":{}}"#.into();
+    assert_eq!(world.close(beside, &set("b", "2")).failure, failure);
+    assert_eq!(world.open(Some(&new)).data, r#"{"a":1,"user":"ada"}"#);
+}
+
+#[test]
+fn a_logout_beside_a_renewal_ends_the_renewed_session() {
+    for unset in [Unset::Keep, Unset::Destroy] {
+        let world = World::new(|o| o.unset = unset);
+        let (beside, _, new) = renewed_beside(&world);
+        let action = if unset == Unset::Keep { Action::Destroy } else { Action::Unset };
+        world.log.borrow_mut().clear();
+        let outcome = world.close(beside, &change(action, DataChange::Nothing));
+        assert_eq!((outcome.event, outcome.failure), (Event::Destroyed, None));
+        assert!(outcome.set_cookie.unwrap().starts_with("connect.sid=;"));
+        // The old session, the note, which stays, and the new session.
+        assert_eq!(world.log(), "delete delete delete");
+        assert_eq!(world.store.borrow().len(), 1);
+        assert_eq!(world.open(Some(&new)).exchange.origin, Origin::Unknown);
+    }
+    // Where it cannot tell where the session went, it has not ended it.
+    let world = World::new(|_| {});
+    let old = world.visitor();
+    let beside = world.open(Some(&old));
+    world.visit(Some(&old), &Change { action: Action::Regenerate, ..set("c", "3") });
+    let outcome = world.close(beside, &change(Action::Destroy, DataChange::Nothing));
+    assert_eq!((outcome.failure, outcome.set_cookie), (Some(Failure::Contention), None));
+    let (beside, _, new) = renewed_beside(&world);
+    world.visit(Some(&new), &change(Action::Destroy, DataChange::Nothing));
+    let outcome = world.close(beside, &change(Action::Destroy, DataChange::Nothing));
+    assert_eq!((outcome.failure, outcome.set_cookie), (Some(Failure::Contention), None));
+}
+
+#[test]
+fn of_two_logouts_at_once_both_are_done() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let logout = change(Action::Destroy, DataChange::Nothing);
+    let (one, two) = (world.open(Some(&cookie)), world.open(Some(&cookie)));
+    for open in [one, two] {
+        let outcome = world.close(open, &logout);
+        assert_eq!((outcome.event, outcome.failure), (Event::Destroyed, None));
+        assert!(outcome.set_cookie.unwrap().starts_with("connect.sid=;"));
+    }
+}
+
+#[test]
+fn a_change_of_a_session_that_ended_does_not_fail() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let beside = world.open(Some(&cookie));
+    world.visit(Some(&cookie), &change(Action::Destroy, DataChange::Nothing));
+    let outcome = world.close(beside, &set("b", "2"));
+    assert_eq!((outcome.event, outcome.failure), (Event::Gone, None));
+    // One that has moved long ago is one that ended.
+    let (beside, _, _) = renewed_beside(&world);
+    world.now.set(START + moved::GRACE);
+    let outcome = world.close(beside, &set("b", "2"));
+    assert_eq!((outcome.event, outcome.failure), (Event::Gone, None));
+}
+
+#[test]
+fn a_request_with_the_old_cookie_begins_no_other_session_after_a_renewal() {
+    for action in [Action::Renew, Action::Regenerate] {
+        for save_uninitialized in [false, true] {
+            let world = World::new(|o| {
+                o.save_uninitialized = save_uninitialized;
+                o.unset = Unset::Destroy;
+            });
+            let old = world.visitor();
+            world.visit(Some(&old), &Change { action, ..set("user", "\"ada\"") });
+            let before = world.store.borrow().clone();
+            let visit = |change: &Change| {
+                let open = world.open(Some(&old));
+                // Nothing of the session is told.
+                assert_eq!((open.exchange.origin, &*open.data), (Origin::Unknown, "{}"));
+                assert!(!before.contains_key(&open.exchange.id));
+                let outcome = world.close(open, change);
+                assert_eq!((outcome.event, outcome.set_cookie), (Event::None, None));
+                outcome.failure
+            };
+            let whole = |text: &str| change(Action::Keep, DataChange::Whole(text.into()));
+            assert_eq!(visit(&nothing()), None);
+            assert_eq!(visit(&whole("{}")), None);
+            let lifetime = Change { cookie: vec![CookieEdit::MaxAge(Some(1000.0))], ..nothing() };
+            let ends = [Action::Destroy, Action::Unset].map(|it| change(it, DataChange::Nothing));
+            for late in [set("b", "2"), whole(r#"{"b":2}"#), lifetime].iter().chain(&ends) {
+                assert_eq!(visit(late), Some(Failure::Contention), "{late:?}");
+            }
+            assert!(matches!(visit(&whole("5")), Some(Failure::InvalidChange(_))));
+            assert_eq!(*world.store.borrow(), before);
+
+            // A login of its own is what its visitor wants, and knows nothing of the other one.
+            let login = Change { action: Action::Renew, ..set("user", "\"eve\"") };
+            let login = world.visit(Some(&old), &login);
+            assert_eq!((login.event, &login.failure), (Event::Created, &None));
+            assert_eq!(world.open(Some(&cookie(&login))).data, r#"{"user":"eve"}"#);
+
+            world.now.set(START + moved::GRACE);
+            let later = world.visit(Some(&old), &set("b", "2"));
+            assert_eq!((later.event, &later.failure), (Event::Created, &None));
+            assert!(later.set_cookie.is_some());
+        }
+    }
+}
+
+#[test]
+fn unsetting_in_place_of_a_moved_session_keeps_to_its_option() {
+    let world = World::new(|_| {});
+    let (_, old, _) = renewed_beside(&world);
+    let outcome = world.visit(Some(&old), &change(Action::Unset, DataChange::Nothing));
+    assert_eq!((outcome.event, outcome.failure, outcome.set_cookie), (Event::None, None, None));
+}
+
+#[test]
+fn of_several_cookies_one_whose_session_moved_does_not_hide_the_new_one() {
+    let world = World::new(|_| {});
+    let (_, old, new) = renewed_beside(&world);
+    assert_eq!(world.open(Some(&format!("{old}; {new}"))).exchange.origin, Origin::Loaded);
+    // Wherever among others that have ended it is.
+    let [one, two] = ["one", "two"].map(|id| signed(&world, id));
+    for cookies in [[&old, &one, &two], [&one, &old, &two], [&one, &two, &old]] {
+        let cookies = cookies.map(String::as_str).join("; ");
+        let outcome = world.visit(Some(&cookies), &set("b", "2"));
+        assert_eq!(outcome.failure, Some(Failure::Contention), "{cookies}");
+    }
+    let none = world.visit(Some(&format!("{one}; {two}")), &set("b", "2"));
+    assert_eq!(none.event, Event::Created);
+}
+
+#[test]
+fn a_note_is_nobodys_session_and_says_nothing() {
+    let world = World::new(|_| {});
+    let (_, old, new) = renewed_beside(&world);
+    let note = world.note_about(&old).expect("a note");
+    assert!(!note.contains(&id_of(&new)) && !note.contains(&id_of(&old)) && !note.contains("ada"));
+    let place = moved::place(&world.engine.keys, &id_of(&old));
+    assert_eq!(world.store.borrow()[&place].expires, Some(START + moved::GRACE));
+    // Signed by a secret that is known, it would be a session of nobody.
+    assert_eq!(world.open(Some(&signed(&world, &place))).exchange.origin, Origin::Loaded);
+    world.now.set(START + moved::GRACE);
+    world.visit(None, &nothing());
+    assert_eq!(world.open(Some(&signed(&world, &place))).exchange.origin, Origin::Unknown);
+}
+
+#[test]
+fn moves_are_noted_where_changes_merge_and_nobody_expects_express_session() {
+    type Spoil = fn(&mut Options);
+    let cases: [(Preset, Spoil); 3] = [
+        (Preset::Express, |_| {}),
+        (Preset::Express, |o| o.conflicts = Conflicts::Merge),
+        (Preset::Safe, |o| o.conflicts = Conflicts::Overwrite),
+    ];
+    for (preset, spoil) in cases {
+        let world = World::with(preset, spoil);
+        let old = world.visitor();
+        let beside = [(); 3].map(|()| world.open(Some(&old)));
+        let renew = Change { action: Action::Renew, ..set("user", "\"ada\"") };
+        world.visit(Some(&old), &renew);
+        assert_eq!(world.log(), "load create delete");
+        assert_eq!(world.note_about(&old), None);
+        world.log.borrow_mut().clear();
+        world.open(Some(&old));
+        assert_eq!(world.log(), "load");
+        // Nor is it looked for where a change finds nothing.
+        let late = [change(Action::Destroy, DataChange::Nothing), set("b", "2"), renew];
+        for (open, late) in beside.into_iter().zip(late) {
+            world.log.borrow_mut().clear();
+            let outcome = world.close(open, &late);
+            assert_eq!(outcome.failure, None);
+            let asked = match late.action {
+                Action::Destroy => "delete",
+                Action::Keep => "replace",
+                // Its own successor is deleted, where changes merge.
+                _ if outcome.event == Event::Gone => "create delete delete",
+                _ => "create delete",
+            };
+            assert_eq!(world.log(), asked, "{late:?}");
+        }
+    }
+}
+
+#[test]
+fn a_store_that_fails_in_the_midst_of_following_fails_the_request() {
+    for anonymous in [false, true] {
+        let world = World::new(|o| {
+            if anonymous {
+                o.on_store_error = OnStoreError::Anonymous;
+            }
+        });
+        let down = || StoreReply::Unavailable("down".into());
+        // At each of the four questions of a change that follows.
+        for at in 0..4 {
+            let (Open { session, mut known }, _, _) = renewed_beside(&world);
+            let change = set("b", "2");
+            let mut step = world.engine.finish(&world, session.exchange, &known, &change);
+            for asked in 0..=at {
+                let Step::Store(pending) = step else { panic!("{step:?}") };
+                let reply = match asked == at {
+                    true => down(),
+                    false => world.perform(&pending.exchange.id, pending.request, &mut known),
+                };
+                step = world.engine.resume(&world, pending.exchange, &known, Some(&change), reply);
+            }
+            let Step::Done(outcome) = step else { panic!("{step:?}") };
+            assert_eq!(outcome.failure, Some(Failure::Unavailable("down".into())), "{at}");
+        }
+        // Of one that begins, it is as where the session itself cannot be loaded.
+        let (_, old, _) = renewed_beside(&world);
+        let Step::Store(load) = world.engine.begin(&world, &request(Some(&old))) else { panic!() };
+        let missing = StoreReply::Missing;
+        let step = world.engine.resume(&world, load.exchange, &unknown(), None, missing);
+        let Step::Store(load) = step else { panic!("{step:?}") };
+        match world.engine.resume(&world, load.exchange, &unknown(), None, down()) {
+            Step::Ready(session) if anonymous => {
+                assert_eq!(session.exchange.origin, Origin::Detached);
+                assert_eq!(session.exchange.phase, Phase::Open);
+            }
+            Step::Done(Outcome { failure: Some(Failure::Unavailable(_)), .. }) if !anonymous => {}
+            other => panic!("{other:?}"),
+        }
+        // A renewal that cannot be noted has not happened.
+        let cookie = world.visitor();
+        let Open { session, mut known } = world.open(Some(&cookie));
+        let renew = change(Action::Renew, DataChange::Nothing);
+        let step = world.engine.finish(&world, session.exchange, &known, &renew);
+        let Step::Store(create) = step else { panic!("{step:?}") };
+        let reply = world.perform(&create.exchange.id, create.request, &mut known);
+        let step = world.engine.resume(&world, create.exchange, &known, Some(&renew), reply);
+        let Step::Store(note) = step else { panic!("{step:?}") };
+        let step = world.engine.resume(&world, note.exchange, &known, Some(&renew), down());
+        assert!(matches!(step, Step::Done(Outcome { failure: Some(_), set_cookie: None, .. })));
+        assert_eq!(world.open(Some(&cookie)).exchange.origin, Origin::Loaded);
+    }
+}
+
+#[test]
+fn notes_that_lead_from_one_to_the_next_without_end_end() {
+    let world = World::new(|_| {});
+    let (Open { session, mut known }, _, _) = renewed_beside(&world);
+    let change = set("b", "2");
+    let mut step = world.engine.finish(&world, session.exchange, &known, &change);
+    let mut rounds = 0;
+    while let Step::Store(pending) = step {
+        rounds += 1;
+        let reply = match pending.exchange.phase {
+            Phase::Following => {
+                let (old, new) = (&pending.exchange.others[0], identifier::of([rounds; 24]));
+                let options = &world.engine.options.cookie;
+                let data = moved::note(&world.engine.keys, old, Some(&new), options, START);
+                known.current = Some(Stored { data, expires: None, touched: None });
+                StoreReply::Conflict
+            }
+            _ => StoreReply::Missing,
+        };
+        step = world.engine.resume(&world, pending.exchange, &known, Some(&change), reply);
+    }
+    assert!(matches!(step, Step::Done(Outcome { failure: Some(Failure::Contention), .. })));
+    assert_eq!(u32::from(rounds), 2 * (MAX_CONFLICTS + 1));
 }
 
 #[test]
@@ -670,7 +1171,13 @@ fn a_late_save_or_touch_does_not_bring_a_session_back() {
         let (first, second) = (world.open(Some(&cookie)), world.open(Some(&cookie)));
         world.close(first, &change(Action::Destroy, DataChange::Nothing));
         let outcome = world.close(second, &late);
-        assert_eq!((outcome.event, outcome.new_id), (Event::Gone, None));
+        // A login that is not stored did not happen.
+        let (event, failure) = match late.action {
+            Action::Keep => (Event::Gone, None),
+            _ => (Event::None, Some(Failure::Contention)),
+        };
+        assert_eq!((outcome.event, outcome.new_id, outcome.failure), (event, None, failure));
+        world.store.borrow_mut().retain(|_, it| !it.data.contains("movedTo"));
         assert!(world.store.borrow().is_empty());
         // The browser may have been told of a new session meanwhile.
         assert_eq!(outcome.set_cookie, None);
@@ -690,6 +1197,9 @@ fn a_change_that_races_a_renewal_moves_along() {
     };
     let reply = world.perform(&create.exchange.id, create.request, &mut known);
     let step = world.engine.resume(&world, create.exchange, &known, Some(&change), reply);
+    let Step::Store(note) = step else { panic!("{step:?}") };
+    let reply = world.perform(&note.exchange.id, note.request, &mut known);
+    let step = world.engine.resume(&world, note.exchange, &known, Some(&change), reply);
     // … when another request changes it.
     world.visit(Some(&cookie), &set("b", "2"));
     let Step::Done(outcome) = world.drive(step, &mut known, Some(&change)) else { panic!() };
@@ -801,6 +1311,8 @@ fn a_moved_session_whose_predecessor_cannot_be_deleted_is_not_lost() {
     let Step::Store(create) = step else { panic!("{step:?}") };
     let reply = world.perform(&create.exchange.id, create.request, &mut known);
     let step = world.engine.resume(&world, create.exchange, &known, Some(&renew), reply);
+    let Step::Store(note) = step else { panic!("{step:?}") };
+    let step = world.engine.resume(&world, note.exchange, &known, Some(&renew), StoreReply::Done);
     let Step::Store(delete) = step else { panic!("{step:?}") };
     let down = StoreReply::Unavailable("down".into());
     let step = world.engine.resume(&world, delete.exchange, &known, Some(&renew), down);
@@ -902,7 +1414,7 @@ fn a_regenerated_session_takes_nothing_over() {
     let Open { session, mut known } = world.open(Some(&world.visitor()));
     let change = Change { action: Action::Regenerate, ..set("b", "2") };
     let mut step = world.engine.finish(&world, session.exchange, &known, &change);
-    for reply in [StoreReply::Done, StoreReply::Conflict] {
+    for reply in [StoreReply::Done, StoreReply::Done, StoreReply::Conflict] {
         let Step::Store(pending) = step else { panic!("{step:?}") };
         if reply == StoreReply::Conflict {
             known.current.clone_from(&known.loaded);
@@ -945,36 +1457,97 @@ impl Deed {
 }
 
 proptest! {
-    /// All requests open, then close in turn: whatever they do, the end is as if each
-    /// had run alone in the order of their closing.
+    /// All requests open, then close in turn: whatever they do, the end is as if each had run alone
+    /// in the order of their closing, or it has failed and left no trace. The cookie of a session
+    /// that has moved is never told again.
     #[test]
-    fn overlapping_requests_are_serialisable(deeds in proptest::collection::vec(deed(), 1..8)) {
-        let world = World::new(|_| {});
-        let mut browser = Some(world.visitor());
-        let open: Vec<_> = deeds.iter().map(|_| world.open(browser.as_deref())).collect();
+    fn overlapping_requests_are_serialisable(deeds in proptest::collection::vec(deed(), 1..8), rolling: bool) {
+        let world = World::new(|o| o.rolling = rolling);
+        let first = world.visitor();
+        let mut browser = first.clone();
+        let open: Vec<_> = deeds.iter().map(|_| world.open(Some(&browser))).collect();
         let mut model = Some(serde_json::json!({"a": 1}));
-        let mut moved = false;
+        let (mut moved, mut came_too_late) = (false, false);
         for (deed, session) in deeds.iter().zip(open) {
             let outcome = world.close(session, &deed.change());
-            prop_assert!(outcome.failure.is_none());
-            if model.is_none() || moved {
-                prop_assert!(matches!(outcome.event, Event::Gone | Event::Destroyed), "{:?}", outcome);
-                continue;
+            if moved {
+                let is_removal = |it: &String| it.starts_with("connect.sid=;");
+                prop_assert!(outcome.set_cookie.as_ref().is_none_or(is_removal));
             }
-            match deed {
-                Deed::Set(key, value) => model.as_mut().unwrap()[format!("k{key}")] = (*value).into(),
-                Deed::Nothing => {}
-                Deed::Renew => { moved = true; browser = Some(cookie(&outcome)); }
-                Deed::Destroy => { model = None; }
+            match (deed, &mut model) {
+                (Deed::Renew, Some(_)) if !moved => {
+                    prop_assert_eq!(outcome.event, Event::Moved);
+                    moved = true;
+                    browser = cookie(&outcome);
+                }
+                (Deed::Renew, _) => {
+                    prop_assert_eq!(outcome.failure, Some(Failure::Contention));
+                    came_too_late = true;
+                }
+                // The note is that of the renewal that came too late.
+                (Deed::Set(..), _) if came_too_late => {
+                    prop_assert_eq!(outcome.failure, Some(Failure::Contention));
+                }
+                (Deed::Set(key, value), Some(model)) => {
+                    prop_assert_eq!(outcome.event, Event::Saved);
+                    model[format!("k{key}")] = (*value).into();
+                }
+                (Deed::Set(..), None) if moved => {
+                    prop_assert_eq!(outcome.failure, Some(Failure::Contention));
+                }
+                (Deed::Set(..), None) => prop_assert_eq!(outcome.event, Event::Gone),
+                // Nor can the end of a session follow that note.
+                (Deed::Destroy, _) if came_too_late => {
+                    prop_assert_eq!(outcome.failure, Some(Failure::Contention));
+                }
+                (Deed::Destroy, Some(_)) => {
+                    prop_assert_eq!(outcome.event, Event::Destroyed);
+                    model = None;
+                }
+                (Deed::Destroy, None) if moved => {
+                    prop_assert_eq!(outcome.failure, Some(Failure::Contention));
+                }
+                _ => prop_assert_eq!(outcome.failure, None),
             }
         }
-        let end = world.open(browser.as_deref());
+        let end = world.open(Some(&browser));
         match model {
             None => prop_assert_eq!(end.exchange.origin, Origin::Unknown),
             Some(model) => {
                 let data: serde_json::Value = serde_json::from_str(&end.data).unwrap();
                 prop_assert_eq!(data, model);
             }
+        }
+    }
+
+    /// Of cookies of any kind in any order, the first one counts whose session is there, among
+    /// those that are looked at.
+    #[test]
+    fn the_first_cookie_counts_whose_session_is_there(kinds in proptest::collection::vec(0..5usize, 0..12)) {
+        let world = World::new(|_| {});
+        let visitors = [world.visitor(), world.visitor()];
+        let cookie = |(n, kind): (usize, &usize)| match kind {
+            0 | 1 => visitors[*kind].clone(),
+            2 => signed(&world, &format!("ended-{n}")),
+            3 => "connect.sid=s%3Aabc.def".to_owned(),
+            _ => "connect.sid=".to_owned(),
+        };
+        let cookies: Vec<_> = kinds.iter().enumerate().map(cookie).collect();
+        let open = world.open(Some(&cookies.join("; ")));
+        let mut ours = Vec::new();
+        for (n, kind) in kinds.iter().enumerate().take(MAX_COOKIES).filter(|(_, kind)| **kind < 3) {
+            let id = if *kind < 2 { *kind } else { 10 + n };
+            if !ours.contains(&id) {
+                ours.push(id);
+            }
+        }
+        match ours.iter().take(MAX_LOADS).find(|id| **id < 2) {
+            Some(id) => {
+                prop_assert_eq!(open.exchange.origin, Origin::Loaded);
+                let value = visitors[*id].split_once("s%3A").unwrap().1;
+                prop_assert!(value.starts_with(&open.exchange.id));
+            }
+            None => prop_assert!(open.exchange.origin != Origin::Loaded),
         }
     }
 

@@ -2,9 +2,14 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// 192 random bits as 32 characters of base64url (RFC 4648, section 5).
-pub(crate) fn from_random(bytes: [u8; 24]) -> String {
+/// 192 bits as 32 characters of base64url (RFC 4648, section 5).
+pub(crate) fn of(bytes: [u8; 24]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The bits of an identifier that was made here.
+pub(crate) fn bytes(id: &str) -> Option<[u8; 24]> {
+    URL_SAFE_NO_PAD.decode(id).ok()?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -13,13 +18,22 @@ mod tests {
 
     #[test]
     fn an_identifier_is_32_characters_of_base64url() {
-        let id = from_random(std::array::from_fn(|i| 255 - i as u8 * 7));
+        let id = of(std::array::from_fn(|i| 255 - i as u8 * 7));
         assert_eq!(id.len(), 32);
         assert!(id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
     }
 
     #[test]
+    fn an_identifier_says_its_bytes() {
+        let bytes = std::array::from_fn(|i| i as u8 * 11);
+        assert_eq!(super::bytes(&of(bytes)), Some(bytes));
+        for other in ["", "abc", "=", &"A".repeat(31), &"A".repeat(36)] {
+            assert_eq!(super::bytes(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn different_bytes_make_different_identifiers() {
-        assert_ne!(from_random([0; 24]), from_random([1; 24]));
+        assert_ne!(of([0; 24]), of([1; 24]));
     }
 }

@@ -13,6 +13,7 @@
 //! | `cookie_header` | reading `Cookie`, writing `Set-Cookie` |
 //! | `signature` | HMAC-SHA256 over identifiers, with several secrets |
 //! | `identifier` | fresh identifiers |
+//! | `moved` | where a session went that goes on under another identifier |
 //! | `json` | JSON text taken apart, without reading what is in it |
 //! | `document` | the stored JSON text: what is in it, and changing only what changed |
 //! | `session_cookie` | the `cookie` member of that text |
@@ -29,6 +30,7 @@ mod glue;
 mod identifier;
 mod json;
 mod lifecycle;
+mod moved;
 mod options;
 mod session_cookie;
 mod signature;

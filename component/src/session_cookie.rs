@@ -197,18 +197,26 @@ impl<'a> SessionCookie<'a> {
         }
     }
 
-    /// The Set-Cookie that keeps the session. None: a setting cannot be written.
-    pub(crate) fn serialize(&self, name: &str, value: &str) -> Option<String> {
-        let expires = self.end().map(|at| format_date(at, IMF));
-        self.write(name, value, expires)
+    /// The Set-Cookie that keeps the session. With the time it also says how long from now on,
+    /// which does not depend on the browser's clock. None: a setting cannot be written.
+    pub(crate) fn serialize(&self, name: &str, value: &str, now: Option<Millis>) -> Option<String> {
+        let end = self.end();
+        let max_age = now.zip(end).map(|(now, end)| seconds(end.saturating_sub(date(now))));
+        self.write(name, value, end, max_age)
     }
 
     /// The Set-Cookie that makes the browser forget the session.
     pub(crate) fn serialize_removal(&self, name: &str) -> Option<String> {
-        self.write(name, "", Some(format_date(0, IMF)))
+        self.write(name, "", Some(0), Some(0))
     }
 
-    fn write(&self, name: &str, value: &str, expires: Option<String>) -> Option<String> {
+    fn write(
+        &self,
+        name: &str,
+        value: &str,
+        end: Option<i64>,
+        max_age: Option<i64>,
+    ) -> Option<String> {
         if !self.is_sendable() {
             return None;
         }
@@ -220,7 +228,8 @@ impl<'a> SessionCookie<'a> {
             &Attributes {
                 domain: domain.as_deref(),
                 path: path.as_deref(),
-                expires,
+                expires: end.map(|at| format_date(at, IMF)),
+                max_age,
                 http_only: self.truthy(HTTP_ONLY),
                 secure: self.secure(),
                 partitioned: self.truthy(PARTITIONED),
@@ -371,6 +380,11 @@ fn left(at: Millis, now: Millis) -> i64 {
     date(at) - date(now)
 }
 
+/// Rounded up: a cookie that lives for less than a second is not one that is over.
+fn seconds(millis: i64) -> i64 {
+    millis.max(0).saturating_add(999) / 1000
+}
+
 /// With a sign, for dates before 1970.
 fn date(at: Millis) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
@@ -509,7 +523,7 @@ mod tests {
         let cookie = SessionCookie::parse(text).unwrap();
         assert_eq!(cookie.to_text(), text);
         assert_eq!(cookie.lifetime(), Some(60_000.0));
-        let header = cookie.serialize("n", "v").unwrap();
+        let header = cookie.serialize("n", "v", None).unwrap();
         assert_eq!(header, "n=v; Path=/; HttpOnly; Secure; SameSite=Strict");
     }
 
@@ -530,9 +544,36 @@ mod tests {
         cookie.touch(THEN);
         assert_eq!(cookie.expires(), Some(THEN + 1000));
         assert_eq!(
-            cookie.serialize("n", "v").unwrap(),
+            cookie.serialize("n", "v", None).unwrap(),
             "n=v; Path=/; Expires=Wed, 02 Jan 2030 03:04:06 GMT; HttpOnly"
         );
+    }
+
+    #[test]
+    fn the_time_that_is_left_is_said_in_seconds_that_are_not_too_few() {
+        for (age, seconds) in [
+            (1000, 1),
+            (1001, 2),
+            (1999, 2),
+            (1, 1),
+            (0, 0),
+            (-1, 0),
+            (-5000, 0),
+            (86_400_000, 86_400),
+        ] {
+            let text = format!(r#"{{"originalMaxAge":{age}}}"#);
+            let mut cookie = SessionCookie::parse(&text).unwrap();
+            cookie.touch(THEN);
+            let header = cookie.serialize("n", "v", Some(THEN)).unwrap();
+            assert!(header.ends_with(&format!(" GMT; Max-Age={seconds}; HttpOnly")), "{header}");
+            let without = header.replace(&format!("; Max-Age={seconds}"), "");
+            assert_eq!(cookie.serialize("n", "v", None), Some(without));
+        }
+        // Of what is left now, not of the lifetime.
+        let cookie = SessionCookie::parse(r#"{"expires":"2030-01-02T03:04:08.678Z"}"#).unwrap();
+        assert!(cookie.serialize("n", "v", Some(THEN)).unwrap().contains("; Max-Age=3;"));
+        let header = SessionCookie::new(&express(), false, THEN).serialize("n", "v", Some(THEN));
+        assert_eq!(header.as_deref(), Some("n=v; Path=/; HttpOnly"), "until the browser closes");
     }
 
     #[test]
@@ -611,7 +652,7 @@ mod tests {
             r#"{"priority":"x"}"#,
         ] {
             let cookie = SessionCookie::parse(text).unwrap();
-            assert_eq!(cookie.serialize("n", "v"), None, "{text}");
+            assert_eq!(cookie.serialize("n", "v", None), None, "{text}");
         }
     }
 
@@ -627,11 +668,23 @@ mod tests {
             let cookie = SessionCookie::parse(&text).unwrap();
             assert_eq!(cookie.expires(), Some(0));
             let sent = "n=v; Path=/; Expires=Wed, 31 Dec 1969 23:59:59 GMT; HttpOnly";
-            assert_eq!(cookie.serialize("n", "v").as_deref(), Some(sent));
+            assert_eq!(cookie.serialize("n", "v", None).as_deref(), Some(sent));
         }
     }
 
     proptest! {
+        /// Beside Expires, which is cut to the second, Max-Age never ends the cookie earlier, nor
+        /// more than two seconds later.
+        #[test]
+        fn both_ends_of_a_cookie_are_one(age in 0..1u64 << 40, now in 0..1u64 << 41) {
+            let options = CookieOptions { max_age: Some(age as f64), ..express() };
+            let header = SessionCookie::new(&options, false, now).serialize("n", "v", Some(now)).unwrap();
+            let judge = cookie::Cookie::parse(header).unwrap();
+            let expires = judge.expires_datetime().unwrap().unix_timestamp() * 1000;
+            let ends = date(now) + judge.max_age().unwrap().whole_seconds() * 1000;
+            prop_assert!((0..2000).contains(&(ends - expires)), "{} {}", ends, expires);
+        }
+
         #[test]
         fn what_this_engine_writes_is_read_as_it_was(age: Option<u32>, secure: bool) {
             let options = CookieOptions {
@@ -680,7 +733,7 @@ mod tests {
             let mut cookie = SessionCookie::new(&options, false, now);
             let _ = cookie.edit(&CookieEdit::MaxAge(age), now);
             cookie.touch(now);
-            cookie.serialize("n", "v");
+            cookie.serialize("n", "v", Some(now));
             prop_assert!(SessionCookie::parse(&cookie.to_text()).is_ok());
             if let Some(age) = age.filter(|age| age.is_finite()) {
                 let text = format!(r#"{{"originalMaxAge":{age}}}"#);

@@ -27,6 +27,14 @@ impl Keys {
         signed
     }
 
+    /// Bytes that follow from `id` and the newest secret, other ones for every purpose. Nobody
+    /// without the secret can tell them from random ones.
+    pub(crate) fn derive(&self, purpose: &str, id: &str) -> [u8; 24] {
+        let mac = self.0[0].clone().chain_update(purpose).chain_update([0]).chain_update(id);
+        let mac = mac.finalize().into_bytes();
+        std::array::from_fn(|at| mac[at])
+    }
+
     /// The identifier in `signed`, where one of the secrets has signed it.
     ///
     /// Compares in constant time; cookie-signature compares SHA-1 digests instead.
@@ -69,6 +77,16 @@ mod tests {
     fn an_identifier_with_dots_is_split_at_the_last_one() {
         let keys = keys(&["k"]);
         assert_eq!(keys.unsign(&keys.sign("a.b.c")), Some("a.b.c"));
+    }
+
+    #[test]
+    fn what_is_derived_depends_on_the_secret_the_purpose_and_the_identifier() {
+        let derived = keys(&["a", "b"]).derive("p", "id");
+        assert_eq!(derived, keys(&["a"]).derive("p", "id"));
+        assert_ne!(derived, keys(&["b"]).derive("p", "id"));
+        assert_ne!(derived, keys(&["a"]).derive("q", "id"));
+        assert_ne!(derived, keys(&["a"]).derive("p", "ie"));
+        assert_ne!(derived, keys(&["a"]).derive("", "pid"));
     }
 
     #[test]

@@ -4,11 +4,13 @@
 //! It is told `Edge-Session-Id` and `Edge-Session`, the session's data as JSON in ASCII. It
 //! may answer with `Edge-Session`, the whole new data, or with `Edge-Session-Merge`, a JSON
 //! merge patch (RFC 7396), and with `Edge-Session-Action`: `destroy`, `regenerate` or `touch`.
+//!
+//! And what a response must say to caches that carries a session's cookie.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
+use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, VARY};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
@@ -232,6 +234,75 @@ pub fn remove_set_cookie(headers: &mut HeaderMap, name: &str) -> bool {
     true
 }
 
+/// Keep a response that carries somebody's cookie from those whom a shared cache would hand it
+/// to as well: `Cache-Control: no-store`, or what the application said there as
+/// [`cache_control`] has it, and `Vary: Cookie`.
+pub fn keep_private(headers: &mut HeaderMap) {
+    let old: Vec<_> = headers.get_all(CACHE_CONTROL).iter().map(HeaderValue::as_bytes).collect();
+    let new = match old.is_empty() {
+        true => b"no-store".to_vec(),
+        // Several fields are one list (RFC 9110, section 5.3).
+        false => cache_control(&old.join(&b", "[..])),
+    };
+    // Made of header values, it is one.
+    if let Ok(new) = HeaderValue::from_bytes(&new) {
+        headers.insert(CACHE_CONTROL, new);
+    }
+    let varies = headers.get_all(VARY).iter().any(|value| {
+        let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        names.any(|name| name == b"*" || name.eq_ignore_ascii_case(COOKIE.as_str().as_bytes()))
+    });
+    if !varies {
+        headers.append(VARY, HeaderValue::from_static("Cookie"));
+    }
+}
+
+/// A Cache-Control by which no shared cache keeps the response: without `public` and `s-maxage`,
+/// and with `private` where neither that nor `no-store` says so already. All else is as it was.
+pub fn cache_control(value: &[u8]) -> Vec<u8> {
+    let directives = directives(value).into_iter().filter(|directive| {
+        let (name, _) = parts(directive);
+        !name.eq_ignore_ascii_case(b"public") && !name.eq_ignore_ascii_case(b"s-maxage")
+    });
+    let mut directives: Vec<_> = directives.collect();
+    let has = |sought: &[u8]| {
+        // `private="x-user"` is about that field alone.
+        let is_sought = |(name, argument): (&[u8], &[u8])| {
+            argument.is_empty() && name.eq_ignore_ascii_case(sought)
+        };
+        directives.iter().any(|directive| is_sought(parts(directive)))
+    };
+    // Who understands the status ignores `no-store` beside `must-understand` (RFC 9111, 5.2.2.3).
+    if !has(b"private") && (!has(b"no-store") || has(b"must-understand")) {
+        // In front: behind a quotation mark that is never closed it would be no directive.
+        directives.insert(0, b"private");
+    }
+    directives.join(&b", "[..])
+}
+
+/// What is between the commas of a list, but not within quotation marks (RFC 9110, 5.6.4).
+fn directives(value: &[u8]) -> Vec<&[u8]> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let pieces = value.split(|byte| {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_quoted => is_escaped = true,
+            b'"' => is_quoted = !is_quoted,
+            b',' => return !is_quoted,
+            _ => {}
+        }
+        false
+    });
+    pieces.map(<[u8]>::trim_ascii).filter(|piece| !piece.is_empty()).collect()
+}
+
+/// A directive's name, and its argument.
+fn parts(directive: &[u8]) -> (&[u8], &[u8]) {
+    let equals = directive.iter().position(|byte| *byte == b'=').unwrap_or(directive.len());
+    let argument = directive.get(equals + 1..).unwrap_or_default();
+    (directive[..equals].trim_ascii(), argument.trim_ascii())
+}
+
 /// The name in a `name=value` of a Cookie or Set-Cookie header.
 pub fn cookie_name(pair: &[u8]) -> &[u8] {
     let end = pair.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(pair.len());
@@ -254,6 +325,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn take(list: &[(&'static str, &str)]) -> Result<Answer, &'static str> {
         let mut headers: HeaderMap = list
@@ -336,6 +408,114 @@ mod tests {
         assert!(remove_set_cookie(&mut headers, "connect.sid"));
         assert_eq!(headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(), ["a=1; Path=/"]);
         assert!(!remove_set_cookie(&mut headers, "connect.sid"));
+    }
+
+    #[test]
+    fn a_response_with_a_cookie_is_kept_out_of_shared_caches() {
+        for (said, kept) in [
+            ("public", "private"),
+            ("public, max-age=60", "private, max-age=60"),
+            ("PUBLIC , S-MaxAge=600,max-age=60", "private, max-age=60"),
+            ("s-maxage = \"600\"", "private"),
+            ("max-age=60", "private, max-age=60"),
+            ("no-cache", "private, no-cache"),
+            ("", "private"),
+            (" , ,", "private"),
+            ("private", "private"),
+            ("Private, max-age=60", "Private, max-age=60"),
+            ("private, public", "private"),
+            ("no-store", "no-store"),
+            ("No-Store, public", "No-Store"),
+            ("no-store, must-understand", "private, no-store, must-understand"),
+            ("private=\"x-user\"", "private, private=\"x-user\""),
+            (
+                "no-cache=\"a, public, s-maxage=1\", public",
+                "private, no-cache=\"a, public, s-maxage=1\"",
+            ),
+            ("x=\"\\\", public\", public", "private, x=\"\\\", public\""),
+            ("x=\"private", "private, x=\"private"),
+            ("x=\"a, no-store\"", "private, x=\"a, no-store\""),
+            ("x=private, y=no-store", "private, x=private, y=no-store"),
+            ("x=a\\, public", "private, x=a\\"),
+            ("publicity, s-maxage-1, not-private", "private, publicity, s-maxage-1, not-private"),
+            ("max-age=60;public", "private, max-age=60;public"),
+        ] {
+            let new = cache_control(said.as_bytes());
+            assert_eq!(
+                new.escape_ascii().to_string(),
+                kept.as_bytes().escape_ascii().to_string(),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_application_says_to_caches_is_one_list() {
+        let kept = |said: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in said {
+                headers.append(CACHE_CONTROL, HeaderValue::from_static(value));
+            }
+            keep_private(&mut headers);
+            let all = headers.get_all(CACHE_CONTROL).iter();
+            all.map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&[]), ["no-store"]);
+        assert_eq!(kept(&["public", "max-age=60"]), ["private, max-age=60"]);
+        assert_eq!(kept(&["max-age=60", "private"]), ["max-age=60, private"]);
+        assert_eq!(kept(&[""]), ["private"]);
+    }
+
+    #[test]
+    fn a_response_with_a_cookie_varies_by_cookies_once() {
+        for (said, kept) in [
+            (&[][..], &["Cookie"][..]),
+            (&["Accept"], &["Accept", "Cookie"]),
+            (&["Accept, COOKIE"], &["Accept, COOKIE"]),
+            (&["Accept", "cookie"], &["Accept", "cookie"]),
+            (&["Accept , *"], &["Accept , *"]),
+            (&["X-Cookie, Cookie-X"], &["X-Cookie, Cookie-X", "Cookie"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in said {
+                headers.append(VARY, HeaderValue::from_static(value));
+            }
+            for _ in 0..2 {
+                keep_private(&mut headers);
+                assert_eq!(headers.get_all(VARY).iter().collect::<Vec<_>>(), kept);
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever an application says, its other directives stay, in their order, and none lets
+        /// a shared cache keep the response.
+        #[test]
+        fn directives_of_others_stay_as_they_are(
+            said in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "public", "s-maxage=1", "private", "no-store", "max-age=60", "no-cache=\"a,b\"",
+                    "private=\"x\"", "must-understand", "x=\"\\\"\"", "PUBLIC", "immutable",
+                ]),
+                0..6,
+            ),
+        ) {
+            let new = cache_control(said.join(",").as_bytes());
+            let shared = ["public", "s-maxage=1", "PUBLIC"];
+            let left: Vec<_> = said.iter().filter(|it| !shared.contains(it)).copied().collect();
+            let is_private = left.contains(&"private")
+                || (left.contains(&"no-store") && !left.contains(&"must-understand"));
+            let first = if is_private { None } else { Some("private") };
+            let expected: Vec<_> = first.into_iter().chain(left).collect();
+            prop_assert_eq!(String::from_utf8(new).unwrap(), expected.join(", "));
+        }
+
+        #[test]
+        fn any_cache_control_is_kept_private_once(said in "[ -~\t\u{80}-\u{ff}]{0,40}") {
+            let new = cache_control(said.as_bytes());
+            prop_assert!(HeaderValue::from_bytes(&new).is_ok());
+            prop_assert_eq!(cache_control(&new), new);
+        }
     }
 
     #[test]

@@ -170,7 +170,7 @@ fn is_session(engine: &Engine, text: &str) -> bool {
 pub(crate) fn load(engine: &Engine, known: &Known) -> Session {
     let exchange = Exchange {
         id: "x".into(),
-        other: None,
+        others: Vec::new(),
         phase: Phase::Loading,
         secure: false,
         presented: true,

@@ -28,7 +28,7 @@ use std::rc::Rc;
 
 use edge_session_component::wit::{Change, Failure};
 use edge_session_contract::{self as contract, Answer};
-use http::header::{CACHE_CONTROL, HeaderValue, SET_COOKIE};
+use http::header::{HeaderValue, SET_COOKIE};
 
 use bindings::exports::wasi::http::handler::Guest;
 use bindings::wasi::http::handler;
@@ -88,8 +88,8 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
     let set_cookie = outcome.set_cookie.and_then(|text| HeaderValue::try_from(text).ok());
     if let Some(set_cookie) = set_cookie {
         headers.append(SET_COOKIE, set_cookie);
-        if outcome.no_store && !headers.contains_key(CACHE_CONTROL) {
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if outcome.no_store {
+            contract::keep_private(headers);
         }
     }
     Ok(response.into())

@@ -31,6 +31,31 @@ fn express_counts_on_from_our_cookie_and_we_from_its() {
 }
 
 #[test]
+fn to_express_a_session_that_has_moved_is_there_under_its_new_identifier_alone() {
+    let database = Database::new();
+    let ours = Launch::new(database.url()).start();
+    let express = ExpressApp::start(SECRET, database.url());
+    let mut visitor = ours.visitor();
+    assert_eq!(visitor.get("/").count(), 1);
+    let (old, late) = (visitor.session_id(), visitor.clone());
+    visitor.log_in("ada");
+
+    // Beside the session, where it went: nobody's session, and no identifier.
+    let of = doc! { "session": { "$regex": "movedTo" } };
+    let note = database.sessions().find_one(of).run().unwrap().expect("a note");
+    let shown = format!("{note}");
+    assert!(!shown.contains("ada") && !shown.contains(&old), "{shown}");
+    assert!(!shown.contains(&visitor.session_id()), "{shown}");
+    assert_eq!(database.sessions().count_documents(doc! {}).run().unwrap(), 2);
+
+    assert_eq!(late.moved_to(express.url()).get("/").count(), 1, "the old cookie is nobody's");
+    let mut visitor = visitor.moved_to(express.url());
+    assert_eq!(visitor.get("/").count(), 2);
+    assert_eq!(visitor.moved_to(ours.url()).get("/").count(), 3);
+    ours.stop();
+}
+
+#[test]
 fn sessions_of_connect_mongodb_session_are_read_and_written_as_documents() {
     let database = Database::new();
     let ours = Launch::new(database.url()).config("[store]\nstringify = false").start();

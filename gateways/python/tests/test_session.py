@@ -15,7 +15,7 @@ from edge_session.session import InvalidChange
 
 
 def session(text: str = "{}", expires: int | None = None) -> Session:
-    exchange = Exchange("an-id", None, "open", False, True, "loaded", 0)
+    exchange = Exchange("an-id", [], "open", False, True, "loaded", 0)
     return Session(Ready(exchange, text, None, expires))
 
 

@@ -141,7 +141,7 @@ pub(crate) fn signed(id: &str) -> String {
     let engine = Engine::open(options).ok().unwrap();
     let exchange = wit::Exchange {
         id: id.to_owned(),
-        other: None,
+        others: Vec::new(),
         phase: wit::Phase::Open,
         secure: true,
         presented: true,

@@ -1,4 +1,5 @@
-//! The differences that stay, each shown: `docs/migration.md` gives their reasons.
+//! The differences that stay, each shown: `docs/migration.md` gives their reasons, and
+//! `docs/configuration.md` those of the safe preset.
 
 use mongodb::bson::doc;
 
@@ -120,5 +121,50 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
     check!(theirs.cookies == ours.cookies && theirs.cookies[0].contains("1966"), theirs, ours);
     check!(theirs.documents[0].contains("expires: -2000000000000 ms"), theirs, ours);
     check!(ours.documents[0].contains(&format!("expires: -{START} ms")), theirs, ours);
-    Ok(7)
+
+    // A path that begins with the cookie's, and is not below it, has a session there.
+    let mut settings = plain();
+    settings.path = "/app";
+    let mut outside = visit();
+    if let Step::Request(request) = &mut outside {
+        request.path = "/application";
+    }
+    let (theirs, ours) = last_of(rig, &case(Set::Text, settings, vec![outside])).await?;
+    check!(theirs.status == 200 && ours.status == 200, theirs, ours);
+    check!(theirs.cookies.len() == 1 && theirs.documents.len() == 1, theirs, ours);
+    check!(ours.cookies.is_empty() && ours.documents.is_empty(), theirs, ours);
+
+    // With the safe preset, a cookie that is none of ours does not hide the one behind it …
+    let mut after_bogus = request(vec![]);
+    if let Step::Request(request) = &mut after_bogus {
+        request.cookie = CookieIn::AfterBogus;
+    }
+    let steps = vec![visit(), after_bogus];
+    let (theirs, ours) = last_of(rig, &case(Set::Safe, plain(), steps.clone())).await?;
+    check!(theirs.data.as_ref().is_some_and(|data| data.is_empty()), theirs, ours);
+    check!(ours.data.as_ref().is_some_and(|data| data.contains_key("a")), theirs, ours);
+    // … which it does with the other preset, as there.
+    let (theirs, ours) = last_of(rig, &case(Set::Text, plain(), steps)).await?;
+    check!(theirs == ours, theirs, ours);
+
+    // With the safe preset, who comes late to a session that has moved does not begin another
+    // one, whose cookie would take the place of the new one's.
+    let mut late = request(vec![set("a", "2")]);
+    if let Step::Request(request) = &mut late {
+        request.cookie = CookieIn::First;
+    }
+    let steps = vec![visit(), request(vec![Deed::Regenerate, set("user", "1")]), late];
+    for keeps_notes in [true, false] {
+        let mut settings = plain();
+        settings.keeps_notes = keeps_notes;
+        let (theirs, ours) = last_of(rig, &case(Set::Safe, settings, steps.clone())).await?;
+        check!(theirs.status == 200 && theirs.cookies.len() == 1, theirs, ours);
+        if keeps_notes {
+            check!(ours.status == 503 && ours.cookies.is_empty(), theirs, ours);
+            check!(ours.documents.len() == 1 && theirs.documents.len() == 2, theirs, ours);
+        } else {
+            check!(theirs == ours, theirs, ours);
+        }
+    }
+    Ok(8)
 }

@@ -19,10 +19,18 @@ use mongodb::bson::{Bson, Document, doc};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use time::PrimitiveDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::case::{Case, CookieIn, Deed, Foreign, KEYS, Request, SECRETS, START, Set, Step};
 use crate::peer::Peer;
+
+/// IMF-fixdate (RFC 9110, section 5.6.7).
+const IMF: &[BorrowedFormatItem<'_>] = format_description!(
+    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+);
 
 tokio::task_local! {
     /// The time, in milliseconds since the Unix epoch.
@@ -187,6 +195,10 @@ impl<'r> World<'r> {
                     // The safe preset clears the cookie of a session that was ended.
                     let cleared = format!("{}=;", self.case.settings.name);
                     seen.cookies.retain(|cookie| !cookie.starts_with(&cleared));
+                    // And says beside every Expires how long that is.
+                    if self.is_ours && request.by_us {
+                        seen.cookies.iter_mut().try_for_each(|it| self.take_max_age(it))?;
+                    }
                 }
                 for cookie in &mut seen.cookies {
                     self.take(cookie)?;
@@ -290,6 +302,23 @@ impl<'r> World<'r> {
         Ok(())
     }
 
+    /// Take the Max-Age out of a cookie that has an Expires: it is as long as until then.
+    fn take_max_age(&self, cookie: &mut String) -> Result<(), String> {
+        let Some((before, after)) = cookie.split_once("; Expires=") else { return Ok(()) };
+        let wrong = || format!("its Max-Age is not as long as until its Expires: {cookie}");
+        let (expires, after) = after.split_once("; Max-Age=").ok_or_else(wrong)?;
+        let digits = after.find(';').unwrap_or(after.len());
+        let max_age: i64 = after[..digits].parse().map_err(|_| wrong())?;
+        let end = PrimitiveDateTime::parse(expires, IMF).map_err(|_| wrong())?.assume_utc();
+        let later = self.now as i64 + 1000 * max_age - 1000 * end.unix_timestamp();
+        // Expires is cut to the second, Max-Age is rounded up; what is over has 0.
+        if !(0..2000).contains(&later) && !(max_age == 0 && later > 0) {
+            return Err(wrong());
+        }
+        *cookie = format!("{before}; Expires={expires}{}", &after[digits..]);
+        Ok(())
+    }
+
     fn letter(&mut self, id: &str) -> usize {
         self.letters.iter().position(|other| other == id).unwrap_or_else(|| {
             self.letters.push(id.to_owned());
@@ -360,6 +389,14 @@ impl<'r> World<'r> {
         for id in ids {
             let found = self.collection.find_one(doc! { "_id": self.key(&id) }).await;
             let Some(document) = found.map_err(|error| error.to_string())? else { continue };
+            // Where a session has moved, which express-session does not say.
+            if document.get_str("session").is_ok_and(|text| text.contains("\"movedTo\"")) {
+                if !self.case.settings.keeps_notes {
+                    let gone = self.collection.delete_one(doc! { "_id": self.key(&id) }).await;
+                    gone.map_err(|error| error.to_string())?;
+                }
+                continue;
+            }
             texts.push(self.shown(&id, &document).await?);
         }
         texts.sort();

@@ -53,7 +53,7 @@ class Request(NamedTuple):
 
 class Exchange(NamedTuple):
     id: str
-    other: str | None
+    others: list[str]
     phase: str
     secure: bool
     presented: bool
