@@ -248,6 +248,12 @@ pub fn keep_private(headers: &mut HeaderMap) {
     if let Ok(new) = HeaderValue::from_bytes(&new) {
         headers.insert(CACHE_CONTROL, new);
     }
+    vary_by_cookie(headers);
+}
+
+/// Say that a response is only for who asks with the same cookies: `Vary: Cookie`, unless it says
+/// so already.
+pub fn vary_by_cookie(headers: &mut HeaderMap) {
     let varies = headers.get_all(VARY).iter().any(|value| {
         let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         names.any(|name| name == b"*" || name.eq_ignore_ascii_case(COOKIE.as_str().as_bytes()))

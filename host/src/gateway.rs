@@ -348,6 +348,8 @@ impl Shared {
         let session_now = session.map(|session| (session.id(), session.to_json()));
         let told = session_now.as_ref().map(|(id, data)| (id.as_str(), data.as_str()));
         contract::tell(&mut head.headers, told);
+        // What the application answers may depend on it.
+        let has_session = told.is_some_and(|(_, data)| data != "{}");
         let progress = Progress::default();
         let body = match body.is_end_stream() {
             true => Body::empty(),
@@ -386,6 +388,9 @@ impl Shared {
             Refusal::BadContract
         })?;
         headers::remove_hop_by_hop(&mut head.headers);
+        if has_session {
+            contract::vary_by_cookie(&mut head.headers);
+        }
         let upstream = head.extensions.remove::<OnUpgrade>();
         let change = match (switches, wants, visitor, upstream, protocol) {
             (false, ..) => None,

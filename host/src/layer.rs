@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use edge_session_contract::keep_private;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use tower_layer::Layer;
@@ -153,8 +154,8 @@ where
             let set_cookie = outcome.set_cookie.and_then(|text| HeaderValue::try_from(text).ok());
             if let Some(set_cookie) = set_cookie {
                 headers.append(SET_COOKIE, set_cookie);
-                if outcome.no_store && !headers.contains_key(CACHE_CONTROL) {
-                    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                if outcome.no_store {
+                    keep_private(headers);
                 }
             }
             Ok(response)

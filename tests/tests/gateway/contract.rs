@@ -509,3 +509,29 @@ fn nobody_changes_what_a_request_is_for_behind_the_guards() {
     }
     server.stop();
 }
+
+#[test]
+fn what_depends_on_a_session_is_kept_from_shared_caches() {
+    let upstream = Upstream::parrot();
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let mut caller = server.caller();
+    let said = |answer: &edge_session_tests::Answer, name: &str| {
+        answer.head.all(name).iter().map(|it| it.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    // Nobody has a session: anybody may be told the same.
+    let public = "Say: Cache-Control: public, max-age=60, s-maxage=600";
+    let answer = caller.get("/", &[public]);
+    assert_eq!(said(&answer, "cache-control"), "public, max-age=60, s-maxage=600");
+    assert_eq!(said(&answer, "vary"), "");
+    // With a new cookie.
+    let answer = caller.get("/", &[public, "Say: Vary: Accept", "Say: Edge-Session: {\"a\":1}"]);
+    assert!(answer.head.header("set-cookie").is_some());
+    assert_eq!(said(&answer, "cache-control"), "private, max-age=60");
+    assert_eq!(said(&answer, "vary"), "Accept, Cookie");
+    // Made of the session.
+    let answer = caller.get("/", &["Say: Cache-Control: max-age=60"]);
+    assert_eq!(said(&answer, "vary"), "Cookie");
+    let answer = caller.get("/", &["Say: Vary: accept, cookie"]);
+    assert_eq!(said(&answer, "vary"), "accept, cookie");
+    server.stop();
+}
