@@ -277,6 +277,26 @@ test('an identifier that is none fails its request', async t => {
   }
 })
 
+for (const preset of ['express', 'safe']) {
+  test(`a cookie's path covers what is below it, not what begins like it (${preset})`, async t => {
+    const long = `/${'a'.repeat(1023)}`
+    const table = [
+      ['/app', ['/app', '/app/', '/app/x', '/app?x'], ['/', '/ap', '/apple', '/App', '/app%2fx']],
+      ['/app/', ['/app/', '/app/x'], ['/app', '/apple']],
+      ['/', ['/', '/app', '//', '/?app'], []],
+      [long, [long, `${long}/x`], [`${long}b`, `/b${long.slice(1)}`]]
+    ]
+    for (const [path, inside, outside] of table) {
+      for (const cookie of [{ path }, () => ({ path })]) {
+        const { visit } = await serve(t, { preset, cookie }, (req, res) => { res.send(String(Boolean(req.session))) })
+        for (const [paths, is] of [[inside, 'true'], [outside, 'false']]) {
+          for (const path of paths) assert.equal((await visit(path)).body, is, `${cookie.path ?? 'made'} ${path.slice(0, 20)}`)
+        }
+      }
+    }
+  })
+}
+
 test('options that cannot be are refused', () => {
   assert.throws(() => session({ ...QUIET, genid: 'uuid' }), { message: 'genid option must be a function' })
   assert.throws(() => session({ ...QUIET, unset: 'x' }), { message: 'unset option must be "destroy" or "keep"' })

@@ -116,8 +116,11 @@ async function play (makeStore, seed, { without, ...fixed } = {}) {
   const worlds = await Promise.all([world(theirs, settings, makeStore('theirs')), world(ours, settings, makeStore('ours'))])
   try {
     const told = []
+    const { path } = typeof settings.cookie === 'function' ? settings.cookie() : settings.cookie
     for (const { after, ...request } of steps) {
       clock.now += after
+      // To express-session 1.19.0 it begins with `/app`.
+      if (path === '/app' && request.path === '/apple') request.path = '/app/le'
       told.push(request)
       const [expected, actual] = [await worlds[0].step(request), await worlds[1].step(request)]
       explain(expected, actual)

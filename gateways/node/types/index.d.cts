@@ -14,7 +14,7 @@ declare namespace session {
   }
 
   interface CookieOptions {
-    /** Default: `/`. Requests whose path does not begin with it get no session. */
+    /** Default: `/`. Requests to what is not below it get no session. */
     path?: string | undefined
     domain?: string | undefined
     /** Milliseconds since the last save or touch; none: until the browser closes. */

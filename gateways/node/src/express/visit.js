@@ -41,7 +41,7 @@ export class Visit {
     const next = this.#next
     const path = pathOf(req)
     // A path that is made for each request is not among the component's options.
-    if (settings.isDynamic && !path.startsWith(settings.cookieOptions(req).path || '/')) return next()
+    if (settings.isDynamic && !covers(settings.cookieOptions(req).path || '/', path)) return next()
     const step = this.#engine.begin(facts(req, settings, path, req.headers.cookie))
     if (step.tag === 'done') return next()
 
@@ -230,6 +230,12 @@ function pathOf (req) {
   }
   // The absolute form of RFC 9112, section 3.2.2.
   return URL.canParse(url) ? new URL(url).pathname : '/'
+}
+
+/** Whether a browser sends a cookie of this path along: RFC 6265, section 5.1.4. */
+function covers (cookiePath, path) {
+  return path.startsWith(cookiePath) &&
+    (path.length === cookiePath.length || cookiePath.endsWith('/') || path[cookiePath.length] === '/')
 }
 
 /** The session that is stored ends with the cookie that is sent, to the millisecond. */
