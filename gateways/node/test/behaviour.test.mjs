@@ -301,6 +301,10 @@ test('options that cannot be are refused', () => {
   assert.throws(() => session({ ...QUIET, genid: 'uuid' }), { message: 'genid option must be a function' })
   assert.throws(() => session({ ...QUIET, unset: 'x' }), { message: 'unset option must be "destroy" or "keep"' })
   assert.throws(() => session({ ...QUIET, secret: [] }), { message: /secret option array/ })
+  assert.throws(() => session({ ...QUIET, secret: [undefined, SECRET] }), { message: /secret: is a list whose first/ })
+  assert.throws(() => session({ ...QUIET, secret: [SECRET, 7] }), { message: /secret: is a text/ })
+  assert.throws(() => session({ ...QUIET, cookie: { expires: NaN } }), { message: /cookie.expires/ })
+  assert.throws(() => session({ ...QUIET, cookie: { expires: 'soon' } }), { message: /cookie.expires/ })
   assert.throws(() => session({ ...QUIET, cookie: { sameSite: 'x' }, name: 'a b' }), { message: /cookie.sameSite/ })
   assert.throws(() => session({ ...QUIET, cookie: { expires: new Date(NaN) } }), { message: /cookie.expires/ })
   for (const maxAge of [NaN, Infinity, 8.65e15, '1h']) {
@@ -309,6 +313,14 @@ test('options that cannot be are refused', () => {
   assert.throws(() => session({ ...QUIET, preset: 'safe', secret: 'short', cookie: { sameSite: 'none' } }),
     error => error.problems.map(({ name }) => name).join() === 'secret,cookie.sameSite' &&
       /allowWeakSecret/.test(error.message))
+})
+
+test('a secret that is not set any more signs nothing', async t => {
+  const { visit } = await serve(t, { secret: [SECRET, undefined] }, count)
+  const { headers } = await visit()
+  const forged = headers['set-cookie'][0].split(';')[0].replace(/.$/, '')
+  assert.equal((await visit()).body, '2')
+  assert.equal((await visit('/', { cookie: forged })).body, '1')
 })
 
 test('without a secret, cookie-parser\'s is used', async t => {

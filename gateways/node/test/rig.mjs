@@ -20,6 +20,21 @@ globalThis.Date = class Date extends RealDate {
   static now () { return clock.now ?? RealDate.now() }
 }
 
+/** What JSON has not, for `['assign', setting, name]`. */
+export const ODD = {
+  false: false,
+  true: true,
+  none: undefined,
+  null: null,
+  empty: '',
+  zero: 0,
+  number: 5000,
+  negative: -1,
+  text: 'soon',
+  date: new Date(2e12),
+  'no date': new Date(NaN)
+}
+
 export const SECRET = 'keyboard cat of thirty-two bytes'
 
 const called = (object, method) => new Promise((resolve, reject) =>
@@ -36,6 +51,7 @@ async function perform (req, deeds) {
       case 'destroy': await called(req.session, 'destroy'); return
       case 'unset': req.session = null; return
       case 'maxAge': req.session.cookie.maxAge = key; break
+      case 'assign': req.session.cookie[key] = ODD[value]; break
       case 'cookie': req.session.cookie[key] = key === 'expires' && value !== null ? new Date(value) : value; break
       default: throw new Error(`unknown deed ${deed}`)
     }
@@ -97,7 +113,7 @@ export async function world (session, options, makeStore) {
   const server = http.createServer(app).listen(0, '127.0.0.1')
   await new Promise(resolve => server.once('listening', resolve))
 
-  const name = options.name ?? 'connect.sid'
+  const name = options.name || 'connect.sid'
   const secrets = [options.secret ?? SECRET].flat()
   const jar = []
   // Identifiers differ: they become numbers. Their signatures are checked.

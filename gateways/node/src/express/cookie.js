@@ -118,7 +118,8 @@ function choice (names, option, value) {
 }
 
 function lifetime (maxAge) {
-  if (maxAge === null || maxAge === undefined) return { tag: 'max-age', val: undefined }
+  // `false`, say.
+  if (!maxAge && typeof maxAge !== 'number') return { tag: 'max-age', val: undefined }
   if (!Number.isFinite(maxAge)) throw new TypeError('option expires is invalid')
   return { tag: 'max-age', val: maxAge }
 }

@@ -37,16 +37,18 @@ export const sessions = modules => function session (given) {
 /** The options, read once. */
 class Settings {
   #engines = new Map()
+  #rolling = new Map()
   #options
   #modules
   #cookie
 
   constructor (given, modules) {
-    const { preset = 'express', store = new MemoryStore() } = given
+    const { preset = 'express' } = given
     const isExpress = preset === 'express'
     check(given)
     const options = defaults(preset, modules)
-    const cookie = given.cookie ?? {}
+    const store = given.store || new MemoryStore()
+    const cookie = given.cookie || {}
     this.isDynamic = typeof cookie === 'function' || !isExpressible(cookie)
     // Where settings are made for each request, the component only says what `auto` means.
     const fixed = this.isDynamic ? { secure: 'auto', sameSite: 'auto' } : expressible(cookie, isExpress)
@@ -65,10 +67,9 @@ class Settings {
       maxSessionBytes: given.maxSessionBytes
     }, options)
     this.#modules = modules
-    const initial = isExpress ? {} : asGiven(options.cookie)
-    this.#cookie = typeof cookie === 'function'
-      ? req => ({ ...initial, ...cookie(req) })
-      : { ...initial, ...defined(cookie) }
+    // To express-session, what is given as undefined is given.
+    const whole = isExpress ? cookie => cookie : cookie => ({ ...asGiven(options.cookie), ...defined(cookie ?? {}) })
+    this.#cookie = typeof cookie === 'function' ? req => whole(cookie(req)) : whole(cookie)
     this.isExpress = isExpress
     this.merges = this.#options.conflicts === 'merge'
     this.turns = new Turns()
@@ -87,6 +88,13 @@ class Settings {
   engine (req) {
     return this.#engines.get('') ?? this.#engines.get(req.secret) ??
       (req.secret && this.#open(req.secret, toOptions({ secret: req.secret }, this.#options)))
+  }
+
+  /** The same component, with `rolling`. */
+  rolling (engine) {
+    const known = this.#rolling.get(engine) ?? engine.with({ rolling: true })
+    this.#rolling.set(engine, known)
+    return known
   }
 
   #open (key, options) {
@@ -137,23 +145,32 @@ function expressible (cookie, isExpress) {
   const { path, domain, maxAge, expires, httpOnly, secure, sameSite, partitioned, priority } = cookie
   const truth = value => value === undefined ? undefined : Boolean(value)
   const fixed = {
-    path,
+    // Without one the cookie has none, and covers what `/` covers.
+    path: path || undefined,
     domain: domain || undefined,
-    maxAge,
-    expires: expires || undefined,
-    httpOnly: truth(httpOnly),
+    maxAge: lifetime(maxAge),
+    expires: lifetime(expires),
+    httpOnly: isExpress && 'httpOnly' in cookie ? Boolean(httpOnly) : truth(httpOnly),
     secure: secure === 'auto' ? secure : truth(secure),
-    sameSite,
+    sameSite: sameSite === undefined ? undefined : sameSite || false,
     partitioned: truth(partitioned),
     priority: priority || undefined
   }
-  if (isExpress && fixed.expires) {
+  if (isExpress && 'maxAge' in cookie && 'expires' in cookie) {
     // The last one that was given counts.
     const names = Object.keys(cookie)
     fixed[names.indexOf('maxAge') > names.indexOf('expires') ? 'expires' : 'maxAge'] = undefined
   }
+  // A number is no date, but a lifetime.
+  if (Number.isFinite(fixed.expires)) {
+    fixed.maxAge = fixed.expires
+    fixed.expires = undefined
+  }
   return fixed
 }
+
+/** None where JavaScript sees nothing, but for 0. */
+const lifetime = value => value || typeof value === 'number' ? value : undefined
 
 const defined = object =>
   Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined))

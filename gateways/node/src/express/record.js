@@ -49,9 +49,11 @@ export class Record {
       session.cookie = settings.cookie(req, cookie)
       req.session = session
     }
-    this.#cookie = this.isLoaded || !settings.isDynamic
-      ? cookieSettings(req.session.cookie)
-      : { ...cookie, originalMaxAge: cookie.originalMaxAge ?? null }
+    this.#cookie = cookieSettings(req.session.cookie)
+    if (this.isLoaded) return
+    // What the component's options cannot say is assigned.
+    const { originalMaxAge } = settings.isDynamic ? cookie : this.#cookie
+    this.#cookie = { ...cookie, originalMaxAge: originalMaxAge ?? null }
   }
 
   /** By the application, under an identifier of its own making. */
@@ -99,7 +101,17 @@ export class Record {
     if (excess !== undefined && this.exchange.origin !== 'detached') {
       return { tag: 'done', val: { failure: { tag: 'too-large', val: excess } } }
     }
-    return this.engine.finish(this.exchange, known, change)
+    return this.#sender(change).finish(this.exchange, known, change)
+  }
+
+  /**
+   * express-session sends the cookie of a changed session that has an `expires`, and to it `false`
+   * is one. In the contract it is none, but `rolling` sends the cookie as well.
+   */
+  #sender ({ data }) {
+    const expires = this.#req.session?.cookie?.expires
+    const isSent = this.isLoaded && this.settings.isExpress && data !== NOTHING && (expires === false || expires === '')
+    return isSent ? this.settings.rolling(this.engine) : this.engine
   }
 
   /** The contract's loop. Calls back with the component's outcome. */

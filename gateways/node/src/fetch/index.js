@@ -50,10 +50,10 @@ class Sessions {
   }
 
   constructor (given, modules, turns) {
-    const { preset = 'safe', store = new MemoryStore(), storeTimeout = DEADLINE, onError, ...others } = given
+    const { preset = 'safe', store, storeTimeout = DEADLINE, onError, ...others } = given
     const options = toOptions(others, defaults(preset, modules))
     this.#engine = new Engine(options, modules)
-    this.#store = store
+    this.#store = store || new MemoryStore()
     this.#deadline = storeTimeout
     this.#proxy = options.proxy
     this.#maxSessionBytes = options.maxSessionBytes
