@@ -100,7 +100,7 @@ await build({
   entryPoints: [path('src/express/index.js')],
   outfile: path('generated/express.cjs'),
   bundle: true,
-  external: ['on-headers'],
+  external: ['cookie', 'on-headers'],
   format: 'cjs',
   platform: 'node',
   target: 'node20'

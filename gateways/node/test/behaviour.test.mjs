@@ -234,9 +234,9 @@ test('while the store is disconnected there are no sessions', async t => {
   assert.equal((await visit()).body, 'true')
 })
 
-test('a document that is no session is left alone', async t => {
+test('a document that is no session is left alone by the safe preset', async t => {
   const store = new MemoryStore()
-  const { visit } = await serve(t, { store }, count)
+  const { visit } = await serve(t, { store, preset: 'safe' }, count)
   await visit()
   const [id] = Object.keys(store.sessions)
   store.sessions[id] = '{"n":7}'
@@ -262,6 +262,77 @@ test('the application makes the identifiers, where it wants to', async t => {
   for (let n = 0; n < 3; n++) await visit()
   assert.deepEqual(ids, ['/ 1', '/ 1', '/ 1', '/ 2', '/ 2'])
   assert.deepEqual(Object.keys(store.sessions), ['/ 2'])
+})
+
+test('methods that get no callback give a promise', async t => {
+  const store = new MemoryStore()
+  const { visit } = await serve(t, { store }, async (req, res) => {
+    const { session } = req
+    session.n = 1
+    assert.equal(session.save(() => {}), session)
+    await session.save()
+    assert.equal(JSON.parse(store.sessions[req.sessionID]).n, 1)
+    session.n = 2
+    await session.reload()
+    assert.equal(req.session.n, 1)
+    await req.session.regenerate()
+    assert.notEqual(req.sessionID, session.id)
+    const { session: next } = req
+    await next.save()
+    await next.destroy()
+    assert.deepEqual([req.session, Object.keys(store.sessions)], [undefined, []])
+    await assert.rejects(next.reload(), { message: 'failed to load session' })
+    res.send('done')
+  })
+  assert.equal((await visit()).body, 'done')
+})
+
+test('who does not wait for a promise is not told, and nothing else is harmed', async t => {
+  const store = new MemoryStore()
+  const fail = (...args) => setImmediate(args.at(-1), new Error('down'))
+  Object.assign(store, { set: fail, destroy: fail })
+  const unhandled = []
+  const listener = error => unhandled.push(error)
+  process.on('unhandledRejection', listener)
+  t.after(() => process.off('unhandledRejection', listener))
+  const { visit } = await serve(t, { store }, (req, res) => {
+    req.session.save()
+    req.session.reload()
+    req.session.regenerate()
+    req.session.destroy()
+    setImmediate(() => setImmediate(() => res.send('done')))
+  })
+  assert.equal((await visit()).body, 'done')
+  assert.deepEqual(unhandled, [])
+})
+
+test('each of two middlewares on one store begins sessions by its own options', async t => {
+  const store = new MemoryStore()
+  const app = express()
+  const cookies = { a: { path: '/a', maxAge: 60000 }, b: { path: '/b', sameSite: 'lax' }, c: { path: '/c', httpOnly: false } }
+  for (const [name, cookie] of Object.entries(cookies)) {
+    app.use(`/${name}`, session({ ...QUIET, store, name, secret: name.repeat(32), cookie: name === 'c' ? () => cookie : cookie, genid: req => `${name}-${req.query.id}-${++number}` }))
+  }
+  let number = 0
+  app.use(async (req, res) => {
+    req.session.n = 1
+    if (req.query.id === 'new') return res.send('new')
+    await req.session.regenerate()
+    req.session.n = 2
+    res.send('anew')
+  })
+  const server = http.createServer(app).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => { server.closeAllConnections(); server.close() })
+  for (const name of Object.keys(cookies)) {
+    const sent = []
+    for (const id of ['new', 'again']) {
+      const [cookie] = (await request(server, { path: `/${name}?id=${id}` })).headers['set-cookie']
+      assert.match(cookie, new RegExp(`^${name}=s%3A${name}-${id}-`))
+      sent.push(cookie.replace(/^[^;]+/, '').replace(/Expires=[^;]+/, 'Expires'))
+    }
+    assert.equal(sent[1], sent[0])
+  }
 })
 
 test('an identifier that is none fails its request', async t => {

@@ -2,22 +2,26 @@
 import assert from 'node:assert/strict'
 import { createSecretKey } from 'node:crypto'
 import { test } from 'node:test'
-import { ODD, SECRET, clock, memory, ours, theirs, world } from './rig.mjs'
+import cookieParser from 'cookie-parser'
+import { ODD, SECRET, clock, explain, memory, ours, theirs, world } from './rig.mjs'
 
 const QUIET = { resave: false, saveUninitialized: false }
 const OLD = 'an old secret of thirty-two bytes'
 
-process.on('warning', () => {}) // of options that are not given
-
 /** Both answer these steps in the same way. */
-async function same (row, options, steps) {
+async function same (row, options, steps, own) {
   clock.now = Math.floor(Date.now() / 1000) * 1000
   const both = []
-  for (const session of [theirs, ours]) both.push(await world(session, { ...QUIET, ...options }, memory))
+  for (const session of [theirs, ours]) both.push(await world(session, { ...QUIET, ...options }, memory, own))
   try {
     for (const step of steps) {
       clock.now += 1000
+      if (typeof step === 'function') {
+        both.forEach(step)
+        continue
+      }
       const [expected, actual] = [await both[0].step(step), await both[1].step(step)]
+      explain(expected, actual)
       assert.deepEqual(actual, expected, `${row}: ${JSON.stringify(step)}`)
     }
   } finally {
@@ -124,5 +128,141 @@ test('settings of the cookie that an application assigns', { timeout: 60_000 }, 
         await same(`${setting} = ${value}, ${JSON.stringify(cookie)}`, { cookie }, remember(setting, value))
       }
     }
+  }
+})
+
+test('a damaged stored session is the error handler\'s business', { timeout: 60_000 }, async () => {
+  const table = ['{"n":7}', '{"cookie":null}', '{"cookie":7}', '{"cookie":"x"}', '7', '"text"', '[]', '{"cookie":{}}',
+    '{"cookie":{"expires":"no date"}}', '{"cookie":{"expires":"no date","originalMaxAge":7000}}', '{"cookie":{"expires":7}}', 'no JSON']
+  const damage = text => ({ store: { sessions } }) => { for (const id in sessions) sessions[id] = text }
+  for (const text of table) await same(text, {}, [{ deeds: [set(1)] }, damage(text), {}, { deeds: [set(2)] }, {}])
+  // express-session fails when it sends the headers, and so never sends those of the error handler.
+  for (const lifetime of ['"soon"', '{}', 'true']) {
+    const app = await world(ours, QUIET, memory)
+    await app.step({ deeds: [set(1)] })
+    damage(`{"cookie":{"originalMaxAge":${lifetime}}}`)(app)
+    assert.deepEqual((await app.step({})).errors, ['TypeError: maxAge must be a number or Date'])
+    await app.close()
+  }
+})
+
+test('a date that is none reaches the error handler', { timeout: 60_000 }, async () => {
+  for (const setting of ['expires', 'maxAge', 'originalMaxAge']) {
+    clock.now = Date.now()
+    const own = { deeds: [set(1), ['assign', setting, 'no date']] }
+    const errors = []
+    for (const session of [theirs, ours]) {
+      const { step, close } = await world(session, QUIET, memory)
+      await step({ deeds: [set(0)] })
+      errors.push((await step(own)).errors, (await step({ ...own, cookie: 'none' })).errors)
+      await close()
+    }
+    clock.now = undefined
+    assert.deepEqual(errors, Array(4).fill(['TypeError: option expires is invalid']))
+  }
+})
+
+test('what only cookie-parser has', { timeout: 60_000 }, async () => {
+  let forge = () => {}
+  const place = (req, res, next) => { forge(req); next() }
+  const table = {
+    'a signed cookie': (req, value) => { req.signedCookies['connect.sid'] = value.slice(2).split('.')[0] },
+    'one that nobody knows': req => { req.signedCookies['connect.sid'] = 'nobody' },
+    'an empty one': req => { req.signedCookies['connect.sid'] = '' },
+    'a cookie': (req, value) => { req.cookies['connect.sid'] = value },
+    'a forged one': (req, value) => { req.cookies['connect.sid'] = value.slice(0, -1) },
+    'one that is not signed': req => { req.cookies['connect.sid'] = 'text' },
+    'both': (req, value) => { req.signedCookies['connect.sid'] = 'nobody'; req.cookies['connect.sid'] = value }
+  }
+  for (const [row, put] of Object.entries(table)) {
+    for (const cookie of ['none', 'cut', 'last']) {
+      const jar = {}
+      const take = (req, key) => { jar[key] = req.sessionID }
+      const values = new Map()
+      forge = req => {
+        const value = req.headers['x-value']
+        if (value) put(req, decodeURIComponent(value))
+      }
+      clock.now = Date.now()
+      const seen = []
+      for (const session of [theirs, ours]) {
+        const app = await world(session, QUIET, memory, { before: [cookieParser(SECRET), place] })
+        await app.step({ deeds: [set(1)] })
+        const value = app.jar.at(-1).split('=')[1]
+        seen.push([
+          await app.step({ cookie, headers: { 'x-value': value } }),
+          await app.step({ cookie, headers: { 'x-value': value }, deeds: [set(2)] }),
+          await app.step({ cookie, headers: { 'x-value': value } })
+        ])
+        await app.close()
+      }
+      clock.now = undefined
+      assert.deepEqual(seen[1], seen[0], `${row}, ${cookie}`)
+    }
+  }
+})
+
+test('an identifier that an application assigns to the request', { timeout: 60_000 }, async () => {
+  const own = { become: (req, id) => { req.sessionID = id } }
+  let number = 0
+  const assign = () => ['become', `assigned${++number}`]
+  const table = [{}, { resave: true }, { saveUninitialized: true }, { resave: true, saveUninitialized: true }, { rolling: true },
+    { unset: 'destroy' }, { cookie: { maxAge: 60000, sameSite: 'lax' } }]
+  for (const options of table) {
+    for (const begin of [[], [set(1)]]) {
+      await same(JSON.stringify([options, begin]), options, [
+        { deeds: begin },
+        { deeds: [assign()] },
+        {},
+        { deeds: [assign(), set(2)] },
+        { deeds: [set(3), assign(), ['save']] },
+        { cookie: 'none', deeds: [assign()] },
+        { cookie: 'none', deeds: [set(4), assign()] },
+        { cookie: 'none', deeds: [set(5), ['cookie', 'path', '/app'], assign()] },
+        { cookie: 'none', deeds: [set(6)] },
+        { deeds: [set(6), ['become', 7]] },
+        { deeds: [set(7), assign(), ['destroy']] },
+        { deeds: [set(8)] },
+        { deeds: [assign(), ['unset']] },
+        {}
+      ], own)
+    }
+  }
+})
+
+test('a Proxy around the session', { timeout: 60_000 }, async () => {
+  const wrap = req => {
+    req.session = new Proxy(req.session, {
+      get: (target, key) => key === 'greeting' ? 'hello' : Reflect.get(target, key),
+      set: (target, key, value) => Reflect.set(target, key, value)
+    })
+  }
+  const own = {
+    wrap,
+    look: req => { assert.deepEqual([req.session.id, req.session.req, req.session.greeting], [req.sessionID, req, 'hello']) }
+  }
+  for (const options of [{}, { resave: true, saveUninitialized: true }, { rolling: true, cookie: { maxAge: 60000 } }]) {
+    const steps = [['save'], ['touch'], ['reload'], ['regenerate'], ['destroy'], ['maxAge', 9000], ['remove', 'a']]
+      .flatMap(deed => [{ deeds: [['wrap'], ['look'], set(1)] }, { deeds: [['wrap'], deed] }, { deeds: [set(2), ['wrap'], deed] }])
+    await same(JSON.stringify(options), options, steps, own)
+  }
+})
+
+test('what is written after the end', { timeout: 60_000 }, async () => {
+  for (const deeds of [[set(1)], [set(2), ['save']]]) await same('late', {}, [{ deeds, answer: 'late' }, { deeds, answer: 'late' }])
+})
+
+test('Cookie.prototype.serialize', () => {
+  const table = [{}, { maxAge: 60000, sameSite: 'lax', secure: true }, { path: '', domain: 'a.example', httpOnly: false },
+    { expires: new Date(2e12), priority: 'high', partitioned: true, sameSite: true }]
+  for (const settings of table) {
+    clock.now = 1e12
+    const [expected, actual] = [theirs, ours].map(session => new session.Cookie(settings).serialize('a', 's:b/é'))
+    clock.now = undefined
+    assert.equal(actual, expected)
+  }
+  for (const session of [theirs, ours]) {
+    assert.throws(() => new session.Cookie({ expires: new Date(NaN) }).serialize('a', 'b'), { message: 'option expires is invalid' })
+    assert.throws(() => new session.Cookie().serialize('a b', 'b'), { message: 'argument name is invalid' })
   }
 })

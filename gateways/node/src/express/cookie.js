@@ -1,5 +1,6 @@
 // express-session's Cookie: what `req.session.cookie` and stores see. What is sent to browsers
-// is written by the component.
+// is written by the component, but for `serialize`, which is the application's.
+import { serialize } from 'cookie'
 
 // One read of the clock for one assignment: a lifetime stays what it was set to.
 export class Cookie {
@@ -53,6 +54,8 @@ export class Cookie {
       sameSite: this.sameSite
     }
   }
+
+  serialize (name, value) { return serialize(name, value, this.data) }
 
   toJSON () { return this.data }
 }

@@ -1,4 +1,5 @@
 // express-session's middleware: its options, and where a request's session begins.
+import { createHmac } from 'node:crypto'
 import { Engine, OptionsError, defaults } from '../engine.js'
 import { toOptions } from '../options.js'
 import { Turns } from '../turns.js'
@@ -20,7 +21,7 @@ export const sessions = modules => function session (given) {
 
   if (process.env.NODE_ENV === 'production' && store instanceof MemoryStore) console.warn(WARNING)
 
-  store.generate = req => generate(settings, settings.engine(req), req)
+  store.generate = req => generate(settings, req)
 
   let isStoreReady = true
   store.on('disconnect', () => { isStoreReady = false })
@@ -38,6 +39,7 @@ export const sessions = modules => function session (given) {
 class Settings {
   #engines = new Map()
   #rolling = new Map()
+  #keys = new Map()
   #options
   #modules
   #cookie
@@ -76,6 +78,9 @@ class Settings {
     this.maxSessionBytes = this.#options.maxSessionBytes
     this.unset = this.#options.unset
     this.proxy = this.#options.proxy
+    this.name = this.#options.name
+    /** Whether sessions are stored that nobody changed. */
+    this.storesAll = this.#options.resave && this.#options.saveUninitialized
     this.path = this.#options.cookie.path
     this.genid = given.genid || undefined
     this.store = store
@@ -100,7 +105,14 @@ class Settings {
   #open (key, options) {
     const engine = new Engine(options, this.#modules)
     this.#engines.set(key, engine)
+    this.#keys.set(engine, options.secrets[0])
     return engine
+  }
+
+  /** An identifier, whose signature somebody else has seen, as the cookie that the component reads. */
+  signed (engine, id) {
+    const signature = createHmac('sha256', this.#keys.get(engine)).update(id).digest('base64').replace(/=+$/, '')
+    return `s:${id}.${signature}`
   }
 
   /** The settings of a request's new cookie, as the application gave them. */

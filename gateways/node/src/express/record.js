@@ -5,7 +5,7 @@ import { edits, settings as cookieSettings } from './cookie.js'
 import { Session, inflate } from './session.js'
 import { revive } from './store.js'
 
-const NOTHING = { tag: 'nothing' }
+export const NOTHING = { tag: 'nothing' }
 const MISSING = { tag: 'missing' }
 const DONE = { tag: 'done' }
 const CONFLICT = { tag: 'conflict' }

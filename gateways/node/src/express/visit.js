@@ -1,14 +1,20 @@
 // One request's way through express-session's order of events: the component decides, the
 // store is asked, the application runs, the session is stored, the response is sent.
+import { deprecate } from 'node:util'
 import onHeaders from 'on-headers'
 import * as bounds from '../bounds.js'
-import { Record, dataOf, failed } from './record.js'
-import { Session } from './session.js'
+import { edits } from './cookie.js'
+import { NOTHING, Record, dataOf, failed } from './record.js'
+import { Session, inflate } from './session.js'
 
-const NOTHING = { tag: 'nothing' }
 const FOUND = { tag: 'found' }
 const MISSING = { tag: 'missing' }
 const NO_OUTCOME = { tag: 'done', val: {} }
+
+/** Which middleware a request's sessions are of: several may share a store. */
+const origins = new WeakMap()
+
+const warn = deprecate(() => {}, 'cookie should be available in req.headers.cookie')
 
 export class Visit {
   #settings
@@ -19,6 +25,8 @@ export class Visit {
   #first
   /** What the component said last, and of which change to which session. */
   #step
+  /** The same of the cookie alone, where the application has assigned an identifier. */
+  #sending
   #change
   #record
   #isTouched = false
@@ -42,9 +50,11 @@ export class Visit {
     const path = pathOf(req)
     // A path that is made for each request is not among the component's options.
     if (settings.isDynamic && !covers(settings.cookieOptions(req).path || '/', path)) return next()
-    const step = this.#engine.begin(facts(req, settings, path, req.headers.cookie))
+    let step = this.#engine.begin(facts(req, settings, path, req.headers.cookie))
     if (step.tag === 'done') return next()
+    if (step.tag === 'ready' && settings.isExpress) step = this.#parsed(path) ?? step
 
+    origins.set(req, { settings, engine: this.#engine })
     req.sessionStore = settings.store
     const isNew = step.tag === 'ready'
     if (isNew) this.#open(step.val, {})
@@ -64,6 +74,21 @@ export class Visit {
     })
   }
 
+  /** express-session looks for a session among what cookie-parser has, where the header has none. */
+  #parsed (path) {
+    const { cookies, signedCookies } = this.#req
+    const { name } = this.#settings
+    const signed = signedCookies?.[name]
+    const values = [typeof signed === 'string' && signed && this.#settings.signed(this.#engine, signed), cookies?.[name]]
+    for (const value of values) {
+      if (typeof value !== 'string' || !value.startsWith('s:')) continue
+      const step = this.#engine.begin(facts(this.#req, this.#settings, path, `${name}=${encodeURIComponent(value)}`))
+      if (step.tag !== 'store') continue
+      warn()
+      return step
+    }
+  }
+
   #loaded (exchange, error, found) {
     const known = {}
     let reply = MISSING
@@ -75,6 +100,9 @@ export class Visit {
     }
     const step = this.#engine.resume(exchange, known, undefined, reply)
     if (step.tag === 'done') throw failed(step.val.failure, error)
+    const isDamaged = step.val.exchange.origin === 'damaged'
+    // This throws what express-session throws, where that cannot read it either.
+    if (isDamaged && this.#settings.isExpress) inflate(this.#req, { ...found }).touch()
     this.#open(step.val, known, found)
   }
 
@@ -97,7 +125,7 @@ export class Visit {
       setImmediate(this.#next, error)
       return
     }
-    const { setCookie, noStore } = step.tag === 'store' ? step.val.onDone : step.val
+    const { setCookie, noStore } = outcomeOf(this.#sending ?? step)
     if (setCookie !== undefined) {
       const others = res.getHeader('Set-Cookie') ?? []
       res.setHeader('Set-Cookie', [].concat(others, setCookie))
@@ -114,11 +142,15 @@ export class Visit {
     this.#isEnded = true
     let isSent = false
     let result = true
+    // What is written after the end while the session is being stored, as with express-session.
+    const late = []
+    const { write } = res
     const fail = error => {
       // As far as nothing was sent, the application's error handler can answer.
       isSent = true
       this.#isOver = true
       this.#isEnded = false
+      res.write = write
       this.#next(error)
     }
     const send = error => {
@@ -127,16 +159,24 @@ export class Visit {
       // The error handler finds the headers sent, and may close the connection.
       if (error && res.destroyed) setImmediate(this.#next, error)
       else if (error) res.once('close', () => this.#next(error))
+      res.write = write
       try {
-        result = end.call(res, chunk, encoding, callback)
+        if (late.length > 0 && !res.hasHeader('Content-Length')) {
+          const whenSent = [chunk, encoding, callback].find(given => typeof given === 'function')
+          if (chunk && chunk !== whenSent) write.call(res, chunk, encoding === whenSent ? undefined : encoding)
+          for (const args of late) write.apply(res, args)
+          end.call(res, whenSent)
+        } else result = end.call(res, chunk, encoding, callback)
       } catch (error) { fail(error) }
     }
     try {
       const [step, known] = this.#isOver ? [NO_OUTCOME] : this.#decideStorage()
       if (step.tag === 'done') send()
       else this.#record.run(step, known, this.#change, (error, outcome) => send(error ?? this.#record.errorOf(outcome)))
+      if (isSent) return result
+      res.write = (...args) => late.push(args) > 0
       // To the application the response is over: the headers cannot be changed any more.
-      if (!isSent && !res.headersSent) res.writeHead(res.statusCode)
+      if (!hasHeader(res)) res.writeHead(res.statusCode)
     } catch (error) { fail(error) }
     return result
   }
@@ -169,7 +209,20 @@ export class Visit {
     if (error) throw error
     if (session && step.tag === 'store') align(session.cookie, step.val.request)
     this.#step = step
-    return step
+    if (session && sessionID !== session.id && this.#settings.isExpress) this.#assigned(session, sessionID)
+    return this.#step
+  }
+
+  /**
+   * The application has assigned `req.sessionID`. To express-session it is the cookie's, and the
+   * session is stored under its own.
+   */
+  #assigned (session, id) {
+    const { exchange, cookie } = this.#engine.begin(facts(this.#req, this.#settings, this.#settings.path, undefined)).val
+    const before = { ...cookie, originalMaxAge: cookie.originalMaxAge ?? null }
+    const { data } = this.#change
+    this.#sending = this.#engine.finish({ ...exchange, id }, {}, { action: 'keep', data, cookie: edits(before, session.cookie) })
+    if (this.#record.isLoaded && data === NOTHING && !this.#settings.storesAll) this.#step = NO_OUTCOME
   }
 
   /** What is to be stored at the end, and what is known of the stored session. */
@@ -203,7 +256,8 @@ export class Visit {
 }
 
 /** Begin an empty session under a new identifier: `store.generate(req)`. */
-export function generate (settings, engine, req) {
+export function generate (latest, req) {
+  const { settings, engine } = origins.get(req) ?? { settings: latest, engine: latest.engine(req) }
   const step = engine.begin(facts(req, settings, settings.path, undefined))
   const record = new Record(settings, engine, req, step.val, {})
   record.isRenewed = true
@@ -221,6 +275,11 @@ function facts (req, { proxy }, path, cookie) {
     forwardedProto: proxy === true ? bounds.forwardedProto(req.headers['x-forwarded-proto']) : undefined
   }
 }
+
+const outcomeOf = ({ tag, val }) => tag === 'store' ? val.onDone : val
+
+/** Whether the headers are written. `headersSent` is what some frameworks redefine. */
+const hasHeader = res => '_header' in res ? Boolean(res._header) : res.headersSent
 
 function pathOf (req) {
   const url = req.originalUrl || req.url
