@@ -63,14 +63,20 @@ export class Visit {
     res.end = (chunk, encoding, callback) => this.#end(res, end, chunk, encoding, callback)
     if (isNew) return next()
     req.sessionID = step.val.exchange.id
-    settings.store.get(req.sessionID, (error, found) => {
+    this.#load(step.val.exchange)
+  }
+
+  /** The contract's loop up to `ready`: the component may look for more than one session. */
+  #load (exchange) {
+    this.#settings.store.get(exchange.id, (error, found) => {
       try {
-        this.#loaded(step.val.exchange, error, found)
+        const further = this.#loaded(exchange, error, found)
+        if (further) return this.#load(further.exchange)
       } catch (error) {
         this.#isOver = true
-        return next(error)
+        return this.#next(error)
       }
-      next()
+      this.#next()
     })
   }
 
@@ -100,6 +106,7 @@ export class Visit {
     }
     const step = this.#engine.resume(exchange, known, undefined, reply)
     if (step.tag === 'done') throw failed(step.val.failure, error)
+    if (step.tag === 'store') return step.val
     const isDamaged = step.val.exchange.origin === 'damaged'
     // This throws what express-session throws, where that cannot read it either.
     if (isDamaged && this.#settings.isExpress) inflate(this.#req, { ...found }).touch()
