@@ -535,11 +535,9 @@ test('MemoryStore warns in production', () => {
 })
 
 test('a component that failed is replaced', async () => {
-  const { modules } = await import('../generated/about.js')
-  const { readFileSync } = await import('node:fs')
+  const { modules } = await import('../src/modules.js')
   const { defaults } = await import('../src/engine.js')
-  const compiled = Object.fromEntries(modules.map(name =>
-    [name, new WebAssembly.Module(readFileSync(new URL(`../generated/${name}`, import.meta.url)))]))
+  const compiled = modules()
   const options = { ...defaults('express', name => compiled[name]), secrets: [Buffer.from(SECRET)] }
   const engine = new Engine(options, name => compiled[name])
   assert.throws(() => engine.begin({ path: '/' }), TypeError)

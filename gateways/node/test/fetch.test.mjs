@@ -10,7 +10,6 @@ import { Hono } from 'hono'
 import { MongoClient } from 'mongodb'
 import { MemoryStore, OptionsError, Refused, withSession } from 'edge-session/fetch'
 import { MongoStore } from 'edge-session/mongodb'
-import { withSession as general } from '../src/fetch/index.js'
 import { modules } from '../generated/about.js'
 
 const secret = 'a secret of at least 32 bytes is long'
@@ -223,22 +222,13 @@ test('in Hono', async () => {
   assert.equal(await (await visit()).text(), '2 value')
 })
 
-test('without a file system: modules that are passed in, or fetched', async () => {
+test('modules that are passed in', async () => {
   const compiled = Object.fromEntries(await Promise.all(modules.map(async name =>
     [name, await WebAssembly.compile(await readFile(new URL(`../generated/${name}`, import.meta.url)))])))
-  const passed = visitor(general(count, { secret, modules: () => compiled }))
-  await passed()
-  assert.equal(await (await passed()).text(), '2')
-
-  // As a runtime that fetches what is beside a module.
-  const real = globalThis.fetch
-  globalThis.fetch = async url => new Response(await readFile(url))
-  try {
-    const fetched = visitor(general(count, { secret }))
-    await fetched()
-    assert.equal(await (await fetched()).text(), '2')
-  } finally {
-    globalThis.fetch = real
+  for (const modules of [() => compiled, async () => compiled]) {
+    const passed = visitor(withSession(count, { secret, modules }))
+    await passed()
+    assert.equal(await (await passed()).text(), '2')
   }
 })
 

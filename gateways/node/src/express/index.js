@@ -1,6 +1,7 @@
 // express-session's middleware: its options, and where a request's session begins.
 import { createHmac } from 'node:crypto'
 import { Engine, OptionsError, defaults } from '../engine.js'
+import { modules } from '../modules.js'
 import { toOptions } from '../options.js'
 import { Turns } from '../turns.js'
 import { Cookie } from './cookie.js'
@@ -14,9 +15,10 @@ const WARNING = 'Warning: the MemoryStore of edge-session is not\n' +
   'designed for a production environment, as it will leak\n' +
   'memory, and will not scale past a single process.'
 
-/** `session(options)`, with the component's core modules. */
-export const sessions = modules => function session (given) {
-  const settings = new Settings(given ?? {}, modules)
+const own = name => modules()[name]
+
+export function session (given) {
+  const settings = new Settings(given ?? {})
   const { store } = settings
 
   if (process.env.NODE_ENV === 'production' && store instanceof MemoryStore) console.warn(WARNING)
@@ -41,14 +43,13 @@ class Settings {
   #rolling = new Map()
   #keys = new Map()
   #options
-  #modules
   #cookie
 
-  constructor (given, modules) {
+  constructor (given) {
     const { preset = 'express' } = given
     const isExpress = preset === 'express'
     check(given)
-    const options = defaults(preset, modules)
+    const options = defaults(preset, own)
     const store = given.store || new MemoryStore()
     const cookie = given.cookie || {}
     this.isDynamic = typeof cookie === 'function' || !isExpressible(cookie)
@@ -68,7 +69,6 @@ class Settings {
       onStoreError: given.onStoreError,
       maxSessionBytes: given.maxSessionBytes
     }, options)
-    this.#modules = modules
     // To express-session, what is given as undefined is given.
     const whole = isExpress ? cookie => cookie : cookie => ({ ...asGiven(options.cookie), ...defined(cookie ?? {}) })
     this.#cookie = typeof cookie === 'function' ? req => whole(cookie(req)) : whole(cookie)
@@ -103,7 +103,7 @@ class Settings {
   }
 
   #open (key, options) {
-    const engine = new Engine(options, this.#modules)
+    const engine = new Engine(options, own)
     this.#engines.set(key, engine)
     this.#keys.set(engine, options.secrets[0])
     return engine
