@@ -222,6 +222,76 @@ test('in Hono', async () => {
   assert.equal(await (await visit()).text(), '2 value')
 })
 
+// As Bun's: its methods work on it alone.
+class BunServer {
+  #calls = []
+  #answer
+  constructor (answer = true) { this.#answer = answer }
+  upgrade (request, options) { this.#calls.push(options); return this.#answer }
+  requestIP () { return this.#calls.length }
+  get calls () { return this.#calls }
+}
+
+test('an upgrade by Bun\'s server takes the cookie along, after the session is stored', async () => {
+  const store = new OpenStore()
+  const socket = () => new Request('http://localhost/', { headers: { upgrade: 'websocket' } })
+  const change = (session, server) => {
+    assert.equal(typeof server.requestIP(), 'number')
+    session.data.n = 1
+  }
+  const upgrade = options => (request, session, server) => {
+    change(session, server)
+    if (server.upgrade(request, options)) return
+    return new Response('no upgrade', { status: 426 })
+  }
+  const options = { data: { a: 1 }, headers: { 'X-Own': 'yes', 'Set-Cookie': 'own=1' } }
+  for (const given of [options, { ...options, headers: new Headers(options.headers) }]) {
+    const server = new BunServer()
+    assert.equal(await withSession(upgrade(given), { secret, store })(socket(), server), undefined)
+    const [{ data, headers }] = server.calls
+    assert.deepEqual([data, headers.get('x-own')], [{ a: 1 }, 'yes'])
+    assert.match(headers.getSetCookie().join(), /^own=1,connect\.sid=s%3A/)
+  }
+  assert.equal(store.texts().length, 2)
+
+  // What does not upgrade is asked at once.
+  const none = new BunServer(false)
+  assert.equal((await withSession(upgrade(), { secret })(new Request('http://localhost/'), none)).status, 426)
+  assert.equal((await withSession(upgrade(), { secret })(socket(), none)).status, 400)
+
+  // Without a session that is stored there is none, and no change either where the handler fails.
+  const failing = new BunServer()
+  store.create = () => { throw new Error('down') }
+  assert.equal((await withSession(upgrade(), { secret, store, onError: quiet })(socket(), failing)).status, 503)
+  await assert.rejects(withSession((request, session, server) => {
+    server.upgrade(request)
+    throw new Error('the handler failed')
+  }, { secret })(socket(), failing), { message: 'the handler failed' })
+  assert.deepEqual(failing.calls, [])
+
+  // Where there is no session, and where there is no cookie.
+  const server = new BunServer()
+  assert.equal(await withSession((request, session, server) => { server.upgrade(request) },
+    { secret, cookie: { path: '/app' } })(socket(), server), undefined)
+  assert.equal(await withSession((request, session, server) => { server.upgrade(request) }, { secret })(socket(), server), undefined)
+  assert.deepEqual(server.calls.map(({ headers }) => [...headers]), [[], []])
+})
+
+test('a handler that answers nothing, or what no cookie can be added to', async () => {
+  const told = []
+  // As Deno's answer to an upgrade: its headers cannot be changed, and there is no copy of it.
+  const { headers } = Response.redirect('http://localhost/')
+  const upgraded = { status: 101, body: null, headers }
+  for (const answer of [undefined, Response.error(), upgraded]) {
+    const handle = withSession((request, session) => { session.data.n = 1; return answer },
+      { secret, onError: ({ message }) => told.push(message.split(': ')[1]) })
+    assert.equal(await handle(new Request('http://localhost/')), answer)
+    const look = withSession((request, session) => { assert.equal(session.isNew, true); return answer }, { secret, onError: quiet })
+    assert.equal(await look(new Request('http://localhost/')), answer)
+  }
+  assert.deepEqual(told, ['none', '0', '101'])
+})
+
 test('modules that are passed in', async () => {
   const compiled = Object.fromEntries(await Promise.all(modules.map(async name =>
     [name, await WebAssembly.compile(await readFile(new URL(`../generated/${name}`, import.meta.url)))])))

@@ -111,6 +111,7 @@ function dropIn (middleware, cookie, act) {
       getHeader (name) { return this.headers[name.toLowerCase()] },
       setHeader (name, value) { this.headers[name.toLowerCase()] = value },
       hasHeader (name) { return name.toLowerCase() in this.headers },
+      getHeaderNames () { return Object.keys(this.headers) },
       writeHead () { this.headersSent = true; return this },
       end () {
         if (!this.headersSent) this.writeHead()

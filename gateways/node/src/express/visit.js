@@ -3,6 +3,7 @@
 import { deprecate } from 'node:util'
 import onHeaders from 'on-headers'
 import * as bounds from '../bounds.js'
+import { keepPrivate, varyByCookie } from '../caching.js'
 import { edits } from './cookie.js'
 import { NOTHING, Record, dataOf, failed } from './record.js'
 import { Session, inflate } from './session.js'
@@ -33,6 +34,9 @@ export class Visit {
   /** The response is no concern of ours any more. */
   #isOver = false
   #isEnded = false
+  /** The application has looked at `req.session`, and had when the headers were decided. */
+  #isRead = false
+  #varies
 
   constructor (settings, engine, req, next) {
     this.#settings = settings
@@ -117,6 +121,21 @@ export class Visit {
     const record = new Record(this.#settings, this.#engine, this.#req, session, known, found)
     if (record.failure) throw record.failure
     this.#first = record
+    if (!this.#settings.isExpress) this.#watch(this.#req)
+  }
+
+  /** Who looks at the session makes the response depend on the cookie. */
+  #watch (req) {
+    let { session } = req
+    Object.defineProperty(req, 'session', {
+      configurable: true,
+      enumerable: true,
+      get: () => {
+        this.#isRead = true
+        return session
+      },
+      set: value => { session = value }
+    })
   }
 
   // -------------------------------------------------------------- the response goes out ----
@@ -124,6 +143,7 @@ export class Visit {
   /** Which cookie is sent is known before the session is stored: a stream's headers do not wait. */
   #headers (res) {
     if (this.#isOver) return
+    this.#varies ??= this.#isRead
     let step
     try {
       step = this.#step ?? this.#decide()
@@ -137,7 +157,8 @@ export class Visit {
       const others = res.getHeader('Set-Cookie') ?? []
       res.setHeader('Set-Cookie', [].concat(others, setCookie))
     }
-    if (noStore && !res.hasHeader('Cache-Control')) res.setHeader('Cache-Control', 'no-store')
+    if (noStore) keepPrivate(headersOf(res))
+    else if (this.#varies) varyByCookie(headersOf(res))
   }
 
   /**
@@ -147,6 +168,7 @@ export class Visit {
   #end (res, end, chunk, encoding, callback) {
     if (this.#isEnded) return false
     this.#isEnded = true
+    this.#varies ??= this.#isRead
     let isSent = false
     let result = true
     // What is written after the end while the session is being stored, as with express-session.
@@ -282,6 +304,12 @@ function facts (req, { proxy }, path, cookie) {
     forwardedProto: proxy === true ? bounds.forwardedProto(req.headers['x-forwarded-proto']) : undefined
   }
 }
+
+const headersOf = res => ({
+  get: name => res.hasHeader(name) ? [].concat(res.getHeader(name)).join(', ') : undefined,
+  set: (name, value) => res.setHeader(name, value),
+  keys: () => res.getHeaderNames()
+})
 
 const outcomeOf = ({ tag, val }) => tag === 'store' ? val.onDone : val
 

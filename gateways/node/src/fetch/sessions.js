@@ -1,11 +1,13 @@
 // Sessions for handlers of the fetch kind: `Request` in, `Response` out. Needs WebAssembly,
 // `crypto.getRandomValues` and the clock, and nothing of Node's.
 import * as bounds from '../bounds.js'
+import { keepPrivate, varyByCookie } from '../caching.js'
 import { Engine, OptionsError, defaults } from '../engine.js'
 import { toOptions } from '../options.js'
 import { isConditional, pause } from '../turns.js'
 import { MemoryStore } from './memory.js'
 import { Session } from './session.js'
+import { Upgrade } from './upgrade.js'
 
 export { MemoryStore, OptionsError }
 
@@ -21,7 +23,11 @@ const CONTENTION = { failure: { tag: 'contention' } }
 /** `modules` gives the core modules. Without `turns` where one request cannot wait for another. */
 export function withTurns (handler, options, modules, turns) {
   const sessions = Sessions.open(options, modules, turns)
-  return async (request, ...rest) => (await sessions).answer(request, session => handler(request, session, ...rest))
+  return async (request, server, ...rest) => {
+    const upgrade = Upgrade.isPossible(request, server) ? new Upgrade(server) : undefined
+    const handle = session => handler(request, session, upgrade?.server ?? server, ...rest)
+    return (await sessions).answer(request, handle, upgrade)
+  }
 }
 
 class Sessions {
@@ -32,6 +38,7 @@ class Sessions {
   #maxSessionBytes
   #turns
   #onError
+  #isSafe
 
   /** At once where `modules` is a function that has them, else as a promise. */
   static open (options, modules, turns) {
@@ -52,21 +59,57 @@ class Sessions {
     this.#maxSessionBytes = options.maxSessionBytes
     this.#turns = turns
     this.#onError = onError ?? (error => console.error(error))
+    this.#isSafe = preset === 'safe'
   }
 
-  async answer (request, handle) {
+  async answer (request, handle, upgrade) {
     const known = {}
     const begun = await this.#begin(request, known)
     if (begun.tag === 'done') {
-      return begun.val.failure ? this.#refusal(begun.val.failure) : handle(null)
+      if (begun.val.failure) return this.#refusal(begun.val.failure)
+      const response = await handle(null)
+      return upgrade?.isAsked ? upgrade.answer(request) : response
     }
+    const { exchange } = begun.val
     const session = new Session(begun.val)
     const response = await handle(session)
     const change = session.change()
     const excess = bounds.excess(change, this.#maxSessionBytes)
-    if (excess !== undefined && session.origin !== 'detached') return this.#refusal({ tag: 'too-large', val: excess })
-    const outcome = await this.#finish(begun.val.exchange, known, change)
-    return outcome.failure ? this.#refusal(outcome.failure) : withOutcome(response, outcome)
+    if (excess !== undefined && exchange.origin !== 'detached') return this.#refusal({ tag: 'too-large', val: excess })
+    const outcome = await this.#finish(exchange, known, change)
+    if (outcome.failure) return this.#refusal(outcome.failure)
+    if (upgrade?.isAsked) return upgrade.answer(request, outcome.setCookie)
+    return this.#withOutcome(response, outcome, this.#isSafe && Session.isRead(session))
+  }
+
+  #withOutcome (response, { setCookie, noStore }, isRead) {
+    if (setCookie === undefined && !isRead) return response
+    const tell = ({ headers }) => {
+      if (setCookie !== undefined) headers.append('Set-Cookie', setCookie)
+      if (noStore) keepPrivate(headers)
+      else if (isRead) varyByCookie(headers)
+    }
+    try {
+      tell(response)
+      return response
+    } catch {
+      // The headers of some cannot be changed: of redirects, and of what was fetched.
+      return this.#copied(response, tell, setCookie)
+    }
+  }
+
+  /** A copy of a response; itself where there can be none: of an upgrade, of no response at all. */
+  #copied (response, tell, setCookie) {
+    let copy
+    try {
+      copy = new Response(response.body, response)
+    } catch {
+      const what = response?.status ?? 'none'
+      if (setCookie !== undefined) this.#onError(new Error(`the session's cookie cannot be added to this response: ${what}`))
+      return response
+    }
+    tell(copy)
+    return copy
   }
 
   /** The contract's loop up to `ready`, or `done`. */
@@ -203,16 +246,3 @@ const last = known => (known.current ?? known.loaded)?.data
 
 /** What a request leaves in the store, where that is known. */
 const left = ({ tag, val }, reply) => tag === 'replace' && reply.tag === 'done' ? val.content : undefined
-
-function withOutcome (response, { setCookie, noStore }) {
-  if (setCookie === undefined) return response
-  try {
-    response.headers.append('set-cookie', setCookie)
-  } catch {
-    // The headers of some cannot be changed: of redirects, and of what was fetched.
-    response = new Response(response.body, response)
-    response.headers.append('set-cookie', setCookie)
-  }
-  if (noStore && !response.headers.has('cache-control')) response.headers.set('cache-control', 'no-store')
-  return response
-}
