@@ -1,5 +1,5 @@
 // express-session's middleware: its options, and where a request's session begins.
-import { createHmac } from 'node:crypto'
+import { KeyObject, createHmac } from 'node:crypto'
 import { Engine, OptionsError, defaults } from '../engine.js'
 import { modules } from '../modules.js'
 import { toOptions } from '../options.js'
@@ -57,7 +57,7 @@ class Settings {
     const fixed = this.isDynamic ? { secure: 'auto', sameSite: 'auto' } : expressible(cookie, isExpress)
     this.#options = toOptions({
       name: given.name || given.key || undefined,
-      secret: given.secret,
+      secret: Array.isArray(given.secret) ? given.secret.map(exported) : exported(given.secret),
       allowWeakSecret: given.allowWeakSecret,
       resave: flag(given, 'resave', isExpress),
       saveUninitialized: flag(given, 'saveUninitialized', isExpress),
@@ -140,6 +140,9 @@ function check ({ genid, secret, unset }) {
     throw new TypeError('secret option array must contain one or more strings')
   }
 }
+
+/** What createHmac takes for a key, as one that can be read. */
+const exported = secret => secret instanceof CryptoKey ? KeyObject.from(secret) : secret
 
 function flag (given, name, isExpress) {
   if (given[name] !== undefined) return Boolean(given[name])
