@@ -44,7 +44,8 @@ function options ({ pick, chance }) {
   if (chance(0.1)) cookie.path = pick(['/', '/app'])
   if (chance(0.1)) cookie.partitioned = true
   if (chance(0.1)) cookie.priority = pick(['low', 'medium', 'high'])
-  if (chance(0.05)) cookie.expires = new Date(clock.now + 5000000)
+  if (chance(0.05)) cookie.expires = pick([new Date(clock.now + 5000000), 7000, false, undefined])
+  if (chance(0.05)) cookie[pick(['path', 'sameSite', 'domain', 'maxAge'])] = pick([undefined, null, '', false])
   return {
     resave: chance(0.3),
     saveUninitialized: chance(0.4),
@@ -61,7 +62,7 @@ function options ({ pick, chance }) {
 const VALUES = [1, 2, 'text', 'é\u2028"', null, true, [1, { b: [] }], { z: 1, a: 1.5 }]
 const KEYS = ['a', 'b', 'c', '7', 'über']
 
-function deed ({ pick }) {
+function deed ({ pick, upTo }) {
   const at = clock.now
   return pick([
     () => ['set', pick(KEYS), pick(VALUES)],
@@ -74,6 +75,9 @@ function deed ({ pick }) {
     () => ['touch'],
     () => ['destroy'],
     () => ['unset'],
+    () => ['assign', pick(['expires', 'maxAge']), pick(['false', 'none', 'null', 'zero', 'number'])],
+    () => ['become', `assigned${upTo(1e9)}`],
+    () => ['wrap'],
     () => ['maxAge', pick([5000, 7200000, null, 0, -2e12, 70000.75])],
     () => ['cookie', ...pick([
       ['expires', at + 90000], ['expires', null], ['path', '/app'], ['domain', 'a.example'], ['httpOnly', false],
@@ -117,7 +121,7 @@ async function play (makeStore, seed, { without, ...fixed } = {}) {
       try {
         assert.deepEqual(actual, expected)
       } catch (error) {
-        error.message += `\n${story()}`
+        error.stack += `\n${story()}`
         throw error
       }
     }

@@ -207,7 +207,6 @@ test('what only cookie-parser has', { timeout: 60_000 }, async () => {
 })
 
 test('an identifier that an application assigns to the request', { timeout: 60_000 }, async () => {
-  const own = { become: (req, id) => { req.sessionID = id } }
   let number = 0
   const assign = () => ['become', `assigned${++number}`]
   const table = [{}, { resave: true }, { saveUninitialized: true }, { resave: true, saveUninitialized: true }, { rolling: true },
@@ -229,25 +228,49 @@ test('an identifier that an application assigns to the request', { timeout: 60_0
         { deeds: [set(8)] },
         { deeds: [assign(), ['unset']] },
         {}
-      ], own)
+      ])
     }
   }
 })
 
+test('a session that the store has made for the request', { timeout: 60_000 }, async () => {
+  const own = {
+    create: (req, text) => { req.sessionStore.createSession(req, JSON.parse(text)) },
+    load: (req, id) => new Promise((resolve, reject) => req.sessionStore.load(id, (error, session) => {
+      req.session = session
+      return error ? reject(error) : resolve()
+    }))
+  }
+  const create = ['create', '{"cookie":{"originalMaxAge":7000,"sameSite":"lax"},"made":true}']
+  for (const options of [{}, { resave: true, saveUninitialized: true }, { rolling: true, cookie: { maxAge: 60000 } }]) {
+    await same(JSON.stringify(options), options, [
+      { deeds: [create] },
+      { cookie: 'none', deeds: [['become', 'kept1'], create] },
+      { deeds: [['become', 'kept2'], create, ['save']] },
+      { deeds: [['become', 'kept3'], create, ['become', 'kept4']] },
+      { cookie: 'none', deeds: [set(1)] },
+      { deeds: [create, ['become', 'kept5'], ['reload']] },
+      { deeds: [['load', 'kept2']] },
+      { deeds: [['load', 'kept2'], set(2), ['become', 'kept2']] },
+      {}
+    ], own)
+  }
+})
+
 test('a Proxy around the session', { timeout: 60_000 }, async () => {
-  const wrap = req => {
+  const greet = req => {
     req.session = new Proxy(req.session, {
       get: (target, key) => key === 'greeting' ? 'hello' : Reflect.get(target, key),
       set: (target, key, value) => Reflect.set(target, key, value)
     })
   }
   const own = {
-    wrap,
+    greet,
     look: req => { assert.deepEqual([req.session.id, req.session.req, req.session.greeting], [req.sessionID, req, 'hello']) }
   }
   for (const options of [{}, { resave: true, saveUninitialized: true }, { rolling: true, cookie: { maxAge: 60000 } }]) {
     const steps = [['save'], ['touch'], ['reload'], ['regenerate'], ['destroy'], ['maxAge', 9000], ['remove', 'a']]
-      .flatMap(deed => [{ deeds: [['wrap'], ['look'], set(1)] }, { deeds: [['wrap'], deed] }, { deeds: [set(2), ['wrap'], deed] }])
+      .flatMap(deed => [{ deeds: [['greet'], ['look'], set(1)] }, { deeds: [['greet'], deed] }, { deeds: [set(2), ['greet'], deed] }])
     await same(JSON.stringify(options), options, steps, own)
   }
 })

@@ -76,10 +76,11 @@ const SETTINGS = {
   partitioned: value => ({ tag: 'partitioned', val: Boolean(value) }),
   priority: value => ({ tag: 'priority', val: choice(['low', 'medium', 'high'], 'priority', value) })
 }
-/** The settings as they are, to be compared with later ones. */
+
+/** The settings as they are, to be compared with later ones, or with the component's view. */
 export function settings (cookie) {
   return {
-    originalMaxAge: cookie.originalMaxAge,
+    originalMaxAge: cookie.originalMaxAge ?? undefined,
     path: cookie.path,
     domain: cookie.domain,
     httpOnly: cookie.httpOnly,

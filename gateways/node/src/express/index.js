@@ -40,7 +40,7 @@ export function session (given) {
 /** The options, read once. */
 class Settings {
   #engines = new Map()
-  #rolling = new Map()
+  #sending = new Map()
   #keys = new Map()
   #options
   #cookie
@@ -79,8 +79,8 @@ class Settings {
     this.unset = this.#options.unset
     this.proxy = this.#options.proxy
     this.name = this.#options.name
-    /** Whether sessions are stored that nobody changed. */
-    this.storesAll = this.#options.resave && this.#options.saveUninitialized
+    this.resave = this.#options.resave
+    this.saveUninitialized = this.#options.saveUninitialized
     this.path = this.#options.cookie.path
     this.genid = given.genid || undefined
     this.store = store
@@ -95,10 +95,10 @@ class Settings {
       (req.secret && this.#open(req.secret, toOptions({ secret: req.secret }, this.#options)))
   }
 
-  /** The same component, with `rolling`. */
-  rolling (engine) {
-    const known = this.#rolling.get(engine) ?? engine.with({ rolling: true })
-    this.#rolling.set(engine, known)
+  /** The same component, which sends the cookie in any case. */
+  sending (engine) {
+    const known = this.#sending.get(engine) ?? engine.with({ rolling: true, saveUninitialized: true })
+    this.#sending.set(engine, known)
     return known
   }
 

@@ -30,6 +30,7 @@ export class Visit {
   #sending
   #change
   #record
+  #adopted
   #isTouched = false
   /** The response is no concern of ours any more. */
   #isOver = false
@@ -118,7 +119,7 @@ export class Visit {
   }
 
   #open (session, known, found) {
-    const record = new Record(this.#settings, this.#engine, this.#req, session, known, found)
+    const record = new Record(this.#settings, this.#engine, this.#req, session, known).place(found)
     if (record.failure) throw record.failure
     this.#first = record
     if (!this.#settings.isExpress) this.#watch(this.#req)
@@ -229,7 +230,7 @@ export class Visit {
       }
       record = Session.recordOf(session) ?? record
       if (record.failure) throw record.failure
-      if (session.id !== record.exchange.id) throw new Error('req.session is a session of another identifier')
+      if (session.id !== record.exchange.id) record = this.#adopt(session)
       this.#change = record.change(session, dataOf(session))
     }
     this.#record = record
@@ -243,15 +244,39 @@ export class Visit {
   }
 
   /**
+   * `req.session` is one of another identifier: made by the store's `createSession`, or read again
+   * after `req.sessionID` was assigned. express-session stores and sends it as a new one.
+   */
+  #adopt (session) {
+    if (!this.#settings.isExpress) throw new Error('req.session is a session of another identifier')
+    if (this.#adopted?.exchange.id !== session.id) {
+      const fresh = this.#fresh()
+      fresh.exchange.id = session.id
+      this.#adopted = new Record(this.#settings, this.#engine, this.#req, fresh, {})
+      this.#adopted.isRenewed = true
+    }
+    return this.#adopted
+  }
+
+  /** A session that nobody has yet. */
+  #fresh () {
+    return this.#engine.begin(facts(this.#req, this.#settings, this.#settings.path, undefined)).val
+  }
+
+  /**
    * The application has assigned `req.sessionID`. To express-session it is the cookie's, and the
    * session is stored under its own.
    */
   #assigned (session, id) {
-    const { exchange, cookie } = this.#engine.begin(facts(this.#req, this.#settings, this.#settings.path, undefined)).val
-    const before = { ...cookie, originalMaxAge: cookie.originalMaxAge ?? null }
-    const { data } = this.#change
-    this.#sending = this.#engine.finish({ ...exchange, id }, {}, { action: 'keep', data, cookie: edits(before, session.cookie) })
-    if (this.#record.isLoaded && data === NOTHING && !this.#settings.storesAll) this.#step = NO_OUTCOME
+    const settings = this.#settings
+    const isSame = this.#change.data === NOTHING && !this.#record.isRenewed
+    this.#sending = NO_OUTCOME
+    if (!isSame || settings.saveUninitialized) {
+      const { exchange, cookie } = this.#fresh()
+      const change = { action: 'keep', data: NOTHING, cookie: edits(cookie, session.cookie) }
+      this.#sending = settings.sending(this.#engine).finish({ ...exchange, id }, {}, change)
+    }
+    if (this.#record.isLoaded && isSame && !(settings.resave && settings.saveUninitialized)) this.#step = NO_OUTCOME
   }
 
   /** What is to be stored at the end, and what is known of the stored session. */
@@ -273,7 +298,8 @@ export class Visit {
     if (saved === undefined || (record.isRenewed && isExpress)) return [step, known]
     const data = dataOf(session)
     if (saved.data === data) {
-      return [record.isLoaded ? record.request({ tag: 'touch' }) : NO_OUTCOME, known]
+      const isTouched = record.isLoaded && (sessionID === session.id || !isExpress)
+      return [isTouched ? record.request({ tag: 'touch' }) : NO_OUTCOME, known]
     }
     if (saved.document === undefined) {
       return [record.request({ tag: 'replace', val: { onlyKnown: false } }), known]
@@ -290,6 +316,7 @@ export function generate (latest, req) {
   const step = engine.begin(facts(req, settings, settings.path, undefined))
   const record = new Record(settings, engine, req, step.val, {})
   record.isRenewed = true
+  record.place()
 }
 
 /** What the component wants to know of a request. */
