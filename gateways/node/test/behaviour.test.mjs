@@ -159,6 +159,10 @@ test('a store that throws fails its request', async t => {
   const { visit, errors } = await serve(t, { store }, count)
   store.set = () => { throw new Error('the store is a ruin') }
   assert.deepEqual([(await visit()).status, errors.length], [500, 1])
+  delete store.set
+  await visit()
+  store.get = () => { throw new Error('the store is a ruin') }
+  assert.deepEqual([(await visit()).status, errors.length], [500, 2])
 })
 
 test('a store that fails to store does not cut the response', { timeout: 30_000 }, async t => {

@@ -73,16 +73,27 @@ export class Visit {
 
   /** The contract's loop up to `ready`: the component may look for more than one session. */
   #load (exchange) {
-    this.#settings.store.get(exchange.id, (error, found) => {
+    let hasAnswered = false
+    const fail = error => {
+      this.#isOver = true
+      this.#next(error)
+    }
+    const answer = (error, found) => {
+      hasAnswered = true
+      let further
       try {
-        const further = this.#loaded(exchange, error, found)
-        if (further) return this.#load(further.exchange)
-      } catch (error) {
-        this.#isOver = true
-        return this.#next(error)
-      }
-      this.#next()
-    })
+        further = this.#loaded(exchange, error, found)
+      } catch (error) { return fail(error) }
+      if (further) this.#load(further.exchange)
+      else this.#next()
+    }
+    try {
+      this.#settings.store.get(exchange.id, answer)
+    } catch (error) {
+      // What the application throws is not the store's.
+      if (hasAnswered) throw error
+      fail(error)
+    }
   }
 
   /** express-session looks for a session among what cookie-parser has, where the header has none. */
