@@ -443,6 +443,18 @@ test('with node:http alone', async t => {
   assert.equal((await request(server, { path: 'http://example.com/x', headers: { cookie } })).body, '2')
 })
 
+test('a request to the server itself has no session', async t => {
+  for (const kind of ['express-session', '../index.cjs']) {
+    const middleware = require(kind)(QUIET)
+    const server = http.createServer((req, res) => middleware(req, res, () => res.end(String(Boolean(req.session)))))
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.after(() => { server.closeAllConnections(); server.close() })
+    assert.equal((await request(server, { method: 'OPTIONS', path: '*' })).body, 'false')
+    assert.equal((await request(server, { method: 'OPTIONS', path: '/' })).body, 'true')
+  }
+})
+
 test('the safe preset: nothing for visitors without data, logout clears the cookie', async t => {
   const store = new MemoryStore()
   const { visit } = await serve(t, { store, preset: 'safe', resave: undefined, saveUninitialized: undefined }, (req, res) => {

@@ -277,6 +277,16 @@ test('an upgrade by Bun\'s server takes the cookie along, after the session is s
   assert.deepEqual(server.calls.map(({ headers }) => [...headers]), [[], []])
 })
 
+test('a response that is answered to all has the cookie of none', async () => {
+  const done = new Response(null, { status: 204 })
+  const handle = withSession((request, session) => { session.data.n = 1; return done }, { secret })
+  for (let n = 0; n < 3; n++) {
+    const response = await handle(new Request('http://localhost/'))
+    assert.deepEqual([response.status, response.headers.getSetCookie().length], [204, 1])
+  }
+  assert.deepEqual([...done.headers], [])
+})
+
 test('a handler that answers nothing, or what no cookie can be added to', async () => {
   const told = []
   // As Deno's answer to an upgrade: its headers cannot be changed, and there is no copy of it.

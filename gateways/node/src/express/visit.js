@@ -361,7 +361,7 @@ function pathOf (req) {
     return end === -1 ? url : url.slice(0, end)
   }
   // The absolute form of RFC 9112, section 3.2.2.
-  return URL.canParse(url) ? new URL(url).pathname : '/'
+  return URL.canParse(url) ? new URL(url).pathname : url || '/'
 }
 
 /** Whether a browser sends a cookie of this path along: RFC 6265, section 5.1.4. */

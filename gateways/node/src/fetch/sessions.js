@@ -89,27 +89,21 @@ class Sessions {
       if (noStore) keepPrivate(headers)
       else if (isRead) varyByCookie(headers)
     }
-    try {
-      tell(response)
-      return response
-    } catch {
-      // The headers of some cannot be changed: of redirects, and of what was fetched.
-      return this.#copied(response, tell, setCookie)
+    const itself = response => response
+    const copied = response => new Response(response.body, response)
+    // One without a body may be answered to others, too. The headers of some cannot be changed: of
+    // redirects, and of what was fetched. Of an upgrade there is no copy, nor of no response at all.
+    for (const made of response?.body ? [itself, copied] : [copied, itself]) {
+      try {
+        const told = made(response)
+        tell(told)
+        return told
+      } catch {}
     }
-  }
-
-  /** A copy of a response; itself where there can be none: of an upgrade, of no response at all. */
-  #copied (response, tell, setCookie) {
-    let copy
-    try {
-      copy = new Response(response.body, response)
-    } catch {
-      const what = response?.status ?? 'none'
-      if (setCookie !== undefined) this.#onError(new Error(`the session's cookie cannot be added to this response: ${what}`))
-      return response
+    if (setCookie !== undefined) {
+      this.#onError(new Error(`the session's cookie cannot be added to this response: ${response?.status ?? 'none'}`))
     }
-    tell(copy)
-    return copy
+    return response
   }
 
   /** The contract's loop up to `ready`, or `done`. */
