@@ -380,6 +380,7 @@ test('options that cannot be are refused', () => {
   assert.throws(() => session({ ...QUIET, secret: [SECRET, 7] }), { message: /secret: is a text/ })
   assert.throws(() => session({ ...QUIET, cookie: { expires: NaN } }), { message: /cookie.expires/ })
   assert.throws(() => session({ ...QUIET, cookie: { expires: 'soon' } }), { message: /cookie.expires/ })
+  assert.throws(() => session({ ...QUIET, preset: 'safe', cookie: { maxAge: 9000, expires: 5000 } }), { message: /cookie.expires/ })
   assert.throws(() => session({ ...QUIET, cookie: { sameSite: 'x' }, name: 'a b' }), { message: /cookie.sameSite/ })
   assert.throws(() => session({ ...QUIET, cookie: { expires: new Date(NaN) } }), { message: /cookie.expires/ })
   for (const maxAge of [NaN, Infinity, 8.65e15, '1h']) {

@@ -177,7 +177,7 @@ function expressible (cookie, isExpress) {
     fixed[names.indexOf('maxAge') > names.indexOf('expires') ? 'expires' : 'maxAge'] = undefined
   }
   // A number is no date, but a lifetime.
-  if (Number.isFinite(fixed.expires)) {
+  if (Number.isFinite(fixed.expires) && fixed.maxAge === undefined) {
     fixed.maxAge = fixed.expires
     fixed.expires = undefined
   }
