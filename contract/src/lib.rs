@@ -248,6 +248,15 @@ pub fn keep_private(headers: &mut HeaderMap) {
     if let Ok(new) = HeaderValue::from_bytes(&new) {
         headers.insert(CACHE_CONTROL, new);
     }
+    // For shared caches alone, which then do not look at Cache-Control (RFC 9213).
+    let is_targeted = |name: &&HeaderName| {
+        let name = name.as_str();
+        name == "surrogate-control" || name.ends_with("-cache-control")
+    };
+    let targeted: Vec<_> = headers.keys().filter(is_targeted).cloned().collect();
+    for name in targeted {
+        headers.insert(name, HeaderValue::from_static("no-store"));
+    }
     vary_by_cookie(headers);
 }
 
@@ -470,6 +479,19 @@ mod tests {
         assert_eq!(kept(&["public", "max-age=60"]), ["private, max-age=60"]);
         assert_eq!(kept(&["max-age=60", "private"]), ["max-age=60, private"]);
         assert_eq!(kept(&[""]), ["private"]);
+    }
+
+    #[test]
+    fn what_is_said_to_shared_caches_alone_is_that_they_store_nothing() {
+        let mut headers = HeaderMap::new();
+        for name in ["cdn-cache-control", "surrogate-control", "x-cdn-cache-control", "x-control"] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("max-age=9"));
+        }
+        keep_private(&mut headers);
+        for name in ["cdn-cache-control", "surrogate-control", "x-cdn-cache-control"] {
+            assert_eq!(headers[name], "no-store", "{name}");
+        }
+        assert_eq!(headers["x-control"], "max-age=9");
     }
 
     #[test]

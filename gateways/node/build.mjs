@@ -1,5 +1,5 @@
-// Makes generated/ out of the component: its JavaScript by jco, its core modules, the
-// SHA-256 of the component that they are from, and the CommonJS form of the drop-in.
+// Makes generated/ out of the component: its JavaScript by jco, its core modules, as files and as
+// texts, the SHA-256 of the component that they are from, and the CommonJS form of the drop-in.
 import { createHash } from 'node:crypto'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
@@ -96,11 +96,14 @@ const sha256 = createHash('sha256').update(component).digest('hex')
 await writeFile(path('generated/about.js'),
   `// The SHA-256 of the component that this is from.\nexport const sha256 = '${sha256}'\n` +
   `export const modules = ${JSON.stringify(modules)}\n`)
+const texts = Object.fromEntries(modules.map(name => [name, Buffer.from(files[name]).toString('base64')]))
+await writeFile(path('generated/modules.js'),
+  `// The core modules in base64, by their names.\nexport const texts = ${JSON.stringify(texts, null, 2)}\n`)
 await build({
   entryPoints: [path('src/express/index.js')],
   outfile: path('generated/express.cjs'),
   bundle: true,
-  external: ['on-headers'],
+  external: ['cookie', 'on-headers'],
   format: 'cjs',
   platform: 'node',
   target: 'node20'

@@ -4,7 +4,7 @@
 /** The component does not look at more in all Cookie headers together, and says `oversized`. */
 const COOKIES = 16 * 1024
 
-/** The longest `cookie.path` that the options may have: a path is compared with nothing else. */
+/** The longest `cookie.path` that the options may have: it, and what follows it, decide. */
 const PATH = 1024
 
 /** What proxies put into X-Forwarded-Proto is far shorter. */
@@ -14,7 +14,7 @@ const FORWARDED_PROTO = 1024
 export const cookies = header => header ? [latin1(header.slice(0, COOKIES + 1))] : []
 
 /** The beginning of a request's path. */
-export const path = path => path.slice(0, PATH)
+export const path = path => path.slice(0, PATH + 1)
 
 /** A value that says nothing is none. */
 export const forwardedProto = value =>

@@ -41,9 +41,12 @@ export class OptionsError extends TypeError {
 export class Engine {
   #open
   #engine
+  /** Another one, whose options differ in these. */
+  with
 
   /** `modules` gives the core modules by their file names. */
   constructor (options, modules) {
+    this.with = changed => new Engine({ ...options, ...changed }, modules)
     this.#open = () => instantiate(modules, imports).engine.open(options)
     try {
       this.#engine = this.#open()

@@ -78,9 +78,14 @@ export function toOptions (given, defaults) {
 }
 
 function secrets (given, problems) {
-  if (given === undefined || given === null || given === '') return []
-  return [given].flat().map(secret => {
+  if (!given) return []
+  const list = [given].flat()
+  const isNone = secret => secret === undefined || secret === null
+  // An old one that is not set any more is none.
+  if (isNone(list[0])) problems.push({ name: 'secret', message: `is a list whose first, which signs, is ${list[0]}` })
+  return list.filter(secret => !isNone(secret)).map(secret => {
     if (typeof secret === 'string') return encoder.encode(secret)
+    if (secret instanceof ArrayBuffer) return new Uint8Array(secret)
     if (ArrayBuffer.isView(secret)) return new Uint8Array(secret.buffer, secret.byteOffset, secret.byteLength)
     // A secret KeyObject of Node's.
     if (typeof secret?.export === 'function') return new Uint8Array(secret.export())

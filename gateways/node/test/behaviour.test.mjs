@@ -159,6 +159,10 @@ test('a store that throws fails its request', async t => {
   const { visit, errors } = await serve(t, { store }, count)
   store.set = () => { throw new Error('the store is a ruin') }
   assert.deepEqual([(await visit()).status, errors.length], [500, 1])
+  delete store.set
+  await visit()
+  store.get = () => { throw new Error('the store is a ruin') }
+  assert.deepEqual([(await visit()).status, errors.length], [500, 2])
 })
 
 test('a store that fails to store does not cut the response', { timeout: 30_000 }, async t => {
@@ -234,9 +238,9 @@ test('while the store is disconnected there are no sessions', async t => {
   assert.equal((await visit()).body, 'true')
 })
 
-test('a document that is no session is left alone', async t => {
+test('a document that is no session is left alone by the safe preset', async t => {
   const store = new MemoryStore()
-  const { visit } = await serve(t, { store }, count)
+  const { visit } = await serve(t, { store, preset: 'safe' }, count)
   await visit()
   const [id] = Object.keys(store.sessions)
   store.sessions[id] = '{"n":7}'
@@ -264,6 +268,77 @@ test('the application makes the identifiers, where it wants to', async t => {
   assert.deepEqual(Object.keys(store.sessions), ['/ 2'])
 })
 
+test('methods that get no callback give a promise', async t => {
+  const store = new MemoryStore()
+  const { visit } = await serve(t, { store }, async (req, res) => {
+    const { session } = req
+    session.n = 1
+    assert.equal(session.save(() => {}), session)
+    await session.save()
+    assert.equal(JSON.parse(store.sessions[req.sessionID]).n, 1)
+    session.n = 2
+    await session.reload()
+    assert.equal(req.session.n, 1)
+    await req.session.regenerate()
+    assert.notEqual(req.sessionID, session.id)
+    const { session: next } = req
+    await next.save()
+    await next.destroy()
+    assert.deepEqual([req.session, Object.keys(store.sessions)], [undefined, []])
+    await assert.rejects(next.reload(), { message: 'failed to load session' })
+    res.send('done')
+  })
+  assert.equal((await visit()).body, 'done')
+})
+
+test('who does not wait for a promise is not told, and nothing else is harmed', async t => {
+  const store = new MemoryStore()
+  const fail = (...args) => setImmediate(args.at(-1), new Error('down'))
+  Object.assign(store, { set: fail, destroy: fail })
+  const unhandled = []
+  const listener = error => unhandled.push(error)
+  process.on('unhandledRejection', listener)
+  t.after(() => process.off('unhandledRejection', listener))
+  const { visit } = await serve(t, { store }, (req, res) => {
+    req.session.save()
+    req.session.reload()
+    req.session.regenerate()
+    req.session.destroy()
+    setImmediate(() => setImmediate(() => res.send('done')))
+  })
+  assert.equal((await visit()).body, 'done')
+  assert.deepEqual(unhandled, [])
+})
+
+test('each of two middlewares on one store begins sessions by its own options', async t => {
+  const store = new MemoryStore()
+  const app = express()
+  const cookies = { a: { path: '/a', maxAge: 60000 }, b: { path: '/b', sameSite: 'lax' }, c: { path: '/c', httpOnly: false } }
+  for (const [name, cookie] of Object.entries(cookies)) {
+    app.use(`/${name}`, session({ ...QUIET, store, name, secret: name.repeat(32), cookie: name === 'c' ? () => cookie : cookie, genid: req => `${name}-${req.query.id}-${++number}` }))
+  }
+  let number = 0
+  app.use(async (req, res) => {
+    req.session.n = 1
+    if (req.query.id === 'new') return res.send('new')
+    await req.session.regenerate()
+    req.session.n = 2
+    res.send('anew')
+  })
+  const server = http.createServer(app).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => { server.closeAllConnections(); server.close() })
+  for (const name of Object.keys(cookies)) {
+    const sent = []
+    for (const id of ['new', 'again']) {
+      const [cookie] = (await request(server, { path: `/${name}?id=${id}` })).headers['set-cookie']
+      assert.match(cookie, new RegExp(`^${name}=s%3A${name}-${id}-`))
+      sent.push(cookie.replace(/^[^;]+/, '').replace(/Expires=[^;]+/, 'Expires'))
+    }
+    assert.equal(sent[1], sent[0])
+  }
+})
+
 test('an identifier that is none fails its request', async t => {
   for (const id of ['', 7, undefined, '\ud800']) {
     const ids = [id, 'good', id]
@@ -277,10 +352,35 @@ test('an identifier that is none fails its request', async t => {
   }
 })
 
+for (const preset of ['express', 'safe']) {
+  test(`a cookie's path covers what is below it, not what begins like it (${preset})`, async t => {
+    const long = `/${'a'.repeat(1023)}`
+    const table = [
+      ['/app', ['/app', '/app/', '/app/x', '/app?x'], ['/', '/ap', '/apple', '/App', '/app%2fx']],
+      ['/app/', ['/app/', '/app/x'], ['/app', '/apple']],
+      ['/', ['/', '/app', '//', '/?app'], []],
+      [long, [long, `${long}/x`], [`${long}b`, `/b${long.slice(1)}`]]
+    ]
+    for (const [path, inside, outside] of table) {
+      for (const cookie of [{ path }, () => ({ path })]) {
+        const { visit } = await serve(t, { preset, cookie }, (req, res) => { res.send(String(Boolean(req.session))) })
+        for (const [paths, is] of [[inside, 'true'], [outside, 'false']]) {
+          for (const path of paths) assert.equal((await visit(path)).body, is, `${cookie.path ?? 'made'} ${path.slice(0, 20)}`)
+        }
+      }
+    }
+  })
+}
+
 test('options that cannot be are refused', () => {
   assert.throws(() => session({ ...QUIET, genid: 'uuid' }), { message: 'genid option must be a function' })
   assert.throws(() => session({ ...QUIET, unset: 'x' }), { message: 'unset option must be "destroy" or "keep"' })
   assert.throws(() => session({ ...QUIET, secret: [] }), { message: /secret option array/ })
+  assert.throws(() => session({ ...QUIET, secret: [undefined, SECRET] }), { message: /secret: is a list whose first/ })
+  assert.throws(() => session({ ...QUIET, secret: [SECRET, 7] }), { message: /secret: is a text/ })
+  assert.throws(() => session({ ...QUIET, cookie: { expires: NaN } }), { message: /cookie.expires/ })
+  assert.throws(() => session({ ...QUIET, cookie: { expires: 'soon' } }), { message: /cookie.expires/ })
+  assert.throws(() => session({ ...QUIET, preset: 'safe', cookie: { maxAge: 9000, expires: 5000 } }), { message: /cookie.expires/ })
   assert.throws(() => session({ ...QUIET, cookie: { sameSite: 'x' }, name: 'a b' }), { message: /cookie.sameSite/ })
   assert.throws(() => session({ ...QUIET, cookie: { expires: new Date(NaN) } }), { message: /cookie.expires/ })
   for (const maxAge of [NaN, Infinity, 8.65e15, '1h']) {
@@ -289,6 +389,14 @@ test('options that cannot be are refused', () => {
   assert.throws(() => session({ ...QUIET, preset: 'safe', secret: 'short', cookie: { sameSite: 'none' } }),
     error => error.problems.map(({ name }) => name).join() === 'secret,cookie.sameSite' &&
       /allowWeakSecret/.test(error.message))
+})
+
+test('a secret that is not set any more signs nothing', async t => {
+  const { visit } = await serve(t, { secret: [SECRET, undefined] }, count)
+  const { headers } = await visit()
+  const forged = headers['set-cookie'][0].split(';')[0].replace(/.$/, '')
+  assert.equal((await visit()).body, '2')
+  assert.equal((await visit('/', { cookie: forged })).body, '1')
 })
 
 test('without a secret, cookie-parser\'s is used', async t => {
@@ -336,6 +444,18 @@ test('with node:http alone', async t => {
   assert.equal((await request(server, { path: 'http://example.com/x', headers: { cookie } })).body, '2')
 })
 
+test('a request to the server itself has no session', async t => {
+  for (const kind of ['express-session', '../index.cjs']) {
+    const middleware = require(kind)(QUIET)
+    const server = http.createServer((req, res) => middleware(req, res, () => res.end(String(Boolean(req.session)))))
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.after(() => { server.closeAllConnections(); server.close() })
+    assert.equal((await request(server, { method: 'OPTIONS', path: '*' })).body, 'false')
+    assert.equal((await request(server, { method: 'OPTIONS', path: '/' })).body, 'true')
+  }
+})
+
 test('the safe preset: nothing for visitors without data, logout clears the cookie', async t => {
   const store = new MemoryStore()
   const { visit } = await serve(t, { store, preset: 'safe', resave: undefined, saveUninitialized: undefined }, (req, res) => {
@@ -348,9 +468,21 @@ test('the safe preset: nothing for visitors without data, logout clears the cook
   assert.match(headers['set-cookie'][0], /^connect\.sid=s%3A[^;]+; Path=\/; HttpOnly; SameSite=Lax$/)
   assert.equal(headers['cache-control'], 'no-store')
   const out = await visit('/out')
-  assert.equal(out.headers['set-cookie'][0],
-    'connect.sid=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax')
+  assert.match(out.headers['set-cookie'][0],
+    /^connect\.sid=; Path=\/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; (Max-Age=0; )?HttpOnly; SameSite=Lax$/)
   assert.deepEqual(store.sessions, Object.create(null))
+})
+
+test('the safe preset: a stale cookie beside the session\'s does no harm', async t => {
+  const store = new MemoryStore()
+  const { visit } = await serve(t, { store, preset: 'safe' }, count)
+  const cookies = []
+  for (let n = 0; n < 2; n++) {
+    const { headers } = await visit('/', { cookie: 'none=1' })
+    cookies.push(headers['set-cookie'][0].split(';')[0])
+  }
+  store.destroy(decodeURIComponent(cookies[0]).slice('connect.sid=s:'.length).split('.')[0])
+  assert.equal((await visit('/', { cookie: cookies.join('; ') })).body, '2')
 })
 
 for (const saves of [false, true]) {
@@ -420,11 +552,9 @@ test('MemoryStore warns in production', () => {
 })
 
 test('a component that failed is replaced', async () => {
-  const { modules } = await import('../generated/about.js')
-  const { readFileSync } = await import('node:fs')
+  const { modules } = await import('../src/modules.js')
   const { defaults } = await import('../src/engine.js')
-  const compiled = Object.fromEntries(modules.map(name =>
-    [name, new WebAssembly.Module(readFileSync(new URL(`../generated/${name}`, import.meta.url)))]))
+  const compiled = modules()
   const options = { ...defaults('express', name => compiled[name]), secrets: [Buffer.from(SECRET)] }
   const engine = new Engine(options, name => compiled[name])
   assert.throws(() => engine.begin({ path: '/' }), TypeError)

@@ -23,6 +23,20 @@ test('the component imports the time and randomness, and nothing else', async ()
   assert.deepEqual([...asked].sort(), ['[export]edge:session/engine', 'wasi:clocks/wall-clock', 'wasi:random/random'])
 })
 
+test('the modules of express-session that are imported by themselves are there', () => {
+  const script = `
+    const session = require('edge-session')
+    const names = { cookie: 'Cookie', session: 'Session', store: 'Store', memory: 'MemoryStore' }
+    for (const [file, name] of Object.entries(names)) {
+      for (const path of [file, file + '.js']) {
+        if (require('edge-session/session/' + path) !== session[name]) throw new Error(path)
+        require('express-session/session/' + path)
+      }
+    }
+    console.log('same')`
+  assert.equal(execFileSync(process.execPath, ['-e', script], { cwd: path('..'), encoding: 'utf8' }), 'same\n')
+})
+
 test('both module systems have the same functions', async () => {
   const script = `
     const session = require('edge-session')

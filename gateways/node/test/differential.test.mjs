@@ -9,7 +9,7 @@ import { MongoClient } from 'mongodb'
 import { MongoStore } from 'connect-mongo'
 import { RedisStore } from 'connect-redis'
 import { createRequire } from 'node:module'
-import { ANSWERS, clock, memory, ours, theirs, world } from './rig.mjs'
+import { ANSWERS, clock, explain, memory, ours, theirs, world } from './rig.mjs'
 
 const require = createRequire(import.meta.url)
 const SEED = Number(process.env.SEED ?? randomInt(1 << 30))
@@ -44,7 +44,8 @@ function options ({ pick, chance }) {
   if (chance(0.1)) cookie.path = pick(['/', '/app'])
   if (chance(0.1)) cookie.partitioned = true
   if (chance(0.1)) cookie.priority = pick(['low', 'medium', 'high'])
-  if (chance(0.05)) cookie.expires = new Date(clock.now + 5000000)
+  if (chance(0.05)) cookie.expires = pick([new Date(clock.now + 5000000), 7000, false, undefined])
+  if (chance(0.05)) cookie[pick(['path', 'sameSite', 'domain', 'maxAge'])] = pick([undefined, null, '', false])
   return {
     resave: chance(0.3),
     saveUninitialized: chance(0.4),
@@ -61,7 +62,7 @@ function options ({ pick, chance }) {
 const VALUES = [1, 2, 'text', 'é\u2028"', null, true, [1, { b: [] }], { z: 1, a: 1.5 }]
 const KEYS = ['a', 'b', 'c', '7', 'über']
 
-function deed ({ pick }) {
+function deed ({ pick, upTo }) {
   const at = clock.now
   return pick([
     () => ['set', pick(KEYS), pick(VALUES)],
@@ -74,6 +75,9 @@ function deed ({ pick }) {
     () => ['touch'],
     () => ['destroy'],
     () => ['unset'],
+    () => ['assign', pick(['expires', 'maxAge']), pick(['false', 'none', 'null', 'zero', 'number'])],
+    () => ['become', `assigned${upTo(1e9)}`],
+    () => ['wrap'],
     () => ['maxAge', pick([5000, 7200000, null, 0, -2e12, 70000.75])],
     () => ['cookie', ...pick([
       ['expires', at + 90000], ['expires', null], ['path', '/app'], ['domain', 'a.example'], ['httpOnly', false],
@@ -96,17 +100,6 @@ function step (chooser, without) {
   }
 }
 
-// With `unset: 'destroy'`, express-session destroys once more what was destroyed, and what was
-// never stored; the response's length is not known while it waits for that.
-function explain (expected, actual) {
-  if (expected.destroyed <= actual.destroyed) return
-  for (const seen of [expected, actual]) {
-    delete seen.destroyed
-    delete seen.headers['content-length']
-    delete seen.headers['transfer-encoding']
-  }
-}
-
 async function play (makeStore, seed, { without, ...fixed } = {}) {
   clock.now = Math.floor(Date.now() / 1000) * 1000
   const chooser = random(seed)
@@ -116,8 +109,11 @@ async function play (makeStore, seed, { without, ...fixed } = {}) {
   const worlds = await Promise.all([world(theirs, settings, makeStore('theirs')), world(ours, settings, makeStore('ours'))])
   try {
     const told = []
+    const { path } = typeof settings.cookie === 'function' ? settings.cookie() : settings.cookie
     for (const { after, ...request } of steps) {
       clock.now += after
+      // To express-session 1.19.0 it begins with `/app`.
+      if (path === '/app' && request.path === '/apple') request.path = '/app/le'
       told.push(request)
       const [expected, actual] = [await worlds[0].step(request), await worlds[1].step(request)]
       explain(expected, actual)
@@ -125,7 +121,7 @@ async function play (makeStore, seed, { without, ...fixed } = {}) {
       try {
         assert.deepEqual(actual, expected)
       } catch (error) {
-        error.message += `\n${story()}`
+        error.stack += `\n${story()}`
         throw error
       }
     }

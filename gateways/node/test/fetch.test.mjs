@@ -10,7 +10,6 @@ import { Hono } from 'hono'
 import { MongoClient } from 'mongodb'
 import { MemoryStore, OptionsError, Refused, withSession } from 'edge-session/fetch'
 import { MongoStore } from 'edge-session/mongodb'
-import { withSession as general } from '../src/fetch/index.js'
 import { modules } from '../generated/about.js'
 
 const secret = 'a secret of at least 32 bytes is long'
@@ -38,7 +37,8 @@ class OpenStore extends MemoryStore {
   ids = new Set()
   create (id, content) { this.ids.add(id); return super.create(id, content) }
   replace (id, content, expected) { this.ids.add(id); return super.replace(id, content, expected) }
-  texts () { return [...this.ids].map(id => this.load(id)?.data).filter(Boolean) }
+  // Without the notes of where a session went.
+  texts () { return [...this.ids].map(id => this.load(id)?.data).filter(text => text && !text.includes('"movedTo"')) }
 }
 
 test('a session is kept from request to request', async () => {
@@ -222,22 +222,93 @@ test('in Hono', async () => {
   assert.equal(await (await visit()).text(), '2 value')
 })
 
-test('without a file system: modules that are passed in, or fetched', async () => {
+// As Bun's: its methods work on it alone.
+class BunServer {
+  #calls = []
+  #answer
+  constructor (answer = true) { this.#answer = answer }
+  upgrade (request, options) { this.#calls.push(options); return this.#answer }
+  requestIP () { return this.#calls.length }
+  get calls () { return this.#calls }
+}
+
+test('an upgrade by Bun\'s server takes the cookie along, after the session is stored', async () => {
+  const store = new OpenStore()
+  const socket = () => new Request('http://localhost/', { headers: { upgrade: 'websocket' } })
+  const change = (session, server) => {
+    assert.equal(typeof server.requestIP(), 'number')
+    session.data.n = 1
+  }
+  const upgrade = options => (request, session, server) => {
+    change(session, server)
+    if (server.upgrade(request, options)) return
+    return new Response('no upgrade', { status: 426 })
+  }
+  const options = { data: { a: 1 }, headers: { 'X-Own': 'yes', 'Set-Cookie': 'own=1' } }
+  for (const given of [options, { ...options, headers: new Headers(options.headers) }]) {
+    const server = new BunServer()
+    assert.equal(await withSession(upgrade(given), { secret, store })(socket(), server), undefined)
+    const [{ data, headers }] = server.calls
+    assert.deepEqual([data, headers.get('x-own')], [{ a: 1 }, 'yes'])
+    assert.match(headers.getSetCookie().join(), /^own=1,connect\.sid=s%3A/)
+  }
+  assert.equal(store.texts().length, 2)
+
+  // What does not upgrade is asked at once.
+  const none = new BunServer(false)
+  assert.equal((await withSession(upgrade(), { secret })(new Request('http://localhost/'), none)).status, 426)
+  assert.equal((await withSession(upgrade(), { secret })(socket(), none)).status, 400)
+
+  // Without a session that is stored there is none, and no change either where the handler fails.
+  const failing = new BunServer()
+  store.create = () => { throw new Error('down') }
+  assert.equal((await withSession(upgrade(), { secret, store, onError: quiet })(socket(), failing)).status, 503)
+  await assert.rejects(withSession((request, session, server) => {
+    server.upgrade(request)
+    throw new Error('the handler failed')
+  }, { secret })(socket(), failing), { message: 'the handler failed' })
+  assert.deepEqual(failing.calls, [])
+
+  // Where there is no session, and where there is no cookie.
+  const server = new BunServer()
+  assert.equal(await withSession((request, session, server) => { server.upgrade(request) },
+    { secret, cookie: { path: '/app' } })(socket(), server), undefined)
+  assert.equal(await withSession((request, session, server) => { server.upgrade(request) }, { secret })(socket(), server), undefined)
+  assert.deepEqual(server.calls.map(({ headers }) => [...headers]), [[], []])
+})
+
+test('a response that is answered to all has the cookie of none', async () => {
+  const done = new Response(null, { status: 204 })
+  const handle = withSession((request, session) => { session.data.n = 1; return done }, { secret })
+  for (let n = 0; n < 3; n++) {
+    const response = await handle(new Request('http://localhost/'))
+    assert.deepEqual([response.status, response.headers.getSetCookie().length], [204, 1])
+  }
+  assert.deepEqual([...done.headers], [])
+})
+
+test('a handler that answers nothing, or what no cookie can be added to', async () => {
+  const told = []
+  // As Deno's answer to an upgrade: its headers cannot be changed, and there is no copy of it.
+  const { headers } = Response.redirect('http://localhost/')
+  const upgraded = { status: 101, body: null, headers }
+  for (const answer of [undefined, Response.error(), upgraded]) {
+    const handle = withSession((request, session) => { session.data.n = 1; return answer },
+      { secret, onError: ({ message }) => told.push(message.split(': ')[1]) })
+    assert.equal(await handle(new Request('http://localhost/')), answer)
+    const look = withSession((request, session) => { assert.equal(session.isNew, true); return answer }, { secret, onError: quiet })
+    assert.equal(await look(new Request('http://localhost/')), answer)
+  }
+  assert.deepEqual(told, ['none', '0', '101'])
+})
+
+test('modules that are passed in', async () => {
   const compiled = Object.fromEntries(await Promise.all(modules.map(async name =>
     [name, await WebAssembly.compile(await readFile(new URL(`../generated/${name}`, import.meta.url)))])))
-  const passed = visitor(general(count, { secret, modules: () => compiled }))
-  await passed()
-  assert.equal(await (await passed()).text(), '2')
-
-  // As a runtime that fetches what is beside a module.
-  const real = globalThis.fetch
-  globalThis.fetch = async url => new Response(await readFile(url))
-  try {
-    const fetched = visitor(general(count, { secret }))
-    await fetched()
-    assert.equal(await (await fetched()).text(), '2')
-  } finally {
-    globalThis.fetch = real
+  for (const modules of [() => compiled, async () => compiled]) {
+    const passed = visitor(withSession(count, { secret, modules }))
+    await passed()
+    assert.equal(await (await passed()).text(), '2')
   }
 })
 

@@ -118,12 +118,18 @@ export interface Session<Data extends object = Record<string, any>> {
 
 /**
  * A handler with a session for each request. What it changed is stored before the response is
- * returned. The session is null where the path is outside the cookie's.
+ * returned. The session is null where the path is outside the cookie's. In Bun, the handler may
+ * upgrade the request by the server that it gets, and answer nothing: that happens when the session
+ * is stored.
  */
-export function withSession<Data extends object = Record<string, any>, Rest extends unknown[] = any[]> (
-  handler: (request: Request, session: Session<Data>, ...rest: Rest) => Maybe<Response>,
+export function withSession<
+  Data extends object = Record<string, any>,
+  Rest extends unknown[] = any[],
+  Answer extends Response | undefined | void = Response
+> (
+  handler: (request: Request, session: Session<Data>, ...rest: Rest) => Maybe<Answer>,
   options: Options
-): (request: Request, ...rest: Rest) => Promise<Response>
+): (request: Request, ...rest: Rest) => Promise<Answer>
 
 /** Sessions in memory, of one process. */
 export class MemoryStore implements Store {

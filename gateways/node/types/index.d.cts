@@ -1,12 +1,14 @@
 /// <reference types="node" />
+import { CipherKey } from 'node:crypto'
 import { EventEmitter } from 'node:events'
-import { IncomingMessage, ServerResponse } from 'node:http'
+// @ts-ignore: where there are no types of Express, its requests are anything.
+import express = require('express')
 
 /** express-session's middleware, on the component. */
 declare function session (options?: session.SessionOptions): session.Middleware
 
 declare namespace session {
-  type Middleware = (req: any, res: any, next: (error?: unknown) => void) => void
+  type Middleware = (req: any, res: any, next: (error?: any) => void) => void
 
   /** What the application keeps in a session. Add to it: `declare module 'edge-session' { interface SessionData { … } }` */
   interface SessionData {
@@ -14,11 +16,12 @@ declare namespace session {
   }
 
   interface CookieOptions {
-    /** Default: `/`. Requests whose path does not begin with it get no session. */
+    /** Default: `/`. Requests to what is not below it get no session. */
     path?: string | undefined
     domain?: string | undefined
     /** Milliseconds since the last save or touch; none: until the browser closes. */
-    maxAge?: number | null | undefined
+    maxAge?: number | undefined
+    /** @deprecated Set `maxAge`. */
     expires?: Date | null | undefined
     /** Default: true. */
     httpOnly?: boolean | undefined
@@ -26,18 +29,22 @@ declare namespace session {
     sameSite?: boolean | 'strict' | 'lax' | 'none' | 'auto' | undefined
     partitioned?: boolean | undefined
     priority?: 'low' | 'medium' | 'high' | undefined
+    /** Does nothing, as in express-session: the cookie is signed. */
+    signed?: boolean | undefined
+    /** Does nothing, as in express-session. */
+    encode?: ((value: string) => string) | undefined
   }
 
   interface SessionOptions {
     /** The first signs, all verify. */
-    secret?: string | Uint8Array | ReadonlyArray<string | Uint8Array> | undefined
+    secret: CipherKey | ReadonlyArray<CipherKey>
     /** The cookie's name. Default: `connect.sid`. */
     name?: string | undefined
     /** Any store that was written for express-session. Default: a `MemoryStore`. */
     store?: StoreLike | undefined
     /** A new session's identifier, unpredictable. Default: the component's, of 24 random bytes. */
-    genid?: ((req: any) => string) | undefined
-    cookie?: CookieOptions | ((req: any) => CookieOptions) | undefined
+    genid?(req: express.Request): string
+    cookie?: CookieOptions | ((req: express.Request) => CookieOptions) | undefined
     resave?: boolean | undefined
     saveUninitialized?: boolean | undefined
     rolling?: boolean | undefined
@@ -58,34 +65,43 @@ declare namespace session {
     maxSessionBytes?: number | undefined
   }
 
+  /** A session's cookie; what a store was given, too, where only what was set is there. */
   class Cookie implements CookieOptions {
     constructor (options?: CookieOptions)
+    /** The lifetime that was set, in milliseconds. */
     originalMaxAge: number | null
-    path: string
+    path?: string | undefined
     domain?: string | undefined
-    get maxAge (): number | null
-    set maxAge (millis: number | Date | null | undefined)
-    get expires (): Date | null
-    set expires (date: Date | null | undefined)
-    httpOnly: boolean
+    maxAge?: number | undefined
+    expires?: Date | null | undefined
+    httpOnly?: boolean | undefined
     secure?: boolean | 'auto' | undefined
     sameSite?: boolean | 'strict' | 'lax' | 'none' | 'auto' | undefined
     partitioned?: boolean | undefined
     priority?: 'low' | 'medium' | 'high' | undefined
-    readonly data: CookieOptions & { originalMaxAge: number | null }
-    toJSON (): this['data']
+    signed?: boolean | undefined
   }
 
   class Session {
-    readonly id: string
-    readonly req: IncomingMessage
+    private constructor (request: Express.Request, data: SessionData)
+    /** That of the request. Cannot be assigned. */
+    id: string
     cookie: Cookie
     touch (): this
     resetMaxAge (): this
-    save (callback?: (error?: any) => void): this
-    reload (callback: (error?: any) => void): this
-    destroy (callback?: (error?: any) => void): this
-    regenerate (callback: (error?: any) => void): this
+    /** Store it now. Without a callback, these methods return promises. */
+    save (): Promise<void>
+    save (callback: (error: any) => void): this
+    save (callback?: (error: any) => void): this | Promise<void>
+    /** Read it again: `req.session` is what is stored. */
+    reload (): Promise<void>
+    reload (callback: (error: any) => void): this
+    /** Delete it: `req.session` is undefined. */
+    destroy (): Promise<void>
+    destroy (callback: (error: any) => void): this
+    /** Delete it, and begin an empty one under a new identifier: at login. */
+    regenerate (): Promise<void>
+    regenerate (callback: (error: any) => void): this
   }
 
   /** What is asked of a store. */
@@ -94,27 +110,31 @@ declare namespace session {
     set (sid: string, session: any, callback?: (error?: any) => void): void
     destroy (sid: string, callback?: (error?: any) => void): void
     touch? (sid: string, session: any, callback?: (error?: any) => void): void
+    on (event: string, listener: (...given: any[]) => void): unknown
   }
 
   abstract class Store extends EventEmitter {
-    regenerate (req: any, callback: (error?: any) => any): void
-    load (sid: string, callback: (error?: any, session?: Session & SessionData) => any): void
-    createSession (req: any, session: SessionData): Session & SessionData
-    generate (req: any): void
-    abstract get (sid: string, callback: (error?: any, session?: SessionData | null) => void): void
+    regenerate (req: express.Request, callback: (error?: any) => any): void
+    load (sid: string, callback: (error: any, session?: SessionData) => any): void
+    createSession (req: express.Request, session: SessionData): Session & SessionData
+    abstract get (sid: string, callback: (error: any, session?: SessionData | null) => void): void
     abstract set (sid: string, session: SessionData, callback?: (error?: any) => void): void
     abstract destroy (sid: string, callback?: (error?: any) => void): void
-    all? (callback: (error: any, sessions?: SessionData[] | Record<string, SessionData> | null) => void): void
+    all? (callback: (error: any, sessions?: SessionData[] | { [sid: string]: SessionData } | null) => void): void
     length? (callback: (error: any, length?: number) => void): void
     clear? (callback?: (error?: any) => void): void
-    touch? (sid: string, session: SessionData, callback?: (error?: any) => void): void
+    touch? (sid: string, session: SessionData, callback?: () => void): void
   }
 
   /** For development: it forgets nothing until the process ends. */
   class MemoryStore extends Store {
-    get (sid: string, callback: (error?: any, session?: SessionData | null) => void): void
+    get (sid: string, callback: (error: any, session?: SessionData | null) => void): void
     set (sid: string, session: SessionData, callback?: (error?: any) => void): void
     destroy (sid: string, callback?: (error?: any) => void): void
+    all (callback: (error: any, sessions?: { [sid: string]: SessionData } | null) => void): void
+    length (callback: (error: any, length?: number) => void): void
+    clear (callback?: (error?: any) => void): void
+    touch (sid: string, session: SessionData, callback?: () => void): void
   }
 
   /** The options cannot be used, and all that is wrong with them. */
@@ -125,12 +145,13 @@ declare namespace session {
 
 declare global {
   namespace Express {
-    type EdgeSessionStore = session.Store
+    type SessionStore = session.Store & { generate: (req: Request) => void }
 
+    // They are not there before the middleware.
     interface Request {
-      session: session.Session & session.SessionData
+      session: session.Session & Partial<session.SessionData>
       sessionID: string
-      sessionStore: EdgeSessionStore
+      sessionStore: SessionStore
     }
   }
 }

@@ -1,5 +1,6 @@
 // express-session's Cookie: what `req.session.cookie` and stores see. What is sent to browsers
-// is written by the component.
+// is written by the component, but for `serialize`, which is the application's.
+import { serialize } from 'cookie'
 
 // One read of the clock for one assignment: a lifetime stays what it was set to.
 export class Cookie {
@@ -54,6 +55,8 @@ export class Cookie {
     }
   }
 
+  serialize (name, value) { return serialize(name, value, this.data) }
+
   toJSON () { return this.data }
 }
 
@@ -73,10 +76,11 @@ const SETTINGS = {
   partitioned: value => ({ tag: 'partitioned', val: Boolean(value) }),
   priority: value => ({ tag: 'priority', val: choice(['low', 'medium', 'high'], 'priority', value) })
 }
-/** The settings as they are, to be compared with later ones. */
+
+/** The settings as they are, to be compared with later ones, or with the component's view. */
 export function settings (cookie) {
   return {
-    originalMaxAge: cookie.originalMaxAge,
+    originalMaxAge: cookie.originalMaxAge ?? undefined,
     path: cookie.path,
     domain: cookie.domain,
     httpOnly: cookie.httpOnly,
@@ -118,7 +122,8 @@ function choice (names, option, value) {
 }
 
 function lifetime (maxAge) {
-  if (maxAge === null || maxAge === undefined) return { tag: 'max-age', val: undefined }
+  // `false`, say.
+  if (!maxAge && typeof maxAge !== 'number') return { tag: 'max-age', val: undefined }
   if (!Number.isFinite(maxAge)) throw new TypeError('option expires is invalid')
   return { tag: 'max-age', val: maxAge }
 }

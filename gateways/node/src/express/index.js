@@ -1,5 +1,7 @@
 // express-session's middleware: its options, and where a request's session begins.
+import { KeyObject, createHmac } from 'node:crypto'
 import { Engine, OptionsError, defaults } from '../engine.js'
+import { modules } from '../modules.js'
 import { toOptions } from '../options.js'
 import { Turns } from '../turns.js'
 import { Cookie } from './cookie.js'
@@ -13,14 +15,15 @@ const WARNING = 'Warning: the MemoryStore of edge-session is not\n' +
   'designed for a production environment, as it will leak\n' +
   'memory, and will not scale past a single process.'
 
-/** `session(options)`, with the component's core modules. */
-export const sessions = modules => function session (given) {
-  const settings = new Settings(given ?? {}, modules)
+const own = name => modules()[name]
+
+export function session (given) {
+  const settings = new Settings(given ?? {})
   const { store } = settings
 
   if (process.env.NODE_ENV === 'production' && store instanceof MemoryStore) console.warn(WARNING)
 
-  store.generate = req => generate(settings, settings.engine(req), req)
+  store.generate = req => generate(settings, req)
 
   let isStoreReady = true
   store.on('disconnect', () => { isStoreReady = false })
@@ -37,22 +40,24 @@ export const sessions = modules => function session (given) {
 /** The options, read once. */
 class Settings {
   #engines = new Map()
+  #sending = new Map()
+  #keys = new Map()
   #options
-  #modules
   #cookie
 
-  constructor (given, modules) {
-    const { preset = 'express', store = new MemoryStore() } = given
+  constructor (given) {
+    const { preset = 'express' } = given
     const isExpress = preset === 'express'
     check(given)
-    const options = defaults(preset, modules)
-    const cookie = given.cookie ?? {}
+    const options = defaults(preset, own)
+    const store = given.store || new MemoryStore()
+    const cookie = given.cookie || {}
     this.isDynamic = typeof cookie === 'function' || !isExpressible(cookie)
     // Where settings are made for each request, the component only says what `auto` means.
     const fixed = this.isDynamic ? { secure: 'auto', sameSite: 'auto' } : expressible(cookie, isExpress)
     this.#options = toOptions({
       name: given.name || given.key || undefined,
-      secret: given.secret,
+      secret: Array.isArray(given.secret) ? given.secret.map(exported) : exported(given.secret),
       allowWeakSecret: given.allowWeakSecret,
       resave: flag(given, 'resave', isExpress),
       saveUninitialized: flag(given, 'saveUninitialized', isExpress),
@@ -64,17 +69,18 @@ class Settings {
       onStoreError: given.onStoreError,
       maxSessionBytes: given.maxSessionBytes
     }, options)
-    this.#modules = modules
-    const initial = isExpress ? {} : asGiven(options.cookie)
-    this.#cookie = typeof cookie === 'function'
-      ? req => ({ ...initial, ...cookie(req) })
-      : { ...initial, ...defined(cookie) }
+    // To express-session, what is given as undefined is given.
+    const whole = isExpress ? cookie => cookie : cookie => ({ ...asGiven(options.cookie), ...defined(cookie ?? {}) })
+    this.#cookie = typeof cookie === 'function' ? req => whole(cookie(req)) : whole(cookie)
     this.isExpress = isExpress
     this.merges = this.#options.conflicts === 'merge'
     this.turns = new Turns()
     this.maxSessionBytes = this.#options.maxSessionBytes
     this.unset = this.#options.unset
     this.proxy = this.#options.proxy
+    this.name = this.#options.name
+    this.resave = this.#options.resave
+    this.saveUninitialized = this.#options.saveUninitialized
     this.path = this.#options.cookie.path
     this.genid = given.genid || undefined
     this.store = store
@@ -89,10 +95,24 @@ class Settings {
       (req.secret && this.#open(req.secret, toOptions({ secret: req.secret }, this.#options)))
   }
 
+  /** The same component, which sends the cookie in any case. */
+  sending (engine) {
+    const known = this.#sending.get(engine) ?? engine.with({ rolling: true, saveUninitialized: true })
+    this.#sending.set(engine, known)
+    return known
+  }
+
   #open (key, options) {
-    const engine = new Engine(options, this.#modules)
+    const engine = new Engine(options, own)
     this.#engines.set(key, engine)
+    this.#keys.set(engine, options.secrets[0])
     return engine
+  }
+
+  /** An identifier, whose signature somebody else has seen, as the cookie that the component reads. */
+  signed (engine, id) {
+    const signature = createHmac('sha256', this.#keys.get(engine)).update(id).digest('base64').replace(/=+$/, '')
+    return `s:${id}.${signature}`
   }
 
   /** The settings of a request's new cookie, as the application gave them. */
@@ -121,6 +141,9 @@ function check ({ genid, secret, unset }) {
   }
 }
 
+/** What createHmac takes for a key, as one that can be read. */
+const exported = secret => secret instanceof CryptoKey ? KeyObject.from(secret) : secret
+
 function flag (given, name, isExpress) {
   if (given[name] !== undefined) return Boolean(given[name])
   if (isExpress) process.emitWarning(`undefined ${name} option; provide ${name} option`, 'DeprecationWarning')
@@ -137,23 +160,32 @@ function expressible (cookie, isExpress) {
   const { path, domain, maxAge, expires, httpOnly, secure, sameSite, partitioned, priority } = cookie
   const truth = value => value === undefined ? undefined : Boolean(value)
   const fixed = {
-    path,
+    // Without one the cookie has none, and covers what `/` covers.
+    path: path || undefined,
     domain: domain || undefined,
-    maxAge,
-    expires: expires || undefined,
-    httpOnly: truth(httpOnly),
+    maxAge: lifetime(maxAge),
+    expires: lifetime(expires),
+    httpOnly: isExpress && 'httpOnly' in cookie ? Boolean(httpOnly) : truth(httpOnly),
     secure: secure === 'auto' ? secure : truth(secure),
-    sameSite,
+    sameSite: sameSite === undefined ? undefined : sameSite || false,
     partitioned: truth(partitioned),
     priority: priority || undefined
   }
-  if (isExpress && fixed.expires) {
+  if (isExpress && 'maxAge' in cookie && 'expires' in cookie) {
     // The last one that was given counts.
     const names = Object.keys(cookie)
     fixed[names.indexOf('maxAge') > names.indexOf('expires') ? 'expires' : 'maxAge'] = undefined
   }
+  // A number is no date, but a lifetime.
+  if (Number.isFinite(fixed.expires) && fixed.maxAge === undefined) {
+    fixed.maxAge = fixed.expires
+    fixed.expires = undefined
+  }
   return fixed
 }
+
+/** None where JavaScript sees nothing, but for 0. */
+const lifetime = value => value || typeof value === 'number' ? value : undefined
 
 const defined = object =>
   Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined))

@@ -5,7 +5,7 @@ import { edits, settings as cookieSettings } from './cookie.js'
 import { Session, inflate } from './session.js'
 import { revive } from './store.js'
 
-const NOTHING = { tag: 'nothing' }
+export const NOTHING = { tag: 'nothing' }
 const MISSING = { tag: 'missing' }
 const DONE = { tag: 'done' }
 const CONFLICT = { tag: 'conflict' }
@@ -25,11 +25,8 @@ export class Record {
   #data
   #cookie
 
-  /**
-   * Puts the session that the component is `ready` with into the request. `known` is what the
-   * store said of it, and found.
-   */
-  constructor (settings, engine, req, { exchange, data, cookie }, known, found) {
+  /** Of the session that the component is `ready` with. `known` is what the store said of it. */
+  constructor (settings, engine, req, { exchange, data, cookie }, known) {
     this.settings = settings
     this.engine = engine
     this.exchange = exchange
@@ -39,19 +36,26 @@ export class Record {
     this.isRenewed = false
     this.#req = req
     this.#data = data
+    this.#cookie = cookie
+  }
+
+  /** Puts the session into the request. `found` is what the store found. */
+  place (found) {
+    const { settings, exchange } = this
+    const req = this.#req
     if (!this.isLoaded && settings.genid) this.#identify()
     // To assign a property of Express's requests takes microseconds.
     if (req.sessionID !== exchange.id) req.sessionID = exchange.id
+    const session = this.isLoaded ? inflate(req, found, this) : new Session(req, undefined, this)
     if (this.isLoaded) {
-      req.session = inflate(req, found, this)
+      this.#cookie = cookieSettings(session.cookie)
     } else {
-      const session = new Session(req, undefined, this)
-      session.cookie = settings.cookie(req, cookie)
-      req.session = session
+      session.cookie = settings.cookie(req, this.#cookie)
+      // What the component's options cannot say is assigned.
+      if (!settings.isDynamic) this.#cookie = { ...this.#cookie, originalMaxAge: session.cookie.originalMaxAge ?? undefined }
     }
-    this.#cookie = this.isLoaded || !settings.isDynamic
-      ? cookieSettings(req.session.cookie)
-      : { ...cookie, originalMaxAge: cookie.originalMaxAge ?? null }
+    req.session = session
+    return this
   }
 
   /** By the application, under an identifier of its own making. */
@@ -99,7 +103,17 @@ export class Record {
     if (excess !== undefined && this.exchange.origin !== 'detached') {
       return { tag: 'done', val: { failure: { tag: 'too-large', val: excess } } }
     }
-    return this.engine.finish(this.exchange, known, change)
+    return this.#sender(change).finish(this.exchange, known, change)
+  }
+
+  /**
+   * express-session sends the cookie of a changed session that has an `expires`, and to it `false`
+   * is one. In the contract it is none.
+   */
+  #sender ({ data }) {
+    const expires = this.#req.session?.cookie?.expires
+    const isSent = this.isLoaded && this.settings.isExpress && data !== NOTHING && (expires === false || expires === '')
+    return isSent ? this.settings.sending(this.engine) : this.engine
   }
 
   /** The contract's loop. Calls back with the component's outcome. */

@@ -1,16 +1,18 @@
 // express-session's Session: `req.session`.
 import { Cookie } from './cookie.js'
 
-export class Session {
-  #req
-  #id
-  /** What the component knows of it: a `Visit`'s business. */
-  #record
+/** What the component knows of a session: a `Visit`'s business. */
+const RECORD = Symbol('record')
 
+export class Session {
   constructor (req, data, record) {
-    this.#req = req
-    this.#id = req.sessionID
-    this.#record = record
+    // As express-session's own properties they are not enumerable, cannot be assigned, and are
+    // there through a Proxy, too.
+    Object.defineProperties(this, {
+      req: { value: req },
+      id: { value: req.sessionID },
+      [RECORD]: { value: record }
+    })
     if (typeof data !== 'object' || data === null) return
     for (const key in data) {
       // What the prototypes have is no data.
@@ -18,14 +20,9 @@ export class Session {
     }
   }
 
-  // As express-session's own properties they are not enumerable, and cannot be assigned.
-  get req () { return this.#req }
-
-  get id () { return this.#id }
-
   /** Not of a session that a store made by itself. */
   static recordOf (session) {
-    return #record in session ? session.#record : undefined
+    return session[RECORD]
   }
 
   touch () { return this.resetMaxAge() }
@@ -35,38 +32,52 @@ export class Session {
     return this
   }
 
-  save (callback = () => {}) {
-    const record = Session.recordOf(this)
-    if (record) record.save(this, callback)
-    else this.req.sessionStore.set(this.id, this, callback)
-    return this
+  save (callback) {
+    return answer(this, callback, done => {
+      const record = Session.recordOf(this)
+      if (record) record.save(this, done)
+      else this.req.sessionStore.set(this.id, this, done)
+    })
   }
 
   reload (callback) {
-    const { req } = this
-    req.sessionStore.get(this.id, (error, found) => {
-      if (error) return callback(error)
-      if (!found) return callback(new Error('failed to load session'))
-      // Not by the store's createSession, which in stores is express-session's.
-      req.session = inflate(req, found, Session.recordOf(this))
-      callback()
+    return answer(this, callback, done => {
+      const { req } = this
+      req.sessionStore.get(this.id, (error, found) => {
+        if (error) return done(error)
+        if (!found) return done(new Error('failed to load session'))
+        // Not by the store's createSession, which in stores is express-session's.
+        req.session = inflate(req, found, Session.recordOf(this))
+        done()
+      })
     })
-    return this
   }
 
   destroy (callback) {
-    const { req } = this
-    const record = Session.recordOf(this)
-    if (record) record.isDestroyed = true
-    delete req.session
-    req.sessionStore.destroy(this.id, callback)
-    return this
+    return answer(this, callback, done => {
+      const { req } = this
+      const record = Session.recordOf(this)
+      if (record) record.isDestroyed = true
+      delete req.session
+      req.sessionStore.destroy(this.id, done)
+    })
   }
 
   regenerate (callback) {
-    this.req.sessionStore.regenerate(this.req, callback)
-    return this
+    return answer(this, callback, done => this.req.sessionStore.regenerate(this.req, done))
   }
+}
+
+/** The session itself where there is a callback, else a promise. */
+function answer (session, callback, begin) {
+  if (callback) {
+    begin(callback)
+    return session
+  }
+  const promise = new Promise((resolve, reject) => begin(error => error ? reject(error) : resolve()))
+  // Who does not wait for it does not want to know, and the process goes on.
+  promise.catch(() => {})
+  return promise
 }
 
 /** The session of a request, from what its store found. */
@@ -76,7 +87,8 @@ export function inflate (req, found, record) {
 }
 
 export function inflateCookie (stored) {
-  const { expires, originalMaxAge } = stored
+  const expires = stored.expires
+  const originalMaxAge = stored.originalMaxAge
   const cookie = new Cookie(stored)
   if (typeof expires === 'string') cookie._expires = new Date(expires)
   cookie.originalMaxAge = originalMaxAge

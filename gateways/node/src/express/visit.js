@@ -1,14 +1,21 @@
 // One request's way through express-session's order of events: the component decides, the
 // store is asked, the application runs, the session is stored, the response is sent.
+import { deprecate } from 'node:util'
 import onHeaders from 'on-headers'
 import * as bounds from '../bounds.js'
-import { Record, dataOf, failed } from './record.js'
-import { Session } from './session.js'
+import { keepPrivate, varyByCookie } from '../caching.js'
+import { edits } from './cookie.js'
+import { NOTHING, Record, dataOf, failed } from './record.js'
+import { Session, inflate } from './session.js'
 
-const NOTHING = { tag: 'nothing' }
 const FOUND = { tag: 'found' }
 const MISSING = { tag: 'missing' }
 const NO_OUTCOME = { tag: 'done', val: {} }
+
+/** Which middleware a request's sessions are of: several may share a store. */
+const origins = new WeakMap()
+
+const warn = deprecate(() => {}, 'cookie should be available in req.headers.cookie')
 
 export class Visit {
   #settings
@@ -19,12 +26,18 @@ export class Visit {
   #first
   /** What the component said last, and of which change to which session. */
   #step
+  /** The same of the cookie alone, where the application has assigned an identifier. */
+  #sending
   #change
   #record
+  #adopted
   #isTouched = false
   /** The response is no concern of ours any more. */
   #isOver = false
   #isEnded = false
+  /** The application has looked at `req.session`, and had when the headers were decided. */
+  #isRead = false
+  #varies
 
   constructor (settings, engine, req, next) {
     this.#settings = settings
@@ -41,10 +54,12 @@ export class Visit {
     const next = this.#next
     const path = pathOf(req)
     // A path that is made for each request is not among the component's options.
-    if (settings.isDynamic && !path.startsWith(settings.cookieOptions(req).path || '/')) return next()
-    const step = this.#engine.begin(facts(req, settings, path, req.headers.cookie))
+    if (settings.isDynamic && !covers(settings.cookieOptions(req).path || '/', path)) return next()
+    let step = this.#engine.begin(facts(req, settings, path, req.headers.cookie))
     if (step.tag === 'done') return next()
+    if (step.tag === 'ready' && settings.isExpress) step = this.#parsed(path) ?? step
 
+    origins.set(req, { settings, engine: this.#engine })
     req.sessionStore = settings.store
     const isNew = step.tag === 'ready'
     if (isNew) this.#open(step.val, {})
@@ -53,15 +68,47 @@ export class Visit {
     res.end = (chunk, encoding, callback) => this.#end(res, end, chunk, encoding, callback)
     if (isNew) return next()
     req.sessionID = step.val.exchange.id
-    settings.store.get(req.sessionID, (error, found) => {
+    this.#load(step.val.exchange)
+  }
+
+  /** The contract's loop up to `ready`: the component may look for more than one session. */
+  #load (exchange) {
+    let hasAnswered = false
+    const fail = error => {
+      this.#isOver = true
+      this.#next(error)
+    }
+    const answer = (error, found) => {
+      hasAnswered = true
+      let further
       try {
-        this.#loaded(step.val.exchange, error, found)
-      } catch (error) {
-        this.#isOver = true
-        return next(error)
-      }
-      next()
-    })
+        further = this.#loaded(exchange, error, found)
+      } catch (error) { return fail(error) }
+      if (further) this.#load(further.exchange)
+      else this.#next()
+    }
+    try {
+      this.#settings.store.get(exchange.id, answer)
+    } catch (error) {
+      // What the application throws is not the store's.
+      if (hasAnswered) throw error
+      fail(error)
+    }
+  }
+
+  /** express-session looks for a session among what cookie-parser has, where the header has none. */
+  #parsed (path) {
+    const { cookies, signedCookies } = this.#req
+    const { name } = this.#settings
+    const signed = signedCookies?.[name]
+    const values = [typeof signed === 'string' && signed && this.#settings.signed(this.#engine, signed), cookies?.[name]]
+    for (const value of values) {
+      if (typeof value !== 'string' || !value.startsWith('s:')) continue
+      const step = this.#engine.begin(facts(this.#req, this.#settings, path, `${name}=${encodeURIComponent(value)}`))
+      if (step.tag !== 'store') continue
+      warn()
+      return step
+    }
   }
 
   #loaded (exchange, error, found) {
@@ -75,13 +122,32 @@ export class Visit {
     }
     const step = this.#engine.resume(exchange, known, undefined, reply)
     if (step.tag === 'done') throw failed(step.val.failure, error)
+    if (step.tag === 'store') return step.val
+    const isDamaged = step.val.exchange.origin === 'damaged'
+    // This throws what express-session throws, where that cannot read it either.
+    if (isDamaged && this.#settings.isExpress) inflate(this.#req, { ...found }).touch()
     this.#open(step.val, known, found)
   }
 
   #open (session, known, found) {
-    const record = new Record(this.#settings, this.#engine, this.#req, session, known, found)
+    const record = new Record(this.#settings, this.#engine, this.#req, session, known).place(found)
     if (record.failure) throw record.failure
     this.#first = record
+    if (!this.#settings.isExpress) this.#watch(this.#req)
+  }
+
+  /** Who looks at the session makes the response depend on the cookie. */
+  #watch (req) {
+    let { session } = req
+    Object.defineProperty(req, 'session', {
+      configurable: true,
+      enumerable: true,
+      get: () => {
+        this.#isRead = true
+        return session
+      },
+      set: value => { session = value }
+    })
   }
 
   // -------------------------------------------------------------- the response goes out ----
@@ -89,6 +155,7 @@ export class Visit {
   /** Which cookie is sent is known before the session is stored: a stream's headers do not wait. */
   #headers (res) {
     if (this.#isOver) return
+    this.#varies ??= this.#isRead
     let step
     try {
       step = this.#step ?? this.#decide()
@@ -97,12 +164,13 @@ export class Visit {
       setImmediate(this.#next, error)
       return
     }
-    const { setCookie, noStore } = step.tag === 'store' ? step.val.onDone : step.val
+    const { setCookie, noStore } = outcomeOf(this.#sending ?? step)
     if (setCookie !== undefined) {
       const others = res.getHeader('Set-Cookie') ?? []
       res.setHeader('Set-Cookie', [].concat(others, setCookie))
     }
-    if (noStore && !res.hasHeader('Cache-Control')) res.setHeader('Cache-Control', 'no-store')
+    if (noStore) keepPrivate(headersOf(res))
+    else if (this.#varies) varyByCookie(headersOf(res))
   }
 
   /**
@@ -112,13 +180,18 @@ export class Visit {
   #end (res, end, chunk, encoding, callback) {
     if (this.#isEnded) return false
     this.#isEnded = true
+    this.#varies ??= this.#isRead
     let isSent = false
     let result = true
+    // What is written after the end while the session is being stored, as with express-session.
+    const late = []
+    const { write } = res
     const fail = error => {
       // As far as nothing was sent, the application's error handler can answer.
       isSent = true
       this.#isOver = true
       this.#isEnded = false
+      res.write = write
       this.#next(error)
     }
     const send = error => {
@@ -127,16 +200,24 @@ export class Visit {
       // The error handler finds the headers sent, and may close the connection.
       if (error && res.destroyed) setImmediate(this.#next, error)
       else if (error) res.once('close', () => this.#next(error))
+      res.write = write
       try {
-        result = end.call(res, chunk, encoding, callback)
+        if (late.length > 0 && !res.hasHeader('Content-Length')) {
+          const whenSent = [chunk, encoding, callback].find(given => typeof given === 'function')
+          if (chunk && chunk !== whenSent) write.call(res, chunk, encoding === whenSent ? undefined : encoding)
+          for (const args of late) write.apply(res, args)
+          end.call(res, whenSent)
+        } else result = end.call(res, chunk, encoding, callback)
       } catch (error) { fail(error) }
     }
     try {
       const [step, known] = this.#isOver ? [NO_OUTCOME] : this.#decideStorage()
       if (step.tag === 'done') send()
       else this.#record.run(step, known, this.#change, (error, outcome) => send(error ?? this.#record.errorOf(outcome)))
+      if (isSent) return result
+      res.write = (...args) => late.push(args) > 0
       // To the application the response is over: the headers cannot be changed any more.
-      if (!isSent && !res.headersSent) res.writeHead(res.statusCode)
+      if (!hasHeader(res)) res.writeHead(res.statusCode)
     } catch (error) { fail(error) }
     return result
   }
@@ -160,7 +241,7 @@ export class Visit {
       }
       record = Session.recordOf(session) ?? record
       if (record.failure) throw record.failure
-      if (session.id !== record.exchange.id) throw new Error('req.session is a session of another identifier')
+      if (session.id !== record.exchange.id) record = this.#adopt(session)
       this.#change = record.change(session, dataOf(session))
     }
     this.#record = record
@@ -169,7 +250,44 @@ export class Visit {
     if (error) throw error
     if (session && step.tag === 'store') align(session.cookie, step.val.request)
     this.#step = step
-    return step
+    if (session && sessionID !== session.id && this.#settings.isExpress) this.#assigned(session, sessionID)
+    return this.#step
+  }
+
+  /**
+   * `req.session` is one of another identifier: made by the store's `createSession`, or read again
+   * after `req.sessionID` was assigned. express-session stores and sends it as a new one.
+   */
+  #adopt (session) {
+    if (!this.#settings.isExpress) throw new Error('req.session is a session of another identifier')
+    if (this.#adopted?.exchange.id !== session.id) {
+      const fresh = this.#fresh()
+      fresh.exchange.id = session.id
+      this.#adopted = new Record(this.#settings, this.#engine, this.#req, fresh, {})
+      this.#adopted.isRenewed = true
+    }
+    return this.#adopted
+  }
+
+  /** A session that nobody has yet. */
+  #fresh () {
+    return this.#engine.begin(facts(this.#req, this.#settings, this.#settings.path, undefined)).val
+  }
+
+  /**
+   * The application has assigned `req.sessionID`. To express-session it is the cookie's, and the
+   * session is stored under its own.
+   */
+  #assigned (session, id) {
+    const settings = this.#settings
+    const isSame = this.#change.data === NOTHING && !this.#record.isRenewed
+    this.#sending = NO_OUTCOME
+    if (!isSame || settings.saveUninitialized) {
+      const { exchange, cookie } = this.#fresh()
+      const change = { action: 'keep', data: NOTHING, cookie: edits(cookie, session.cookie) }
+      this.#sending = settings.sending(this.#engine).finish({ ...exchange, id }, {}, change)
+    }
+    if (this.#record.isLoaded && isSame && !(settings.resave && settings.saveUninitialized)) this.#step = NO_OUTCOME
   }
 
   /** What is to be stored at the end, and what is known of the stored session. */
@@ -191,7 +309,8 @@ export class Visit {
     if (saved === undefined || (record.isRenewed && isExpress)) return [step, known]
     const data = dataOf(session)
     if (saved.data === data) {
-      return [record.isLoaded ? record.request({ tag: 'touch' }) : NO_OUTCOME, known]
+      const isTouched = record.isLoaded && (sessionID === session.id || !isExpress)
+      return [isTouched ? record.request({ tag: 'touch' }) : NO_OUTCOME, known]
     }
     if (saved.document === undefined) {
       return [record.request({ tag: 'replace', val: { onlyKnown: false } }), known]
@@ -203,10 +322,12 @@ export class Visit {
 }
 
 /** Begin an empty session under a new identifier: `store.generate(req)`. */
-export function generate (settings, engine, req) {
+export function generate (latest, req) {
+  const { settings, engine } = origins.get(req) ?? { settings: latest, engine: latest.engine(req) }
   const step = engine.begin(facts(req, settings, settings.path, undefined))
   const record = new Record(settings, engine, req, step.val, {})
   record.isRenewed = true
+  record.place()
 }
 
 /** What the component wants to know of a request. */
@@ -222,6 +343,17 @@ function facts (req, { proxy }, path, cookie) {
   }
 }
 
+const headersOf = res => ({
+  get: name => res.hasHeader(name) ? [].concat(res.getHeader(name)).join(', ') : undefined,
+  set: (name, value) => res.setHeader(name, value),
+  keys: () => res.getHeaderNames()
+})
+
+const outcomeOf = ({ tag, val }) => tag === 'store' ? val.onDone : val
+
+/** Whether the headers are written. `headersSent` is what some frameworks redefine. */
+const hasHeader = res => '_header' in res ? Boolean(res._header) : res.headersSent
+
 function pathOf (req) {
   const url = req.originalUrl || req.url
   if (url[0] === '/') {
@@ -229,7 +361,13 @@ function pathOf (req) {
     return end === -1 ? url : url.slice(0, end)
   }
   // The absolute form of RFC 9112, section 3.2.2.
-  return URL.canParse(url) ? new URL(url).pathname : '/'
+  return URL.canParse(url) ? new URL(url).pathname : url || '/'
+}
+
+/** Whether a browser sends a cookie of this path along: RFC 6265, section 5.1.4. */
+function covers (cookiePath, path) {
+  return path.startsWith(cookiePath) &&
+    (path.length === cookiePath.length || cookiePath.endsWith('/') || path[cookiePath.length] === '/')
 }
 
 /** The session that is stored ends with the cookie that is sent, to the millisecond. */

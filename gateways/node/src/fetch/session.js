@@ -1,9 +1,12 @@
 // What a handler of the fetch kind has of its session.
 
 export class Session {
+  /** Whether the application has looked at what comes from the cookie, or from its absence. */
+  #isRead = false
   #id
   #origin
   #view
+  #expires
   #text
   /** The data as the application has it; undefined while nobody looked. */
   #data
@@ -17,17 +20,25 @@ export class Session {
     this.#origin = exchange.origin
     this.#text = data
     this.#view = { ...cookie, expires: date(cookie.expires), originalMaxAge: cookie.originalMaxAge ?? null }
-    this.expires = date(expires)
+    this.#expires = date(expires)
   }
 
-  get id () { return this.#id }
-  get origin () { return this.#origin }
-  get isNew () { return this.#origin !== 'loaded' }
-  get cookie () { return this.#view }
+  static isRead (session) { return session.#isRead }
+
+  get id () { return this.#seen(this.#id) }
+  get origin () { return this.#seen(this.#origin) }
+  get isNew () { return this.#seen(this.#origin !== 'loaded') }
+  get cookie () { return this.#seen(this.#view) }
+  get expires () { return this.#seen(this.#expires) }
 
   get data () {
     this.#read()
-    return this.#data
+    return this.#seen(this.#data)
+  }
+
+  #seen (value) {
+    this.#isRead = true
+    return value
   }
 
   set data (data) {
@@ -41,7 +52,7 @@ export class Session {
     this.#stored = texts(this.#data)
   }
 
-  get maxAge () { return this.#view.originalMaxAge }
+  get maxAge () { return this.#seen(this.#view.originalMaxAge) }
 
   set maxAge (millis) {
     if (millis !== null && !(Number.isSafeInteger(millis) && millis >= 0)) {

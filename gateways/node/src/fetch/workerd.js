@@ -2,9 +2,9 @@
 import core from '../../generated/session.core.wasm'
 import core2 from '../../generated/session.core2.wasm'
 import core3 from '../../generated/session.core3.wasm'
-import { withTurns } from './index.js'
+import { withTurns } from './sessions.js'
 
-export { MemoryStore, OptionsError, Refused } from './index.js'
+export { MemoryStore, OptionsError, Refused } from './sessions.js'
 
 const own = () => ({
   'session.core.wasm': core,

@@ -25,11 +25,18 @@ session({ secret: 'a', genid: req => `${req.ip} x` })
 // @ts-expect-error it is a text
 session({ secret: 'a', genid: () => 7 })
 
+app.get('/promises', async (req, res) => {
+  const saved: void = await req.session.save()
+  req.session.reload().then(() => req.session.regenerate()).catch((error: unknown) => { console.log(error, saved) })
+  await req.session.destroy()
+  res.send('done')
+})
+
 app.get('/', (req, res) => {
   req.session.views = (req.session.views ?? 0) + 1
   // @ts-expect-error nobody declared it
   req.session.other = 1
-  req.session.cookie.maxAge = null
+  req.session.cookie.maxAge = undefined
   const cookie: Cookie = req.session.cookie
   const own: Session = req.session
   req.session.regenerate(error => {

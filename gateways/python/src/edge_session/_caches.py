@@ -9,11 +9,18 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 #: What is between the commas of a list, but not within quotation marks (RFC 9110, section 5.6.4).
 _PIECES = re.compile(rb'(?:[^",]|"(?:[^"\\]|\\.)*(?:"|\\?\Z))+', re.DOTALL)
 
+#: For shared caches alone, which then do not look at Cache-Control (RFC 9213).
+_TARGETED = re.compile(rb"(?:.+-cache|surrogate)-control", re.IGNORECASE)
+
 
 def keep_private(headers: Headers) -> Headers:
     """For a response that carries somebody's cookie: no shared cache keeps it."""
     said = [value for name, value in headers if name.lower() == b"cache-control"]
-    others = [header for header in headers if header[0].lower() != b"cache-control"]
+    others = [
+        (name, b"no-store" if _TARGETED.fullmatch(name) else value)
+        for name, value in headers
+        if name.lower() != b"cache-control"
+    ]
     # Several fields are one list (section 5.3).
     new = cache_control(b", ".join(said)) if said else b"no-store"
     return [*others, (b"cache-control", new)]

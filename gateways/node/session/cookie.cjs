@@ -1,0 +1,4 @@
+'use strict'
+
+// As `express-session/session/cookie`.
+module.exports = require('../index.cjs').Cookie

@@ -1,0 +1,242 @@
+// Sessions for handlers of the fetch kind: `Request` in, `Response` out. Needs WebAssembly,
+// `crypto.getRandomValues` and the clock, and nothing of Node's.
+import * as bounds from '../bounds.js'
+import { keepPrivate, varyByCookie } from '../caching.js'
+import { Engine, OptionsError, defaults } from '../engine.js'
+import { toOptions } from '../options.js'
+import { isConditional, pause } from '../turns.js'
+import { MemoryStore } from './memory.js'
+import { Session } from './session.js'
+import { Upgrade } from './upgrade.js'
+
+export { MemoryStore, OptionsError }
+
+/** A store throws this where it can never keep such a text. */
+export class Refused extends Error {}
+
+/** How long a store may take for one operation, in milliseconds. */
+const DEADLINE = 2000
+
+const CONFLICT = { tag: 'conflict' }
+const CONTENTION = { failure: { tag: 'contention' } }
+
+/** `modules` gives the core modules. Without `turns` where one request cannot wait for another. */
+export function withTurns (handler, options, modules, turns) {
+  const sessions = Sessions.open(options, modules, turns)
+  return async (request, server, ...rest) => {
+    const upgrade = Upgrade.isPossible(request, server) ? new Upgrade(server) : undefined
+    const handle = session => handler(request, session, upgrade?.server ?? server, ...rest)
+    return (await sessions).answer(request, handle, upgrade)
+  }
+}
+
+class Sessions {
+  #engine
+  #store
+  #deadline
+  #proxy
+  #maxSessionBytes
+  #turns
+  #onError
+  #isSafe
+
+  /** At once where `modules` is a function that has them, else as a promise. */
+  static open (options, modules, turns) {
+    const loaded = modules()
+    if (typeof loaded.then !== 'function') return new Sessions(options, name => loaded[name], turns)
+    const opened = loaded.then(modules => new Sessions(options, name => modules[name], turns))
+    opened.catch(() => {}) // Every request will say so.
+    return opened
+  }
+
+  constructor (given, modules, turns) {
+    const { preset = 'safe', store, storeTimeout = DEADLINE, onError, ...others } = given
+    const options = toOptions(others, defaults(preset, modules))
+    this.#engine = new Engine(options, modules)
+    this.#store = store || new MemoryStore()
+    this.#deadline = storeTimeout
+    this.#proxy = options.proxy
+    this.#maxSessionBytes = options.maxSessionBytes
+    this.#turns = turns
+    this.#onError = onError ?? (error => console.error(error))
+    this.#isSafe = preset === 'safe'
+  }
+
+  async answer (request, handle, upgrade) {
+    const known = {}
+    const begun = await this.#begin(request, known)
+    if (begun.tag === 'done') {
+      if (begun.val.failure) return this.#refusal(begun.val.failure)
+      const response = await handle(null)
+      return upgrade?.isAsked ? upgrade.answer(request) : response
+    }
+    const { exchange } = begun.val
+    const session = new Session(begun.val)
+    const response = await handle(session)
+    const change = session.change()
+    const excess = bounds.excess(change, this.#maxSessionBytes)
+    if (excess !== undefined && exchange.origin !== 'detached') return this.#refusal({ tag: 'too-large', val: excess })
+    const outcome = await this.#finish(exchange, known, change)
+    if (outcome.failure) return this.#refusal(outcome.failure)
+    if (upgrade?.isAsked) return upgrade.answer(request, outcome.setCookie)
+    return this.#withOutcome(response, outcome, this.#isSafe && Session.isRead(session))
+  }
+
+  #withOutcome (response, { setCookie, noStore }, isRead) {
+    if (setCookie === undefined && !isRead) return response
+    const tell = ({ headers }) => {
+      if (setCookie !== undefined) headers.append('Set-Cookie', setCookie)
+      if (noStore) keepPrivate(headers)
+      else if (isRead) varyByCookie(headers)
+    }
+    const itself = response => response
+    const copied = response => new Response(response.body, response)
+    // One without a body may be answered to others, too. The headers of some cannot be changed: of
+    // redirects, and of what was fetched. Of an upgrade there is no copy, nor of no response at all.
+    for (const made of response?.body ? [itself, copied] : [copied, itself]) {
+      try {
+        const told = made(response)
+        tell(told)
+        return told
+      } catch {}
+    }
+    if (setCookie !== undefined) {
+      this.#onError(new Error(`the session's cookie cannot be added to this response: ${response?.status ?? 'none'}`))
+    }
+    return response
+  }
+
+  /** The contract's loop up to `ready`, or `done`. */
+  async #begin (request, known) {
+    let step = this.#engine.begin(this.#facts(request))
+    while (step.tag === 'store') {
+      const { request, exchange } = step.val
+      const reply = await this.#perform(request, exchange.id, known)
+      step = this.#engine.resume(exchange, known, undefined, reply)
+    }
+    return step
+  }
+
+  #facts (request) {
+    const { pathname, protocol } = new URL(request.url)
+    const isSecure = protocol === 'https:'
+    return {
+      cookies: bounds.cookies(request.headers.get('cookie')),
+      path: bounds.path(pathname),
+      tls: isSecure,
+      secure: isSecure,
+      forwardedProto: this.#proxy === true
+        ? bounds.forwardedProto(request.headers.get('x-forwarded-proto'))
+        : undefined
+    }
+  }
+
+  /** The contract's loop up to its outcome. */
+  async #finish (exchange, known, change) {
+    let turn
+    let conflicts = 0
+    let step = this.#engine.finish(exchange, known, change)
+    try {
+      while (step.tag === 'store') {
+        const { request, exchange, onDone } = step.val
+        const dependent = isConditional(request)
+        if (dependent && this.#turns && !turn) {
+          turn = await new Promise(resolve => this.#turns.enter(exchange.id, resolve))
+          if (!turn) return CONTENTION
+          if (turn.left && turn.left.data !== last(known)) {
+            // Another request has changed it: no need to ask.
+            known.current = turn.left
+            step = this.#engine.resume(exchange, known, change, CONFLICT)
+            continue
+          }
+        }
+        let reply = await this.#perform(request, exchange.id, known)
+        if (dependent && turn) turn.left = left(request, reply)
+        if (reply.tag === 'conflict') reply = await this.#makeWay(++conflicts, exchange.id, known)
+        if (reply.tag === 'done' && onDone) return onDone
+        step = this.#engine.resume(exchange, known, change, reply)
+      }
+      return step.val
+    } finally { turn?.end() }
+  }
+
+  /** After a conflict: others change the session, too. Looks what it is then. */
+  async #makeWay (conflicts, id, known) {
+    const millis = pause(conflicts)
+    if (conflicts < 2) return CONFLICT
+    await new Promise(resolve => setTimeout(resolve, millis))
+    const found = {}
+    const reply = await this.#perform({ tag: 'load' }, id, found)
+    if (reply.tag !== 'found') return reply
+    known.current = found.loaded
+    return CONFLICT
+  }
+
+  async #perform ({ tag, val }, id, known) {
+    const expected = isConditional => isConditional ? last(known) : undefined
+    const changed = answer => {
+      if (answer === true) return { tag: 'done' }
+      if (!answer) return { tag: 'missing' }
+      known.current = this.#fromStore(answer)
+      return CONFLICT
+    }
+    try {
+      switch (tag) {
+        case 'load': {
+          const stored = await this.#timely(this.#store.load(id))
+          if (!stored) return { tag: 'missing' }
+          known.loaded = this.#fromStore(stored)
+          return { tag: 'found' }
+        }
+        case 'create':
+          return { tag: await this.#timely(this.#store.create(id, content(val))) ? 'done' : 'taken' }
+        case 'touch':
+          return changed(await this.#timely(this.#store.touch(id, Number(val))))
+        case 'replace':
+          return changed(await this.#timely(
+            this.#store.replace(id, content(val.content), expected(val.onlyKnown))))
+        case 'delete':
+          return changed(await this.#timely(this.#store.delete(id, expected(val))))
+      }
+    } catch (error) {
+      this.#onError(error)
+      const why = String(error?.message ?? error)
+      return error instanceof Refused ? { tag: 'refused', val: why } : { tag: 'unavailable', val: why }
+    }
+  }
+
+  #fromStore ({ data, expires, touched }) {
+    return { data: bounds.stored(data, this.#maxSessionBytes), expires: whole(expires), touched: whole(touched) }
+  }
+
+  /** A store that answers at once needs no timer. */
+  #timely (answer) {
+    if (typeof answer?.then !== 'function') return answer
+    let timer
+    const late = new Promise((resolve, reject) => {
+      timer = setTimeout(() => reject(new Error(`the store did not answer within ${this.#deadline} ms`)), this.#deadline)
+    })
+    return Promise.race([answer, late]).finally(() => clearTimeout(timer))
+  }
+
+  /** What a visitor gets whose session failed; `onError` is told why. */
+  #refusal ({ tag, val }) {
+    if (tag !== 'unavailable') this.#onError(new Error(`the session failed: ${tag} ${val ?? ''}`))
+    const isTemporary = tag === 'unavailable' || tag === 'contention'
+    const text = isTemporary
+      ? 'Sessions are unavailable. Please try again.\n'
+      : 'The session could not be saved.\n'
+    const headers = { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' }
+    return new Response(text, { status: isTemporary ? 503 : 500, headers })
+  }
+}
+
+const content = ({ data, expires }) => ({ data, expires: Number(expires) })
+
+const whole = millis => millis === undefined ? undefined : BigInt(Math.max(0, Math.trunc(millis)))
+
+/** The stored text, as far as it is known. */
+const last = known => (known.current ?? known.loaded)?.data
+
+/** What a request leaves in the store, where that is known. */
+const left = ({ tag, val }, reply) => tag === 'replace' && reply.tag === 'done' ? val.content : undefined

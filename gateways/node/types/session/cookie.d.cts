@@ -1,0 +1,3 @@
+import session = require('../index.cjs')
+import Cookie = session.Cookie
+export = Cookie

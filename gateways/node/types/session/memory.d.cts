@@ -1,0 +1,3 @@
+import session = require('../index.cjs')
+import MemoryStore = session.MemoryStore
+export = MemoryStore

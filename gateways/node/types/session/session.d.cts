@@ -1,0 +1,3 @@
+import session = require('../index.cjs')
+import Session = session.Session
+export = Session

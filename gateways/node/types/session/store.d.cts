@@ -1,0 +1,3 @@
+import session = require('../index.cjs')
+import Store = session.Store
+export = Store
