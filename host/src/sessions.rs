@@ -103,11 +103,13 @@ impl Job {
 
     /// Whether it stores a change in place of what is known.
     fn is_save(&self) -> bool {
-        match &self.request {
+        let may_store = match &self.request {
             None => true,
             Some(wit::StoreRequest::Replace(replacement)) => replacement.only_known,
             Some(_) => false,
-        }
+        };
+        // One who follows a session that has moved only asks where it is.
+        may_store && self.work.exchange.phase == wit::Phase::Saving
     }
 
     /// Take out what a save stores.
@@ -225,12 +227,12 @@ impl Sessions {
                 Entered::Turn(turn, ()) => break turn,
                 Entered::Waiting(answer, _) => match answer.await {
                     Ok(Word::Turn(turn, ())) => break turn,
+                    // Who was to load it has left.
+                    Ok(Word::Alone(())) | Err(_) => {}
                     Ok(Word::Answer((reply, loaded))) => {
                         known.loaded = loaded;
                         return reply;
                     }
-                    // Who was to load it has left.
-                    Err(_) => {}
                 },
                 Entered::Full => return self.perform(id, wit::StoreRequest::Load, known).await,
             }
@@ -253,14 +255,18 @@ impl Sessions {
                 Ok(job) => job,
                 Err(outcome) => return outcome,
             };
+            turn = turn.filter(|turn: &Turn| turn.is_of(&job.work.exchange.id));
             if turn.is_none() && job.is_conditional() {
                 match self.turn(job).await {
-                    Ok((its, same)) => (turn, job) = (Some(its), same),
+                    Ok((its, same)) => (turn, job) = (its, same),
                     Err(outcome) => return outcome,
                 }
             }
             if let Some(turn) = turn.as_mut().filter(|_| job.is_save()) {
-                return self.save(turn, job).await;
+                match self.save(turn, job).await {
+                    Ok(outcome) => return outcome,
+                    Err(next) => job = next,
+                }
             }
             let Job { mut work, request: Some(request), on_done } = job else {
                 return undecided();
@@ -290,17 +296,18 @@ impl Sessions {
     }
 
     /// Wait until nobody else in this process is changing the session. Another request may do
-    /// the job meanwhile: its outcome.
-    async fn turn(&self, job: Job) -> Result<(Turn, Job), wit::Outcome> {
+    /// the job meanwhile: its outcome; or as much of it as concerns this session.
+    async fn turn(&self, job: Job) -> Result<(Option<Turn>, Job), wit::Outcome> {
         let id = job.work.exchange.id.clone();
         let (mut answer, ticket) = match self.turns.enter(&id, job) {
-            Entered::Turn(turn, job) => return Ok((turn, job)),
+            Entered::Turn(turn, job) => return Ok((Some(turn), job)),
             Entered::Waiting(answer, ticket) => (answer, ticket),
             Entered::Full => return Err(failed(wit::Failure::Contention)),
         };
         loop {
             match timeout(PATIENCE, &mut answer).await {
-                Ok(Ok(Word::Turn(turn, job))) => return Ok((turn, job)),
+                Ok(Ok(Word::Turn(turn, job))) => return Ok((Some(turn), job)),
+                Ok(Ok(Word::Alone(job))) => return Ok((None, job)),
                 Ok(Ok(Word::Answer(outcome))) => return Err(outcome),
                 Ok(Err(_)) => {
                     return Err(failed(wit::Failure::Unavailable(
@@ -318,18 +325,19 @@ impl Sessions {
 
     /// Store a change, and by the same write the changes of those who wait behind it: each is
     /// merged onto the one before it. While another process changes the session, too, fewer at
-    /// a time, which takes less long and so succeeds more easily.
-    async fn save(&self, turn: &mut Turn, mut job: Job) -> wit::Outcome {
+    /// a time, which takes less long and so succeeds more easily. An error is what is left to do
+    /// where the session is not there any more.
+    async fn save(&self, turn: &mut Turn, mut job: Job) -> Result<wit::Outcome, Job> {
         let mut most = TAKEN_ALONG;
         let mut conflicts = 0;
         if turn.left.is_some() || job.request.is_none() {
             job = match self.onto(turn.left.clone(), job).await {
                 Ok(job) => job,
-                Err(outcome) => return outcome,
+                Err(outcome) => return Ok(outcome),
             };
         }
         loop {
-            let Some(mut content) = job.content() else { return undecided() };
+            let Some(mut content) = job.content() else { return Ok(undecided()) };
             let mut along = Vec::new();
             for Waiting { job, word, ticket } in turn.take(most, Job::is_save) {
                 // Other sessions' requests go on in between.
@@ -356,7 +364,7 @@ impl Sessions {
                     turn.left = Some(left);
                     let answer = |job: Job| job.on_done.unwrap_or_else(undecided);
                     tell(along.into_iter().map(|it| (it.word, answer(it.job))).collect());
-                    return on_done.unwrap_or_else(undecided);
+                    return Ok(on_done.unwrap_or_else(undecided));
                 }
                 wit::StoreReply::Conflict => {
                     turn.put_back(along);
@@ -372,15 +380,18 @@ impl Sessions {
                 }
                 reply => {
                     for Waiting { job, word, .. } in along {
-                        let answer = self.instances.resume(job.work, reply.clone()).await;
-                        Waiting::tell(word, ended(answer));
+                        match decided(self.instances.resume(job.work, reply.clone()).await) {
+                            // Nobody there: it has waited for too long.
+                            Ok(next) => drop(word.send(Word::Alone(next))),
+                            Err(outcome) => Waiting::tell(word, outcome),
+                        }
                     }
                 }
             }
             job = match decided(self.instances.resume(work, reply).await) {
-                Ok(job) if job.is_save() => job,
-                Ok(_) => return undecided(),
-                Err(outcome) => return outcome,
+                Ok(job) if job.is_save() && turn.is_of(&job.work.exchange.id) => job,
+                Ok(job) => return Err(job),
+                Err(outcome) => return Ok(outcome),
             };
         }
     }
@@ -573,11 +584,6 @@ fn decided(answer: wasmtime::Result<(Work, wit::Step)>) -> Result<Job, wit::Outc
         Ok((_, wit::Step::Ready(_))) => Err(undecided()),
         Err(error) => Err(failed(trapped(&error))),
     }
-}
-
-/// As [`decided`], where nothing is left to be done.
-fn ended(answer: wasmtime::Result<(Work, wit::Step)>) -> wit::Outcome {
-    decided(answer).map_or_else(|outcome| outcome, |_| undecided())
 }
 
 /// The component broke its contract.

@@ -56,6 +56,8 @@ pub(crate) enum Word<Job, Answer> {
     Turn(Turn<Job, Answer>, Job),
     /// Another one has done the job.
     Answer(Answer),
+    /// What is left of the job has nothing to do with this session any more.
+    Alone(Job),
 }
 
 /// The right to change a session. When it is dropped, the next one has it.
@@ -119,6 +121,11 @@ impl<Job, Answer> Turns<Job, Answer> {
 }
 
 impl<Job, Answer> Turn<Job, Answer> {
+    /// Whether it is for the session `id`.
+    pub(crate) fn is_of(&self, id: &str) -> bool {
+        self.id == id
+    }
+
     /// The jobs of those who are next, as long as they are `fit` to be done together.
     pub(crate) fn take(
         &mut self,

@@ -281,7 +281,8 @@ async fn a_renewal_amid_changes_takes_along_what_was_stored() {
     let keys = serde_json::from_str::<serde_json::Map<_, _>>(&data).unwrap().len();
     // It had to wait for its turn.
     assert_eq!(keys, 301);
-    assert_eq!(visits(&gateway.get("/", Some(&processes.cookie)).await), 1);
+    // Who comes late with the old cookie begins no other session in its place.
+    assert_eq!(gateway.get("/", Some(&processes.cookie)).await.status(), 503);
 }
 
 #[tokio::test(start_paused = true)]
@@ -295,4 +296,36 @@ async fn a_session_that_ends_amid_changes_stays_ended() {
     let (statuses, logout) = tokio::join!(changes, logout);
     assert_eq!((count(&statuses, 200), logout.as_u16()), (300, 200));
     assert_eq!(visits(&processes.gateways[0].get("/", Some(&processes.cookie)).await), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_change_beside_a_renewal_of_another_process_is_said_to_be_stored_and_lost() {
+    let mut stored_in_all = 0;
+    for delay in (0..80).step_by(5) {
+        let processes = Processes::new(2).await;
+        let [changing, renewing] = [0, 1].map(|at| processes.gateways[at].clone());
+        let changes = async {
+            let mut running = JoinSet::new();
+            for path in changes(100) {
+                let (gateway, cookie) = (changing.clone(), processes.cookie.clone());
+                running.spawn(async move { gateway.post(&path, Some(&cookie)).await.status() });
+            }
+            running.join_all().await
+        };
+        let renewed = async {
+            sleep(Duration::from_millis(delay)).await;
+            renewing.post("/renew", Some(&processes.cookie)).await
+        };
+        let (statuses, renewed) = tokio::join!(changes, renewed);
+        let stored = count(&statuses, 200);
+        assert_eq!(count(&statuses, 503), 100 - stored, "{delay} ms");
+        if renewed.status() != 200 {
+            continue;
+        }
+        let data = text(renewing.get("/data", Some(&cookie(&renewed))).await).await;
+        let keys = serde_json::from_str::<serde_json::Map<_, _>>(&data).unwrap().len();
+        assert_eq!(keys, 1 + stored, "{delay} ms");
+        stored_in_all += stored;
+    }
+    assert!(stored_in_all > 800, "{stored_in_all}");
 }
