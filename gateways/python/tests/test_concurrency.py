@@ -75,9 +75,9 @@ async def test_a_logout_is_not_undone(visitor: New) -> None:
     assert data == {} and answer.status_code == 200
 
 
-async def test_a_late_request_does_not_bring_back_what_was_renewed(visitor: New) -> None:
+async def test_a_change_beside_a_renewal_is_in_the_session_that_goes_on(visitor: New) -> None:
     data, _ = await overtaken(visitor, "a=slow", "do=renew")
-    assert data == {"start": "1"}
+    assert data == {"start": "1", "a": "slow"}
 
 
 async def test_a_renewal_takes_what_was_stored_meanwhile(visitor: New) -> None:
