@@ -511,7 +511,10 @@ impl Sessions {
                 tracing::error!(bytes, "the session is above max_session_bytes and was not stored");
             }
             wit::Failure::Contention => {
-                tracing::error!("too many requests changed one session at once: this one gave up");
+                tracing::error!(
+                    "a change was not stored: too many requests changed the session at once, or it \
+                     has moved"
+                );
             }
         }
     }

@@ -168,7 +168,9 @@ fn report(outcome: &Outcome) {
             "the session has {bytes} bytes, more than max_session_bytes, and was not stored"
         )),
         Some(Failure::Contention) => {
-            log("too many requests changed one session at once: this one gave up");
+            log(
+                "a change was not stored: too many requests changed the session at once, or it has moved",
+            );
         }
     }
 }

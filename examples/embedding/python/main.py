@@ -1,6 +1,7 @@
 """The component in wasmtime, and a visitor who comes three times, and then with a forged
 cookie: `python main.py SESSION.WASM`."""
 
+import os
 import sys
 
 from embed import visit
@@ -15,6 +16,10 @@ class Engine:
         self.instance, linker = Store(wasmtime), Linker(wasmtime)
         self.instance.set_wasi(WasiConfig())  # a clock and randomness: it asks for nothing else
         linker.add_wasip2()
+        # From the system whenever it is asked for: what is read ahead is the same after a fork.
+        linker.allow_shadowing = True
+        with linker.root() as root, root.add_instance("wasi:random/random@0.2.0") as random:
+            random.add_func("get-random-u64", lambda _: int.from_bytes(os.urandom(8)))
         self.exports = linker.instantiate(self.instance, Component.from_file(wasmtime, path))
         options = self.call("defaults", "safe")
         options.secrets = secrets

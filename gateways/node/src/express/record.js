@@ -205,7 +205,7 @@ export function failed ({ tag, val }, storeError) {
     unavailable: [503, `sessions are unavailable: ${val}`],
     'invalid-change': [500, `the change to the session is not valid: ${val}`],
     'too-large': [500, `the session of ${val} bytes is above maxSessionBytes`],
-    contention: [503, 'too many requests changed one session at once']
+    contention: [503, 'too many requests changed the session at once, or it has moved']
   }[tag]
   const code = `ERR_SESSION_${tag.toUpperCase().replace('-', '_')}`
   return Object.assign(new Error(message), { status, code })
