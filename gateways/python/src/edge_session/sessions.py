@@ -263,5 +263,8 @@ def _failed(failure: Failure) -> SessionFailed:
         case ("too-large", size):
             _log.error("the session has %d bytes, more than max_session_bytes", size)
         case ("contention", _):
-            _log.error("a change was not stored: too many requests changed the session at once, or it has moved")
+            _log.error(
+                "a change was not stored: too many requests changed the session at once, "
+                "or it has moved"
+            )
     return SessionFailed(failure)
