@@ -51,7 +51,8 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "conflict storm: 1,000 parallel changes of one session, MongoDB",
         attack: "storm",
-        // 1,000 connections and what they ask for: 50 KiB each.
+        // 1,000 connections and what they ask for: 128 KiB each.
+        bound: 128.0,
         in_database: true,
         is_storm: true,
         ..PLAIN
@@ -78,7 +79,8 @@ pub(super) const CASES: &[Case] = &[
                `keepalive_timeout`: 1 s)",
         attack: "pings",
         nginx_has_it: true,
-        bound: 32.0,
+        // 128 KiB each.
+        bound: 64.0,
         configuration: "[timeouts]\nheader_ms = 1000\n",
         is_http2: true,
         shows_connections: true,
