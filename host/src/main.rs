@@ -54,7 +54,11 @@ fn run(command: Command) -> Result<(), String> {
         Command::Sessions(arguments) => {
             let setup = Setup::read(&arguments.configured)?;
             telemetry::log(setup.settings.log);
-            runtime()?.block_on(sessions_command::run(&setup, &arguments.command))
+            let runtime = runtime()?;
+            let result = runtime.block_on(sessions_command::run(&setup, &arguments.command));
+            // Not dropped: the MongoDB driver's tasks may panic when they are stopped half-way.
+            std::mem::forget(runtime);
+            result
         }
         Command::Init(arguments) => init(&arguments.file),
         Command::Check(arguments) => {

@@ -185,7 +185,8 @@ fn route(section: &mut Section, wrong: &mut Vec<Problem>) -> Option<RouteConfig>
 const NO_HOST_NAME: &str = "is not a host name (without a port)";
 
 fn is_host_name(host: &str) -> bool {
-    !host.is_empty() && !host.contains([':', '/', '*'])
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_plain)
 }
 
 fn upstream(url: &str) -> Result<Uri, String> {
@@ -224,7 +225,16 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
                 let message = "\"/\" would leave nothing to guard: all paths are below it";
                 wrong.push(section.problem("except", message.to_owned()));
             }
-            Some(parsed) if is_plain(&path) => except.push(parsed),
+            Some(parsed) if is_plain(&path) => {
+                let is_below = |guarded: &RulePath| {
+                    RulePath::parse(&path).is_ok_and(|path| path.is_below(guarded))
+                };
+                if !paths.is_empty() && !paths.iter().any(is_below) {
+                    let message = format!("{path:?} is below none of the guard's paths");
+                    wrong.push(section.problem("except", message));
+                }
+                except.push(parsed);
+            }
             _ => wrong.push(section.problem(
                 "except",
                 format!("{path:?} is not a path such as \"/public\", which holds for all below it"),

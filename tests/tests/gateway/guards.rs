@@ -280,14 +280,24 @@ fn what_is_not_an_exception_of_a_guard_is_guarded_in_every_spelling() {
 }
 
 #[test]
-fn an_exception_that_opens_everything_and_a_login_that_nobody_reaches_are_refused() {
+fn an_exception_that_opens_everything_or_nothing_and_a_login_that_nobody_reaches_are_refused() {
     let config = "upstream = \"http://127.0.0.1:1\"\n[[guard]]\npaths = [\"/\"]\nexcept = [\"/\", \
-                  \"/a;b\", \"x\", \"/c*\"]\nrequire = \"/user\"\nlogin = \"/in;x\"";
+                  \"/a;b\", \"x\", \"/c*\"]\nrequire = \"/user\"\nlogin = \"/in;x\"\n[[guard]]\n\
+                  paths = [\"/a\"]\nexcept = [\"/a/b\", \"/b/a\"]\ndeny = true\n[admin]\n\
+                  hosts = [\"a b\"]";
     let refusal = Launch::new("memory:").config(config).refusal();
-    for wrong in ["would leave nothing to guard", "\"/a;b\"", "\"x\"", "\"/c*\"", "guard[0].login"]
-    {
+    for wrong in [
+        "would leave nothing to guard",
+        "\"/a;b\"",
+        "\"x\"",
+        "\"/c*\"",
+        "guard[0].login",
+        "\"/b/a\" is below none of the guard's paths",
+        "\"a b\" is not a host name",
+    ] {
         assert!(refusal.contains(wrong), "{wrong}: {refusal}");
     }
+    assert!(!refusal.contains("\"/a/b\""), "{refusal}");
 }
 
 #[test]
