@@ -177,8 +177,12 @@ fn facts<B>(request: &Request<B>) -> wit::Request {
 /// The answer to a request whose session failed. The log says why.
 fn refusal<B: From<&'static str>>(failure: &wit::Failure) -> Response<B> {
     let (status, text) = match failure {
-        wit::Failure::Unavailable(_) | wit::Failure::Contention => {
+        wit::Failure::Unavailable(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, "Sessions are unavailable. Please try again.\n")
+        }
+        wit::Failure::Contention => {
+            let text = "The session has changed meanwhile. Please reload the page.\n";
+            (StatusCode::SERVICE_UNAVAILABLE, text)
         }
         wit::Failure::InvalidChange(_) | wit::Failure::TooLarge(_) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "The session could not be saved.\n")

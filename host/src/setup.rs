@@ -167,6 +167,7 @@ fn configure(
     let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
     let (mut settings, mut problems) = file.apply(&mut options);
     problems.extend(unknown_variables(env::vars_os()));
+    problems.extend(wrong_level(&env::var(telemetry::VARIABLE).unwrap_or_default()));
     let is_read = match secrets() {
         Ok(secrets) => {
             options.secrets = secrets;
@@ -251,6 +252,18 @@ fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Pro
     unknown.sort();
     let message = "is not a variable that is read here: correct its name, or unset it";
     unknown.into_iter().map(|name| Problem { name, message: message.to_owned() }).collect()
+}
+
+/// What is no level would be taken for the name of a part, and nothing else be logged.
+fn wrong_level(text: &str) -> Option<Problem> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace", ""];
+    let is_level = |piece: &str| {
+        let level = piece.rsplit_once('=').map_or(piece, |(_, level)| level);
+        levels.iter().any(|it| level.trim().eq_ignore_ascii_case(it))
+    };
+    let wrong = text.split(',').find(|piece| !is_level(piece))?;
+    let message = format!("is {wrong:?}, not error, warn, info, debug, trace or off");
+    Some(Problem { name: telemetry::VARIABLE.to_owned(), message })
 }
 
 /// What a variable says, or else the file that another one names. Whether it is from a file.
@@ -404,6 +417,16 @@ pub(crate) fn without_secrets(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_level_of_the_log_is_refused() {
+        for text in ["", "info", "INFO", "debug,h2=info", "edge_session=trace, warn", "off"] {
+            assert!(wrong_level(text).is_none(), "{text}");
+        }
+        for text in ["verbose", "warning", "info,h2=loud"] {
+            assert!(wrong_level(text).is_some(), "{text}");
+        }
+    }
 
     #[test]
     fn a_variable_that_begins_as_ours_is_one_that_is_read_or_kubernetes() {

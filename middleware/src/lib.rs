@@ -125,8 +125,9 @@ fn take(response: &mut Outgoing, data: &str) -> Option<Change> {
 /// The answer to a request whose session failed. The log says why.
 fn failed(failure: &Failure) -> Response {
     match failure {
-        Failure::Unavailable(_) | Failure::Contention => {
-            refusal(503, "Sessions are unavailable. Please try again.")
+        Failure::Unavailable(_) => refusal(503, "Sessions are unavailable. Please try again."),
+        Failure::Contention => {
+            refusal(503, "The session has changed meanwhile. Please reload the page.")
         }
         Failure::InvalidChange(_) | Failure::TooLarge(_) => {
             refusal(500, "The session could not be saved.")

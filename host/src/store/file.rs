@@ -398,7 +398,7 @@ impl<Open: Fn() -> Result<Database, StoreError>> Writer<Open> {
         }
         let opened = (self.open)();
         match &opened {
-            Ok(_) => tracing::warn!("the session file failed, and was opened again"),
+            Ok(_) => tracing::warn!("the session file failed, and was opened again to be read"),
             Err(error) => {
                 tracing::error!("the session file failed, and cannot be opened again: {error}");
             }

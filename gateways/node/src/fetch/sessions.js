@@ -221,13 +221,17 @@ class Sessions {
 
   /** What a visitor gets whose session failed; `onError` is told why. */
   #refusal ({ tag, val }) {
-    if (tag !== 'unavailable') this.#onError(new Error(`the session failed: ${tag} ${val ?? ''}`))
-    const isTemporary = tag === 'unavailable' || tag === 'contention'
-    const text = isTemporary
-      ? 'Sessions are unavailable. Please try again.\n'
-      : 'The session could not be saved.\n'
+    if (tag === 'contention') {
+      this.#onError(new Error('a change was not stored: too many requests changed the session at once, or it has moved'))
+    } else if (tag !== 'unavailable') {
+      this.#onError(new Error(`the session failed: ${tag} ${val ?? ''}`))
+    }
+    const [status, text] = {
+      unavailable: [503, 'Sessions are unavailable. Please try again.\n'],
+      contention: [503, 'The session has changed meanwhile. Please reload the page.\n']
+    }[tag] ?? [500, 'The session could not be saved.\n']
     const headers = { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' }
-    return new Response(text, { status: isTemporary ? 503 : 500, headers })
+    return new Response(text, { status, headers })
   }
 }
 

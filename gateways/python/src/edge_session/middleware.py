@@ -155,6 +155,7 @@ def _with_headers(message: Message, outcome: Outcome, depends_on_session: bool) 
 
 
 _UNAVAILABLE = (503, b"Sessions are unavailable. Please try again.\n")
+_MEANWHILE = (503, b"The session has changed meanwhile. Please reload the page.\n")
 _NOT_SAVED = (500, b"The session could not be saved.\n")
 _REFUSAL_HEADERS = [
     (b"content-type", b"text/plain; charset=utf-8"),
@@ -164,8 +165,13 @@ _REFUSAL_HEADERS = [
 
 async def _refuse(error: SessionFailed, send: Send, kind: str = "http.response") -> None:
     """Answer a request whose session failed. The log says why."""
-    is_unavailable = error.failure[0] in ("unavailable", "contention")
-    status, text = _UNAVAILABLE if is_unavailable else _NOT_SAVED
+    match error.failure[0]:
+        case "unavailable":
+            status, text = _UNAVAILABLE
+        case "contention":
+            status, text = _MEANWHILE
+        case _:
+            status, text = _NOT_SAVED
     headers = [*_REFUSAL_HEADERS, (b"content-length", str(len(text)).encode())]
     await send({"type": f"{kind}.start", "status": status, "headers": headers})
     await send({"type": f"{kind}.body", "body": text})
