@@ -329,3 +329,20 @@ async fn no_change_beside_a_renewal_of_another_process_is_said_to_be_stored_and_
     }
     assert!(stored_in_all > 800, "{stored_in_all}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_a_renewal_overtakes_follow_the_session() {
+    let processes = Processes::new(1).await;
+    let gateway = processes.gateways[0].clone();
+    let renewed = gateway.post("/renew", Some(&processes.cookie));
+    let changes = async {
+        // Loaded while the session is there, and stored when it has moved.
+        sleep(Duration::from_millis(15)).await;
+        processes.post(changes(100)).await
+    };
+    let (renewed, statuses) = tokio::join!(renewed, changes);
+    assert_eq!((count(&statuses, 200), renewed.status().as_u16()), (100, 200));
+    let data = text(gateway.get("/data", Some(&cookie(&renewed))).await).await;
+    let keys = serde_json::from_str::<serde_json::Map<_, _>>(&data).unwrap().len();
+    assert_eq!(keys, 101);
+}

@@ -324,7 +324,10 @@ impl<Open: Fn() -> Result<Database, StoreError>> Writer<Open> {
                         let _ = done.send(());
                     }
                 }
-                next = self.queue.try_recv().ok().filter(|_| writes.len() < BATCH);
+                next = match writes.len() < BATCH {
+                    true => self.queue.try_recv().ok(),
+                    false => None,
+                };
             }
             if writes.is_empty() {
                 continue;
@@ -547,6 +550,20 @@ mod tests {
             }
         };
         assert!(store.load("a").await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn more_writes_at_once_than_fit_into_a_transaction_are_all_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileStore::open(directory.path().join("s")).unwrap();
+        let create = |at: usize| {
+            let store = store.clone();
+            tokio::spawn(async move { store.create(&at.to_string(), content(NEVER - 1)).await })
+        };
+        for created in (0..3 * BATCH).map(create).collect::<Vec<_>>() {
+            assert_eq!(created.await.unwrap().unwrap(), Created::Done);
+        }
+        assert_eq!(store.count().await.unwrap(), 3 * BATCH as u64);
     }
 
     #[test]
