@@ -68,8 +68,13 @@ impl RulePath {
                 with_names.push_str(&plain);
             }
             let before = plain.len();
-            // A compatibility character may stand for a slash.
-            for segment in compatible(&segment).split(['/', '\\']) {
+            // A compatibility character may stand for a slash. What follows a parameter's beginning is
+            // a segment to some, and to others nothing.
+            let compatible = compatible(&segment);
+            if compatible.contains(['/', '\\']) && compatible.contains(ENDS) {
+                return Err(Ambiguous);
+            }
+            for segment in compatible.split(['/', '\\']) {
                 let segment = segment.split(ENDS).next().unwrap_or_default();
                 // Some file systems pass over the spaces around a name.
                 match segment.trim() {
@@ -137,6 +142,7 @@ fn push_folded(plain: &mut String, segment: &str) {
     for c in segment.chars() {
         match c.is_ascii() {
             true => plain.push(c.to_ascii_lowercase()),
+            false if c == '\u{130}' => plain.push('i'),
             false => plain.extend(c.to_uppercase().flat_map(char::to_lowercase)),
         }
     }
@@ -228,7 +234,7 @@ mod tests {
         assert_eq!(plain("/%EF%BD%81dm%C2%ADin"), "/admin");
         assert_eq!(plain("/a%EF%BC%8Fb%EF%B9%92c%E2%80%8E"), "/a/b.c");
         // The Kelvin sign, the long s, the dotless i.
-        assert_eq!(plain("/\u{212a}i\u{17f}\u{131}"), "/kisi");
+        assert_eq!(plain("/\u{212a}i\u{17f}\u{131}\u{130}"), "/kisii");
     }
 
     #[test]
@@ -256,6 +262,9 @@ mod tests {
             "/a/%E2%80%A5/b",
             "/a/.%C2%AD./b",
             "/a/x%EF%BC%8F..%EF%BC%8Fb",
+            "/app;%EF%BC%8Fx/admin",
+            "/app;%E2%84%80/admin",
+            "/app%3F%EF%BC%BCx/admin",
             // Whose path is `/admin` to those who read a URL reference.
             "//x/admin",
             "///x/admin",
@@ -282,7 +291,9 @@ mod tests {
             assert_eq!((&*path.plain, &*path.with_names().unwrap().plain), (plain, with_names));
         }
         assert!(RulePath::parse_with_slashes("/a/b").unwrap().with_names().is_none());
-        for path in ["/a%2f..%2fb", "/%2e%2e%2f", "/a%5Cb", "/a%2f%00", "//a%2fb"] {
+        for path in
+            ["/app;%2fx/admin", "/a%2f..%2fb", "/%2e%2e%2f", "/a%5Cb", "/a%2f%00", "//a%2fb"]
+        {
             assert_eq!(RulePath::parse_with_slashes(path), Err(Ambiguous), "{path}");
         }
         assert!(PlainPath::parse("/a%2fb").is_none());
