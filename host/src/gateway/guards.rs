@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use edge_session::Session;
+use edge_session_contract::dashed;
 use http::header::{
     ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, HeaderValue, LOCATION, ORIGIN,
     VARY,
@@ -116,7 +117,7 @@ fn is_preflight(request: &Request<Body>) -> bool {
     *request.method() == Method::OPTIONS
         && headers.contains_key(ORIGIN)
         && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-        && !NEVER.iter().any(|name| headers.contains_key(*name))
+        && !headers.keys().any(|name| NEVER.contains(&&*dashed(name)))
         && request.body().is_end_stream()
 }
 

@@ -425,6 +425,7 @@ fn a_guard_that_lets_preflights_pass_lets_nothing_else_pass() {
         ("OPTIONS", "/api", "Cookie: a=1", ""),
         ("OPTIONS", "/api", "Authorization: Basic eDp5", ""),
         ("OPTIONS", "/api", "X-HTTP-Method-Override: GET", ""),
+        ("OPTIONS", "/api", "X_HTTP.Method~Override: GET", ""),
         ("OPTIONS", "/api", "X-Other: 1", "body"),
     ] {
         let headers = [preflight[0], preflight[1], more];

@@ -109,7 +109,9 @@ async fn wrong<'u>(options: &[(&'u str, String)]) -> Option<&'u str> {
     }
     for (at, (name, _)) in options.iter().enumerate() {
         if is_right(Some(at)).await {
-            return Some(name);
+            // Else it may be what follows an unescaped question mark in a password.
+            return Some(*name)
+                .filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         }
     }
     None
@@ -143,6 +145,7 @@ mod tests {
             ("mongodb://u:hunter2@h/db?w=0", "w=0"),
             ("mongodb://u:hunter2@h:port/db", "address is not valid"),
             ("mongodb://u:hunter2@", "address is not valid"),
+            ("mongodb://u:what?hunter2@h/db", "address is not valid"),
         ] {
             let error = read(uri).await.unwrap_err().to_string();
             assert!(error.contains(named) && !error.contains("hunter2"), "{uri}: {error}");
