@@ -427,34 +427,10 @@ mod tests {
 
     #[test]
     fn a_response_with_a_cookie_is_kept_out_of_shared_caches() {
-        for (said, kept) in [
-            ("public", "private"),
-            ("public, max-age=60", "private, max-age=60"),
-            ("PUBLIC , S-MaxAge=600,max-age=60", "private, max-age=60"),
-            ("s-maxage = \"600\"", "private"),
-            ("max-age=60", "private, max-age=60"),
-            ("no-cache", "private, no-cache"),
-            ("", "private"),
-            (" , ,", "private"),
-            ("private", "private"),
-            ("Private, max-age=60", "Private, max-age=60"),
-            ("private, public", "private"),
-            ("no-store", "no-store"),
-            ("No-Store, public", "No-Store"),
-            ("no-store, must-understand", "private, no-store, must-understand"),
-            ("private=\"x-user\"", "private, private=\"x-user\""),
-            (
-                "no-cache=\"a, public, s-maxage=1\", public",
-                "private, no-cache=\"a, public, s-maxage=1\"",
-            ),
-            ("x=\"\\\", public\", public", "private, x=\"\\\", public\""),
-            ("x=\"private", "private, x=\"private"),
-            ("x=\"a, no-store\"", "private, x=\"a, no-store\""),
-            ("x=private, y=no-store", "private, x=private, y=no-store"),
-            ("x=a\\, public", "private, x=a\\"),
-            ("publicity, s-maxage-1, not-private", "private, publicity, s-maxage-1, not-private"),
-            ("max-age=60;public", "private, max-age=60;public"),
-        ] {
+        let table = include_str!("../../tests/conformance/cache-control.json");
+        let table: Vec<(String, String)> = serde_json::from_str(table).unwrap();
+        assert!(table.len() > 20);
+        for (said, kept) in table {
             let new = cache_control(said.as_bytes());
             assert_eq!(
                 new.escape_ascii().to_string(),
