@@ -2,8 +2,8 @@
 //! express-session does with `cookie` 0.7.2.
 //!
 //! The `cookie` crate is the judge in the tests but not used here: it writes the
-//! attributes in another order, keeps a value's quotes, refuses header values that are not UTF-8, and decodes
-//! malformed percent-escapes that `decodeURIComponent` leaves alone.
+//! attributes in another order, keeps a value's quotes, refuses header values that are
+//! not UTF-8, and decodes malformed percent-escapes that `decodeURIComponent` leaves alone.
 
 use std::borrow::Cow;
 

@@ -40,8 +40,8 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let mut limits = settings.limits;
     let files = allow_files(&limits.bounds);
     fit(&mut limits.bounds, files);
-    let door = Door::take(settings.listen)?;
-    let address = door.address().map_err(|error| error.to_string())?;
+    let socket = Socket::bind(settings.listen)?;
+    let address = socket.address().map_err(|error| error.to_string())?;
     let stop = stop_signal()?;
     reload_on_hangup(tls.clone())?;
     // An application that is a component is compiled here.
@@ -53,7 +53,8 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
         }
         None => None,
     };
-    let listener = door.open().map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let listener =
+        socket.listen().map_err(|error| format!("cannot listen on {address}: {error}"))?;
     if let (Some(address), Some(recorder)) = (settings.admin, recorder) {
         let token = admin_token.as_deref();
         let admin = Admin::new(layer.clone(), recorder, inspector, token, settings.admin_hosts);
@@ -94,16 +95,17 @@ pub(crate) async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &
     }
 }
 
-/// Where clients will knock: that nobody else has the address is known before all is ready.
-enum Door {
-    /// A socket that was handed over (systemd's socket activation): clients wait there already.
+/// The socket to listen on. It is bound before the rest is ready, so that an address in use is
+/// reported at once.
+enum Socket {
+    /// Handed over (systemd's socket activation). Clients may be waiting already.
     Handed(TcpListener),
-    /// A new one. Who comes before it is open is refused, and goes to another process.
-    Own(TcpSocket),
+    /// A new one. Clients are refused until it listens.
+    Bound(TcpSocket),
 }
 
-impl Door {
-    fn take(address: Option<SocketAddr>) -> Result<Self, String> {
+impl Socket {
+    fn bind(address: Option<SocketAddr>) -> Result<Self, String> {
         let unusable = |error| format!("the socket that was handed over cannot be used: {error}");
         if let Some(handed) = ListenFd::from_env().take_tcp_listener(0).map_err(unusable)? {
             let handed = handed.set_nonblocking(true).map(|()| handed);
@@ -111,21 +113,21 @@ impl Door {
         }
         let address = address.unwrap_or(LISTEN);
         let socket = bind(address).map_err(|error| format!("cannot listen on {address}: {error}"));
-        Ok(Self::Own(socket?))
+        Ok(Self::Bound(socket?))
     }
 
     fn address(&self) -> std::io::Result<SocketAddr> {
         match self {
             Self::Handed(listener) => listener.local_addr(),
-            Self::Own(socket) => socket.local_addr(),
+            Self::Bound(socket) => socket.local_addr(),
         }
     }
 
-    fn open(self) -> std::io::Result<TcpListener> {
+    fn listen(self) -> std::io::Result<TcpListener> {
         match self {
             Self::Handed(listener) => Ok(listener),
             // With room for many who come at once: beyond it the system resets their connections.
-            Self::Own(socket) => socket.listen(BACKLOG),
+            Self::Bound(socket) => socket.listen(BACKLOG),
         }
     }
 }

@@ -146,9 +146,9 @@ fn configure(
         None => (String::new(), String::new()),
         Some(path) => {
             let shown = path.display().to_string();
-            let text = std::fs::read_to_string(path)
+            let text = read_text(path)
                 .map_err(|error| format!("cannot read the configuration {shown}: {error}"))?;
-            (text.trim_start_matches('\u{feff}').to_owned(), shown)
+            (text, shown)
         }
     };
     // What has a flag is read from the environment with it.
@@ -226,7 +226,7 @@ fn configure(
     Err(format!("the configuration has {count}:{}", lines.concat()))
 }
 
-/// Variables that are none of ours, though they begin so. They may be spelled wrong.
+/// Variables with our prefix that nobody reads: they may be spelled wrong.
 fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
     const OTHERS: [&str; 11] = [
         "EDGE_SESSION_UPSTREAM",
@@ -254,7 +254,7 @@ fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Pro
     unknown.into_iter().map(|name| Problem { name, message: message.to_owned() }).collect()
 }
 
-/// What is no level would be taken for the name of a part, and nothing else be logged.
+/// A word that is no level would be taken for a module's name, and nothing else would be logged.
 fn wrong_level(text: &str) -> Option<Problem> {
     let levels = ["off", "error", "warn", "info", "debug", "trace", ""];
     let is_level = |piece: &str| {
@@ -266,6 +266,12 @@ fn wrong_level(text: &str) -> Option<Problem> {
     Some(Problem { name: telemetry::VARIABLE.to_owned(), message })
 }
 
+/// A file's text. Editors put a byte-order mark before it, which is no part of it.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
 /// What a variable says, or else the file that another one names. Whether it is from a file.
 fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String> {
     match (env::var(variable), env::var_os(file)) {
@@ -274,9 +280,8 @@ fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String
         (Err(env::VarError::NotUnicode(_)), _) => {
             Err(format!("{variable} is not UTF-8: use {file}"))
         }
-        // Editors put a byte-order mark before the text, which is no part of a secret.
-        (Err(env::VarError::NotPresent), Some(path)) => std::fs::read_to_string(&path)
-            .map(|text| (text.trim_start_matches('\u{feff}').to_owned(), true))
+        (Err(env::VarError::NotPresent), Some(path)) => read_text(Path::new(&path))
+            .map(|text| (text, true))
             .map_err(|error| format!("cannot read {file}: {}: {error}", path.display())),
         (Err(env::VarError::NotPresent), None) => Ok((String::new(), false)),
     }

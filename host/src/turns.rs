@@ -20,11 +20,10 @@ use crate::store::Stored;
 const MAX_WAITING: usize = 1024;
 
 /// Those who wait for each session that somebody has the turn of.
-type Line<Job, Answer> = VecDeque<Waiting<Job, Answer>>;
-struct Lines<Job, Answer>(Mutex<HashMap<String, Line<Job, Answer>>>);
+struct Lines<Job, Answer>(Mutex<HashMap<String, VecDeque<Waiting<Job, Answer>>>>);
 
 impl<Job, Answer> Lines<Job, Answer> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Line<Job, Answer>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Waiting<Job, Answer>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -35,10 +34,11 @@ pub(crate) struct Waiting<Job, Answer> {
     pub(crate) job: Job,
     /// To be told of the end of waiting.
     pub(crate) word: oneshot::Sender<Word<Job, Answer>>,
+    /// By which it is known when it leaves.
     pub(crate) ticket: Ticket,
 }
 
-/// Who waits, as it is known to itself.
+/// One for each who waits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ticket(Arc<()>);
 
@@ -72,7 +72,7 @@ pub(crate) struct Turn<Job, Answer> {
 pub(crate) enum Entered<Job, Answer> {
     /// Nobody else is at work on the session.
     Turn(Turn<Job, Answer>, Job),
-    /// Wait for this; who does not want to [leaves](Turns::leave).
+    /// Wait for this, or give the ticket back: [`Turns::leave`].
     Waiting(oneshot::Receiver<Word<Job, Answer>>, Ticket),
     /// Too many wait.
     Full,

@@ -104,7 +104,7 @@ impl Guesses {
     async fn turn(self: Arc<Self>, client: IpAddr) -> Guess {
         let turns =
             lock(&self.0).entry(client).or_insert_with(|| Semaphore::new(COMPARED).into()).clone();
-        let mut guess = Guess { all: self, client, turns: Some(turns.clone()), permit: None };
+        let mut guess = Guess { all: self, client, permit: None };
         // The semaphore is never closed.
         guess.permit = turns.acquire_owned().await.ok();
         guess
@@ -115,14 +115,13 @@ impl Guesses {
 struct Guess {
     all: Arc<Guesses>,
     client: IpAddr,
-    turns: Option<Arc<Semaphore>>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Guess {
     fn drop(&mut self) {
         let mut clients = lock(&self.all.0);
-        (self.permit, self.turns) = (None, None);
+        self.permit = None;
         if clients.get(&self.client).is_some_and(|turns| Arc::strong_count(turns) == 1) {
             clients.remove(&self.client);
         }

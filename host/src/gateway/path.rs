@@ -34,21 +34,16 @@ pub(crate) struct Ambiguous;
 impl RulePath {
     /// The path of a request's target, as it was received.
     pub(crate) fn parse(path: &str) -> Result<Self, Ambiguous> {
-        Self::read(path, false)
+        Self::parse_with(path, false)
     }
 
-    /// The same; an escaped slash is one, and a part of a name as well: see
-    /// [`RulePath::with_names`].
-    pub(crate) fn parse_with_slashes(path: &str) -> Result<Self, Ambiguous> {
-        Self::read(path, true)
-    }
-
-    fn read(path: &str, may_have_slashes: bool) -> Result<Self, Ambiguous> {
+    /// The same. With `escaped_slashes` there may be some: each is a slash, and a part of a name as
+    /// well, see [`RulePath::with_names`].
+    pub(crate) fn parse_with(path: &str, escaped_slashes: bool) -> Result<Self, Ambiguous> {
         if path.starts_with("//") {
             return Err(Ambiguous);
         }
-        let (mut plain, mut with_names) = (String::with_capacity(path.len()), String::new());
-        let mut has_slashes = false;
+        let (mut plain, mut with_names) = (String::with_capacity(path.len()), None::<String>);
         for segment in path.split('/') {
             // Decoding passes over an escape that is none.
             let is_escaped = segment.contains('%');
@@ -59,22 +54,21 @@ impl RulePath {
             let has_slash = segment.contains('/');
             if segment.contains('\\')
                 || segment.contains(char::is_control)
-                || (has_slash && !may_have_slashes)
+                || (has_slash && !escaped_slashes)
             {
                 return Err(Ambiguous);
             }
-            if has_slash && !has_slashes {
-                has_slashes = true;
-                with_names.push_str(&plain);
+            if has_slash {
+                with_names.get_or_insert_with(|| plain.clone());
             }
             let before = plain.len();
-            // A compatibility character may stand for a slash. What follows a parameter's beginning is
-            // a segment to some, and to others nothing.
-            let compatible = compatible(&segment);
-            if compatible.contains(['/', '\\']) && compatible.contains(ENDS) {
+            // A compatibility character may stand for a slash. Behind a semicolon it begins a segment
+            // to some applications, and is passed over by others.
+            let segment = compatible(&segment);
+            if segment.contains(['/', '\\']) && segment.contains(ENDS) {
                 return Err(Ambiguous);
             }
-            for segment in compatible.split(['/', '\\']) {
+            for segment in segment.split(['/', '\\']) {
                 let segment = segment.split(ENDS).next().unwrap_or_default();
                 // Some file systems pass over the spaces around a name.
                 match segment.trim() {
@@ -86,7 +80,7 @@ impl RulePath {
                     }
                 }
             }
-            if has_slashes && plain.len() > before {
+            if let Some(with_names) = with_names.as_mut().filter(|_| plain.len() > before) {
                 with_names.push('/');
                 with_names.push_str(&plain[before + 1..].replace('/', "%2f"));
             }
@@ -94,7 +88,7 @@ impl RulePath {
         if plain.is_empty() {
             plain.push('/');
         }
-        Ok(Self { plain, with_names: has_slashes.then_some(with_names) })
+        Ok(Self { plain, with_names })
     }
 
     /// Whether it is `prefix` or below it. An escaped slash counts as one.
@@ -137,13 +131,14 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// Without the difference between small and capital letters, those that some take for an ASCII
-/// letter among them: the Kelvin sign is a `k`, the long s an `s`, the dotless i an `i`.
+/// letter among them: the Kelvin sign is a `k`, the long s an `s`, the dotless i and the dotted
+/// capital one are an `i`.
 fn push_folded(plain: &mut String, segment: &str) {
     for c in segment.chars() {
-        match c.is_ascii() {
-            true => plain.push(c.to_ascii_lowercase()),
-            false if c == '\u{130}' => plain.push('i'),
-            false => plain.extend(c.to_uppercase().flat_map(char::to_lowercase)),
+        match c {
+            c if c.is_ascii() => plain.push(c.to_ascii_lowercase()),
+            '\u{130}' => plain.push('i'),
+            c => plain.extend(c.to_uppercase().flat_map(char::to_lowercase)),
         }
     }
 }
@@ -287,14 +282,14 @@ mod tests {
             ("/a/b%2Fc%2F/d;x/", "/a/b/c/d", "/a/b%2fc/d"),
             ("/%2fa%2F", "/a", "/a"),
         ] {
-            let path = RulePath::parse_with_slashes(path).unwrap();
+            let path = RulePath::parse_with(path, true).unwrap();
             assert_eq!((&*path.plain, &*path.with_names().unwrap().plain), (plain, with_names));
         }
-        assert!(RulePath::parse_with_slashes("/a/b").unwrap().with_names().is_none());
+        assert!(RulePath::parse_with("/a/b", true).unwrap().with_names().is_none());
         for path in
             ["/app;%2fx/admin", "/a%2f..%2fb", "/%2e%2e%2f", "/a%5Cb", "/a%2f%00", "//a%2fb"]
         {
-            assert_eq!(RulePath::parse_with_slashes(path), Err(Ambiguous), "{path}");
+            assert_eq!(RulePath::parse_with(path, true), Err(Ambiguous), "{path}");
         }
         assert!(PlainPath::parse("/a%2fb").is_none());
     }

@@ -8,12 +8,11 @@ use http::{Uri, Version};
 use super::path::{Ambiguous, RulePath};
 
 /// The path of a request's target, as rules see it.
-pub(crate) fn path(uri: &Uri, may_have_slashes: bool) -> Result<RulePath, Ambiguous> {
+pub(crate) fn path(uri: &Uri, escaped_slashes: bool) -> Result<RulePath, Ambiguous> {
     match uri.path() {
         // OPTIONS * asks about the server as a whole.
         "*" => RulePath::parse("/"),
-        path if may_have_slashes => RulePath::parse_with_slashes(path),
-        path => RulePath::parse(path),
+        path => RulePath::parse_with(path, escaped_slashes),
     }
 }
 

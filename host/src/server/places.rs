@@ -16,8 +16,8 @@ use super::MAX_HTTP2_STREAMS;
 /// How long a request waits for a place before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many requests that are refused at once are told so only then. Who is told sooner comes
-/// again sooner, and costs others more.
+/// How many refused requests are held back for as long. A client that is refused at once tries
+/// again at once, and costs others more.
 const HELD: usize = 4096;
 
 /// How many requests of one connection a client may give up, as long as these are most of them.
@@ -277,7 +277,7 @@ impl Connection {
         })
     }
 
-    /// Wait until a request that came at `since` and found no place may be told so.
+    /// Hold a refused request back until [`PATIENCE`] has passed since it came.
     pub(super) async fn hold(&self, since: Instant) {
         if let Ok(_held) = self.places.held.try_acquire() {
             sleep_until(since + PATIENCE).await;

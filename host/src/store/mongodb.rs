@@ -196,7 +196,7 @@ impl MongoStore {
             }
             AutoRemove::Native => {
                 let made = let_expire(&sessions);
-                within(options.timeout * 2, made).await?.map_err(unavailable)?;
+                within(options.timeout * 2, made).await?.map_err(store_error)?;
                 None
             }
         };
@@ -266,25 +266,7 @@ impl Documents {
     }
 
     async fn find(&self, key: &str) -> Result<Option<Document>, StoreError> {
-        self.sessions.find_one(self.live(key)).await.map_err(unavailable)
-    }
-
-    /// A session for a request. One that was too large is not fetched again, unless it has become
-    /// smaller: 15 MiB take a while, each time for nothing, and others wait.
-    async fn find_for_use(&self, key: &str) -> Result<Option<Stored>, StoreError> {
-        let mut find = self.sessions.find_one(self.live(key));
-        if self.large().get(key).is_some() {
-            let is_large =
-                doc! { "$gt": [{ "$bsonSize": "$$ROOT" }, self.max_session_bytes as i64] };
-            let session = doc! { "$cond": [is_large, "$$REMOVE", "$session"] };
-            find = find.projection(doc! { "expires": 1, "lastModified": 1, "session": session });
-        }
-        let Some(document) = find.await.map_err(unavailable)? else { return Ok(None) };
-        let stored = self.stored(&document).await;
-        if stored.data.len() > self.max_session_bytes {
-            self.large().put(key.to_owned(), ());
-        }
-        Ok(Some(stored))
+        self.sessions.find_one(self.live(key)).await.map_err(store_error)
     }
 
     fn large(&self) -> MutexGuard<'_, LruCache<String, ()>> {
@@ -365,7 +347,7 @@ async fn let_expire(sessions: &Collection<Document>) -> mongodb::error::Result<(
         tracing::warn!(
             "nothing removes expired sessions from MongoDB, though none is served: {}. Make an index \
              on expires with expireAfterSeconds 0, or set auto_remove to \"interval\"",
-            unavailable(error)
+            store_error(error)
         );
     }
     Ok(())
@@ -389,7 +371,7 @@ async fn remove_expired(sessions: Collection<Document>, interval: Duration) {
         tokio::time::sleep(interval).await;
         let expired = doc! { "expires": { "$lt": DateTime::now() } };
         if let Err(error) = sessions.delete_many(expired).await {
-            tracing::warn!("expired sessions were not removed: {}", unavailable(error));
+            tracing::warn!("expired sessions were not removed: {}", store_error(error));
         }
     }
 }
@@ -406,8 +388,23 @@ fn date(millis: u64) -> Bson {
 }
 
 impl Documents {
+    /// A session that was too large is not fetched again, unless it has become smaller: 15 MiB take
+    /// a while, each time for nothing, and others wait.
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
-        self.find_for_use(&self.key(id)).await
+        let key = self.key(id);
+        let mut find = self.sessions.find_one(self.live(&key));
+        if self.large().get(&key).is_some() {
+            let is_large =
+                doc! { "$gt": [{ "$bsonSize": "$$ROOT" }, self.max_session_bytes as i64] };
+            let session = doc! { "$cond": [is_large, "$$REMOVE", "$session"] };
+            find = find.projection(doc! { "expires": 1, "lastModified": 1, "session": session });
+        }
+        let Some(document) = find.await.map_err(store_error)? else { return Ok(None) };
+        let stored = self.stored(&document).await;
+        if stored.data.len() > self.max_session_bytes {
+            self.large().put(key, ());
+        }
+        Ok(Some(stored))
     }
 
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
@@ -432,7 +429,7 @@ impl Documents {
                 {
                     Ok(Created::Taken)
                 }
-                _ => Err(unavailable(error)),
+                _ => Err(store_error(error)),
             },
         }
     }
@@ -453,7 +450,7 @@ impl Documents {
         if let Some(expected) = expected {
             let write = async |query, old| {
                 let update = self.update(set(old).await?, false);
-                let updated = self.sessions.update_one(query, update).await.map_err(unavailable)?;
+                let updated = self.sessions.update_one(query, update).await.map_err(store_error)?;
                 Ok(updated.matched_count)
             };
             return self.conditionally(key, expected, write).await;
@@ -464,7 +461,7 @@ impl Documents {
         };
         let update = self.update(set(old).await?, true);
         let update = self.sessions.update_one(doc! { "_id": key }, update).upsert(true);
-        update.await.map_err(unavailable)?;
+        update.await.map_err(store_error)?;
         Ok(Changed::Done)
     }
 
@@ -482,14 +479,14 @@ impl Documents {
             self.update(doc! { "expires": date(expires) }, false).into()
         };
         let query = self.live(&self.key(id));
-        let updated = self.sessions.update_one(query, update).await.map_err(unavailable)?;
+        let updated = self.sessions.update_one(query, update).await.map_err(store_error)?;
         Ok(if updated.matched_count == 0 { Changed::Missing } else { Changed::Done })
     }
 
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
         let key = &self.key(id);
         let delete = async |query, _| {
-            let deleted = self.sessions.delete_one(query).await.map_err(unavailable)?;
+            let deleted = self.sessions.delete_one(query).await.map_err(store_error)?;
             Ok(deleted.deleted_count)
         };
         match expected {
@@ -548,12 +545,12 @@ impl Documents {
         let mut query = self.live(after.unwrap_or_default());
         query.insert("_id", doc! { "$gt": after.unwrap_or_default() });
         let find = self.sessions.find(query).sort(doc! { "_id": 1 }).limit(PAGE);
-        let mut cursor = find.await.map_err(unavailable)?;
+        let mut cursor = find.await.map_err(store_error)?;
         let mut page = Page::default();
         let mut count = 0;
-        while cursor.advance().await.map_err(unavailable)? {
+        while cursor.advance().await.map_err(store_error)? {
             count += 1;
-            let document = cursor.deserialize_current().map_err(unavailable)?;
+            let document = cursor.deserialize_current().map_err(store_error)?;
             let Ok(key) = document.get_str("_id") else { continue };
             let millis = |key| document.get_datetime(key).ok().map(|at| at.timestamp_millis());
             page.next = (count == PAGE).then(|| key.to_owned());
@@ -571,12 +568,12 @@ impl Documents {
     }
 
     async fn remove(&self, key: &str) -> Result<bool, StoreError> {
-        let deleted = self.sessions.delete_one(doc! { "_id": key }).await.map_err(unavailable)?;
+        let deleted = self.sessions.delete_one(doc! { "_id": key }).await.map_err(store_error)?;
         Ok(deleted.deleted_count > 0)
     }
 
     async fn count(&self) -> Result<u64, StoreError> {
-        self.sessions.estimated_document_count().await.map_err(unavailable)
+        self.sessions.estimated_document_count().await.map_err(store_error)
     }
 }
 
@@ -597,7 +594,7 @@ impl Browse for MongoStore {
     }
 }
 
-fn unavailable(error: mongodb::error::Error) -> StoreError {
+fn store_error(error: mongodb::error::Error) -> StoreError {
     if let ErrorKind::Write(WriteFailure::WriteError(write)) = error.kind.as_ref()
         && let Some((_, why)) = REFUSALS.iter().find(|(code, _)| *code == write.code)
     {
