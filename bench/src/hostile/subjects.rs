@@ -144,9 +144,10 @@ impl Ground {
             (false, true) => proxy.http2,
             (false, false) => proxy.server.port,
         };
-        // The bystander's own time is not to be taken away by its neighbour on this machine.
-        let mut command = Command::new("nice");
-        command.args(["-n", "10", "taskset", "-c", &last_core().to_string()]);
+        // The bystander's own time is not to be taken away by its neighbour on this machine. With
+        // a lower priority alone, the attackers' bursts hold it up for milliseconds.
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0", "taskset", "-c", &last_core().to_string()]);
         command.arg(std::env::current_exe()?);
         command.args(["attack", case.attack, &port.to_string(), cookie]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
