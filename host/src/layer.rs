@@ -71,7 +71,7 @@ impl SessionLayer {
 
     /// Whether the store answers; if not, why.
     pub async fn check_store(&self) -> Result<(), String> {
-        self.sessions.check_store().await
+        self.sessions.store().check().await
     }
 
     /// What gives sessions their names in logs.

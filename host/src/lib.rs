@@ -46,6 +46,7 @@ mod layer;
 mod session;
 mod sessions;
 pub mod store;
+mod timed_store;
 mod turns;
 
 pub use bindings::exports::edge::session::engine::{

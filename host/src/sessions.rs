@@ -1,10 +1,9 @@
 //! The loop that every gateway runs: ask the component, do what it says to the store.
 
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::oneshot;
@@ -13,10 +12,11 @@ use tokio::time::{sleep, timeout};
 
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
-use crate::counters::{Counters, event_name, operation, origin_name};
+use crate::counters::{Counters, event_name, origin_name};
 use crate::hasher::SessionHasher;
 use crate::instance::{Instances, OpenError, Work};
-use crate::store::{Changed, Content, Created, Store, StoreError, Stored};
+use crate::store::{Content, Store, Stored};
+use crate::timed_store::TimedStore;
 use crate::turns::{Entered, Turns, Waiting, Word};
 use crate::{Options, Problem};
 
@@ -69,9 +69,8 @@ impl From<OpenError> for OptionsError {
 /// The component and a store, joined.
 pub(crate) struct Sessions {
     instances: Instances,
-    store: Arc<dyn Store>,
-    deadline: Duration,
-    counters: Counters,
+    store: TimedStore,
+    counters: Arc<Counters>,
     hasher: SessionHasher,
     turns: Turns<Job, wit::Outcome>,
     loads: Turns<(), Loaded>,
@@ -141,8 +140,10 @@ impl Sessions {
         // A configuration without a secret is refused below.
         let hasher = SessionHasher::new(options.secrets.first().map_or(&[], Vec::as_slice));
         let instances = Instances::open(component, options)?;
-        let (counters, turns, loads) = (Counters::new(), Turns::new(), Turns::new());
-        Ok(Self { instances, store, deadline, counters, hasher, turns, loads })
+        let counters = Arc::new(Counters::new());
+        let store = TimedStore::new(store, deadline, counters.clone());
+        let (turns, loads) = (Turns::new(), Turns::new());
+        Ok(Self { instances, store, counters, hasher, turns, loads })
     }
 
     pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
@@ -154,7 +155,7 @@ impl Sessions {
                 Ok(wit::Step::Store(wit::Pending { request, exchange, .. })) => {
                     let reply = match request {
                         wit::StoreRequest::Load => self.load(&exchange.id, &mut known).await,
-                        request => self.perform(&exchange.id, request, &mut known).await,
+                        request => self.store.perform(&exchange.id, request, &mut known).await,
                     };
                     if let wit::StoreReply::Unavailable(why) = &reply {
                         unavailable = Some(why.clone());
@@ -220,7 +221,8 @@ impl Sessions {
 
     /// Load a session, once for all who wait for it. Who comes while it is being loaded waits for
     /// the next time, because a change may have been stored since this one began: so a thousand
-    /// requests of one session ask the store for little, and those of others need not wait.
+    /// requests of one session ask the store for little, and those of others need not wait. It
+    /// goes on when the one who began it leaves, or those who wait would all begin anew.
     async fn load(&self, id: &str, known: &mut wit::Known) -> wit::StoreReply {
         let mut turn = loop {
             match self.loads.enter(id, ()) {
@@ -234,14 +236,30 @@ impl Sessions {
                         return reply;
                     }
                 },
-                Entered::Full => return self.perform(id, wit::StoreRequest::Load, known).await,
+                Entered::Full => {
+                    return self.store.perform(id, wit::StoreRequest::Load, known).await;
+                }
             }
         };
         let along = turn.take(usize::MAX, |()| true);
-        let reply = self.perform(id, wit::StoreRequest::Load, known).await;
-        drop(turn);
-        let loaded = (reply.clone(), known.loaded.clone());
-        tell(along.into_iter().map(|waiting| (waiting.word, loaded.clone())).collect());
+        let (store, id) = (self.store.clone(), id.to_owned());
+        let mut loading = Box::pin(async move {
+            let mut found = wit::Known { loaded: None, current: None };
+            let reply = store.perform(&id, wit::StoreRequest::Load, &mut found).await;
+            drop(turn);
+            let loaded = (reply, found.loaded);
+            tell(along.into_iter().map(|waiting| (waiting.word, loaded.clone())).collect());
+            loaded
+        });
+        // A store in memory is done at once, and needs no task.
+        let first = poll_fn(|context| Poll::Ready(loading.as_mut().poll(context))).await;
+        let (reply, loaded) = match first {
+            Poll::Ready(loaded) => loaded,
+            Poll::Pending => tokio::spawn(loading).await.unwrap_or_else(|error| {
+                (wit::StoreReply::Unavailable(format!("load: {error}")), None)
+            }),
+        };
+        known.loaded = loaded;
         reply
     }
 
@@ -279,7 +297,7 @@ impl Sessions {
                     work.known.current = Some(left);
                     wit::StoreReply::Conflict
                 }
-                None => self.perform(&work.exchange.id, request, &mut work.known).await,
+                None => self.store.perform(&work.exchange.id, request, &mut work.known).await,
             };
             if matches!(reply, wit::StoreReply::Conflict) {
                 conflicts += 1;
@@ -358,7 +376,7 @@ impl Sessions {
             let request = wit::StoreRequest::Replace(replacement);
             let Job { mut work, on_done, .. } = job;
             turn.left = None;
-            let mut reply = self.perform(&work.exchange.id, request, &mut work.known).await;
+            let mut reply = self.store.perform(&work.exchange.id, request, &mut work.known).await;
             match &reply {
                 wit::StoreReply::Done => {
                     turn.left = Some(left);
@@ -415,7 +433,7 @@ impl Sessions {
         let share: f64 = rand::rng().random();
         sleep(longest.mul_f64(share)).await;
         let mut found = wit::Known { loaded: None, current: None };
-        match self.perform(&work.exchange.id, wit::StoreRequest::Load, &mut found).await {
+        match self.store.perform(&work.exchange.id, wit::StoreRequest::Load, &mut found).await {
             wit::StoreReply::Found => {
                 work.known.current = found.loaded;
                 wit::StoreReply::Conflict
@@ -448,52 +466,8 @@ impl Sessions {
         &self.hasher
     }
 
-    /// Do what the component asks of the store, within the deadline, and keep what it says.
-    async fn perform(
-        &self,
-        id: &str,
-        request: wit::StoreRequest,
-        known: &mut wit::Known,
-    ) -> wit::StoreReply {
-        let (operation, name) = operation(&request);
-        let began = Instant::now();
-        let mut work = pin!(perform(&*self.store, id, request, known));
-        // A store in memory is done at once, and needs no timer.
-        let done = match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
-            Poll::Ready(done) => Ok(done),
-            Poll::Pending => tokio::time::timeout(self.deadline, work).await,
-        };
-        let is_answer = match &done {
-            Ok(Ok(_)) => true,
-            Ok(Err(error)) => error.is_refusal(),
-            Err(_) => false,
-        };
-        self.counters.store(operation, began.elapsed(), !is_answer);
-        let why = match done {
-            Ok(Ok(reply)) => return reply,
-            Ok(Err(error)) if error.is_refusal() => {
-                return wit::StoreReply::Refused(error.to_string());
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", self.deadline.as_secs_f32()),
-        };
-        wit::StoreReply::Unavailable(format!("{name}: {why}"))
-    }
-
-    /// Whether sessions can be read and written.
-    pub(crate) async fn check_store(&self) -> Result<(), String> {
-        let mut known = wit::Known { loaded: None, current: None };
-        for request in [wit::StoreRequest::Load, wit::StoreRequest::Touch(1)] {
-            // No identifier is that short: the store has to look for it and finds nothing. Who may
-            // not write is told so all the same.
-            match self.perform("-", request, &mut known).await {
-                wit::StoreReply::Unavailable(why) | wit::StoreReply::Refused(why) => {
-                    return Err(why);
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+    pub(crate) fn store(&self) -> &TimedStore {
+        &self.store
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -518,42 +492,6 @@ impl Sessions {
             }
         }
     }
-}
-
-async fn perform(
-    store: &dyn Store,
-    id: &str,
-    request: wit::StoreRequest,
-    known: &mut wit::Known,
-) -> Result<wit::StoreReply, StoreError> {
-    use wit::{StoreReply as Reply, StoreRequest as Request};
-    let last = known.current.as_ref().or(known.loaded.as_ref());
-    let expected = |only_known: bool| last.filter(|_| only_known).map(|it| it.data.as_str());
-    let changed = match request {
-        Request::Load => {
-            known.loaded = store.load(id).await?;
-            return Ok(if known.loaded.is_some() { Reply::Found } else { Reply::Missing });
-        }
-        Request::Create(content) => {
-            return Ok(match store.create(id, content).await? {
-                Created::Done => Reply::Done,
-                Created::Taken => Reply::Taken,
-            });
-        }
-        Request::Replace(wit::Replacement { content, only_known }) => {
-            store.replace(id, content, expected(only_known)).await?
-        }
-        Request::Touch(expires) => store.touch(id, expires).await?,
-        Request::Delete(only_known) => store.delete(id, expected(only_known)).await?,
-    };
-    Ok(match changed {
-        Changed::Done => Reply::Done,
-        Changed::Missing => Reply::Missing,
-        Changed::Conflict(current) => {
-            known.current = Some(current);
-            Reply::Conflict
-        }
-    })
 }
 
 /// Tell those who wait, one after the other: all at once, they would make everybody else wait.

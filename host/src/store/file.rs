@@ -6,7 +6,7 @@
 //! redb gives up for good at the first I/O error, a full disk included. So the thread opens the
 //! file again then: what is there can be read, and writing is tried again after a while.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -99,16 +99,17 @@ impl FileStore {
                 StoreError::new(message).caused_by(error)
             })?;
         }
-        Self::opened_by(move || open(&path), PAUSE)
+        Self::opened_by(path, open, PAUSE)
     }
 
     fn opened_by(
-        open: impl Fn() -> Result<Database, StoreError> + Send + 'static,
+        path: PathBuf,
+        open: impl Fn(&Path, bool) -> Result<Database, StoreError> + Send + 'static,
         pause: Duration,
     ) -> Result<Self, StoreError> {
-        let opened = Opened(Arc::new(Mutex::new(Ok(Arc::new(open()?)))));
+        let opened = Opened(Arc::new(Mutex::new(Ok(Arc::new(open(&path, true)?)))));
         let (orders, queue) = mpsc::channel(4 * BATCH);
-        let writer = Writer { opened: opened.clone(), open, queue, pause, failed: None };
+        let writer = Writer { opened: opened.clone(), path, open, queue, pause, failed: None };
         thread::Builder::new()
             .name("edge-session-file".to_owned())
             .spawn(move || writer.run())
@@ -172,16 +173,21 @@ fn is_final(error: &redb::Error) -> bool {
     )
 }
 
-/// A file of a database, readable by its owner only: session data is private.
-fn open(path: &Path) -> Result<Database, StoreError> {
+/// A file of a database, readable by its owner only: session data is private. `may_begin`: an empty
+/// one is made where there is none.
+fn open(path: &Path, may_begin: bool) -> Result<Database, StoreError> {
     let failed = |reason: String| {
         StoreError::new(format!("cannot open the session file {}: {reason}", path.display()))
     };
     let mut options = std::fs::OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
+    options.read(true).write(true).create(may_begin).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path).map_err(|error| failed(error.to_string()))?;
+    let is_empty = file.metadata().is_ok_and(|it| it.len() == 0);
+    if is_empty && !may_begin {
+        return Err(failed("it has become empty".to_owned()));
+    }
     let backend = redb::backends::FileBackend::new(file);
     let opened = backend.and_then(|backend| Database::builder().create_with_backend(backend));
     let database = opened.map_err(|error| match error {
@@ -299,6 +305,7 @@ fn stored((expires, data): (u64, &str)) -> Stored {
 
 struct Writer<Open> {
     opened: Opened,
+    path: PathBuf,
     open: Open,
     queue: mpsc::Receiver<Order>,
     pause: Duration,
@@ -306,7 +313,7 @@ struct Writer<Open> {
     failed: Option<(Instant, String)>,
 }
 
-impl<Open: Fn() -> Result<Database, StoreError>> Writer<Open> {
+impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
     /// Until the last store handle is gone.
     fn run(mut self) {
         let mut last_sweep = now();
@@ -335,6 +342,7 @@ impl<Open: Fn() -> Result<Database, StoreError>> Writer<Open> {
             let due = now().saturating_sub(last_sweep) > SWEEP.as_millis() as u64;
             if due {
                 last_sweep = now();
+                self.tell_if_gone();
             }
             match self.write(writes, due) {
                 Ok(results) => {
@@ -380,6 +388,15 @@ impl<Open: Fn() -> Result<Database, StoreError>> Writer<Open> {
         }
     }
 
+    fn tell_if_gone(&self) {
+        if !self.path.exists() {
+            tracing::error!(
+                "the session file {} is not there any more: its sessions end with this process",
+                self.path.display()
+            );
+        }
+    }
+
     fn open_if_failed(&mut self) {
         let is_well = self.opened.get().is_ok_and(|database| {
             let sessions = database.begin_read().map_err(redb::Error::from);
@@ -399,7 +416,8 @@ impl<Open: Fn() -> Result<Database, StoreError>> Writer<Open> {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        let opened = (self.open)();
+        // A new, empty one would be taken for the sessions.
+        let opened = (self.open)(&self.path, false);
         match &opened {
             Ok(_) => tracing::warn!("the session file failed, and was opened again to be read"),
             Err(error) => {
@@ -569,7 +587,7 @@ mod tests {
     #[test]
     fn sweeping_removes_what_has_expired_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let database = open(&directory.path().join("s")).unwrap();
+        let database = open(&directory.path().join("s"), true).unwrap();
         let creations = vec![
             Write::Create("old".into(), content(1)),
             Write::Create("live".into(), content(NEVER - 1)),
@@ -592,7 +610,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        open(&path).unwrap();
+        open(&path, true).unwrap();
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
@@ -649,10 +667,10 @@ mod tests {
             let error = Arc::new(Mutex::new(None));
             let (of_disk, fails) =
                 (error.clone(), |error: redb::Error| StoreError::new(error.to_string()));
-            let open = move || {
+            let open = move |path: &Path, may_begin: bool| {
                 let mut options = std::fs::OpenOptions::new();
-                options.read(true).write(true).create(true).truncate(false);
-                let file = options.open(&path).unwrap();
+                options.read(true).write(true).create(may_begin).truncate(false);
+                let file = options.open(path).map_err(|error| fails(error.into()))?;
                 let file = redb::backends::FileBackend::new(file).unwrap();
                 let disk = Disk { file, error: of_disk.clone() };
                 let database = Database::builder().create_with_backend(disk);
@@ -660,7 +678,7 @@ mod tests {
                 make_tables(&database).map_err(fails)?;
                 Ok(database)
             };
-            let store = FileStore::opened_by(open, Duration::ZERO).unwrap();
+            let store = FileStore::opened_by(path.clone(), open, Duration::ZERO).unwrap();
             assert_eq!(store.create("a", content(NEVER - 1)).await.unwrap(), Created::Done);
             *error.lock().unwrap() = Some(kind);
             for _ in 0..3 {
@@ -671,6 +689,16 @@ mod tests {
             assert!(store.load("b").await.unwrap().is_none(), "{kind}");
             assert_eq!(store.create("b", content(NEVER - 1)).await.unwrap(), Created::Done);
             assert!(store.load("b").await.unwrap().is_some(), "{kind}");
+            // While it cannot be opened, no empty one stands in for it.
+            let aside = directory.path().join("aside");
+            std::fs::rename(&path, &aside).unwrap();
+            *error.lock().unwrap() = Some(kind);
+            store.create("c", content(NEVER - 1)).await.unwrap_err();
+            *error.lock().unwrap() = None;
+            store.load("a").await.unwrap_err();
+            assert!(!path.exists(), "{kind}");
+            std::fs::rename(&aside, &path).unwrap();
+            assert!(store.load("a").await.unwrap().is_some(), "{kind}");
         }
     }
 }
