@@ -155,6 +155,9 @@ impl Engine {
                     _ => self.unavailable(env, exchange, why),
                 };
             }
+            StoreReply::Refused(why) if exchange.phase == Phase::Touching => {
+                return self.unavailable(env, exchange, why);
+            }
             StoreReply::Refused(why) => {
                 return failed(Failure::InvalidChange(why), exchange.conflicts);
             }
@@ -637,6 +640,10 @@ impl Engine {
             (OnStoreError::Anonymous, _) if begins => {
                 let Exchange { secure, presented, .. } = exchange;
                 Step::Ready(self.fresh(env, Origin::Detached, secure, presented))
+            }
+            // What was read was right, and lives on for a while. express-session tells an error.
+            (_, Phase::Touching) if self.options.preset == Preset::Safe => {
+                Step::Done(outcome(Event::None, exchange.conflicts))
             }
             // Nobody has been promised anything yet, or nothing but a longer life.
             (OnStoreError::Anonymous, phase)

@@ -1303,6 +1303,25 @@ fn a_store_that_is_down_denies_or_detaches() {
 }
 
 #[test]
+fn a_read_does_not_fail_because_its_touch_could_not_be_written() {
+    for (preset, event_or_failure) in [(Preset::Safe, Ok(Event::None)), (Preset::Express, Err(()))]
+    {
+        let world = World::with(preset, |o| o.resave = false);
+        let cookie = world.visitor();
+        for why in [StoreReply::Unavailable("full".into()), StoreReply::Refused("no".into())] {
+            let Open { session, known } = world.open(Some(&cookie));
+            let step = world.engine.finish(&world, session.exchange, &known, &nothing());
+            let Step::Store(touch) = step else { panic!("{step:?}") };
+            assert!(matches!(touch.request, StoreRequest::Touch(_)));
+            let step = world.engine.resume(&world, touch.exchange, &known, Some(&nothing()), why);
+            let Step::Done(outcome) = step else { panic!("{step:?}") };
+            let what = outcome.failure.map_or(Ok(outcome.event), |_| Err(()));
+            assert_eq!(what, event_or_failure);
+        }
+    }
+}
+
+#[test]
 fn a_moved_session_whose_predecessor_cannot_be_deleted_is_not_lost() {
     let world = World::new(|_| {});
     let Open { session, mut known } = world.open(Some(&world.visitor()));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use axum::body::to_bytes;
 use axum::extract::{Extension, Form, FromRequestParts, Path, Query, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
 use axum::http::request::Parts;
@@ -42,8 +43,12 @@ const TOLD_AT_ONCE: usize = 10_000;
 /// How many connections may be open: few people and programs ask.
 pub(crate) const CONNECTIONS: usize = 64;
 
-/// How long a request may take.
+/// How long a request may take, and how long until it has come as a whole.
 const WHOLE: Duration = Duration::from_secs(60);
+const COMING: Duration = Duration::from_secs(5);
+
+/// The largest form, in bytes.
+const FORM_BYTES: usize = 16 * 1024;
 
 /// What the admin address shows.
 #[derive(Clone)]
@@ -89,7 +94,7 @@ impl Admin {
             bounds: Bounds {
                 connections: CONNECTIONS,
                 requests: CONNECTIONS,
-                per_client: CONNECTIONS / 2,
+                per_client: CONNECTIONS / 8,
                 exempt: Vec::new(),
             },
             header_bytes: 16 * 1024,
@@ -165,10 +170,18 @@ fn is_known(host: &str, hosts: &[String]) -> bool {
 
 /// A request that never ends must not keep its place.
 async fn in_time(request: Request, next: Next) -> Response {
-    match timeout(WHOLE, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response(),
-    }
+    let late = || (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response();
+    let (head, body) = request.into_parts();
+    let body = match timeout(COMING, to_bytes(body, FORM_BYTES)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            let text = "the request's body is too large, or has an error\n";
+            return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+        }
+        Err(_) => return late(),
+    };
+    let request = Request::from_parts(head, body.into());
+    timeout(WHOLE, next.run(request)).await.unwrap_or_else(|_| late())
 }
 
 /// Whether it is the token. A wrong one is told after a while.

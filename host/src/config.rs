@@ -153,7 +153,7 @@ impl File {
         text: &str,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
-        let mut table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+        let mut table: Table = text.parse().map_err(|error| not_toml(text, &error))?;
         for &key in KEYS {
             let Some(text) = variable(&self::variable(key)) else { continue };
             let place = match key.split_once('.') {
@@ -334,6 +334,42 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
+/// What is wrong, and where. The line itself may hold a password.
+fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let message = error.message().replace('\n', ", ");
+    format!("line {line}, column {column}: {message}")
+}
+
+/// What a value is, in the words of people. Texts are not quoted: one may hold a password.
+fn kind(value: &Value) -> String {
+    match value {
+        Value::String(_) => "a text".to_owned(),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Boolean(word) => word.to_string(),
+        Value::Datetime(_) => "a date".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// What serde says of a value that is of another type, in the words of people.
+fn mismatch(kind: String, message: &str) -> String {
+    let expected = match message.rsplit_once("expected ").map_or(message, |(_, it)| it.trim()) {
+        "u64" | "u32" | "u16" | "u8" | "usize" => "a whole number from 0 on, such as 60",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "a text in quotation marks",
+        "a sequence" => "a list in brackets",
+        "a map" => "a section of options, such as [log]",
+        "invalid socket address syntax" => "an address with a port, such as 127.0.0.1:8080",
+        other => return format!("is {kind}: {other}"),
+    };
+    format!("is {kind}, not {expected}")
+}
+
 /// What a variable says: TOML, or a text without its quotation marks.
 fn value_of(text: &str) -> Value {
     let table = format!("value = {text}").parse::<Table>();
@@ -354,10 +390,11 @@ impl Section {
 
     fn take<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
         let value = self.table.remove(key)?;
+        let kind = kind(&value);
         match value.try_into() {
             Ok(value) => Some(value),
             Err(error) => {
-                problems.push(self.problem(key, error.message().to_owned()));
+                problems.push(self.problem(key, mismatch(kind, error.message())));
                 None
             }
         }
@@ -717,6 +754,63 @@ mod tests {
     }
 
     #[test]
+    fn no_message_quotes_what_may_be_a_password() {
+        for text in [
+            "listen = \"http://u:hunter2@h\"",
+            "upstream = [\"http://h?k=hunter2\", \"http://u:hunter2@h\", \"ftp://h/hunter2\"]",
+            "store = \"mongodb://u:hunter2@h\"",
+            "cookie.http_only = \"hunter2\"",
+            "[limits]\nrequests = \"hunter2\"",
+        ] {
+            let problems = read(text).2;
+            assert!(!problems.is_empty(), "{text}");
+            assert!(!problems.concat().contains("hunter2"), "{text}: {problems:#?}");
+        }
+        for (text, place) in [
+            ("a = 1\nstore.url = \"mongodb://u:hunter2@h", "line 2, column "),
+            ("url = \"mongodb://u:hunter2@h\" x", "line 1, column 31: "),
+            ("store = \"mongodb://u:hunter2@h\"\nstore.url = 1", "line 2, column 1: "),
+        ] {
+            let Err(error) = File::parse(text, |_| None) else { panic!("{text} is TOML") };
+            assert!(error.starts_with(place) && !error.contains("hunter2"), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_type_is_told_in_the_words_of_people() {
+        for (text, told) in [
+            ("resave = \"yes\"", "resave: is a text, not true or false"),
+            ("name = 5", "name: is 5, not a text in quotation marks"),
+            ("max_session_bytes = -1", "max_session_bytes: is -1, not a whole number from 0 on"),
+            ("max_session_bytes = 1.5", "max_session_bytes: is 1.5, not a whole number from 0 on"),
+            ("listen = \"8080\"", "listen: is a text, not an address with a port, such as 127"),
+            ("log = 1", "log: is 1, not a section of options"),
+            ("guard = 1", "guard: is 1, not a list"),
+            ("[limits]\nrequests = 2\nper_client = 3", "limits.per_client: is 3, more than"),
+            (
+                "upstream = \"http://a\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\ndeny = true",
+                "guard[0].require: excludes",
+            ),
+        ] {
+            let problems = read(text).2;
+            assert!(problems.iter().any(|it| it.starts_with(told)), "{told}: {problems:#?}");
+        }
+    }
+
+    #[test]
+    fn no_client_alone_has_all_places_unless_it_is_told_so() {
+        for (text, per_client) in [
+            ("", 512),
+            ("[limits]\nrequests = 512", 128),
+            ("[limits]\nrequests = 1", 1),
+            ("[limits]\nrequests = 512\nper_client = 512", 512),
+        ] {
+            assert_eq!(read(text).1.limits.bounds.per_client, per_client, "{text}");
+        }
+    }
+
+    #[test]
     fn a_variable_is_toml_or_a_text() {
         assert_eq!(value_of("true"), Value::Boolean(true));
         assert_eq!(value_of("[\"a\", \"b\"]").as_array().unwrap().len(), 2);
@@ -739,14 +833,14 @@ mod tests {
         );
         let problems = problems.2;
         for expected in [
-            "upstream: \"http://a/path\" has a path",
+            "upstream: \"http://a\" is followed by a path",
             "upstream: \"ftp://b\" is not a URL such as",
             "upstream: the URL of \"c\" holds a user name",
             "gateway.login: is \"//evil\"",
             "gateway.identity: is \"user\"",
             "gateway.trusted_proxies: \"x\"",
             "guard[0].paths: \"account\" is not a path",
-            "guard[1].require: needs",
+            "guard[1].require: is missing",
             "route[0].host: ",
             "route[0].upstream: is missing",
             "route[0].speed: is not an option",

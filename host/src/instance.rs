@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use wasmtime::component::ResourceAny;
 use wasmtime::{Store, StoreLimits, StoreLimitsBuilder};
 
@@ -101,7 +101,7 @@ impl Instance {
 }
 
 /// Calls with more text than this, in bytes, are large: they take milliseconds.
-const LARGE: usize = 64 << 10;
+pub(crate) const LARGE: usize = 64 << 10;
 
 /// How long a call with so many bytes of text may take, in ticks: a hundred times what it
 /// takes on an idle machine, since other threads want the processors, too.
@@ -137,10 +137,10 @@ impl Work {
 ///
 /// There is one for each thread that calls, so that a call is an ordinary function call and
 /// seldom waits for another. Calls about large sessions would hold up all others of their
-/// thread. Each is made by a thread of its own, which gives way to all others, with an instance
-/// of its own that is given up afterwards, together with its memory; and so few at once that
-/// half of the processors remain for the others. Beyond that they wait, in their order, without
-/// a thread.
+/// thread. They are made on tokio's threads for blocking work, each with an instance of its
+/// own that is given up afterwards, together with its memory; and so few at once that half of
+/// the processors remain for the others. Beyond that they wait, in their order, without a
+/// thread.
 pub(crate) struct Instances(Arc<Shared>);
 
 struct Shared {
@@ -222,26 +222,8 @@ impl Instances {
             instance.store.set_epoch_deadline(ticks(bytes));
             call(work, &mut instance).inspect_err(|_| count_trap())
         };
-        aside(large)?.await?
+        tokio::task::spawn_blocking(large).await?
     }
-}
-
-/// Do what takes long by a thread of its own, which others need not wait for even where there is
-/// one processor.
-fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> std::io::Result<oneshot::Receiver<T>> {
-    let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("edge-session-large".to_owned());
-    thread.spawn(move || {
-        // On Linux that is this thread's priority, elsewhere the process's. It still gets about a
-        // tenth of a processor that others want. Without it, the call only takes longer for them.
-        #[cfg(target_os = "linux")]
-        let _ = rustix::process::nice(10);
-        // Nobody there: it has waited for too long.
-        let _ = done.send(work());
-    })?;
-    Ok(result)
 }
 
 impl Instance {

@@ -1,20 +1,22 @@
 //! The loop that every gateway runs: ask the component, do what it says to the store.
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use lru::LruCache;
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
 use crate::counters::{Counters, event_name, origin_name};
 use crate::hasher::SessionHasher;
-use crate::instance::{Instances, OpenError, Work};
+use crate::instance::{Instances, LARGE, OpenError, Work};
 use crate::store::{Content, Store, Stored};
 use crate::timed_store::TimedStore;
 use crate::turns::{Entered, Turns, Waiting, Word};
@@ -32,6 +34,11 @@ const PAUSE: Duration = Duration::from_millis(4);
 
 /// As [`PAUSE`], after many conflicts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(256);
+
+/// So many large sessions that cannot be read are remembered, and for so long: to fetch one and to
+/// read it takes milliseconds, each time for nothing, and others wait.
+const UNREADABLE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const UNREADABLE_FOR: Duration = Duration::from_secs(10);
 
 /// The options cannot be used, and why: everything that is wrong with them.
 #[derive(Debug)]
@@ -74,6 +81,8 @@ pub(crate) struct Sessions {
     hasher: SessionHasher,
     turns: Turns<Job, wit::Outcome>,
     loads: Turns<(), Loaded>,
+    /// Large sessions that could not be read, and when.
+    unreadable: Mutex<LruCache<String, Instant>>,
 }
 
 /// What the store said to one who wants to know a session.
@@ -143,13 +152,14 @@ impl Sessions {
         let counters = Arc::new(Counters::new());
         let store = TimedStore::new(store, deadline, counters.clone());
         let (turns, loads) = (Turns::new(), Turns::new());
-        Ok(Self { instances, store, counters, hasher, turns, loads })
+        let unreadable = Mutex::new(LruCache::new(UNREADABLE));
+        Ok(Self { instances, store, counters, hasher, turns, loads, unreadable })
     }
 
     pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
         let mut known = wit::Known { loaded: None, current: None };
         let mut step = self.instances.begin(request);
-        let mut unavailable = None;
+        let (mut unavailable, mut large) = (None, None);
         let failure = loop {
             match step {
                 Ok(wit::Step::Store(wit::Pending { request, exchange, .. })) => {
@@ -159,6 +169,10 @@ impl Sessions {
                     };
                     if let wit::StoreReply::Unavailable(why) = &reply {
                         unavailable = Some(why.clone());
+                    }
+                    let is_large = known.loaded.as_ref().is_some_and(|it| it.data.len() > LARGE);
+                    if is_large {
+                        large = Some(exchange.id.clone());
                     }
                     let work = Work { exchange, known, change: None };
                     (known, step) = match self.instances.resume(work, reply).await {
@@ -179,6 +193,9 @@ impl Sessions {
                             );
                             // It counts for nothing, and may be large.
                             known.loaded = None;
+                            if let Some(id) = large {
+                                self.unreadable().put(id, Instant::now());
+                            }
                         }
                         wit::Origin::Detached => {
                             let why = unavailable.unwrap_or_default();
@@ -224,6 +241,12 @@ impl Sessions {
     /// requests of one session ask the store for little, and those of others need not wait. It
     /// goes on when the one who began it leaves, or those who wait would all begin anew.
     async fn load(&self, id: &str, known: &mut wit::Known) -> wit::StoreReply {
+        let unreadable = self.unreadable().get(id).copied();
+        if unreadable.is_some_and(|since| since.elapsed() < UNREADABLE_FOR) {
+            // The component finds that it is damaged.
+            known.loaded = Some(Stored { data: String::new(), expires: None, touched: None });
+            return wit::StoreReply::Found;
+        }
         let mut turn = loop {
             match self.loads.enter(id, ()) {
                 Entered::Turn(turn, ()) => break turn,
@@ -464,6 +487,10 @@ impl Sessions {
     /// The name of a session for logs.
     pub(crate) fn hasher(&self) -> &SessionHasher {
         &self.hasher
+    }
+
+    fn unreadable(&self) -> MutexGuard<'_, LruCache<String, Instant>> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn store(&self) -> &TimedStore {

@@ -397,7 +397,7 @@ async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Stores, String>
         let store = MongoStore::connect(url, mongodb);
         return Ok(Stores::of(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
     }
-    Err(format!("the store {shown:?} is not one of memory:, file:PATH, mongodb://HOST/DATABASE"))
+    Err(format!("the store {shown} is not one of memory:, file:PATH, mongodb://HOST/DATABASE"))
 }
 
 fn store_url(arguments: &cli::Configured, settings: &Settings) -> String {
@@ -411,12 +411,17 @@ pub(crate) fn is_mongodb(url: &str) -> bool {
 
 /// A store's URL for people: without user, password and parameters.
 pub(crate) fn without_secrets(url: &str) -> String {
-    let without_parameters = |text: &str| text.split('?').next().unwrap_or_default().to_owned();
-    let Some((scheme, rest)) = url.split_once("://") else { return without_parameters(url) };
-    let end = rest.find('/').unwrap_or(rest.len());
-    // A password that should be escaped may hold anything but a slash.
-    let hosts = rest[..end].rsplit_once('@').map_or(0, |(user, _)| user.len() + 1);
-    format!("{scheme}://{}", without_parameters(&rest[hosts..]))
+    if url == "memory:" || url.starts_with("file:") {
+        return url.to_owned();
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // What is no URL may hold a password anywhere behind its first word.
+        let word = |c: char| !c.is_ascii_alphanumeric();
+        return format!("{}…", url.split(word).next().unwrap_or_default());
+    };
+    // A password that should be escaped may hold anything.
+    let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+    format!("{scheme}://{}", hosts.split('?').next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -508,6 +513,10 @@ mod tests {
             ("mongodb://db/app?x=secret", "mongodb://db/app"),
             ("file:data/a@b.redb", "file:data/a@b.redb"),
             ("mongodb://u:p?ss@db", "mongodb://db"),
+            ("mongodb://u:p/a?ss@db/app?w=1", "mongodb://db/app"),
+            ("mongodb//u:hunter2@db", "mongodb…"),
+            ("mongodb:/u:hunter2@db", "mongodb…"),
+            ("u:hunter2@db", "u…"),
             ("mongodb://db?x=a@b", "mongodb://b"),
             ("memory:", "memory:"),
         ] {

@@ -115,53 +115,6 @@ async fn expired_documents_are_removed_at_intervals() {
     assert!(store.load("live").await.unwrap().is_some());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whether_a_session_has_become_smaller_is_asked_after_a_while() {
-    use std::time::{Duration, SystemTime};
-    let time = Arc::new(std::sync::Mutex::new(SystemTime::now()));
-    let now = time.clone();
-    let store =
-        mongodb("large", MongoOptions { max_session_bytes: 1000, ..MongoOptions::default() })
-            .await
-            .with_clock(move || *now.lock().unwrap());
-    let uri = std::env::var("MONGODB_URI").unwrap();
-    let client = mongodb::Client::with_uri_str(uri).await.unwrap();
-    let documents =
-        client.database("edge-session-conformance").collection::<mongodb::bson::Document>("large");
-    let set = async |session: &str, expires: u64| {
-        let expires = mongodb::bson::DateTime::from_millis(expires as i64);
-        let set = mongodb::bson::doc! { "$set": { "session": session, "expires": expires } };
-        documents.update_one(mongodb::bson::doc! { "_id": "id" }, set).upsert(true).await.unwrap();
-    };
-    let far = 4_102_444_800_000;
-    let large = "x".repeat(1001);
-    set(&large, far).await;
-    let data = async || store.load("id").await.unwrap().map(|stored| stored.data);
-    assert_eq!(data().await.as_deref(), Some(large.as_str()));
-    set("{}", far).await;
-    assert_eq!(data().await.as_deref(), Some(""), "it is not asked for yet");
-    *time.lock().unwrap() += Duration::from_secs(10);
-    assert_eq!(data().await.as_deref(), Some("{}"));
-    set(&large, far).await;
-    assert_eq!(data().await.as_deref(), Some(large.as_str()), "no longer known as large");
-    *time.lock().unwrap() += Duration::from_secs(10);
-    assert_eq!(data().await.as_deref(), Some(""), "it is still large, and not fetched");
-    // What is written or removed here is known at once, and so is the end of its time.
-    assert_eq!(store.delete("id", None).await.unwrap(), Changed::Done);
-    assert_eq!(data().await, None);
-    let soon = now_millis(&time) + 5000;
-    set(&large, soon).await;
-    assert!(data().await.is_some());
-    *time.lock().unwrap() += Duration::from_secs(6);
-    assert_eq!(data().await, None);
-    documents.delete_many(mongodb::bson::doc! {}).await.unwrap();
-}
-
-fn now_millis(time: &std::sync::Mutex<std::time::SystemTime>) -> u64 {
-    let since = time.lock().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
-    since.as_millis() as u64
-}
-
 /// Of texts only sessions can be documents, so that the suite does not fit.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_as_documents_are_compared_and_replaced_like_texts() {

@@ -189,6 +189,36 @@ async fn when_who_was_to_load_a_session_leaves_the_others_are_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_large_session_that_cannot_be_read_is_fetched_again_after_a_while() {
+    let processes = Processes::new(1).await;
+    let id = processes.id();
+    let readable = processes.store.sessions.load(&id).await.unwrap().unwrap();
+    let expires = readable.expires.unwrap();
+    let store = async |data: String| {
+        let content = Content { data, expires };
+        let replaced = processes.store.sessions.replace(&id, content, None).await.unwrap();
+        assert_eq!(replaced, Changed::Done);
+    };
+    let visit = async || {
+        let data = text(processes.gateways[0].get("/data", Some(&processes.cookie)).await).await;
+        (data, processes.store.counts().0)
+    };
+    let empty = || "{}".to_owned();
+    // Whether it has moved is asked, too. A small one costs little.
+    store("{".to_owned()).await;
+    assert_eq!((visit().await, visit().await), ((empty(), 2), (empty(), 2)));
+    store(format!("{{\"a\":[{}0]}}", "0,".repeat(100_000))).await;
+    assert_eq!((visit().await, visit().await), ((empty(), 2), (empty(), 1)));
+    store(readable.data).await;
+    sleep(Duration::from_secs(9)).await;
+    assert_eq!(visit().await, (empty(), 1));
+    sleep(Duration::from_secs(1)).await;
+    let (data, loads) = visit().await;
+    assert_eq!(loads, 1);
+    assert_ne!(data, empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn changes_that_come_while_others_are_stored_lose_nothing() {
     let processes = Processes::new(1).await;
     let first = processes.post(changes(200));

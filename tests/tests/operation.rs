@@ -373,6 +373,32 @@ fn the_admin_address_answers_whoever_else_is_silent_there() {
 }
 
 #[test]
+fn forms_that_never_end_keep_nobody_from_the_admin_address() {
+    let (app, port) = (app(), free_port());
+    let server = with_admin("memory:", &app, port).as_gateway_at(port).start();
+    let admin = format!("127.0.0.1:{port}");
+    let unfinished: Vec<_> = ["127.0.0.2", "127.0.0.3"]
+        .iter()
+        .flat_map(|source| [source; 32])
+        .map(|source| {
+            let mut wire = Wire::open_from(source, &admin);
+            wire.send(
+                "POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\
+                 Content-Type: application/x-www-form-urlencoded\r\n\r\ntoken=",
+            );
+            wire
+        })
+        .collect();
+    let answer = ask_admin(port, &["GET /healthz HTTP/1.1", "Host: 127.0.0.1"], "");
+    assert_eq!(answer.status, 200);
+    // Those that are not closed are told that they took too long, or that there are too many.
+    let answers = unfinished.into_iter().filter_map(|mut it| it.try_answer().ok());
+    let statuses: std::collections::BTreeSet<_> = answers.map(|answer| answer.status).collect();
+    assert_eq!(Vec::from_iter(statuses), [408, 503]);
+    server.stop();
+}
+
+#[test]
 fn the_admin_address_is_for_nobody_who_knows_it_by_another_name() {
     let (app, port) = (app(), free_port());
     let server = with_admin("memory:", &app, port)

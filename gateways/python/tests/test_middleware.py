@@ -71,11 +71,15 @@ async def test_a_store_that_fails_is_503(visitor: New, caplog: Any) -> None:
     store = Failing()
     one = visitor(deeds(store=store))
     await one(set={"a": 1})
-    for operation in ("load", "replace", "touch", "delete"):
+    for operation in ("load", "replace", "delete"):
         store.failing = {operation}
         wanted = {"replace": {"set": {"a": 2}}, "delete": {"do": "destroy"}}.get(operation, {})
         await refused(one, 503, UNAVAILABLE, **wanted)
         assert f"{operation}: out of order" in caplog.text
+    # What was read was right, whether it lives longer or not.
+    store.failing = {"touch"}
+    assert (await one())["data"] == {"a": 1}
+    assert "touch: out of order" in caplog.text
     store.failing = {"create"}
     await refused(visitor(deeds(store=store)), 503, UNAVAILABLE, set={"a": 1})
     store.failing = set()

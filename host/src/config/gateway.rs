@@ -63,7 +63,12 @@ pub(super) fn read(
     };
     let connections = places("connections", 8192, wrong);
     let requests = places("requests", connections, wrong);
-    let per_client = places("per_client", 512, wrong);
+    // No client alone takes all that there is.
+    let per_client = places("per_client", 512.min(requests.div_ceil(4)), wrong);
+    if per_client > requests {
+        let message = format!("is {per_client}, more than limits.requests, {requests}");
+        wrong.push(limits.problem("per_client", message));
+    }
     let header_bytes = limits.take("header_bytes", wrong).unwrap_or(128 * 1024);
     if !(8 * 1024..=1024 * 1024).contains(&header_bytes) {
         let message = format!("is {header_bytes}, not between 8192 and 1048576");
@@ -192,6 +197,10 @@ fn is_host_name(host: &str) -> bool {
 fn upstream(url: &str) -> Result<Uri, String> {
     // A URL may hold a password.
     let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
+    // What follows the host, too.
+    let host = shown.find("://").map_or(0, |at| at + "://".len());
+    let end = shown[host..].find(['/', '?', '#']).map_or(shown.len(), |at| host + at);
+    let shown = &shown[..end];
     let uri: Uri = url.parse().map_err(|error| format!("{shown:?} is not a URL: {error}"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
         return Err(format!("{shown:?} is not a URL such as http://127.0.0.1:3000"));
@@ -200,7 +209,9 @@ fn upstream(url: &str) -> Result<Uri, String> {
         return Err(format!("the URL of {shown:?} holds a user name, which is not supported"));
     }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(format!("{shown:?} has a path: requests keep theirs, give the host only"));
+        return Err(format!(
+            "{shown:?} is followed by a path: requests keep theirs, give the host only"
+        ));
     }
     Ok(uri)
 }
@@ -259,9 +270,12 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
             let equals = equals.and_then(|value| serde_json::to_value(value).ok());
             Rule::Require { pointer, equals: equals.filter(|value: &Json| !value.is_null()), login }
         }
-        _ => {
-            let message = "needs `require`, a JSON pointer, or else `deny = true`".to_owned();
-            wrong.push(section.problem("require", message));
+        (is_denied, _) => {
+            let message = match is_denied {
+                true => "excludes `deny = true`: nobody passes that guard",
+                false => "is missing: a JSON pointer such as \"/user\", or else `deny = true`",
+            };
+            wrong.push(section.problem("require", message.to_owned()));
             return None;
         }
     };

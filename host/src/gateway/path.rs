@@ -15,8 +15,8 @@ use unicode_normalization::{UnicodeNormalization as _, is_nfkc};
 const ENDS: [char; 3] = [';', '?', '#'];
 
 /// A path in plain form: decoded once, without empty segments, without what follows a `;`, `?`
-/// or `#` in a segment, without spaces around it, without compatibility characters (Unicode's
-/// NFKC), in lower case. Begins with a slash and does not end with one, except `/` itself.
+/// or `#` in a segment, without spaces around it and dots behind it, without compatibility
+/// characters (Unicode's NFKC), in lower case. Begins with a slash and does not end with one, except `/` itself.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RulePath {
     plain: String,
@@ -70,14 +70,15 @@ impl RulePath {
             }
             for segment in segment.split(['/', '\\']) {
                 let segment = segment.split(ENDS).next().unwrap_or_default();
-                // Some file systems pass over the spaces around a name.
-                match segment.trim() {
-                    "." | ".." => return Err(Ambiguous),
-                    "" => {}
-                    segment => {
-                        plain.push('/');
-                        push_folded(&mut plain, segment);
-                    }
+                if matches!(segment.trim(), "." | "..") {
+                    return Err(Ambiguous);
+                }
+                // Some file systems pass over the spaces around a name, and the dots behind it.
+                let end = |c: char| c == '.' || c.is_whitespace();
+                let segment = segment.trim_start().trim_end_matches(end);
+                if !segment.is_empty() {
+                    plain.push('/');
+                    push_folded(&mut plain, segment);
                 }
             }
             if let Some(with_names) = with_names.as_mut().filter(|_| plain.len() > before) {
@@ -117,16 +118,29 @@ fn compatible(segment: &str) -> Cow<'_, str> {
     }
 }
 
-/// Soft hyphens, joiners, marks of direction, selectors of variants.
+/// Soft hyphens, joiners, fillers, marks of direction, selectors of variants: what Unicode calls
+/// `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt; since Unicode 16), and U+180E, which
+/// it once called a space.
 fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
             | '\u{200b}'..='\u{200f}'
             | '\u{202a}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
             | '\u{fe00}'..='\u{fe0f}'
             | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
     )
 }
 
@@ -162,6 +176,8 @@ impl PlainPath {
             !segment.is_empty()
                 && !segment.contains(ENDS)
                 && !segment.contains(is_invisible)
+                && !segment.ends_with(['.', ' '])
+                && !segment.starts_with(' ')
                 && !has_an_escape(segment)
                 && is_nfkc(segment)
         });
@@ -189,8 +205,10 @@ fn has_whole_escapes(segment: &str) -> bool {
     segment.split('%').skip(1).all(begins_with_hex)
 }
 
+/// One that some take for an escape, `%u002e` among them.
 fn has_an_escape(segment: &str) -> bool {
-    segment.split('%').skip(1).any(begins_with_hex)
+    let begins = |rest: &str| begins_with_hex(rest.strip_prefix(['u', 'U']).unwrap_or(rest));
+    segment.split('%').skip(1).any(begins)
 }
 
 /// A request's target as the place to return to: a path on this host, whatever it says.
@@ -223,6 +241,14 @@ mod tests {
             ["/admin%3Fx", "/admin%23x", "/admin%3B/", "/%3Fx/admin%23/%23", "/%20/%20admin%20"]
         {
             assert_eq!(plain(path), "/admin", "{path}");
+        }
+        // Who passes over dots and spaces at the end of a name.
+        for path in ["/admin.", "/admin...", "/admin.%20.", "/admin%20./", "/.../admin"] {
+            assert_eq!(plain(path), "/admin", "{path}");
+        }
+        assert_eq!(plain("/.well-known/a.b"), "/.well-known/a.b");
+        for hidden in ['\u{34f}', '\u{61c}', '\u{180e}', '\u{3164}', '\u{ffa0}', '\u{e0001}'] {
+            assert_eq!(plain(&format!("/ad{hidden}min")), "/admin", "{hidden:?}");
         }
         assert_eq!(plain("/wiki/Who%3F/C%23"), "/wiki/who/c");
         // Wide letters and a wide slash, a small dot, a soft hyphen, a mark of direction.
@@ -325,6 +351,11 @@ mod tests {
             "/%EF%BD%81",
             "/a%C2%ADb",
             "/a%E2%80%8Db",
+            "/a%D8%9Cb",
+            "/a.",
+            "/a%20",
+            "/%20a",
+            "/%25u002e%25u002e/b",
             "*",
         ] {
             assert_eq!(plain(path), None, "{path}");

@@ -3,16 +3,20 @@
 use std::net::Ipv6Addr;
 
 use http::header::{HOST, HeaderMap};
+use http::uri::PathAndQuery;
 use http::{Uri, Version};
 
 use super::path::{Ambiguous, RulePath};
 
 /// The path of a request's target, as rules see it.
 pub(crate) fn path(uri: &Uri, escaped_slashes: bool) -> Result<RulePath, Ambiguous> {
-    match uri.path() {
+    // Of HTTP/2 it may have none, where a query comes first.
+    let has_none = |target: &PathAndQuery| !target.as_str().starts_with(['/', '*']);
+    match (uri.path(), uri.path_and_query()) {
+        (_, Some(target)) if has_none(target) => Err(Ambiguous),
         // OPTIONS * asks about the server as a whole.
-        "*" => RulePath::parse("/"),
-        path => RulePath::parse_with(path, escaped_slashes),
+        ("*", _) => RulePath::parse("/"),
+        (path, _) => RulePath::parse_with(path, escaped_slashes),
     }
 }
 
@@ -88,6 +92,22 @@ pub(crate) fn is_own_origin(origin: &[u8], host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_without_a_path_is_refused() {
+        let of_http2 = |target: &str| {
+            let builder = Uri::builder().scheme("http").authority("a");
+            path(&builder.path_and_query(target).build().unwrap(), false)
+        };
+        assert_eq!(of_http2("?x=/admin"), Err(Ambiguous));
+        // Without its fragment, which is for nobody but the client, that is the root.
+        for target in ["", "#/admin", "/", "/?x"] {
+            assert_eq!(of_http2(target), RulePath::parse("/"), "{target:?}");
+        }
+        for target in ["http://a", "/", "*"] {
+            assert!(path(&target.parse().unwrap(), false).is_ok(), "{target}");
+        }
+    }
 
     #[test]
     fn an_origin_is_own_when_its_host_and_port_are() {

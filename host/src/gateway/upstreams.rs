@@ -148,7 +148,8 @@ impl Upstreams {
         body: Body,
         progress: &Progress,
     ) -> Result<Response<Answer>, Failure> {
-        let path = head.uri.path_and_query().cloned();
+        // Where it is empty, as it may be in HTTP/2, it only looks like a slash.
+        let path = head.uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
         head.uri = path.unwrap_or(PathAndQuery::from_static("/")).into();
         head.headers.entry(HOST).or_insert_with(|| upstream.name.clone());
         let request = Request::from_parts(head, body);

@@ -47,10 +47,8 @@ const REFUSALS: [(i32, &str); 4] = [
 /// others change the document.
 const TRIES: usize = 16;
 
-/// So many documents that are too large are known, and for so long, in milliseconds, the server is
-/// not asked again whether one of them still is: even that takes it a while.
+/// So many documents that are too large are known.
 const KNOWN_LARGE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-const STILL_LARGE: i64 = 10_000;
 
 /// Who deletes expired documents. Expired sessions are never served, whoever does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize)]
@@ -141,8 +139,8 @@ struct Documents {
     sessions: Collection<Document>,
     format: Arc<Format>,
     max_session_bytes: usize,
-    /// Documents that were larger: when, and what is known without their sessions.
-    large: Arc<Mutex<LruCache<String, (DateTime, Stored)>>>,
+    /// Documents that were larger, lately.
+    large: Arc<Mutex<LruCache<String, ()>>>,
     transform_id: TransformId,
     timestamps: bool,
     last_modified: bool,
@@ -271,7 +269,7 @@ impl Documents {
         self.sessions.find_one(self.live(key)).await.map_err(store_error)
     }
 
-    fn large(&self) -> MutexGuard<'_, LruCache<String, (DateTime, Stored)>> {
+    fn large(&self) -> MutexGuard<'_, LruCache<String, ()>> {
         self.large.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -391,18 +389,11 @@ fn date(millis: u64) -> Bson {
 
 impl Documents {
     /// A session that was too large is not fetched again, unless it has become smaller: 15 MiB take
-    /// a while, each time for nothing, and others wait. Whether it has is asked after a while.
+    /// a while, each time for nothing, and others wait.
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         let key = self.key(id);
         let mut find = self.sessions.find_one(self.live(&key));
-        let known = self.large().get(&key).cloned();
-        if let Some((when, stored)) = known {
-            let now = self.now.timestamp_millis();
-            let since = now - when.timestamp_millis();
-            if (0..STILL_LARGE).contains(&since) {
-                let is_live = stored.expires.is_none_or(|at| at > now.unsigned_abs());
-                return Ok(is_live.then_some(stored));
-            }
+        if self.large().get(&key).is_some() {
             let is_large =
                 doc! { "$gt": [{ "$bsonSize": "$$ROOT" }, self.max_session_bytes as i64] };
             let session = doc! { "$cond": [is_large, "$$REMOVE", "$session"] };
@@ -410,14 +401,8 @@ impl Documents {
         }
         let Some(document) = find.await.map_err(store_error)? else { return Ok(None) };
         let stored = self.stored(&document).await;
-        let mut large = self.large();
-        // What was left out is large still.
-        let is_left_out = stored.data.is_empty() && large.contains(&key);
-        if is_left_out || stored.data.len() > self.max_session_bytes {
-            let Stored { expires, touched, .. } = stored;
-            large.put(key, (self.now, Stored { data: String::new(), expires, touched }));
-        } else {
-            large.pop(&key);
+        if stored.data.len() > self.max_session_bytes {
+            self.large().put(key, ());
         }
         Ok(Some(stored))
     }
@@ -456,7 +441,6 @@ impl Documents {
         expected: Option<&str>,
     ) -> Result<Changed, StoreError> {
         let key = &self.key(id);
-        self.large().pop(key);
         let Content { data, expires } = &content;
         let set = async |old: Option<Document>| {
             let old = old.as_ref().and_then(|document| document.get("session"));
@@ -501,7 +485,6 @@ impl Documents {
 
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
         let key = &self.key(id);
-        self.large().pop(key);
         let delete = async |query, _| {
             let deleted = self.sessions.delete_one(query).await.map_err(store_error)?;
             Ok(deleted.deleted_count)
@@ -585,7 +568,6 @@ impl Documents {
     }
 
     async fn remove(&self, key: &str) -> Result<bool, StoreError> {
-        self.large().pop(key);
         let deleted = self.sessions.delete_one(doc! { "_id": key }).await.map_err(store_error)?;
         Ok(deleted.deleted_count > 0)
     }

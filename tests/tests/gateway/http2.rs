@@ -190,6 +190,7 @@ fn a_malformed_request_of_http2_reaches_no_application() {
         get(&[("host", "b")]),
         path("/a/../b"),
         path("http://b/"),
+        path("?x"),
     ] {
         let mut connection = Http2::open(&server);
         connection.ask(1, &fields, END_STREAM);
@@ -197,6 +198,12 @@ fn a_malformed_request_of_http2_reaches_no_application() {
         assert!(end.is_refusal(), "{fields:?}: {end:?}");
     }
     assert_eq!(upstream.count(), 1);
+    // What is left without its fragment is the root, and is asked for as that.
+    let mut connection = Http2::open(&server);
+    connection.ask(1, &path("#/x"), END_STREAM);
+    assert_eq!(connection.end_of(1), End::Answered(200));
+    let received = upstream.received().concat();
+    assert_eq!(received.matches("GET / HTTP/1.1\r\n").count(), 2, "{received}");
     drop(connection);
     server.stop();
 }
