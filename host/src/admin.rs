@@ -22,12 +22,12 @@ use edge_session::SessionLayer;
 use metrics_exporter_prometheus::PrometheusHandle;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use self::charts::History;
 use self::key::{Key, LOGIN_LASTS};
 pub(crate) use self::pages::span;
+use crate::address::{Address, Bound};
 use crate::app;
 use crate::inspector::{Ended, InspectError, Inspector};
 use crate::serve::healthz;
@@ -78,8 +78,9 @@ impl Admin {
 
     /// Serve in the background, as long as the program runs.
     pub(crate) async fn serve(self, address: SocketAddr) -> Result<(), String> {
-        let listener = TcpListener::bind(address)
-            .await
+        let bound = Bound::new(&Address::Port(address));
+        let listener = bound
+            .and_then(Bound::listen)
             .map_err(|error| format!("cannot listen on {address} (admin.listen): {error}"))?;
         tracing::info!("metrics at http://{address}/metrics");
         if self.key.is_some() {
@@ -94,7 +95,7 @@ impl Admin {
             bounds: Bounds {
                 connections: CONNECTIONS,
                 requests: CONNECTIONS,
-                per_client: CONNECTIONS / 8,
+                per_client: CONNECTIONS / 4,
                 exempt: Vec::new(),
             },
             header_bytes: 16 * 1024,

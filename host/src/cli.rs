@@ -1,9 +1,10 @@
 //! The command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::address::Address;
 
 /// Sessions for web applications, shared with express-session.
 ///
@@ -110,7 +111,7 @@ pub(crate) struct Serve {
 /// What a command needs to know of the configuration.
 #[derive(Args, Debug)]
 pub(crate) struct Configured {
-    /// Address and port to listen on [default: 127.0.0.1:8080]
+    /// Where to listen: ADDRESS:PORT, :PORT or unix:FILE [default: 127.0.0.1:8080]
     #[arg(
         long,
         env = "EDGE_SESSION_LISTEN",
@@ -118,7 +119,7 @@ pub(crate) struct Configured {
         hide_env_values = true,
         global = true
     )]
-    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) listen: Option<Address>,
 
     /// Where sessions are kept [default: file:data/sessions.redb]
     ///

@@ -15,6 +15,7 @@ use edge_session::{
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use crate::address::Address;
 use crate::gateway as proxy;
 use crate::server::Limits;
 use crate::tls::TlsFiles;
@@ -35,7 +36,7 @@ pub(crate) struct File {
 
 /// What a configuration file says beside the component's options.
 pub(crate) struct Settings {
-    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) listen: Option<Address>,
     pub(crate) store: Option<String>,
     pub(crate) mongodb: MongoOptions,
     /// How sessions are encrypted. The secret is not in the file.
@@ -227,7 +228,7 @@ impl File {
             identity,
             gateway,
             tls: None,
-            admin: admin.take("listen", wrong),
+            admin: admin.port("listen", wrong),
             admin_hosts,
             log: Log::default(),
             otlp: telemetry.take("otlp", wrong),
@@ -247,7 +248,7 @@ impl File {
         set(&mut options.on_store_error, root.choose("on_store_error", &policies, wrong));
         set(&mut options.max_session_bytes, root.take("max_session_bytes", wrong));
         settings.mongodb.max_session_bytes = options.max_session_bytes;
-        settings.listen = root.take("listen", wrong);
+        settings.listen = root.address("listen", wrong);
         if root.table.remove("secret").is_some() {
             let message = "does not belong into a file that is shown around: set \
                            EDGE_SESSION_SECRET or EDGE_SESSION_SECRET_FILE instead";
@@ -364,7 +365,6 @@ fn mismatch(kind: String, message: &str) -> String {
         "a string" | "path string" => "a text in quotation marks",
         "a sequence" => "a list in brackets",
         "a map" => "a section of options, such as [log]",
-        "invalid socket address syntax" => "an address with a port, such as 127.0.0.1:8080",
         other => return format!("is {kind}: {other}"),
     };
     format!("is {kind}, not {expected}")
@@ -395,6 +395,24 @@ impl Section {
             Ok(value) => Some(value),
             Err(error) => {
                 problems.push(self.problem(key, mismatch(kind, error.message())));
+                None
+            }
+        }
+    }
+
+    /// Where to listen.
+    fn address(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<Address> {
+        let parsed = self.take::<String>(key, problems)?.parse();
+        parsed.map_err(|message| problems.push(self.problem(key, message))).ok()
+    }
+
+    /// The same, where no unix socket will do.
+    fn port(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SocketAddr> {
+        match self.address(key, problems)? {
+            Address::Port(address) => Some(address),
+            Address::Unix(_) => {
+                let message = "cannot be a unix socket: give an address with a port".to_owned();
+                problems.push(self.problem(key, message));
                 None
             }
         }
@@ -587,7 +605,7 @@ mod tests {
             max_session_bytes: 7,
         };
         assert_eq!(options, expected);
-        assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9).into()));
+        assert_eq!(settings.listen, Some(Address::Port(([127, 0, 0, 1], 9).into())));
         assert_eq!(settings.store.as_deref(), Some("memory:"));
         assert_eq!(settings.mongodb.collection, "c");
         assert_eq!(settings.mongodb.db_name.as_deref(), Some("d"));
@@ -784,7 +802,7 @@ mod tests {
             ("name = 5", "name: is 5, not a text in quotation marks"),
             ("max_session_bytes = -1", "max_session_bytes: is -1, not a whole number from 0 on"),
             ("max_session_bytes = 1.5", "max_session_bytes: is 1.5, not a whole number from 0 on"),
-            ("listen = \"8080\"", "listen: is a text, not an address with a port, such as 127"),
+            ("listen = \"8080\"", "listen: is not an address with a port, such as 127"),
             ("log = 1", "log: is 1, not a section of options"),
             ("guard = 1", "guard: is 1, not a list"),
             ("[limits]\nrequests = 2\nper_client = 3", "limits.per_client: is 3, more than"),

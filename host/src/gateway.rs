@@ -45,6 +45,7 @@ pub(crate) use self::headers::TrustedProxies;
 use self::journal::Journal;
 use self::pace::Readers;
 pub(crate) use self::path::{PlainPath, RulePath};
+pub(crate) use self::pool::AppAddress;
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
 use crate::admin;

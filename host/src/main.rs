@@ -1,5 +1,6 @@
 //! `edge-session`: the reference host. `edge-session serve` is the main job.
 
+mod address;
 mod admin;
 mod app;
 mod cli;

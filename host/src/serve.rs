@@ -1,18 +1,16 @@
 //! `edge-session serve`: put together what was configured, and serve until told to stop.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use edge_session::SessionLayer;
-use listenfd::ListenFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::address::{Address, Bound};
 use crate::admin::{self, Admin};
 use crate::app;
 use crate::gateway::Gateway;
@@ -21,11 +19,6 @@ use crate::setup::{Setup, without_secrets};
 use crate::telemetry;
 use crate::tls::Tls;
 use crate::traces::Traces;
-
-const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-
-/// How many connections may wait until they are accepted; the system may allow fewer.
-const BACKLOG: u32 = 4096;
 
 /// Serve. An error is for the person who started the program.
 pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
@@ -40,8 +33,8 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let mut limits = settings.limits;
     let files = allow_files(&limits.bounds);
     fit(&mut limits.bounds, files);
-    let socket = Socket::bind(settings.listen)?;
-    let address = socket.address().map_err(|error| error.to_string())?;
+    let bound = Bound::at(settings.listen)?;
+    let address = bound.address().map_err(|error| error.to_string())?;
     let stop = stop_signal()?;
     reload_on_hangup(tls.clone())?;
     // An application that is a component is compiled here.
@@ -54,7 +47,7 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
         None => None,
     };
     let listener =
-        socket.listen().map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        bound.listen().map_err(|error| format!("cannot listen on {address}: {error}"))?;
     if let (Some(address), Some(recorder)) = (settings.admin, recorder) {
         let token = admin_token.as_deref();
         let admin = Admin::new(layer.clone(), recorder, inspector, token, settings.admin_hosts);
@@ -63,7 +56,12 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
 
     let scheme = if tls.is_some() { "https" } else { "http" };
     let shown = without_secrets(&store_url);
-    tracing::info!("serving {scheme}://{address}, sessions in {shown}");
+    match &address {
+        Address::Port(address) => {
+            tracing::info!("serving {scheme}://{address}, sessions in {shown}");
+        }
+        Address::Unix(_) => tracing::info!("serving {scheme} at {address}, sessions in {shown}"),
+    }
     match gateway {
         Some((gateway, traces)) => {
             let watch = gateway.clone();
@@ -93,54 +91,6 @@ pub(crate) async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &
             (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n")
         }
     }
-}
-
-/// The socket to listen on. It is bound before the rest is ready, so that an address in use is
-/// reported at once.
-enum Socket {
-    /// Handed over (systemd's socket activation). Clients may be waiting already.
-    Handed(TcpListener),
-    /// A new one. Clients are refused until it listens.
-    Bound(TcpSocket),
-}
-
-impl Socket {
-    fn bind(address: Option<SocketAddr>) -> Result<Self, String> {
-        let unusable = |error| format!("the socket that was handed over cannot be used: {error}");
-        if let Some(handed) = ListenFd::from_env().take_tcp_listener(0).map_err(unusable)? {
-            let handed = handed.set_nonblocking(true).map(|()| handed);
-            return handed.and_then(TcpListener::from_std).map(Self::Handed).map_err(unusable);
-        }
-        let address = address.unwrap_or(LISTEN);
-        let socket = bind(address).map_err(|error| format!("cannot listen on {address}: {error}"));
-        Ok(Self::Bound(socket?))
-    }
-
-    fn address(&self) -> std::io::Result<SocketAddr> {
-        match self {
-            Self::Handed(listener) => listener.local_addr(),
-            Self::Bound(socket) => socket.local_addr(),
-        }
-    }
-
-    fn listen(self) -> std::io::Result<TcpListener> {
-        match self {
-            Self::Handed(listener) => Ok(listener),
-            // With room for many who come at once: beyond it the system resets their connections.
-            Self::Bound(socket) => socket.listen(BACKLOG),
-        }
-    }
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // A new process may listen while connections of the last one linger.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
 }
 
 /// Files beside those of visitors: the admin address's connections, the store's, the rest.

@@ -6,7 +6,6 @@ mod streams;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{Cursor, ErrorKind};
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -23,7 +22,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
@@ -33,6 +31,7 @@ use tower_service::Service;
 pub(crate) use self::places::{Bounds, Connection, client_of};
 use self::places::{Place, Places};
 use self::streams::{Offered, Streams};
+use crate::address::{self, Listener, Stream};
 use crate::tls::Tls;
 
 /// How HTTP/2 begins where TLS has not agreed on it (RFC 9113, section 3.4).
@@ -82,7 +81,7 @@ impl Deref for Peer {
 
 /// Serve until `stop`, and then until all is done or the time for that is over.
 pub(crate) async fn serve<S>(
-    listener: TcpListener,
+    listener: Listener,
     tls: Option<Tls>,
     limits: Limits,
     service: S,
@@ -138,16 +137,12 @@ pub(crate) async fn serve<S>(
 
 /// The next connection, as soon as there may be one more.
 async fn accept(
-    listener: &TcpListener,
+    listener: &Listener,
     places: &Arc<Places>,
     tls: bool,
-) -> Option<(TcpStream, Arc<Connection>)> {
+) -> Option<(Stream, Arc<Connection>)> {
     match listener.accept().await {
-        Ok((stream, address)) => {
-            // Without it small answers may wait for an acknowledgement.
-            let _ = stream.set_nodelay(true);
-            Some((stream, places.admit(SocketAddr::ip(&address), tls).await))
-        }
+        Ok((stream, address)) => Some((stream, places.admit(address, tls).await)),
         // Its client has left, which costs nobody else time.
         Err(error) if error.kind() == ErrorKind::ConnectionAborted => None,
         Err(error) => {
@@ -175,7 +170,7 @@ where
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    async fn welcome(self, stream: TcpStream) {
+    async fn welcome(self, stream: Stream) {
         let connection = self.connection.clone();
         tokio::select! {
             () = self.greet(stream) => {}
@@ -183,12 +178,12 @@ where
         }
     }
 
-    async fn greet(self, mut stream: TcpStream) {
+    async fn greet(self, mut stream: Stream) {
         let limit = self.limits.header;
         match self.tls.clone() {
             None => match timeout(limit, preface(&mut stream)).await {
                 Ok(Ok((is_http2, begin))) => {
-                    let (read, write) = stream.into_split();
+                    let (read, write) = address::split(stream).into_inner();
                     let stream = join(Cursor::new(begin).chain(read), write);
                     self.talk(stream, is_http2).await;
                 }
@@ -414,7 +409,7 @@ fn refused(reason: &'static str) {
 }
 
 /// Whether a connection begins as HTTP/2 does, and what was read to know it.
-async fn preface(stream: &mut TcpStream) -> std::io::Result<(bool, Vec<u8>)> {
+async fn preface(stream: &mut Stream) -> std::io::Result<(bool, Vec<u8>)> {
     let mut begin = Vec::with_capacity(HTTP2_PREFACE.len());
     while begin.len() < HTTP2_PREFACE.len() {
         let missing = HTTP2_PREFACE.len() - begin.len();

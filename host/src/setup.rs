@@ -37,7 +37,7 @@ impl Setup {
         let component = load_component(arguments.component.as_deref(), &mut warnings)?;
         let (options, mut settings) = configure(arguments, &component)?;
         warnings.extend(weak_secrets(&options.secrets));
-        settings.listen = arguments.listen.or(settings.listen);
+        settings.listen = arguments.listen.clone().or(settings.listen);
         let store_url = store_url(arguments, &settings);
         let admin_token = admin_token()?;
         Ok(Self { component, options, settings, store_url, admin_token, warnings })

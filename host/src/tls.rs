@@ -6,9 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::address::Stream;
 
 /// Where the certificate is.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,8 +43,8 @@ impl Tls {
     /// Shake hands; whether HTTP/2 was agreed on.
     pub(crate) async fn accept(
         &self,
-        stream: TcpStream,
-    ) -> std::io::Result<(TlsStream<TcpStream>, bool)> {
+        stream: Stream,
+    ) -> std::io::Result<(TlsStream<Stream>, bool)> {
         let config = self.config.read().unwrap_or_else(PoisonError::into_inner).clone();
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

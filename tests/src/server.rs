@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -32,6 +33,7 @@ pub struct Launch {
     is_gateway: bool,
     admin: Option<u16>,
     open_files: Option<u32>,
+    listen: Option<String>,
     confidential: Confidential,
 }
 
@@ -44,6 +46,7 @@ impl Launch {
             is_gateway: false,
             admin: None,
             open_files: None,
+            listen: None,
             confidential: Confidential::default(),
         };
         launch.env("EDGE_SESSION_STORE", store).env("EDGE_SESSION_SECRET", SECRET)
@@ -64,6 +67,12 @@ impl Launch {
     /// With so many open files at most.
     pub fn open_files(mut self, most: u32) -> Self {
         self.open_files = Some(most);
+        self
+    }
+
+    /// Listening there instead of at a port.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = Some(address.into());
         self
     }
 
@@ -108,7 +117,15 @@ impl Launch {
     #[track_caller]
     pub fn start_on(&self, listener: &TcpListener) -> Server {
         let port = listener.local_addr().expect("it is bound").port();
-        self.ready(self.spawn(port, Some(listener)))
+        let handed = listener.try_clone().expect("a socket can have two handles");
+        self.ready(self.spawn(port, Some(handed.into())))
+    }
+
+    /// The same with a unix socket.
+    #[track_caller]
+    pub fn start_on_unix(&self, listener: &UnixListener) -> Server {
+        let handed = listener.try_clone().expect("a socket can have two handles");
+        self.ready(self.spawn(free_port(), Some(handed.into())))
     }
 
     #[track_caller]
@@ -165,11 +182,11 @@ impl Launch {
         command.env("EDGE_SESSION_COMPONENT", component).envs(&self.env).current_dir(dir);
     }
 
-    fn spawn(&self, port: u16, listener: Option<&TcpListener>) -> Server {
+    fn spawn(&self, port: u16, handed: Option<OwnedFd>) -> Server {
         let dir = temp_dir("server-");
         let log = File::create(dir.path().join("log")).expect("the log can be created");
         let binary = binary();
-        let mut command = match listener {
+        let mut command = match handed {
             None => match self.open_files {
                 None => Command::new(binary),
                 Some(most) => {
@@ -179,13 +196,12 @@ impl Launch {
                     command
                 }
             },
-            Some(listener) => {
+            Some(handed) => {
                 // The socket comes as standard input, and is handed on as systemd does it.
                 let mut command = Command::new("sh");
                 let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
                 command.args(["-c", script]).arg(binary);
-                let socket = listener.try_clone().expect("a socket can have two handles");
-                command.stdin(OwnedFd::from(socket));
+                command.stdin(handed);
                 command
             }
         };
@@ -193,7 +209,7 @@ impl Launch {
         self.settle(&mut command, dir.path());
         command
             .arg("serve")
-            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--listen", self.listen.as_ref().unwrap_or(&format!("127.0.0.1:{port}"))])
             .envs(admin.map(|port| ("EDGE_SESSION_ADMIN_LISTEN", format!("127.0.0.1:{port}"))))
             .stdout(log.try_clone().expect("the log can be shared"))
             .stderr(log);

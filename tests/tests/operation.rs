@@ -72,7 +72,7 @@ fn check_says_all_that_is_wrong_with_file_and_environment() {
         .unwrap();
     let launch = Launch::new("memory:")
         .env("EDGE_SESSION_COOKIE_SAME_SITE", "sometimes")
-        .env("EDGE_SESSION_UPSTREAM", "localhost:3000");
+        .env("EDGE_SESSION_UPSTREAM", "localhost");
     let (done, said) = launch.run(dir.path(), &["check", "--config", "bad.toml"]);
     assert!(!done);
     for key in

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 
 use super::Section;
 use crate::gateway::{
-    Guard, Health, PlainPath, RouteConfig, Rule, RulePath, Settings, TrustedProxies,
+    AppAddress, Guard, Health, PlainPath, RouteConfig, Rule, RulePath, Settings, TrustedProxies,
     UpstreamTimeouts,
 };
 use crate::server::{Bounds, Limits};
@@ -180,7 +180,7 @@ fn route(section: &mut Section, wrong: &mut Vec<Problem>) -> Option<RouteConfig>
     let mut upstreams = Vec::new();
     for url in urls.unwrap_or_default() {
         match upstream(&url) {
-            Ok(uri) => upstreams.push(uri),
+            Ok(address) => upstreams.push(address),
             Err(what) => wrong.push(section.problem("upstream", what)),
         }
     }
@@ -194,7 +194,20 @@ fn is_host_name(host: &str) -> bool {
     !host.is_empty() && host.bytes().all(is_plain)
 }
 
-fn upstream(url: &str) -> Result<Uri, String> {
+fn upstream(text: &str) -> Result<AppAddress, String> {
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        return Ok(AppAddress::Unix(path.into()));
+    }
+    // As one would tell a program to listen.
+    let with_scheme;
+    let url = match text.split_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => {
+            let host = if host.is_empty() { "127.0.0.1" } else { host };
+            with_scheme = format!("http://{host}:{port}");
+            &with_scheme
+        }
+        _ => text,
+    };
     // A URL may hold a password.
     let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
     // What follows the host, too.
@@ -203,7 +216,10 @@ fn upstream(url: &str) -> Result<Uri, String> {
     let shown = &shown[..end];
     let uri: Uri = url.parse().map_err(|error| format!("{shown:?} is not a URL: {error}"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
-        return Err(format!("{shown:?} is not a URL such as http://127.0.0.1:3000"));
+        return Err(format!(
+            "{shown:?} is not a URL such as http://127.0.0.1:3000, and not the \
+             file of a socket, such as unix:/run/app.sock"
+        ));
     }
     if url.contains('@') {
         return Err(format!("the URL of {shown:?} holds a user name, which is not supported"));
@@ -213,7 +229,7 @@ fn upstream(url: &str) -> Result<Uri, String> {
             "{shown:?} is followed by a path: requests keep theirs, give the host only"
         ));
     }
-    Ok(uri)
+    Ok(AppAddress::Url(uri))
 }
 
 fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -> Option<Guard> {

@@ -3,7 +3,9 @@
 //! Whoever waits for an answer drives its connection, in the same task: with a task for each
 //! connection, waking it and being woken by it cost more than all that it does.
 
+use std::fmt::{Display, Formatter};
 use std::future::{Future, poll_fn};
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -17,8 +19,11 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::rt::{Read, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 use tower_service::Service as _;
 
@@ -28,6 +33,24 @@ const IDLE: Duration = Duration::from_secs(4);
 /// How many bytes of an answer are read at a time, and as many wait to be sent while a client reads
 /// slowly. Its header has to fit.
 const READ_AHEAD: usize = 128 * 1024;
+
+/// Where an application listens.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum AppAddress {
+    /// Scheme and authority only.
+    Url(Uri),
+    /// The file of a unix socket.
+    Unix(PathBuf),
+}
+
+impl Display for AppAddress {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Url(uri) => f.write_str(uri.authority().map_or("", |it| it.as_str())),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
 
 /// Opens connections.
 #[derive(Clone)]
@@ -50,15 +73,27 @@ impl Connector {
         Self { inner: builder.https_or_http().enable_http1().wrap_connector(http), limit }
     }
 
-    async fn connect(&self, uri: Uri) -> Result<Connection, BoxError> {
-        let mut connector = self.inner.clone();
-        poll_fn(|context| connector.poll_ready(context)).await?;
-        let io = timeout(self.limit, connector.call(uri))
-            .await
-            .map_err(|_| format!("no connection within {:?}", self.limit))??;
-        let (sender, driver) = http1::Builder::new().max_buf_size(READ_AHEAD).handshake(io).await?;
-        Ok(Connection { sender, driver: Some(Box::pin(driver.with_upgrades())) })
+    async fn connect(&self, address: &AppAddress) -> Result<Connection, BoxError> {
+        let opening = async {
+            match address {
+                AppAddress::Url(uri) => {
+                    let mut connector = self.inner.clone();
+                    poll_fn(|context| connector.poll_ready(context)).await?;
+                    begin(connector.call(uri.clone()).await?).await
+                }
+                AppAddress::Unix(path) => {
+                    begin(TokioIo::new(UnixStream::connect(path).await?)).await
+                }
+            }
+        };
+        let late = |_| format!("no connection within {:?}", self.limit);
+        timeout(self.limit, opening).await.map_err(late)?
     }
+}
+
+async fn begin(io: impl Read + Write + Unpin + Send + 'static) -> Result<Connection, BoxError> {
+    let (sender, driver) = http1::Builder::new().max_buf_size(READ_AHEAD).handshake(io).await?;
+    Ok(Connection { sender, driver: Some(Box::pin(driver.with_upgrades())) })
 }
 
 /// Why there is no answer.
@@ -125,12 +160,12 @@ fn drive(driver: &mut Option<Driver>, context: &mut Context<'_>) {
 pub(crate) struct Pool(Arc<Mutex<Vec<(Instant, Connection)>>>);
 
 impl Pool {
-    /// Send a request over a free connection, or over a new one to `uri`. A connection that
+    /// Send a request over a free connection, or over a new one to `address`. A connection that
     /// was closed before anything was sent is no error while there are others.
     pub(crate) async fn send(
         &self,
         connector: &Connector,
-        uri: &Uri,
+        address: &AppAddress,
         mut request: Request<Body>,
     ) -> Result<Response<Answer>, SendError> {
         loop {
@@ -138,7 +173,7 @@ impl Pool {
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(kept) => kept,
-                None => connector.connect(uri.clone()).await.map_err(SendError::Connect)?,
+                None => connector.connect(address).await.map_err(SendError::Connect)?,
             };
             let mut failed = match connection.send(request).await {
                 Ok(response) => return Ok(self.answer(response, connection)),

@@ -8,14 +8,14 @@ use std::time::Duration;
 use axum::body::Body;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri, Version, request};
+use http::{Method, Request, Response, Version, request};
 use http_body::Body as _;
 use rustix::io::Errno;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::body::{Progress, refusal_of};
 use super::path::RulePath;
-use super::pool::{Answer, Connector, Pool, SendError};
+use super::pool::{Answer, AppAddress, Connector, Pool, SendError};
 use super::refusal::Refusal;
 
 /// How long an application that could not be reached is passed over.
@@ -43,8 +43,8 @@ pub(crate) struct RouteConfig {
     /// Without a port; none: every host.
     pub(crate) host: Option<String>,
     pub(crate) path: RulePath,
-    /// One or more, each with scheme and authority only.
-    pub(crate) upstreams: Vec<Uri>,
+    /// One or more.
+    pub(crate) upstreams: Vec<AppAddress>,
 }
 
 /// Requests of one host and below one path go to one of some applications.
@@ -56,10 +56,11 @@ struct Route {
 }
 
 struct Upstream {
-    /// Scheme and authority; the path is none of a request's.
-    uri: Uri,
-    /// Its authority, for logs and for requests that name no host.
-    name: HeaderValue,
+    address: AppAddress,
+    /// The address, for logs.
+    name: String,
+    /// For requests that name no host.
+    host: HeaderValue,
     pool: Pool,
     /// What the health check says.
     is_well: AtomicBool,
@@ -151,10 +152,10 @@ impl Upstreams {
         // Where it is empty, as it may be in HTTP/2, it only looks like a slash.
         let path = head.uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
         head.uri = path.unwrap_or(PathAndQuery::from_static("/")).into();
-        head.headers.entry(HOST).or_insert_with(|| upstream.name.clone());
+        head.headers.entry(HOST).or_insert_with(|| upstream.host.clone());
         let request = Request::from_parts(head, body);
-        let sent = upstream.pool.send(&self.connector, &upstream.uri, request);
-        let name = upstream.name();
+        let sent = upstream.pool.send(&self.connector, &upstream.address, request);
+        let name = &upstream.name;
         match progress.within(self.timeouts.response, sent).await {
             Some(Ok(response)) => Ok(response),
             None => {
@@ -235,7 +236,7 @@ impl Upstreams {
             for upstream in self.all() {
                 let is_well = self.is_well(upstream, path, interval).await;
                 let was_well = upstream.is_well.swap(is_well, Ordering::Relaxed);
-                let name = upstream.name();
+                let name = &upstream.name;
                 match (was_well, is_well) {
                     (true, false) => tracing::warn!("the application at {name} is not well"),
                     (false, true) => {
@@ -244,7 +245,7 @@ impl Upstreams {
                     }
                     _ => {}
                 }
-                metrics::gauge!("edge_session_upstream_up", "upstream" => name.to_owned())
+                metrics::gauge!("edge_session_upstream_up", "upstream" => name.clone())
                     .set(f64::from(u8::from(is_well)));
             }
         }
@@ -257,9 +258,9 @@ impl Upstreams {
     async fn is_well(&self, upstream: &Upstream, path: &PathAndQuery, limit: Duration) -> bool {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = path.clone().into();
-        request.headers_mut().insert(HOST, upstream.name.clone());
+        request.headers_mut().insert(HOST, upstream.host.clone());
         edge_session_contract::tell(request.headers_mut(), None);
-        let sent = upstream.pool.send(&self.connector, &upstream.uri, request);
+        let sent = upstream.pool.send(&self.connector, &upstream.address, request);
         let answer = timeout(limit, sent).await;
         answer.is_ok_and(|answer| answer.is_ok_and(|it| !it.status().is_server_error()))
     }
@@ -273,11 +274,15 @@ fn ticks(period: Duration) -> tokio::time::Interval {
 
 impl Route {
     fn new(config: RouteConfig) -> Self {
-        let upstream = |uri: Uri| {
-            let name = HeaderValue::from_str(uri.authority()?.as_str()).ok()?;
+        let upstream = |address: AppAddress| {
+            let host = match &address {
+                AppAddress::Url(uri) => HeaderValue::from_str(uri.authority()?.as_str()).ok()?,
+                AppAddress::Unix(_) => HeaderValue::from_static("localhost"),
+            };
             Some(Arc::new(Upstream {
-                uri,
-                name,
+                name: address.to_string(),
+                address,
+                host,
                 pool: Pool::default(),
                 is_well: AtomicBool::new(true),
                 shunned_until: AtomicU64::new(0),
@@ -289,13 +294,6 @@ impl Route {
             upstreams: config.upstreams.into_iter().filter_map(upstream).collect(),
             next: AtomicUsize::new(0),
         }
-    }
-}
-
-impl Upstream {
-    fn name(&self) -> &str {
-        // It was made of text.
-        self.name.to_str().unwrap_or_default()
     }
 }
 

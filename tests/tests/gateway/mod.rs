@@ -13,4 +13,5 @@ mod limits;
 mod smuggling;
 mod streams;
 mod tls;
+mod unix_sockets;
 mod upstreams;

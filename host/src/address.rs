@@ -1,0 +1,220 @@
+//! Where to listen: a port, or a unix socket.
+
+use std::fmt::{Display, Formatter};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use listenfd::ListenFd;
+use tokio::io::Join;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, tcp, unix};
+use tokio_util::either::Either;
+
+/// How many connections may wait until they are accepted; the system may allow fewer.
+const BACKLOG: u32 = 4096;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Address {
+    Port(SocketAddr),
+    /// The file of a unix socket.
+    Unix(PathBuf),
+}
+
+impl Default for Address {
+    fn default() -> Self {
+        Self::Port((Ipv4Addr::LOCALHOST, 8080).into())
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.into()));
+        }
+        let port =
+            |address: Ipv4Addr, port: &str| Some((address, port.parse::<u16>().ok()?).into());
+        let address = match text.rsplit_once(':') {
+            Some(("", text)) => port(Ipv4Addr::UNSPECIFIED, text),
+            Some(("localhost", text)) => port(Ipv4Addr::LOCALHOST, text),
+            _ => text.parse().ok(),
+        };
+        let expected = "is not an address with a port, such as 127.0.0.1:8080 or :8080, and not \
+                        the file of a socket, such as unix:/run/edge-session/http.sock";
+        address.map(Self::Port).ok_or_else(|| expected.to_owned())
+    }
+}
+
+impl Display for Address {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Port(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A place to listen at, taken before the rest is ready, so that one in use is reported at once.
+pub(crate) enum Bound {
+    /// Clients may be waiting already: it was handed over (systemd's socket activation), or is a
+    /// unix socket.
+    Listening(Listener),
+    /// Clients are refused until it listens.
+    Port(TcpSocket),
+}
+
+impl Bound {
+    /// What was handed over counts before the configuration.
+    pub(crate) fn at(address: Option<Address>) -> Result<Self, String> {
+        let unusable = |error| format!("the socket that was handed over cannot be used: {error}");
+        if let Some(listener) = handed_over().map_err(unusable)? {
+            return Ok(Self::Listening(listener));
+        }
+        let address = address.unwrap_or_default();
+        Self::new(&address).map_err(|error| format!("cannot listen on {address}: {error}"))
+    }
+
+    pub(crate) fn new(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Port(address) => bind(*address).map(Self::Port),
+            Address::Unix(path) => {
+                remove_left_over(path);
+                UnixListener::bind(path).map(Listener::Unix).map(Self::Listening)
+            }
+        }
+    }
+
+    pub(crate) fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Self::Port(socket) => Address::Port(socket.local_addr()?),
+            Self::Listening(Listener::Tcp(listener)) => Address::Port(listener.local_addr()?),
+            Self::Listening(Listener::Unix(listener)) => {
+                let address = listener.local_addr()?;
+                Address::Unix(address.as_pathname().unwrap_or("(without a name)".as_ref()).into())
+            }
+        })
+    }
+
+    pub(crate) fn listen(self) -> io::Result<Listener> {
+        match self {
+            Self::Listening(listener) => Ok(listener),
+            // With room for many who come at once: beyond it the system resets their connections.
+            Self::Port(socket) => socket.listen(BACKLOG).map(Listener::Tcp),
+        }
+    }
+}
+
+fn handed_over() -> io::Result<Option<Listener>> {
+    let mut handed = ListenFd::from_env();
+    match handed.take_tcp_listener(0) {
+        Ok(None) => Ok(None),
+        Ok(Some(listener)) => {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener).map(Listener::Tcp).map(Some)
+        }
+        Err(not_tcp) => {
+            let listener = handed.take_unix_listener(0)?.ok_or(not_tcp)?;
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener).map(Listener::Unix).map(Some)
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A new process may listen while connections of the last one linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// A process that has ended leaves its socket's file behind. One in use, or another file, stays
+/// and is in the way.
+fn remove_left_over(path: &std::path::Path) {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    if !is_socket {
+        return;
+    }
+    let connected = std::os::unix::net::UnixStream::connect(path);
+    if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        // What cannot be removed is told by who cannot listen.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// What connections are accepted from.
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection.
+pub(crate) type Stream = Either<TcpStream, UnixStream>;
+
+/// The two directions of a connection.
+pub(crate) type Halves = Join<
+    Either<tcp::OwnedReadHalf, unix::OwnedReadHalf>,
+    Either<tcp::OwnedWriteHalf, unix::OwnedWriteHalf>,
+>;
+
+impl Listener {
+    /// The next connection, and who has opened it. Whoever comes by a unix socket is on this
+    /// machine, and counts as 127.0.0.1.
+    pub(crate) async fn accept(&self) -> io::Result<(Stream, IpAddr)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Without it small answers may wait for an acknowledgement.
+                let _ = stream.set_nodelay(true);
+                Ok((Either::Left(stream), address.ip()))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Either::Right(stream), Ipv4Addr::LOCALHOST.into()))
+            }
+        }
+    }
+}
+
+/// Take a connection's directions apart.
+pub(crate) fn split(stream: Stream) -> Halves {
+    match stream {
+        Either::Left(stream) => {
+            let (read, write) = stream.into_split();
+            tokio::io::join(Either::Left(read), Either::Left(write))
+        }
+        Either::Right(stream) => {
+            let (read, write) = stream.into_split();
+            tokio::io::join(Either::Right(read), Either::Right(write))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_be_short_or_a_socket() {
+        for (text, shown) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[::]:80", "[::]:80"),
+            (":8080", "0.0.0.0:8080"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+            ("unix:a b", "unix:a b"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
+        }
+        for text in ["", ":", "8080", "a:80", "localhost", ":99999", "unix:", "::1:80:", ":-1"] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+}
