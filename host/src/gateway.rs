@@ -70,6 +70,9 @@ pub(crate) struct Settings {
     pub(crate) logout: Option<(RulePath, String)>,
     /// The JSON pointer to who is logged in.
     pub(crate) identity: Option<String>,
+    /// JSON pointers to what changes when somebody logs in: the identity, or what the guards
+    /// look at.
+    pub(crate) renewed_for: Vec<String>,
     /// The session cookie is not for the applications.
     pub(crate) hide_cookie: bool,
     /// Escaped slashes in paths are passed on.
@@ -282,7 +285,9 @@ impl Shared {
         {
             return logout::answer(&request, session.as_ref(), then);
         }
-        let verdict = guards::check(&settings.guards, &admitted.path, session.as_ref(), &request);
+        let identity = settings.identity.as_deref();
+        let verdict =
+            guards::check(&settings.guards, identity, &admitted.path, session.as_ref(), &request);
         if let Verdict::Refused(response) = verdict {
             return response;
         }
@@ -408,7 +413,7 @@ impl Shared {
                 tracing::warn!("an answer with the status {} changes no session", head.status);
             }
         } else if let Some(session) = session {
-            apply(answer, session, settings.identity.as_deref()).map_err(|what| {
+            apply(answer, session, &settings.renewed_for).map_err(|what| {
                 tracing::warn!("an application's change of a session is not valid: {what}");
                 Refusal::BadContract
             })?;
@@ -443,10 +448,10 @@ impl Shared {
     }
 }
 
-/// Do to the session what the application wants. When that changes the value at `identity`,
-/// or may do so, somebody has logged in or out: the session gets a new identifier.
-fn apply(answer: Answer, session: &Session, identity: Option<&str>) -> Result<(), &'static str> {
-    let who = |session: &Session| identity.map(|pointer| session.find(pointer));
+/// Do to the session what the application wants. When that changes a value that it is renewed
+/// for, or may do so, somebody has logged in or out: the session gets a new identifier.
+fn apply(answer: Answer, session: &Session, renewed_for: &[String]) -> Result<(), &'static str> {
+    let who = || renewed_for.iter().map(|pointer| session.find(pointer)).collect::<Vec<_>>();
     match answer.action {
         Action::Destroy => {
             session.destroy();
@@ -455,7 +460,7 @@ fn apply(answer: Answer, session: &Session, identity: Option<&str>) -> Result<()
         Action::Regenerate => session.regenerate(),
         Action::Keep => {}
     }
-    let before = who(session);
+    let before = who();
     match answer.change {
         Change::Nothing => {}
         Change::Whole(json) => {
@@ -465,9 +470,7 @@ fn apply(answer: Answer, session: &Session, identity: Option<&str>) -> Result<()
             session.merge(patch).map_err(|_| "Edge-Session-Merge meets what cannot be read")?;
         }
     }
-    if let (Some(before), Some(after)) = (before, who(session))
-        && !after.is_surely(&before)
-    {
+    if who().iter().zip(&before).any(|(after, before)| !after.is_surely(before)) {
         session.renew();
     }
     Ok(())

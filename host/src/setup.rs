@@ -13,6 +13,7 @@ use edge_session_contract::is_of_kubernetes;
 
 use crate::cli;
 use crate::config::{self, File, Settings};
+use crate::gateway as proxy;
 use crate::inspector::Inspector;
 use crate::telemetry;
 
@@ -77,6 +78,7 @@ impl Setup {
             format!("  cookie    {}", self.options.name),
             format!("  sessions  {}", without_secrets(&self.store_url)),
         ];
+        lines.extend(gateway.as_ref().and_then(identity));
         lines.extend(admin.map(|address| format!("  admin     http://{address}")));
         lines.extend(self.warnings.iter().map(|warning| format!("  warning   {warning}")));
         lines.join("\n")
@@ -85,6 +87,13 @@ impl Setup {
     pub(crate) async fn open_store(&self) -> Result<Stores, String> {
         open_store(&self.store_url, &self.settings.mongodb).await
     }
+}
+
+/// What counts as a login, if anything does.
+fn identity(gateway: &proxy::Settings) -> Option<String> {
+    let all = gateway.renewed_for.join(", ");
+    (!all.is_empty())
+        .then(|| format!("  identity  {all}: sessions get new identifiers when it changes"))
 }
 
 // ------------------------------------------------------------------ the component ----
@@ -166,6 +175,10 @@ fn configure(
     };
     let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
     let (mut settings, mut problems) = file.apply(&mut options);
+    if settings.gateway.is_some() {
+        // What nobody trusted says is removed before. The application is told the same.
+        options.proxy.get_or_insert(true);
+    }
     problems.extend(unknown_variables(env::vars_os()));
     problems.extend(wrong_level(&env::var(telemetry::VARIABLE).unwrap_or_default()));
     let is_read = match secrets() {

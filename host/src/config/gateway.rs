@@ -1,5 +1,6 @@
 //! What a configuration says of the gateway: routes, guards, limits.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -137,6 +138,17 @@ pub(super) fn read(
     for section in [gateway, timeouts, limits] {
         section.report_unknown(wrong);
     }
+    let looked_at = all_guards.iter().filter_map(|guard| match &guard.rule {
+        Rule::Require { pointer, .. } => Some(pointer.clone()),
+        Rule::Deny => None,
+    });
+    let renewed_for: BTreeSet<_> = match &identity {
+        Some(identity) => [identity.clone()].into(),
+        None => looked_at.collect(),
+    };
+    // Who is told of several would be told a role for a name.
+    let only = renewed_for.first().filter(|_| renewed_for.len() == 1);
+    let identity = identity.or_else(|| only.cloned());
     if all_routes.is_empty() && app.is_none() {
         if !all_guards.is_empty() {
             let message =
@@ -152,6 +164,7 @@ pub(super) fn read(
         health,
         logout,
         identity: identity.clone(),
+        renewed_for: renewed_for.into_iter().collect(),
         hide_cookie,
         escaped_slashes,
         save_failed,

@@ -54,9 +54,10 @@ pub(crate) enum Verdict {
     Refused(Response<Body>),
 }
 
-/// Whether a request may pass.
+/// Whether a request may pass. `identity` is the JSON pointer to who is logged in.
 pub(crate) fn check(
     guards: &[Guard],
+    identity: Option<&str>,
     path: &RulePath,
     session: Option<&Session>,
     request: &Request<Body>,
@@ -81,17 +82,22 @@ pub(crate) fn check(
                 if plain.is_some() && plain == login_path.and_then(PlainPath::parse) {
                     continue;
                 }
-                let value = session.and_then(|session| session.pointer(pointer));
-                let passes = match (&value, equals) {
-                    (None | Some(Value::Null), _) => false,
-                    (Some(value), Some(wanted)) => value == wanted,
+                let at = |pointer| session.and_then(|session| session.pointer(pointer));
+                let is_somebody = |value: &Value| !value.is_null();
+                let passes = match (at(pointer).filter(is_somebody), equals) {
+                    (Some(value), Some(wanted)) => value == *wanted,
                     (Some(_), None) => true,
+                    // To log in once more would change nothing.
+                    (None, _) if identity.and_then(at).is_some_and(|it| is_somebody(&it)) => false,
+                    (None, _) => {
+                        return Verdict::Refused(match login {
+                            Some(login) if is_navigation(request) => to_login(login, request),
+                            _ => Refusal::LoginRequired.respond(),
+                        });
+                    }
                 };
                 if !passes {
-                    return Verdict::Refused(match login {
-                        Some(login) if is_navigation(request) => to_login(login, request),
-                        _ => Refusal::LoginRequired.respond(),
-                    });
+                    return Verdict::Refused(Refusal::Denied.respond());
                 }
             }
         }

@@ -96,15 +96,22 @@ fn a_cookie_is_secure_where_a_trusted_proxy_ends_tls() {
         assert_eq!(answer.head.all("set-cookie").len(), 0, "over plain HTTP");
         server.stop();
 
-        // By default it depends on the connection.
-        let auto = Launch::new("memory:").upstream(&upstream.url());
-        let server = auto.config(&format!("proxy = true\n{config}")).start();
-        for (proto, secure) in [("https", trusted), ("http", false)] {
-            let proto = format!("X-Forwarded-Proto: {proto}");
-            let answer = server.caller().get("/", &[new, &proto]);
-            let cookie = answer.head.header("set-cookie").expect("a session was begun").to_owned();
-            assert_eq!(cookie.contains("; Secure"), secure, "{cookie}");
+        // By default it depends on the connection, and the application is told the same.
+        for (proxy, believes) in [("", true), ("proxy = true\n", true), ("proxy = false\n", false)]
+        {
+            let auto = Launch::new("memory:").upstream(&upstream.url());
+            let server = auto.config(&format!("{proxy}{config}")).start();
+            for (proto, secure) in [("https", trusted && believes), ("http", false)] {
+                let proto = format!("X-Forwarded-Proto: {proto}");
+                let answer = server.caller().get("/", &[new, &proto]);
+                let cookie = answer.head.header("set-cookie").expect("a session was begun");
+                assert_eq!(cookie.contains("; Secure"), secure, "{proxy}: {cookie}");
+                if believes {
+                    let told = upstream.last().head.header("x-forwarded-proto") == Some("https");
+                    assert_eq!(told, secure, "{proxy}");
+                }
+            }
+            server.stop();
         }
-        server.stop();
     }
 }

@@ -88,24 +88,79 @@ fn a_rule_may_want_a_value_or_let_nobody_in() {
     let mut only_role = logged_in(&server, r#"{"passport":{"role":"admin"}}"#);
     // Both rules hold for what is below both.
     for (caller, orders, all) in
-        [(&mut user, 200, 401), (&mut admin, 200, 200), (&mut only_role, 401, 401)]
+        [(&mut user, 200, 403), (&mut admin, 200, 200), (&mut only_role, 401, 401)]
     {
         assert_eq!(caller.get("/orders", FETCH).status, orders);
         assert_eq!(caller.get("/orders/all", FETCH).status, all);
         assert_eq!(caller.get("/orders/all/1", FETCH).status, all);
         assert_eq!(caller.get("/orders-all", FETCH).status, 200);
     }
-    // Without a login page of its own, the rule sends to the common one.
-    let answer = user.get("/orders/all", NAVIGATION);
+    // Without a login page of its own, the rule sends to the common one; who has another value
+    // there is not sent, since to log in once more would change nothing.
+    let mut no_role = logged_in(&server, r#"{"passport":{"user":"zoe"}}"#);
+    let answer = no_role.get("/orders/all", NAVIGATION);
     assert_eq!(answer.head.header("location"), Some("/sign-in?return=%2Forders%2Fall"));
+    assert_eq!(user.get("/orders/all", NAVIGATION).status, 403);
 
     let before = upstream.count();
     for path in ["/internal", "/internal/x", "/INTERNAL/", "/internal//x", "/internal;a=b"] {
         assert_eq!(admin.get(path, NAVIGATION).status, 403, "{path}");
     }
     assert_eq!(upstream.count(), before);
-    assert_eq!(server.refused("denied"), 5);
+    assert_eq!(server.refused("denied"), 8);
     server.stop();
+}
+
+#[test]
+fn who_is_logged_in_and_may_not_is_refused_and_not_sent_to_log_in_for_ever() {
+    let upstream = Upstream::parrot();
+    let config = r#"
+        [gateway]
+        login = "/login"
+        identity = "/user"
+        [[guard]]
+        paths = ["/admin"]
+        require = "/role"
+        equals = "admin"
+        [[guard]]
+        paths = ["/staff"]
+        require = "/staff"
+    "#;
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    for (data, admin, staff) in [
+        (r#"{"user":"zoe"}"#, 403, 403),
+        (r#"{"user":"zoe","role":"user"}"#, 403, 403),
+        (r#"{"user":"zoe","role":"admin","staff":1}"#, 200, 200),
+        (r#"{"user":null}"#, 302, 302),
+        (r#"{"role":"user"}"#, 403, 302),
+        ("{}", 302, 302),
+    ] {
+        let mut caller = logged_in(&server, data);
+        assert_eq!(caller.get("/admin", NAVIGATION).status, admin, "{data}");
+        assert_eq!(caller.get("/staff", NAVIGATION).status, staff, "{data}");
+    }
+    server.stop();
+}
+
+#[test]
+fn what_guards_look_at_is_who_is_logged_in_unless_it_is_said() {
+    let upstream = Upstream::parrot();
+    let guards = "[[guard]]\npaths = [\"/a\"]\nrequire = \"/user\"\n\
+                  [[guard]]\npaths = [\"/b\"]\nrequire = \"/role\"\n";
+    for (config, renewing, keeping) in [
+        (guards.to_owned(), &["user", "role"][..], &["n"][..]),
+        (format!("[gateway]\nidentity = \"/user\"\n{guards}"), &["user"], &["role", "n"]),
+        ("[gateway]\nhide_cookie = true\n".to_owned(), &[], &["user"]),
+    ] {
+        let server = Launch::new("memory:").upstream(&upstream.url()).config(&config).start();
+        for key in renewing.iter().chain(keeping) {
+            let mut caller = logged_in(&server, r#"{"begun":true}"#);
+            let before = caller.session_id();
+            caller.get("/", &[&format!("Say: Edge-Session-Merge: {{\"{key}\":\"zoe\"}}")]);
+            assert_eq!(caller.session_id() != before, renewing.contains(key), "{config}: {key}");
+        }
+        server.stop();
+    }
 }
 
 #[test]
