@@ -100,6 +100,10 @@ pub(crate) struct Init {
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) configured: Configured,
+
+    /// Ask the store whether sessions can be read and written, too
+    #[arg(long)]
+    pub(crate) connect: bool,
 }
 
 #[derive(Args, Debug)]

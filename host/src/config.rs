@@ -3,6 +3,8 @@
 //! Reading never stops at the first problem: all are collected, each under its key.
 
 mod gateway;
+mod hints;
+mod together;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +21,9 @@ use crate::address::Address;
 use crate::gateway as proxy;
 use crate::server::Limits;
 use crate::tls::TlsFiles;
+
+pub(crate) use self::hints::{line_of, meant};
+pub(crate) use self::together::{problems, warnings};
 
 /// A configuration file's preset has to be known before the options that it sets.
 pub(crate) struct File {
@@ -335,6 +340,38 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
+/// The sections of the file, and what is beside them without a variable of the same name.
+const SECTIONS: [&str; 12] = [
+    "cookie",
+    "store",
+    "tls",
+    "admin",
+    "log",
+    "telemetry",
+    "gateway",
+    "timeouts",
+    "limits",
+    "preset",
+    "upstream",
+    "app",
+];
+
+/// A key that is none: which one may be meant.
+fn not_an_option(prefix: &str, key: &str) -> String {
+    let of_tables = |keys: &'static [&'static str]| meant(key, keys.iter().copied());
+    let known = match prefix.split('[').next() {
+        Some("guard") => {
+            of_tables(&["paths", "except", "require", "equals", "login", "deny", "preflights"])
+        }
+        Some("route") => of_tables(&["host", "path", "upstream"]),
+        _ => meant(&format!("{prefix}{key}"), KEYS.iter().chain(&SECTIONS).copied()),
+    };
+    match known {
+        Some(known) => format!("is not an option: did you mean {known}?"),
+        None => "is not an option".to_owned(),
+    }
+}
+
 /// What is wrong, and where. The line itself may hold a password.
 fn not_toml(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -481,7 +518,7 @@ impl Section {
 
     fn report_unknown(self, problems: &mut Vec<Problem>) {
         for key in self.table.keys() {
-            problems.push(self.problem(key, "is not an option".to_owned()));
+            problems.push(self.problem(key, not_an_option(&self.prefix, key)));
         }
     }
 }

@@ -37,7 +37,7 @@ use tokio::time::Instant;
 use tower_layer::Layer as _;
 use tower_service::Service;
 
-use self::app::App;
+pub(crate) use self::app::App;
 use self::body::{Bounded, Bounds, Progress};
 use self::guards::Verdict;
 pub(crate) use self::guards::{Guard, Rule};
@@ -57,6 +57,9 @@ use crate::traces::Traces;
 const TAKEN_AT_ONCE: u64 = 8 * 1024;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request that has passed gateways of ours so often goes round in a ring.
+const MAX_ROUNDS: usize = 5;
 
 /// How the gateway treats requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -182,6 +185,9 @@ impl Gateway {
 
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Refusal::Method);
+        }
+        if headers::rounds(request.headers()) >= MAX_ROUNDS {
+            return Err(Refusal::Loop);
         }
         if headers::has_unknown_coding(request.headers()) {
             return Err(Refusal::BadRequest("The body is in an unknown coding."));

@@ -3,6 +3,7 @@
 mod address;
 mod admin;
 mod app;
+mod check;
 mod cli;
 mod config;
 mod gateway;
@@ -64,11 +65,16 @@ fn run(command: Command) -> Result<(), String> {
         Command::Init(arguments) => init(&arguments.file),
         Command::Check(arguments) => {
             let setup = Setup::read(&arguments.configured)?;
-            setup.settings.tls.clone().map(tls::Tls::load).transpose()?;
-            println!("{}", setup.summary());
+            let found = runtime()?.block_on(check::run(&setup, arguments.connect))?;
+            say(&[setup.summary(), found].concat());
             Ok(())
         }
     }
+}
+
+/// Print a line. Whoever has read enough (`| head -1`) does not mind the rest.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn init(file: &Path) -> Result<(), String> {
@@ -77,7 +83,7 @@ fn init(file: &Path) -> Result<(), String> {
     let result = options.write(true).create_new(true).open(file);
     match result.and_then(|mut new| new.write_all(config::TEMPLATE.as_bytes())) {
         Ok(()) => {
-            println!("{shown} is written. Try: edge-session check --config {shown}");
+            say(&format!("{shown} is written. Try: edge-session check --config {shown}"));
             Ok(())
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {

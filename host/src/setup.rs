@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edge_session::store::{
-    Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store, TransformId,
+    Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store,
 };
 use edge_session::{CodeCache, Component, Options, Problem, SessionHasher};
 use edge_session_contract::is_of_kubernetes;
@@ -19,6 +19,9 @@ use crate::telemetry;
 
 const STORE: &str = "file:data/sessions.redb";
 
+/// What `init` writes unless it is told another name.
+pub(crate) const FILE: &str = "edge-session.toml";
+
 /// What was configured, and found to be in order.
 pub(crate) struct Setup {
     pub(crate) component: Component,
@@ -27,6 +30,8 @@ pub(crate) struct Setup {
     pub(crate) store_url: String,
     /// Opens the sessions at the admin address.
     pub(crate) admin_token: Option<String>,
+    /// The configuration file.
+    file: Option<String>,
     /// What is in order, and no good.
     warnings: Vec<String>,
 }
@@ -36,12 +41,18 @@ impl Setup {
     pub(crate) fn read(arguments: &cli::Configured) -> Result<Self, String> {
         let mut warnings = Vec::new();
         let component = load_component(arguments.component.as_deref(), &mut warnings)?;
-        let (options, mut settings) = configure(arguments, &component)?;
+        let (options, settings) = configure(arguments, &component)?;
         warnings.extend(weak_secrets(&options.secrets));
-        settings.listen = arguments.listen.clone().or(settings.listen);
+        warnings.extend(quoted_secrets(&options.secrets));
+        if arguments.config.is_none() && Path::new(FILE).exists() {
+            warnings
+                .push(format!("{FILE} is in this folder and is not read: give --config {FILE}"));
+        }
+        warnings.extend(config::warnings(&settings, &options));
         let store_url = store_url(arguments, &settings);
         let admin_token = admin_token()?;
-        Ok(Self { component, options, settings, store_url, admin_token, warnings })
+        let file = arguments.config.as_ref().map(|file| file.display().to_string());
+        Ok(Self { component, options, settings, store_url, admin_token, file, warnings })
     }
 
     /// Log what is in order, and no good.
@@ -74,6 +85,7 @@ impl Setup {
         };
         let mut lines = vec![
             "The configuration is in order.".to_owned(),
+            format!("  file      {}", self.file.as_deref().unwrap_or("none (--config FILE)")),
             format!("  serves    {app}{}", if tls.is_some() { ", with TLS" } else { "" }),
             format!("  cookie    {}", self.options.name),
             format!("  sessions  {}", without_secrets(&self.store_url)),
@@ -212,15 +224,13 @@ fn configure(
         (None, Ok(None)) => {}
         (_, Err(message)) => problem("store.crypto", message),
     }
-    if !is_mongodb(&store_url(arguments, &settings)) {
-        let message = || "is for mongodb:// stores: this one keeps sessions as they are".to_owned();
-        if settings.crypto.is_some() {
-            problem("store.crypto", message());
-        }
-        if settings.mongodb.transform_id != TransformId::None {
-            problem("store.transform_id", message());
-        }
+    settings.listen = arguments.listen.clone().or(settings.listen);
+    let store_url = store_url(arguments, &settings);
+    if !is_store(&store_url) {
+        let shown = without_secrets(&store_url);
+        problem("store.url", format!("{shown} {NO_STORE}"));
     }
+    problems.extend(config::problems(&settings, &options, &store_url));
     if let Err(error) = component.check(&options) {
         // Where secrets come from is known here; the component would only say that there are none.
         problems.extend(error.problems.into_iter().filter(|p| is_read || p.name != "secret"));
@@ -228,9 +238,17 @@ fn configure(
     if problems.is_empty() {
         return Ok((options, settings));
     }
+    let place = |problem: &Problem| {
+        let variable = config::variable(&problem.name);
+        if config::KEYS.contains(&&*problem.name) && env::var_os(&variable).is_some() {
+            return format!(" ({variable})");
+        }
+        let line = config::line_of(&text, &problem.name);
+        line.map_or_else(String::new, |line| format!(" ({shown}, line {line})"))
+    };
     let lines: Vec<_> = problems
         .iter()
-        .map(|problem| format!("\n  {}: {}", problem.name, problem.message))
+        .map(|problem| format!("\n  {}: {}{}", problem.name, problem.message, place(problem)))
         .collect();
     let count = match problems.len() {
         1 => "a problem".to_owned(),
@@ -238,6 +256,8 @@ fn configure(
     };
     Err(format!("the configuration has {count}:{}", lines.concat()))
 }
+
+const PREFIX: &str = "EDGE_SESSION_";
 
 /// Variables with our prefix that nobody reads: they may be spelled wrong.
 fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
@@ -259,12 +279,22 @@ fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Pro
     };
     let names = all.filter_map(|(name, _)| name.into_string().ok());
     let mut unknown: Vec<_> = names
-        .filter(|name| name.starts_with("EDGE_SESSION_"))
+        .filter(|name| name.starts_with(PREFIX))
         .filter(|name| !is_known(name) && !is_of_kubernetes(name))
         .collect();
     unknown.sort();
-    let message = "is not a variable that is read here: correct its name, or unset it";
-    unknown.into_iter().map(|name| Problem { name, message: message.to_owned() }).collect()
+    let known: Vec<_> = config::KEYS.iter().map(|key| config::variable(key)).collect();
+    // All begin alike.
+    let rest = |name: &str| name.trim_start_matches(PREFIX).to_owned();
+    let rests: Vec<_> = known.iter().map(String::as_str).chain(OTHERS).map(rest).collect();
+    let problem = |name: String| {
+        let remedy = match config::meant(&rest(&name), rests.iter().map(String::as_str)) {
+            Some(known) => format!("did you mean {PREFIX}{known}?"),
+            None => "correct its name, or unset it".to_owned(),
+        };
+        Problem { message: format!("is not a variable that is read here: {remedy}"), name }
+    };
+    unknown.into_iter().map(problem).collect()
 }
 
 /// A word that is no level would be taken for a module's name, and nothing else would be logged.
@@ -363,6 +393,21 @@ fn split_secrets(text: &str, is_file: bool) -> Result<Vec<Vec<u8>>, String> {
     }
 }
 
+/// What programs that read files of variables in other ways leave around a secret.
+fn quoted_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
+    let quoted = secrets.iter().enumerate().filter(|(_, secret)| {
+        let ends = (secret.first(), secret.last());
+        secret.len() > 1 && matches!(ends, (Some(b'"'), Some(b'"')) | (Some(b'\''), Some(b'\'')))
+    });
+    quoted.map(|(at, _)| {
+        format!(
+            "secret: number {} begins and ends with a quotation mark, which is a part of it here. \
+             Docker's --env-file keeps quotation marks; others take them away",
+            at + 1
+        )
+    })
+}
+
 /// What is accepted, and can be guessed (RFC 2104, section 3). A piece of a secret is among it.
 fn weak_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
     const WEAK: usize = 32;
@@ -410,7 +455,14 @@ async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Stores, String>
         let store = MongoStore::connect(url, mongodb);
         return Ok(Stores::of(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
     }
-    Err(format!("the store {shown} is not one of memory:, file:PATH, mongodb://HOST/DATABASE"))
+    Err(format!("the store {shown} {NO_STORE}"))
+}
+
+const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABASE";
+
+fn is_store(url: &str) -> bool {
+    let file = url.strip_prefix("file:");
+    url == "memory:" || is_mongodb(url) || file.is_some_and(|path| !path.is_empty())
 }
 
 fn store_url(arguments: &cli::Configured, settings: &Settings) -> String {

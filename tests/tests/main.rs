@@ -2,6 +2,7 @@
 
 mod bad_cookies;
 mod browser;
+mod check;
 mod concurrency;
 mod conformance;
 mod counter;

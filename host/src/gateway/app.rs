@@ -90,6 +90,9 @@ impl App {
         let shown = file.display();
         let bytes = std::fs::read(file)
             .map_err(|error| format!("cannot read the application {shown}: {error}"))?;
+        if !bytes.starts_with(b"\0asm") {
+            return Err(format!("the application {shown} is not a WebAssembly component"));
+        }
         let runtime = |error: wasmtime::Error| {
             format!("cannot set up WebAssembly on this machine: {error:#}")
         };

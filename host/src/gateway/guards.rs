@@ -46,6 +46,13 @@ pub(crate) enum Rule {
     },
 }
 
+impl Guard {
+    /// Whether it lets in those who have something in their sessions.
+    pub(crate) fn wants_session(&self) -> bool {
+        matches!(self.rule, Rule::Require { .. })
+    }
+}
+
 /// What the rules say of a request.
 pub(crate) enum Verdict {
     Pass,

@@ -6,6 +6,7 @@
 //! An exception from a rule is the other way round: it holds for one spelling only.
 
 use std::borrow::Cow;
+use std::fmt::{Display, Formatter};
 
 use percent_encoding::percent_decode_str;
 use unicode_normalization::{UnicodeNormalization as _, is_nfkc};
@@ -106,6 +107,12 @@ impl RulePath {
     /// How specific it is: longer prefixes come before shorter ones.
     pub(crate) fn len(&self) -> usize {
         self.plain.len()
+    }
+}
+
+impl Display for RulePath {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.plain)
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Refusal {
     /// A logout that no person has asked for: a prefetch, or a part of a page.
     LogoutUnasked,
     NoRoute,
+    /// It has come here before, again and again.
+    Loop,
     RequestTimeout,
     BodyTooLarge,
     /// The application answered with session headers that are none.
@@ -44,6 +46,7 @@ impl Refusal {
             Self::LogoutMethod => "logout-method",
             Self::LogoutUnasked => "logout-unasked",
             Self::NoRoute => "no-route",
+            Self::Loop => "loop",
             Self::RequestTimeout => "request-timeout",
             Self::BodyTooLarge => "body-too-large",
             Self::BadContract => "bad-contract",
@@ -62,13 +65,17 @@ impl Refusal {
             Self::Method | Self::LogoutMethod => {
                 (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed.")
             }
-            Self::Denied => (StatusCode::FORBIDDEN, "This is not for visitors."),
+            Self::Denied => (StatusCode::FORBIDDEN, "You may not see this."),
             Self::LoginRequired => (StatusCode::UNAUTHORIZED, "Please log in."),
             Self::CrossSite => (StatusCode::FORBIDDEN, "This request came from another site."),
             Self::LogoutUnasked => {
                 (StatusCode::FORBIDDEN, "Nobody has asked for this logout by a form or a link.")
             }
             Self::NoRoute => (StatusCode::NOT_FOUND, "There is nothing here."),
+            Self::Loop => (
+                StatusCode::LOOP_DETECTED,
+                "The request came here again and again: an application's address leads back to a gateway.",
+            ),
             Self::RequestTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive.")
             }

@@ -178,6 +178,14 @@ impl MongoStore {
         Self::from_client(&client, options).await
     }
 
+    /// Whether `uri` is an address that can be connected to, without connecting. What is returned
+    /// are the names of its options that change nothing here. The servers of a `mongodb+srv://`
+    /// address are looked up in the DNS.
+    pub async fn check_address(uri: &str) -> Result<Vec<String>, StoreError> {
+        let (_, without_effect) = address::read(uri).await?;
+        Ok(without_effect.into_iter().map(str::to_owned).collect())
+    }
+
     /// Use a client that the application has already, with the write concern of its own.
     pub async fn from_client(client: &Client, options: &MongoOptions) -> Result<Self, StoreError> {
         let database = match &options.db_name {

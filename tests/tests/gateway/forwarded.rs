@@ -1,6 +1,6 @@
 //! What applications are told of where a request comes from.
 
-use edge_session_tests::{Launch, Upstream};
+use edge_session_tests::{Launch, Upstream, Wire, free_port};
 
 const SAID: &[&str] = &[
     "X-Forwarded-For: 192.0.2.1, 198.51.100.7",
@@ -114,4 +114,38 @@ fn a_cookie_is_secure_where_a_trusted_proxy_ends_tls() {
             server.stop();
         }
     }
+}
+
+#[test]
+fn a_request_that_comes_back_again_and_again_ends() {
+    // Two gateways in a ring: each is the other's application.
+    let [one, other] = [free_port(), free_port()];
+    let gateway = |own: u16, upstream: u16| {
+        let launch = Launch::new("memory:").upstream(&format!("http://127.0.0.1:{upstream}"));
+        launch.listen(&format!("127.0.0.1:{own}")).start()
+    };
+    let (first, second) = (gateway(one, other), gateway(other, one));
+    let answer = Wire::open(("127.0.0.1", one)).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer();
+    assert_eq!(answer.status, 508, "{}", answer.text());
+    assert!(answer.text().contains("leads back to a gateway"), "{}", answer.text());
+    let refused: u64 = [&first, &second].map(|it| it.refused("loop")).iter().sum();
+    assert_eq!(refused, 1);
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn who_has_passed_other_gateways_is_not_taken_for_a_ring() {
+    let upstream = Upstream::parrot();
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let others = "CDN-Loop: edge-session.example, a;b=c, edge-session;v=1";
+    let answer = server.caller().get("/", &[others, "CDN-Loop: edge-session, x"]);
+    assert_eq!(answer.status, 200);
+    let passed = upstream.last();
+    let passed = passed.head.all("cdn-loop").join(", ");
+    assert_eq!(
+        passed,
+        "edge-session.example, a;b=c, edge-session;v=1, edge-session, x, edge-session"
+    );
+    server.stop();
 }

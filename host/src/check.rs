@@ -1,0 +1,47 @@
+//! `edge-session check`: what `serve` would find out when it starts, without serving.
+
+use edge_session::SessionLayer;
+use edge_session::store::MongoStore;
+
+use crate::gateway::App;
+use crate::setup::{Setup, is_mongodb, without_secrets};
+use crate::tls::Tls;
+
+/// Try what was configured: lines to be told, or why it cannot work. With `connect`, the store is
+/// asked, too.
+pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> {
+    setup.settings.tls.clone().map(Tls::load).transpose()?;
+    if let Some(gateway) = &setup.settings.gateway
+        && let Some(app) = &gateway.app
+    {
+        App::load(app, gateway.timeouts.response)?;
+    }
+    let mut found = String::new();
+    let url = &setup.store_url;
+    let failed =
+        |error: &dyn std::fmt::Display| format!("the store {}: {error}", without_secrets(url));
+    // The servers of the other kind of address are looked up in the DNS.
+    if url.starts_with("mongodb://") || (connect && is_mongodb(url)) {
+        let without_effect = MongoStore::check_address(url).await.map_err(|it| failed(&it))?;
+        if !without_effect.is_empty() {
+            let names = without_effect.join(", ");
+            found += &format!(
+                "\n  warning   these options of the store's address change nothing: {names}"
+            );
+        }
+    }
+    if connect {
+        let stores = setup.open_store().await?;
+        let (component, options) = (setup.component.clone(), setup.options.clone());
+        let layer = SessionLayer::with_deadline(
+            component,
+            options,
+            stores.store,
+            setup.settings.mongodb.timeout,
+        );
+        let layer = layer.map_err(|error| error.to_string())?;
+        layer.check_store().await.map_err(|why| failed(&why))?;
+        found += "\n  the store answers: sessions can be read and written";
+    }
+    Ok(found)
+}

@@ -1,0 +1,107 @@
+//! Where in a file a problem is, and what a misspelt name was meant to be.
+
+/// How much alike two names are at least, from 0 to 1, so that one may be meant by the other.
+const ALIKE: f64 = 0.85;
+
+/// Of `known` names, the one that `name` was meant to be. express-session's spelling
+/// (`saveUninitialized`) and a section that was forgotten (`max_age` for `cookie.max_age`) count.
+pub(crate) fn meant<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let (whole, last) = (letters(name), letters(last_of(name)));
+    let likeness = |candidate: &str| {
+        if letters(last_of(candidate)) == last {
+            // The section may be another one, but not where it is named right and has the key.
+            return 1.0 + strsim::jaro_winkler(&whole, &letters(candidate));
+        }
+        strsim::jaro_winkler(&whole, &letters(candidate))
+    };
+    let best =
+        known.map(|it| (likeness(it), it)).max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.filter(|(likeness, _)| *likeness > ALIKE).map(|(_, name)| name)
+}
+
+fn last_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(_, last)| last)
+}
+
+fn letters(name: &str) -> String {
+    let letters = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.');
+    letters.map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// The line of a TOML text, from 1 on, that sets `name`, such as `cookie.path` or
+/// `guard[1].require`; else the one where its section begins, if there is one.
+pub(crate) fn line_of(text: &str, name: &str) -> Option<usize> {
+    let (mut section, mut section_line) = (String::new(), None);
+    let mut tables = std::collections::HashMap::<String, usize>::new();
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(array) = line.strip_prefix("[[").and_then(|it| it.split("]]").next()) {
+            let count = tables.entry(array.trim().to_owned()).or_default();
+            section = format!("{}[{count}].", array.trim());
+            *count += 1;
+        } else if let Some(table) = line.strip_prefix('[').and_then(|it| it.split(']').next()) {
+            section = format!("{}.", table.trim());
+        } else if let Some((key, _)) = line.split_once('=') {
+            let key = key.trim().replace(['"', '\''], "");
+            if !line.starts_with('#') && format!("{section}{key}") == name {
+                return Some(at + 1);
+            }
+            continue;
+        } else {
+            continue;
+        }
+        if name == section.trim_end_matches('.') || name.starts_with(&section) {
+            section_line = section_line.or(Some(at + 1));
+        }
+    }
+    section_line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KEYS, variable};
+
+    #[test]
+    fn a_misspelt_option_is_known_by_what_it_is_like() {
+        for (name, known) in [
+            ("listn", "listen"),
+            ("saveUninitialized", "save_uninitialized"),
+            ("max_age", "cookie.max_age"),
+            ("cookie.maxAge", "cookie.max_age"),
+            ("cookie.httponly", "cookie.http_only"),
+            ("cookie.same-site", "cookie.same_site"),
+            ("limits.request", "limits.requests"),
+            ("store.uri", "store.url"),
+            ("gateway.trusted_proxy", "gateway.trusted_proxies"),
+            ("gateway.max_age", "cookie.max_age"),
+        ] {
+            assert_eq!(meant(name, KEYS.iter().copied()), Some(known), "{name}");
+        }
+        for name in ["speed", "x", "mongodb://u:p@h", ""] {
+            assert_eq!(meant(name, KEYS.iter().copied()), None, "{name}");
+        }
+        let variables: Vec<_> = KEYS.iter().map(|key| variable(key)).collect();
+        let meant = meant("EDGE_SESSION_COOKIE_MAXAGE", variables.iter().map(String::as_str));
+        assert_eq!(meant, Some("EDGE_SESSION_COOKIE_MAX_AGE"));
+    }
+
+    #[test]
+    fn the_line_of_an_option_is_found() {
+        let text = "name = \"a\"\ncookie.path = \"/\"\n\n# listen = 1\n[limits]\n  requests=1\n\
+                    [[guard]]\npaths = [\n  \"/a\",\n]\n[[guard]] # the second\n\"require\" = \"x\"\n";
+        for (name, line) in [
+            ("name", Some(1)),
+            ("cookie.path", Some(2)),
+            ("limits.requests", Some(6)),
+            ("guard[0].paths", Some(8)),
+            ("guard[1].require", Some(12)),
+            ("guard[1].paths", Some(11)),
+            ("limits.connections", Some(5)),
+            ("listen", None),
+            ("guard[2].paths", None),
+        ] {
+            assert_eq!(line_of(text, name), line, "{name}");
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What `edge-session check` says of each mistake, with the input that causes it.
+
+use std::fs;
+
+use edge_session_tests::{Database, Launch, free_port, temp_dir};
+
+/// A configuration file with one mistake, and what is said of it. `T` is for its place: the name
+/// of the file.
+const MISTAKES: &[(&str, &str)] = &[
+    // Not TOML.
+    ("name = \"a", "T is not TOML: line 1, column 10: "),
+    ("a = 1\na = 2", "T is not TOML: line 2, column 1: duplicate key"),
+    ("name: a", "T is not TOML: line 1, column "),
+    // No such option.
+    ("listn = \"127.0.0.1:80\"", "listn: is not an option: did you mean listen? (T, line 1)"),
+    (
+        "\nsaveUninitialized = true",
+        "saveUninitialized: is not an option: did you mean save_uninitialized? (T, line 2)",
+    ),
+    ("max_age = 1", "max_age: is not an option: did you mean cookie.max_age? (T, line 1)"),
+    (
+        "[cookie]\nhttponly = true",
+        "cookie.httponly: is not an option: did you mean cookie.http_only? (T, line 2)",
+    ),
+    ("[session]\nname = \"a\"", "session: is not an option (T, line 1)"),
+    ("speed = 1", "speed: is not an option (T, line 1)"),
+    (
+        "[[guard]]\npath = [\"/a\"]\nrequire = \"/u\"",
+        "guard[0].path: is not an option: did you mean paths? (T, line 2)",
+    ),
+    (
+        "[[route]]\nupstreams = \"http://a\"",
+        "route[0].upstreams: is not an option: did you mean upstream? (T, line 2)",
+    ),
+    // Another type.
+    ("resave = \"yes\"", "resave: is a text, not true or false (T, line 1)"),
+    ("name = 5", "name: is 5, not a text in quotation marks (T, line 1)"),
+    (
+        "max_session_bytes = -1",
+        "max_session_bytes: is -1, not a whole number from 0 on, such as 60 (T, line 1)",
+    ),
+    (
+        "max_session_bytes = \"1 MiB\"",
+        "max_session_bytes: is a text, not a whole number from 0 on, such as 60 (T, line 1)",
+    ),
+    ("log = \"debug\"", "log: is a text, not a section of options, such as [log] (T, line 1)"),
+    (
+        "[gateway]\ntrusted_proxies = 1",
+        "gateway.trusted_proxies: is 1, not a list in brackets (T, line 2)",
+    ),
+    ("preset = \"strict\"", "preset: is \"strict\", not one of \"safe\", \"express\" (T, line 1)"),
+    (
+        "[cookie]\nsame_site = \"sometimes\"",
+        "cookie.same_site: is \"sometimes\", not one of \"strict\", \"lax\", \"none\", \"auto\" (T, line 2)",
+    ),
+    // Addresses.
+    (
+        "listen = \"8080\"",
+        "listen: is not an address with a port, such as 127.0.0.1:8080 or :8080, and not the file of a socket, such as unix:/run/edge-session/http.sock (T, line 1)",
+    ),
+    ("listen = \"example.com:80\"", "listen: is not an address with a port"),
+    (
+        "[admin]\nlisten = \"unix:/a\"",
+        "admin.listen: cannot be a unix socket: give an address with a port (T, line 2)",
+    ),
+    (
+        "listen = \"127.0.0.1:9\"\n[admin]\nlisten = \"127.0.0.1:9\"",
+        "admin.listen: is 127.0.0.1:9, where `listen` is, too: give it a port of its own (T, line 3)",
+    ),
+    (
+        "listen = \":9\"\nupstream = \"http://127.0.0.1:9\"",
+        "upstream: 127.0.0.1:9 is `listen` of this program: requests would come back to it (T, line 2)",
+    ),
+    (
+        "listen = \"localhost:9\"\nupstream = \"localhost:9\"",
+        "upstream: localhost:9 is `listen` of this program",
+    ),
+    (
+        "upstream = \"http://127.0.0.1:9\"\n[admin]\nlisten = \"127.0.0.1:9\"",
+        "upstream: 127.0.0.1:9 is `admin.listen` of this program",
+    ),
+    (
+        "listen = \"unix:/a\"\nupstream = \"unix:/a\"",
+        "upstream: unix:/a is `listen` of this program",
+    ),
+    (
+        "upstream = \"ftp://a\"",
+        "upstream: \"ftp://a\" is not a URL such as http://127.0.0.1:3000, and not the file of a socket",
+    ),
+    (
+        "upstream = \"http://a/path?k=hunter2\"",
+        "upstream: \"http://a\" is followed by a path: requests keep theirs, give the host only",
+    ),
+    (
+        "upstream = \"http://u:hunter2@a\"",
+        "upstream: the URL of \"a\" holds a user name, which is not supported",
+    ),
+    (
+        "[telemetry]\notlp = \"localhost\"",
+        "telemetry.otlp: is \"localhost\", not a URL such as http://127.0.0.1:4318",
+    ),
+    // Stores.
+    (
+        "[store]\nurl = \"redis://u:hunter2@a\"",
+        "store.url: redis://a is not one of memory:, file:PATH, mongodb://HOST/DATABASE (T, line 2)",
+    ),
+    ("[store]\nurl = \"mongodb//u:hunter2@a\"", "store.url: mongodb… is not one of"),
+    ("[store]\nurl = \"file:\"", "store.url: file: is not one of"),
+    (
+        "[store]\ncollection = \"a\"",
+        "store.collection: is for mongodb:// stores: this one keeps sessions as they are (T, line 2)",
+    ),
+    ("[store]\nstringify = false", "store.stringify: is for mongodb:// stores"),
+    ("[store]\ntransform_id = \"sha256\"", "store.transform_id: is for mongodb:// stores"),
+    ("[store]\ntimeout_ms = 0", "store.timeout_ms: must be at least 1 (T, line 2)"),
+    (
+        "[store]\nurl = \"mongodb://u:hunter2@a/b?w=0\"",
+        "the mongodb:// address says w=0: nobody would know whether a session was stored",
+    ),
+    (
+        "[store]\nurl = \"mongodb://u:hunter2@a/b?maxPoolSize=many\"",
+        "the option maxPoolSize of the mongodb:// address is not known here, or has a value that it cannot have",
+    ),
+    ("[store]\nurl = \"mongodb://u:hunter2@\"", "the mongodb:// address is not valid"),
+    // Guards and logins.
+    (
+        "[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"",
+        "guard: there is nothing to guard: set `upstream`, `app` or a [[route]]",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"a\"]\nrequire = \"/u\"",
+        "guard[0].paths: \"a\" is not a path such as \"/admin\", which holds for all below it (T, line 3)",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\nrequire = \"/u\"",
+        "guard[0].paths: is missing: a list of paths (T, line 2)",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]",
+        "guard[0].require: is missing: a JSON pointer such as \"/user\", or else `deny = true` (T, line 2)",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\ndeny = true",
+        "guard[0].require: excludes `deny = true`: nobody passes that guard (T, line 4)",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\nexcept = [\"/b\"]",
+        "guard[0].except: \"/b\" is below none of the guard's paths (T, line 5)",
+    ),
+    (
+        "upstream = \":9\"\n[cookie]\npath = \"/app\"\n[[guard]]\npaths = [\"/admin\"]\nrequire = \"/u\"",
+        "guard[0].paths: \"/admin\" is not below cookie.path (/app): there are no sessions, and nobody would pass (T, line 5)",
+    ),
+    ("upstream = \":9\"\n[gateway]\nidentity = \"user\"", "gateway.identity: is \"user\""),
+    ("upstream = \":9\"\n[gateway]\nlogin = \"//evil\"", "gateway.login: is \"//evil\""),
+    // Bounds.
+    (
+        "[limits]\nrequests = 2\nper_client = 3",
+        "limits.per_client: is 3, more than limits.requests, 2 (T, line 3)",
+    ),
+    ("[limits]\nconnections = 0", "limits.connections: must be between 1 and 1000000 (T, line 2)"),
+    (
+        "[limits]\nheader_bytes = 1",
+        "limits.header_bytes: is 1, not between 8192 and 1048576 (T, line 2)",
+    ),
+    ("[timeouts]\nidle_ms = 0", "timeouts.idle_ms: must be at least 1 (T, line 2)"),
+    ("[tls]\nkey = \"k\"", "tls: needs both `certificate` and `key` (T, line 1)"),
+    ("[tls]\ncertificate = \"c\"\nkey = \"k\"", "the TLS certificate c cannot be used: "),
+    ("app = \"missing.wasm\"", "cannot read the application missing.wasm: "),
+    (
+        "app = \"edge-session.toml\"",
+        "the application edge-session.toml is not a WebAssembly component",
+    ),
+    (
+        "app = \"a\"\nupstream = \":9\"",
+        "app: excludes `upstream` and [[route]]: all requests are for it (T, line 1)",
+    ),
+];
+
+#[test]
+fn every_mistake_in_a_file_is_told_with_its_place_and_no_password() {
+    let dir = temp_dir("check-");
+    let file = dir.path().join("edge-session.toml");
+    let mut wrong = Vec::new();
+    for (text, said) in MISTAKES {
+        fs::write(&file, text).unwrap();
+        // The file's store counts, not a variable's.
+        let launch = Launch::new("memory:").without_env("EDGE_SESSION_STORE");
+        let (done, all) = launch.run(dir.path(), &["check", "--config", "edge-session.toml"]);
+        let said =
+            said.replace("(T,", "(edge-session.toml,").replace("T is", "edge-session.toml is");
+        if done || !all.contains(&said) {
+            wrong.push(format!("{text}\n\nis to be told:\n{said}\n\n{all}"));
+        }
+        assert!(!all.contains("hunter2"), "{text}: {all}");
+        assert!(!all.contains("panicked") && all.lines().count() <= 4, "{text}: {all}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n----\n"));
+}
+
+#[test]
+fn mistakes_in_variables_are_told_by_their_names() {
+    let dir = temp_dir("check-");
+    for (name, value, said) in [
+        (
+            "EDGE_SESSION_COOKIE_MAXAGE",
+            "1",
+            "EDGE_SESSION_COOKIE_MAXAGE: is not a variable that is read here: did you mean EDGE_SESSION_COOKIE_MAX_AGE?",
+        ),
+        (
+            "EDGE_SESSION_SPEED",
+            "1",
+            "EDGE_SESSION_SPEED: is not a variable that is read here: correct its name, or unset it",
+        ),
+        ("EDGE_SESSION_STORE_URL", "memory:", "did you mean EDGE_SESSION_STORE?"),
+        (
+            "EDGE_SESSION_COOKIE_SAME_SITE",
+            "sometimes",
+            "cookie.same_site: is \"sometimes\", not one of \"strict\", \"lax\", \"none\", \"auto\" (EDGE_SESSION_COOKIE_SAME_SITE)",
+        ),
+        (
+            "EDGE_SESSION_LIMITS_REQUESTS",
+            "many",
+            "limits.requests: is a text, not a whole number from 0 on, such as 60 (EDGE_SESSION_LIMITS_REQUESTS)",
+        ),
+        (
+            "EDGE_SESSION_LOG",
+            "warning",
+            "EDGE_SESSION_LOG: is \"warning\", not error, warn, info, debug, trace or off",
+        ),
+        ("EDGE_SESSION_ADMIN_TOKEN", "short", "EDGE_SESSION_ADMIN_TOKEN: is shorter than 16 bytes"),
+        ("EDGE_SESSION_SECRET", "", "secret: is missing: set EDGE_SESSION_SECRET"),
+        (
+            "EDGE_SESSION_SECRET",
+            "short",
+            "secret: number 1 has 5 bytes, fewer than 32: take a longer one, or set allow_weak_secret = true",
+        ),
+        (
+            "EDGE_SESSION_SECRET",
+            "a-secret-of-more-than-32-bytes-and,comma",
+            "number 2 has 5 bytes, fewer than 16: EDGE_SESSION_SECRET separates secrets by commas.",
+        ),
+        (
+            "EDGE_SESSION_SECRET_FILE",
+            "secrets",
+            "EDGE_SESSION_SECRET and EDGE_SESSION_SECRET_FILE are both set: unset one",
+        ),
+        ("EDGE_SESSION_STORE", "mongo:hunter2", "store.url: mongo… is not one of memory:"),
+    ] {
+        let (done, all) = Launch::new("memory:").env(name, value).run(dir.path(), &["check"]);
+        assert!(!done && all.contains(said), "{name}={value} is to be told:\n{said}\n\n{all}");
+        assert!(!all.contains("hunter2"), "{all}");
+    }
+}
+
+#[test]
+fn what_works_and_may_be_no_good_is_a_warning() {
+    let dir = temp_dir("check-");
+    let quoted = "\"a-secret-of-more-than-32-bytes-in-quotation-marks\"";
+    for (file, env, said) in [
+        (
+            "",
+            &[][..],
+            "edge-session.toml is in this folder and is not read: give --config edge-session.toml",
+        ),
+        (
+            "listen = \":8080\"",
+            &[],
+            "listen: the built-in view counter lets everybody log in without a password",
+        ),
+        (
+            "",
+            &[("EDGE_SESSION_SECRET", quoted)],
+            "secret: number 1 begins and ends with a quotation mark, which is a part of it here",
+        ),
+        (
+            "allow_weak_secret = true",
+            &[("EDGE_SESSION_SECRET", "a-short-secret-19-b")],
+            "secret: number 1 has 19 bytes: whoever guesses it can forge sessions",
+        ),
+        (
+            "upstream = \":9\"\n[cookie]\npath = \"/app\"\n[[guard]]\npaths = [\"/\"]\nrequire = \"/u\"",
+            &[],
+            "guard[0].paths: outside cookie.path (/app) there are no sessions, and nobody passes",
+        ),
+        (
+            "[store]\nurl = \"mongodb://127.0.0.1:9/a?socketTimeoutMS=1\"",
+            &[],
+            "these options of the store's address change nothing: socketTimeoutMS",
+        ),
+    ] {
+        fs::write(dir.path().join("edge-session.toml"), file).unwrap();
+        let mut launch = Launch::new("memory:");
+        if file.contains("[store]") {
+            launch = launch.without_env("EDGE_SESSION_STORE");
+        }
+        for (name, value) in env {
+            launch = launch.env(name, value);
+        }
+        let arguments: &[&str] = match file.is_empty() {
+            true => &["check"],
+            false => &["check", "--config", "edge-session.toml"],
+        };
+        let (done, all) = launch.run(dir.path(), arguments);
+        assert!(done && all.contains(&format!("  warning   {said}")), "{said}\n\n{all}");
+    }
+}
+
+#[test]
+fn check_says_what_counts_and_whether_the_store_answers() {
+    let dir = temp_dir("check-");
+    let config = "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/passport/user\"";
+    fs::write(dir.path().join("edge.toml"), config).unwrap();
+    let database = Database::new();
+    let arguments = ["check", "--connect", "--config", "edge.toml"];
+    let (done, all) = Launch::new(database.url()).run(dir.path(), &arguments);
+    assert!(done, "{all}");
+    for line in [
+        "  file      edge.toml",
+        "  serves    a gateway with 1 route and 1 guard",
+        "  identity  /passport/user: sessions get new identifiers when it changes",
+        "  the store answers: sessions can be read and written",
+    ] {
+        assert!(all.contains(line), "{line}\n\n{all}");
+    }
+    let nobody = format!("mongodb://u:hunter2@127.0.0.1:{}/a", free_port());
+    let launch = Launch::new(&nobody).env("EDGE_SESSION_STORE_TIMEOUT_MS", "200");
+    let (done, all) = launch.run(dir.path(), &arguments);
+    assert!(!done && all.contains("no MongoDB server can be reached"), "{all}");
+    assert!(!all.contains("hunter2"), "{all}");
+    assert!(launch.run(dir.path(), &["check"]).0, "without --connect nothing is asked");
+}
