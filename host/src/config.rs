@@ -112,6 +112,7 @@ pub(crate) const KEYS: &[&str] = &[
     "store.timestamps",
     "store.transform_id",
     "store.crypto",
+    "gateway.sessions",
     "gateway.identity",
     "gateway.login",
     "gateway.logout",

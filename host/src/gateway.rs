@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::Body;
-use edge_session::{Session, SessionLayer, SessionService};
+use edge_session::{Origin, Session, SessionLayer, SessionService};
 use edge_session_contract::{self as contract, Action, Answer, Change};
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version, request};
@@ -47,6 +47,7 @@ use self::pace::Readers;
 pub(crate) use self::path::{PlainPath, RulePath};
 pub(crate) use self::pool::AppAddress;
 pub(crate) use self::refusal::Refusal;
+use self::upstreams::AnsweredBy;
 pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
 use crate::admin;
 use crate::server::Peer;
@@ -76,6 +77,8 @@ pub(crate) struct Settings {
     /// JSON pointers to what changes when somebody logs in: the identity, or what the guards
     /// look at.
     pub(crate) renewed_for: Vec<String>,
+    /// The application has the sessions itself: they are only read here.
+    pub(crate) is_shared: bool,
     /// The session cookie is not for the applications.
     pub(crate) hide_cookie: bool,
     /// Escaped slashes in paths are passed on.
@@ -149,6 +152,10 @@ impl Gateway {
         let cookie_name = layer.options().name.clone();
         let journal = Journal::new(layer.hasher().clone(), traces, logs_requests);
         let readers = settings.min_rate.map(Readers::new);
+        let layer = match settings.is_shared {
+            true => layer.clone().read_only(),
+            false => layer.clone(),
+        };
         let shared = Arc::new(Shared { settings, applications, cookie_name, journal, readers });
         Ok(Self { inner: layer.layer(Behind(shared.clone())), shared })
     }
@@ -286,6 +293,8 @@ impl Shared {
             return Refusal::BadRequest("The request was not admitted.").respond();
         };
         let session = request.extensions_mut().remove::<Session>();
+        // One that does not begin here is none.
+        let session = session.filter(|it| !settings.is_shared || it.origin() == Origin::Loaded);
         if let Some((path, then)) = &settings.logout
             && *path == admitted.path
         {
@@ -414,7 +423,14 @@ impl Shared {
                 return Err(Refusal::UpstreamFailed);
             }
         };
-        if head.status.is_server_error() && !settings.save_failed {
+        if settings.is_shared {
+            if !answer.is_nothing() {
+                tracing::warn!(
+                    "an application that has the sessions itself (gateway.sessions) answered with \
+                     session headers, which change nothing"
+                );
+            }
+        } else if head.status.is_server_error() && !settings.save_failed {
             if !answer.is_nothing() {
                 tracing::warn!("an answer with the status {} changes no session", head.status);
             }
@@ -424,9 +440,18 @@ impl Shared {
                 Refusal::BadContract
             })?;
         }
-        if session.is_some() && contract::remove_set_cookie(&mut head.headers, &self.cookie_name) {
+        let answered_by = head.extensions.remove::<AnsweredBy>();
+        if session.is_some()
+            && !settings.is_shared
+            && contract::remove_set_cookie(&mut head.headers, &self.cookie_name)
+            && let Some(name) = answered_by.as_ref().and_then(AnsweredBy::untold)
+        {
             tracing::warn!(
-                "an application tried to set the session's cookie; it was not passed on"
+                "the application at {name} sets the cookie {:?} itself. It is not passed on, so that \
+                 nobody can log in there. Let the application have the sessions \
+                 (gateway.sessions = \"shared\"), or give it those of here, by the headers \
+                 Edge-Session: see docs/gateway.md. This is said once",
+                self.cookie_name
             );
         }
         if let Some((visitor, upstream, protocol)) = change {

@@ -44,6 +44,7 @@ pub struct Encrypted;
 #[derive(Clone)]
 pub struct SessionLayer {
     sessions: Arc<Sessions>,
+    reads_only: bool,
 }
 
 impl SessionLayer {
@@ -66,7 +67,14 @@ impl SessionLayer {
         deadline: Duration,
     ) -> Result<Self, OptionsError> {
         let sessions = Arc::new(Sessions::new(component, options, store, deadline)?);
-        Ok(Self { sessions })
+        Ok(Self { sessions, reads_only: false })
+    }
+
+    /// As it is, for sessions that another program has: they are read, and never begun, changed or
+    /// touched. What is done to a [`Session`] is forgotten, and no cookie is sent.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { reads_only: true, ..self }
     }
 
     /// Whether the store answers; if not, why.
@@ -96,7 +104,7 @@ impl<S> Layer<S> for SessionLayer {
     type Service = SessionService<S>;
 
     fn layer(&self, inner: S) -> SessionService<S> {
-        SessionService { inner, sessions: self.sessions.clone() }
+        SessionService { inner, sessions: self.sessions.clone(), reads_only: self.reads_only }
     }
 }
 
@@ -105,6 +113,7 @@ impl<S> Layer<S> for SessionLayer {
 pub struct SessionService<S> {
     inner: S,
     sessions: Arc<Sessions>,
+    reads_only: bool,
 }
 
 impl<S: std::fmt::Debug> std::fmt::Debug for SessionService<S> {
@@ -133,9 +142,9 @@ where
         // The service that was polled ready is the one to call.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
-        let sessions = self.sessions.clone();
+        let (sessions, reads_only) = (self.sessions.clone(), self.reads_only);
         Box::pin(async move {
-            let (session, known) = match sessions.begin(&facts(&request)).await {
+            let (session, known) = match sessions.begin(&facts(&request), reads_only).await {
                 Begun::Session(session, known) => (*session, known),
                 Begun::None => return inner.call(request).await,
                 Begun::Failed(failure) => return Ok(refusal(&failure)),
@@ -143,6 +152,9 @@ where
             let (session, exchange) = Session::new(session);
             request.extensions_mut().insert(session.clone());
             let mut response = inner.call(request).await?;
+            if reads_only {
+                return Ok(response);
+            }
             // To its end, though the visitor leaves: a logout is done, a renewal not left half-way.
             let change = session.change();
             let finish = Box::pin(async move { sessions.finish(exchange, known, change).await });

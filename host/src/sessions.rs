@@ -156,7 +156,8 @@ impl Sessions {
         Ok(Self { instances, store, counters, hasher, turns, loads, unreadable })
     }
 
-    pub(crate) async fn begin(&self, request: &wit::Request) -> Begun {
+    /// `reads_only`: a session that is not there does not begin here.
+    pub(crate) async fn begin(&self, request: &wit::Request, reads_only: bool) -> Begun {
         let mut known = wit::Known { loaded: None, current: None };
         let mut step = self.instances.begin(request);
         let (mut unavailable, mut large) = (None, None);
@@ -201,6 +202,7 @@ impl Sessions {
                             let why = unavailable.unwrap_or_default();
                             tracing::error!("a request goes on without its session: {why}");
                         }
+                        _ if reads_only => tracing::debug!(origin, "there is no session"),
                         _ => tracing::info!(origin, "a new session begins"),
                     }
                     return Begun::Session(Box::new(session), known);

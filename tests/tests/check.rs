@@ -153,6 +153,18 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     ("upstream = \":9\"\n[gateway]\nidentity = \"user\"", "gateway.identity: is \"user\""),
     ("upstream = \":9\"\n[gateway]\nlogin = \"//evil\"", "gateway.login: is \"//evil\""),
+    (
+        "upstream = \":9\"\n[gateway]\nsessions = \"shared\"",
+        "gateway.sessions: \"shared\" needs the store that the application has, too: set store.url to its mongodb:// address (T, line 3)",
+    ),
+    (
+        "upstream = \":9\"\n[gateway]\nsessions = \"shared\"\nlogout = \"/logout\"\n[store]\nurl = \"mongodb://a\"",
+        "gateway.logout: is for sessions of this program: with sessions = \"shared\" the application reads its cookie, and ends its sessions (T, line 4)",
+    ),
+    (
+        "app = \"edge-session.toml\"\n[gateway]\nsessions = \"shared\"\n[store]\nurl = \"mongodb://a\"",
+        "gateway.sessions: \"shared\" is for applications that have a store of their own (T, line 3)",
+    ),
     // Bounds.
     (
         "[limits]\nrequests = 2\nper_client = 3",

@@ -1,7 +1,8 @@
 //! `examples/with-express`: an Express application and edge-session share one MongoDB.
 
 use edge_session_tests::node::{ExpressApp, browse};
-use edge_session_tests::{Database, Launch, SECRET, checkout, count_in};
+use edge_session_tests::{Database, Launch, SECRET, Upstream, checkout, count_in};
+use mongodb::bson::doc;
 use serde_json::json;
 
 #[test]
@@ -48,4 +49,92 @@ fn who_logs_in_on_one_is_known_on_the_other_and_logs_out_on_either() {
     assert!(text(13).contains("You are ada"), "{}", text(13));
     assert!(url(15).contains("/login"), "{}", url(15));
     edge.stop();
+}
+
+/// A gateway in front of an application that has the sessions itself.
+fn in_front_of(app: &str, store: &str) -> Launch {
+    let config = "[gateway]\nsessions = \"shared\"\nlogin = \"/login\"\n\
+                  [[guard]]\npaths = [\"/account\"]\nrequire = \"/passport/user\"";
+    Launch::new(store).upstream(app).config(config)
+}
+
+#[test]
+fn an_unchanged_application_logs_people_in_behind_a_gateway_that_shares_its_sessions() {
+    let database = Database::new();
+    let express = ExpressApp::example(SECRET, database.url());
+    let gateway = in_front_of(&express.url(), database.url()).start();
+    let at = |url: String, path: &str| json!({ "goto": format!("{url}{path}") });
+    let (inside, outside) = (|path| at(express.url(), path), |path| at(gateway.url(), path));
+    let log_in = [
+        json!({ "fill": ["input[name=username]", "ada"] }),
+        json!({ "fill": ["input[name=password]", "analytical engine"] }),
+        json!({ "click": "button" }),
+    ];
+    let [name, password, button] = &log_in;
+    let notes = browse(
+        true,
+        &[
+            outside("/account"),
+            name.clone(),
+            password.clone(),
+            button.clone(),
+            outside("/account"),
+            json!({ "click": "form[action='/logout'] button" }),
+            outside("/account"),
+            // Another process, which has the same sessions.
+            inside("/login"),
+            name.clone(),
+            password.clone(),
+            button.clone(),
+            outside("/account"),
+        ],
+    );
+    let text = |at: usize| notes[at]["text"].as_str().unwrap_or_default();
+    let url = |at: usize| notes[at]["url"].as_str().unwrap_or_default();
+    assert!(url(0).contains("/login?return=%2Faccount"), "{}", url(0));
+    let cookie = |at: usize| notes[at]["cookies"][0]["value"].clone();
+    assert_ne!(cookie(0), cookie(4), "the login has renewed the identifier");
+    for at in [4, 11] {
+        assert!(url(at).starts_with(&gateway.url()), "{}", url(at));
+        assert!(url(at).ends_with("/account") && text(at).contains("ada"), "{}", text(at));
+    }
+    assert!(url(6).contains("/login?return=%2Faccount"), "{}", url(6));
+    let log = gateway.log();
+    assert!(!log.contains("WARN") && !log.contains("a new session begins"), "{log}");
+    gateway.stop();
+}
+
+#[test]
+fn shared_sessions_are_read_and_nothing_else() {
+    let database = Database::new();
+    let express = ExpressApp::start(SECRET, database.url());
+    let app = Upstream::parrot();
+    let gateway = in_front_of(&app.url(), database.url()).start();
+    let mut visitor = gateway.visitor().moved_to(express.url());
+    visitor.get("/");
+    let (id, cookie) = (visitor.session_id(), visitor.cookie().to_owned());
+    let before = database.session(&id);
+    let mut caller = gateway.caller();
+    let pair = format!("Cookie: connect.sid={cookie}");
+    let own = "Say: Set-Cookie: connect.sid=s%3Amine.of-the-application; Path=/";
+    let change = r#"Say: Edge-Session: {"changed":true}"#;
+    let answer = caller.ask("GET", "/", &[&pair, own, change], b"");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.head.all("set-cookie"), ["connect.sid=s%3Amine.of-the-application; Path=/"]);
+    let asked = app.last();
+    assert_eq!(asked.head.header("edge-session-id"), Some(&*id));
+    assert!(asked.head.header("edge-session").is_some_and(|data| data.contains("viewCount")));
+    assert!(asked.head.all("cookie").join(";").contains(&cookie), "the application reads it, too");
+    // Who has none gets none, and the application is told of none.
+    for headers in [&[][..], &["Cookie: connect.sid=s%3Aforged.AAAA"]] {
+        let answer = gateway.caller().ask("GET", "/", headers, b"");
+        assert_eq!((answer.status, answer.head.header("set-cookie")), (200, None));
+        let asked = app.last();
+        assert_eq!(asked.head.header("edge-session-id"), Some(""));
+        assert_eq!(asked.head.header("edge-session"), Some("{}"));
+        assert_eq!(gateway.caller().ask("GET", "/account", headers, b"").status, 401);
+    }
+    assert_eq!(database.session(&id), before, "neither changed nor touched");
+    assert_eq!(database.sessions().count_documents(doc! {}).run().unwrap(), 1);
+    gateway.stop();
 }

@@ -89,7 +89,16 @@ pub(super) fn read(
     let after_logout = gateway.path("after_logout", wrong).unwrap_or_else(|| "/".to_owned());
     let logout = logout.and_then(|path| Some((RulePath::parse(&path).ok()?, after_logout)));
     let identity = gateway.pointer("identity", wrong);
+    let modes = [("own", false), ("shared", true)];
+    let is_shared = gateway.choose("sessions", &modes, wrong).unwrap_or(false);
     let hide_cookie = gateway.take("hide_cookie", wrong).unwrap_or(false);
+    for (key, is_set) in [("logout", logout.is_some()), ("hide_cookie", hide_cookie)] {
+        if is_shared && is_set {
+            let message = "is for sessions of this program: with sessions = \"shared\" the application \
+                           reads its cookie, and ends its sessions";
+            wrong.push(gateway.problem(key, message.to_owned()));
+        }
+    }
     let escaped_slashes = gateway.take("escaped_slashes", wrong).unwrap_or(false);
     let save_failed = gateway.take("save_failed", wrong).unwrap_or(false);
     let trusted_proxies = gateway.networks("trusted_proxies", wrong).unwrap_or_else(|| {
@@ -124,6 +133,10 @@ pub(super) fn read(
     let app = root.take::<String>("app", wrong).map(PathBuf::from);
     if !root.table.is_empty() {
         all_routes.extend(route(&mut root, wrong));
+    }
+    if app.is_some() && is_shared {
+        let message = "\"shared\" is for applications that have a store of their own".to_owned();
+        wrong.push(gateway.problem("sessions", message));
     }
     if app.is_some() && !all_routes.is_empty() {
         let message = "excludes `upstream` and [[route]]: all requests are for it".to_owned();
@@ -165,6 +178,7 @@ pub(super) fn read(
         logout,
         identity: identity.clone(),
         renewed_for: renewed_for.into_iter().collect(),
+        is_shared,
         hide_cookie,
         escaped_slashes,
         save_failed,

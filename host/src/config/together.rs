@@ -42,6 +42,12 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
         }
     }
     let is_mongodb = ["mongodb://", "mongodb+srv://"].iter().any(|it| store_url.starts_with(it));
+    let is_shared = settings.gateway.as_ref().is_some_and(|gateway| gateway.is_shared);
+    if is_shared && !is_mongodb {
+        let message = "\"shared\" needs the store that the application has, too: set store.url to its \
+                       mongodb:// address";
+        problem("gateway.sessions", message.to_owned());
+    }
     if !is_mongodb {
         let MongoOptions { collection, auto_remove_interval, .. } = MongoOptions::default();
         let set = &settings.mongodb;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Version, request};
 use http_body::Body as _;
@@ -64,8 +64,22 @@ struct Upstream {
     pool: Pool,
     /// What the health check says.
     is_well: AtomicBool,
+    /// Whether it was said that its session cookie is not passed on.
+    is_told: AtomicBool,
     /// Not to be tried before this, in milliseconds since `Upstreams::start`.
     shunned_until: AtomicU64,
+}
+
+/// The application that sets cookies by this answer.
+#[derive(Clone)]
+pub(crate) struct AnsweredBy(Arc<Upstream>);
+
+impl AnsweredBy {
+    /// Its name, the first time that this is asked.
+    pub(crate) fn untold(&self) -> Option<&str> {
+        let is_told = self.0.is_told.swap(true, Ordering::Relaxed);
+        (!is_told).then_some(&self.0.name)
+    }
 }
 
 /// All routes, and the connections behind them.
@@ -144,7 +158,7 @@ impl Upstreams {
 
     async fn try_one(
         &self,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         mut head: request::Parts,
         body: Body,
         progress: &Progress,
@@ -157,7 +171,12 @@ impl Upstreams {
         let sent = upstream.pool.send(&self.connector, &upstream.address, request);
         let name = &upstream.name;
         match progress.within(self.timeouts.response, sent).await {
-            Some(Ok(response)) => Ok(response),
+            Some(Ok(mut response)) => {
+                if response.headers().contains_key(SET_COOKIE) {
+                    response.extensions_mut().insert(AnsweredBy(upstream.clone()));
+                }
+                Ok(response)
+            }
             None => {
                 let limit = self.timeouts.response;
                 tracing::warn!("the application at {name} did not answer within {limit:?}");
@@ -285,6 +304,7 @@ impl Route {
                 host,
                 pool: Pool::default(),
                 is_well: AtomicBool::new(true),
+                is_told: AtomicBool::new(false),
                 shunned_until: AtomicU64::new(0),
             }))
         };

@@ -206,6 +206,9 @@ fn an_application_cannot_set_the_session_cookie_itself() {
     assert!(cookies.contains(&"theme=dark; Path=/"), "{cookies:?}");
     assert!(!answer.head.headers.iter().any(|(_, value)| value.contains("planted")));
     assert_eq!(told(&mut caller), json!({"a": 1}));
+    // What can be done about it is said once.
+    caller.get("/", &["Say: Set-Cookie: connect.sid=planted; Path=/"]);
+    assert_eq!(server.log().matches("gateway.sessions = ").count(), 1, "{}", server.log());
     server.stop();
 }
 
