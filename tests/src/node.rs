@@ -44,6 +44,12 @@ impl App {
         Self(ExpressApp::run(command("gateway-app.mjs"), "", ""))
     }
 
+    /// `tests/node/headers-app.mjs`
+    #[track_caller]
+    pub fn with_header_sessions() -> Self {
+        Self(ExpressApp::run(command("headers-app.mjs"), "", ""))
+    }
+
     /// `http://127.0.0.1:PORT`
     pub fn url(&self) -> String {
         self.0.url()

@@ -1,6 +1,6 @@
 //! `examples/with-express`: an Express application and edge-session share one MongoDB.
 
-use edge_session_tests::node::{ExpressApp, browse};
+use edge_session_tests::node::{App, ExpressApp, browse};
 use edge_session_tests::{Database, Launch, SECRET, Upstream, checkout, count_in};
 use mongodb::bson::doc;
 use serde_json::json;
@@ -137,4 +137,46 @@ fn shared_sessions_are_read_and_nothing_else() {
     assert_eq!(database.session(&id), before, "neither changed nor touched");
     assert_eq!(database.sessions().count_documents(doc! {}).run().unwrap(), 1);
     gateway.stop();
+}
+
+#[test]
+fn an_application_that_gives_up_its_store_logs_people_in_by_the_headers() {
+    let database = Database::new();
+    let app = App::with_header_sessions();
+    let config = "[gateway]\nlogin = \"/login\"\n\
+                  [[guard]]\npaths = [\"/account\"]\nrequire = \"/passport/user\"";
+    let launch = Launch::new(database.url()).upstream(&app.url()).config(config);
+    let (one, other) = (launch.start(), launch.start());
+    let at = |url: String, path: &str| json!({ "goto": format!("{url}{path}") });
+    let (on_one, on_other) = (|path| at(one.url(), path), |path| at(other.url(), path));
+    let notes = browse(
+        true,
+        &[
+            on_one("/"),
+            on_one("/account"),
+            json!({ "fill": ["input[name=username]", "ada"] }),
+            json!({ "fill": ["input[name=password]", "analytical engine"] }),
+            json!({ "click": "button" }),
+            // Another process, which has the same sessions.
+            on_other("/account"),
+            on_other("/"),
+            on_other("/account"),
+            json!({ "click": "form[action='/logout'] button" }),
+            on_one("/account"),
+        ],
+    );
+    let text = |at: usize| notes[at]["text"].as_str().unwrap_or_default();
+    let url = |at: usize| notes[at]["url"].as_str().unwrap_or_default();
+    let cookie = |at: usize| notes[at]["cookies"][0]["value"].clone();
+    assert_eq!(count_in(text(0)), 1);
+    assert!(url(1).contains("/login?return=%2Faccount"), "{}", url(1));
+    assert_ne!(cookie(0), cookie(4), "the login has renewed the identifier");
+    for at in [4, 5] {
+        assert!(url(at).ends_with("/account") && text(at).contains("You are ada"), "{}", text(at));
+    }
+    assert_eq!(count_in(text(6)), 2, "the counter went through the login");
+    assert_eq!(count_in(text(8)), 1, "nothing is left of it after the logout");
+    assert!(url(9).contains("/login?return=%2Faccount"), "{}", url(9));
+    one.stop();
+    other.stop();
 }
