@@ -259,10 +259,10 @@ impl Service<Request<Body>> for Gateway {
         // Given up when the visitor leaves before the application has begun to answer. After
         // that the layer sees to it that what it has answered is saved.
         let answer = admitted.map(|()| self.inner.call(request));
-        let shared = self.shared.clone();
+        let (shared, asked) = (self.shared.clone(), page.asked.clone());
         Box::pin(async move {
             let mut response = match answer {
-                Ok(answer) => answer.await?,
+                Ok(answer) => asked.during(answer).await?,
                 Err(refusal) => refusal.respond(),
             };
             shared.journal.close(page, &mut response);
@@ -399,6 +399,15 @@ impl Shared {
         if headers::has_unknown_coding(&head.headers) {
             tracing::warn!("an application answered in a coding that nobody undoes");
             return Err(Refusal::UpstreamFailed);
+        }
+        if matches!(head.status.as_u16(), 414 | 431) {
+            let session_bytes = told.map_or(0, |(_, data)| data.len());
+            tracing::warn!(
+                session_bytes,
+                "an application refused a request with the status {}: it is told the session by a \
+                 header, and its server may allow only smaller ones",
+                head.status.as_u16()
+            );
         }
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = headers::upgrade(&head.headers);

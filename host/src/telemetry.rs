@@ -1,5 +1,7 @@
 //! What operators see: logs and metrics.
 
+mod catalogue;
+mod of_request;
 mod summary;
 
 use std::io::IsTerminal as _;
@@ -7,9 +9,12 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+pub(crate) use self::of_request::Asked;
+use self::of_request::OfRequest;
 use self::summary::Summary;
 use crate::config::Log;
 
@@ -36,9 +41,18 @@ pub(crate) fn log(settings: Log) -> Summary {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let summary = Summary::default();
-    match settings.json {
-        true => lines.json().flatten_event(true).finish().with(summary.clone()).init(),
-        false => lines.finish().with(summary.clone()).init(),
+    let is_json = settings.json;
+    let format = tracing_subscriber::fmt::format().with_target(false);
+    match is_json {
+        true => {
+            let format = OfRequest { format: format.json().flatten_event(true), is_json };
+            let lines = lines.event_format(format).fmt_fields(JsonFields::new());
+            lines.finish().with(summary.clone()).init();
+        }
+        false => {
+            let lines = lines.event_format(OfRequest { format, is_json });
+            lines.finish().with(summary.clone()).init();
+        }
     }
     summary
 }
@@ -51,6 +65,7 @@ pub(crate) fn record_metrics() -> Result<PrometheusHandle, String> {
         .map_err(|error| wrong(&error))?
         .install_recorder()
         .map_err(|error| wrong(&error))?;
+    catalogue::describe();
     let upkeep = recorder.clone();
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(UPKEEP);

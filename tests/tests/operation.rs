@@ -525,6 +525,7 @@ fn every_request_is_logged_as_json_with_its_id_and_its_sessions_name() {
         (&line["path"], &line["status"], &line["method"]),
         (&json!("/page"), &json!(200), &json!("GET"))
     );
+    assert!(line["micros"].is_u64(), "{line}");
     assert_eq!(line["session"].as_str().map(str::len), Some(12), "{line}");
     assert!(!server.log().contains("hunter2") && !server.log().contains(&caller.session_id()));
     server.stop();
@@ -567,4 +568,58 @@ fn no_visitor_hides_a_request_from_the_traces() {
         (0..16).map(|at| u8::from_str_radix(&told[3 + 2 * at..5 + 2 * at], 16).unwrap()).collect();
     let sent = collector.last();
     assert!(sent.body.windows(16).any(|bytes| bytes == id), "the span was recorded");
+}
+
+#[test]
+fn lines_about_a_request_say_which_one_and_numbers_are_numbers() {
+    let app = Upstream::parrot();
+    for is_json in [true, false] {
+        let launch = Launch::new("memory:").upstream(&app.url());
+        let format = if is_json { "json" } else { "text" };
+        let server = launch.env("EDGE_SESSION_LOG_FORMAT", format).start();
+        let mut caller = server.caller();
+        let id = "X-Request-Id: an-id";
+        caller.get("/quote%22?secret=hunter2", &[id, "Say: Edge-Session: ["]);
+        caller.get("/a/../b", &[id]);
+        caller.get("/large", &[id, "Say-Status: 431", r#"Say: Edge-Session: {"a":1}"#]);
+        caller.get("/large", &[id, "Say-Status: 414"]);
+        let log = server.log();
+        assert!(!log.contains("hunter2"), "{log}");
+        for (text, path) in [
+            ("session headers that are not valid", "/quote%22"),
+            ("a request was refused", "/a/../b"),
+            ("an application refused a request with the status 431", "/large"),
+        ] {
+            let mut lines = log.lines().filter(|line| line.contains(text));
+            let line = lines.find(|line| line.contains(path));
+            let line = line.unwrap_or_else(|| panic!("{text}: {log}"));
+            if is_json {
+                let line: Value = serde_json::from_str(line).expect("a line is JSON");
+                assert_eq!((&line["request"], &line["path"]), (&json!("an-id"), &json!(path)));
+            } else {
+                assert!(line.contains("request=") && line.contains("an-id"), "{line}");
+                assert!(line.contains(&format!("path={path:?}")), "{line}");
+            }
+        }
+        if is_json {
+            let last = log.lines().rfind(|line| line.contains("with the status 414")).unwrap();
+            let last: Value = serde_json::from_str(last).unwrap();
+            assert_eq!(last["session_bytes"], json!(r#"{"a":1}"#.len()));
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn every_metric_says_what_it_is() {
+    let (app, port) = (app(), free_port());
+    let server = with_admin("memory:", &app, port).as_gateway_at(port).start();
+    server.caller().get("/", &[]);
+    let metrics = ask_admin(port, &["GET /metrics HTTP/1.1", "Host: 127.0.0.1"], "").text();
+    let names: Vec<_> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(names.len() > 5, "{metrics}");
+    for name in names.iter().filter_map(|line| line.split(' ').next()) {
+        assert!(metrics.contains(&format!("# HELP {name} ")), "{name}: {metrics}");
+    }
+    server.stop();
 }

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use axum::body::Body;
 use edge_session::{Session, SessionHasher};
-use http::{HeaderValue, Method, Request, Response};
+use http::{Method, Request, Response};
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::X_REQUEST_ID;
 use super::refusal::Refusal;
+use crate::telemetry::Asked;
 use crate::traces::{RequestSpan, Traces};
 
 /// Writes it down.
@@ -24,10 +25,10 @@ pub(crate) struct Journal {
 /// What is written about one request.
 pub(crate) struct Page {
     began: Instant,
-    id: Option<HeaderValue>,
+    pub(super) asked: Asked,
     span: Option<RequestSpan>,
     /// For a line in the log.
-    line: Option<(Method, String)>,
+    method: Option<Method>,
 }
 
 /// The session of a response's request, for the log.
@@ -51,10 +52,11 @@ impl Journal {
         Page {
             began: Instant::now(),
             span: self.traces.as_ref().map(|traces| traces.begin(request, is_trusted)),
-            id: request.headers().get(X_REQUEST_ID).cloned(),
-            line: self
-                .logs_requests
-                .then(|| (request.method().clone(), request.uri().path().to_owned())),
+            asked: Asked {
+                id: request.headers().get(X_REQUEST_ID).cloned(),
+                uri: request.uri().clone(),
+            },
+            method: self.logs_requests.then(|| request.method().clone()),
         }
     }
 
@@ -64,7 +66,7 @@ impl Journal {
     }
 
     pub(crate) fn close(&self, page: Page, response: &mut Response<Body>) {
-        let Page { began, id, span, line } = page;
+        let Page { began, asked, span, method } = page;
         let took = began.elapsed();
         let status = response.status();
         if let Some(counter) = self.requests.get(usize::from(status.as_u16() / 100).wrapping_sub(1))
@@ -75,19 +77,20 @@ impl Journal {
         if let Some(span) = span {
             span.answered(response);
         }
-        let shown = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-");
+        let (request, path) = (asked.id(), asked.uri.path());
         if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
             let (status, reason) = (status.as_u16(), refusal.reason());
-            tracing::info!(request = shown, status, reason, "a request was refused");
+            tracing::info!(status, reason, request, path, "a request was refused");
         }
-        if let Some((method, path)) = line {
+        if let Some(method) = method {
             let of = response.extensions_mut().remove::<Of>();
             let session = of.map(|Of(session)| self.hasher.name(&session.id()));
             let session = session.as_deref().unwrap_or("-");
-            let (status, micros) = (status.as_u16(), took.as_micros());
-            tracing::info!(request = shown, session, %method, path, status, micros, "request");
+            let status = status.as_u16();
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            tracing::info!(request, session, %method, path, status, micros, "request");
         }
-        if let Some(id) = id {
+        if let Some(id) = asked.id {
             response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
         }
     }
