@@ -198,3 +198,33 @@ def test_every_option_can_be_set() -> None:
         },
     }
     SessionMiddleware(None, [b"new", "old"], store=MemoryStore(), options=options)  # type: ignore[arg-type]
+
+
+def test_options_that_cannot_be_used_are_told_when_the_server_starts(tmp_path: Path) -> None:
+    (tmp_path / "weak.py").write_text(
+        "from edge_session import MemoryStore, SessionMiddleware\n"
+        "from starlette.applications import Starlette\n"
+        "app = Starlette()\n"
+        "app.add_middleware(SessionMiddleware, secret='hunter2', store=MemoryStore())\n"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "--port", "0", "weak:app"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        # By default it passes over what fails when the application is first called.
+        lines = []
+        for line in server.stderr:
+            lines.append(line)
+            if "Uvicorn running" in line:
+                break
+    finally:
+        server.terminate()
+        server.wait()
+    said = "".join(lines)
+    assert "edge-session cannot serve: " in said and "fewer than 32" in said, said
+    assert "hunter2" not in said

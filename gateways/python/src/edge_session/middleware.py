@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from . import _bounds, _caches
 from ._contract import Outcome, Request
 from .component import Component, component_path
-from .options import Secret, open_engine
+from .options import OptionsError, Secret, open_engine
 from .session import Session
 from .sessions import Begun, SessionFailed, Sessions
 from .store import Store
@@ -54,7 +54,13 @@ class SessionMiddleware:
         timeout: float = 2.0,
     ) -> None:
         path = component_path() if component is None else Path(component)
-        engine = open_engine(Component.load(path), secret, options or {})
+        try:
+            engine = open_engine(Component.load(path), secret, options or {})
+        except OptionsError as error:
+            # Starlette makes its middleware when it is first called, and uvicorn by default passes
+            # over what fails then.
+            _log.critical("edge-session cannot serve: %s", error)
+            raise
         self._app = app
         self._sessions = Sessions(engine, store, timeout)
         self._believes_forwarded_proto = engine.believes_forwarded_proto
