@@ -15,6 +15,9 @@ use tokio_util::either::Either;
 /// How many connections may wait until they are accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
 
+/// How long the path of a socket may be, in bytes (`sun_path` of Linux).
+const LONGEST: usize = 107;
+
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Address {
@@ -49,6 +52,24 @@ impl FromStr for Address {
     }
 }
 
+impl Address {
+    /// What is known to be wrong with the file of a socket.
+    pub(crate) fn why_not(&self) -> Option<String> {
+        let Self::Unix(path) = self else { return None };
+        let is_there = std::fs::symlink_metadata(path);
+        let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
+        if path.as_os_str().len() > LONGEST {
+            Some(format!("the path of a socket has at most {LONGEST} bytes"))
+        } else if let Some(directory) = directory.filter(|it| !it.is_dir()) {
+            Some(format!("there is no directory {}", directory.display()))
+        } else if is_there.is_ok_and(|it| !it.file_type().is_socket()) {
+            Some("that is something else than a socket, and is left as it is".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
 impl Display for Address {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -75,7 +96,12 @@ impl Bound {
             return Ok(Self::Listening(listener));
         }
         let address = address.unwrap_or_default();
-        Self::new(&address).map_err(|error| format!("cannot listen on {address}: {error}"))
+        Self::new(&address).map_err(|error| {
+            format!(
+                "cannot listen on {address}: {}",
+                address.why_not().unwrap_or(error.to_string())
+            )
+        })
     }
 
     pub(crate) fn new(address: &Address) -> io::Result<Self> {

@@ -1,5 +1,7 @@
 //! `edge-session check`: what `serve` would find out when it starts, without serving.
 
+use std::path::Path;
+
 use edge_session::SessionLayer;
 use edge_session::store::MongoStore;
 
@@ -30,7 +32,11 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> 
             );
         }
     }
-    if connect {
+    let missing = url.strip_prefix("file:").filter(|path| !Path::new(path).exists());
+    if let Some(path) = missing.filter(|_| connect) {
+        // Who checks may not be the one who serves, and would have the file.
+        found += &format!("\n  the store's file {path} is not there yet: serve makes it");
+    } else if connect {
         let stores = setup.open_store().await?;
         let (component, options) = (setup.component.clone(), setup.options.clone());
         let layer = SessionLayer::with_deadline(

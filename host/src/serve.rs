@@ -15,7 +15,7 @@ use crate::admin::{self, Admin};
 use crate::app;
 use crate::gateway::Gateway;
 use crate::server::{self, Bounds};
-use crate::setup::{Setup, without_secrets};
+use crate::setup::Setup;
 use crate::telemetry;
 use crate::tls::Tls;
 use crate::traces::Traces;
@@ -25,7 +25,8 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let recorder = setup.settings.admin.is_some().then(telemetry::record_metrics).transpose()?;
     let stores = setup.open_store().await?;
     let inspector = setup.inspector(stores.browse);
-    let Setup { component, options, settings, store_url, admin_token, .. } = setup;
+    let shown = setup.shown_store();
+    let Setup { component, options, settings, admin_token, .. } = setup;
     let deadline = settings.mongodb.timeout;
     let layer = SessionLayer::with_deadline(component, options, stores.store, deadline)
         .map_err(|error| error.to_string())?;
@@ -55,7 +56,6 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     }
 
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let shown = without_secrets(&store_url);
     match &address {
         Address::Port(address) => {
             tracing::info!("serving {scheme}://{address}, sessions in {shown}");

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -81,6 +82,8 @@ pub(crate) struct Sessions {
     hasher: SessionHasher,
     turns: Turns<Job, wit::Outcome>,
     loads: Turns<(), Loaded>,
+    /// Whether it was said that a cookie was not sent.
+    is_insecure_told: AtomicBool,
     /// Large sessions that could not be read, and when.
     unreadable: Mutex<LruCache<String, Instant>>,
 }
@@ -153,7 +156,8 @@ impl Sessions {
         let store = TimedStore::new(store, deadline, counters.clone());
         let (turns, loads) = (Turns::new(), Turns::new());
         let unreadable = Mutex::new(LruCache::new(UNREADABLE));
-        Ok(Self { instances, store, counters, hasher, turns, loads, unreadable })
+        let is_insecure_told = AtomicBool::new(false);
+        Ok(Self { instances, store, counters, hasher, turns, loads, is_insecure_told, unreadable })
     }
 
     /// `reads_only`: a session that is not there does not begin here.
@@ -228,6 +232,17 @@ impl Sessions {
         let outcome = self.carry_out(work, &mut unavailable).await;
         self.counters.finished(&outcome);
         self.log(&id, &outcome);
+        if outcome.event == wit::Event::Created
+            && outcome.set_cookie.is_none()
+            && self.options().cookie.secure == Some(wit::Secure::Always)
+            && !self.is_insecure_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "a session began by plain http, and its cookie, which is Secure (cookie.secure = \
+                 true), was not sent: the visitor begins a new one each time. Serve TLS, let a trusted \
+                 proxy send X-Forwarded-Proto, or set cookie.secure to \"auto\". This is said once"
+            );
+        }
         match (&outcome.failure, unavailable) {
             (Some(failure), _) => self.report(failure),
             (None, Some(why)) => {

@@ -114,7 +114,9 @@ impl Source {
             return Self::process(setup, "sessions in memory are known to their process only");
         }
         if let Some(path) = url.strip_prefix("file:").filter(|path| !Path::new(path).exists()) {
-            return Err(format!("there are no sessions: the file {path} does not exist"));
+            let why = format!("the file {path} does not exist, from where this command runs");
+            let running = Self::process(setup, &why);
+            return running.map_err(|_| format!("there are no sessions: {why}"));
         }
         match setup.open_store().await {
             Ok(stores) => Ok(Self::Store(setup.inspector(stores.browse))),

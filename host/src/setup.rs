@@ -44,6 +44,7 @@ impl Setup {
         let (options, settings) = configure(arguments, &component)?;
         warnings.extend(weak_secrets(&options.secrets));
         warnings.extend(quoted_secrets(&options.secrets));
+        warnings.extend(odd_secrets(&options.secrets));
         if arguments.config.is_none() && Path::new(FILE).exists() {
             warnings
                 .push(format!("{FILE} is in this folder and is not read: give --config {FILE}"));
@@ -51,6 +52,10 @@ impl Setup {
         warnings.extend(config::warnings(&settings, &options));
         let store_url = store_url(arguments, &settings);
         let admin_token = admin_token()?;
+        if admin_token.is_some() && settings.admin.is_none() {
+            warnings
+                .push(format!("{ADMIN_TOKEN} is set, but admin.listen is not: nobody can use it"));
+        }
         let file = arguments.config.as_ref().map(|file| file.display().to_string());
         Ok(Self { component, options, settings, store_url, admin_token, file, warnings })
     }
@@ -59,6 +64,15 @@ impl Setup {
     pub(crate) fn warn(&self) {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
+        }
+    }
+
+    /// The store, as people are told.
+    pub(crate) fn shown_store(&self) -> String {
+        let shown = without_secrets(&self.store_url);
+        match &self.settings.mongodb.db_name {
+            Some(name) => format!("{shown}, database {name}"),
+            None => shown,
         }
     }
 
@@ -88,7 +102,7 @@ impl Setup {
             format!("  file      {}", self.file.as_deref().unwrap_or("none (--config FILE)")),
             format!("  serves    {app}{}", if tls.is_some() { ", with TLS" } else { "" }),
             format!("  cookie    {}", self.options.name),
-            format!("  sessions  {}", without_secrets(&self.store_url)),
+            format!("  sessions  {}", self.shown_store()),
         ];
         lines.extend(gateway.as_ref().and_then(identity));
         lines.extend(admin.map(|address| format!("  admin     http://{address}")));
@@ -144,8 +158,8 @@ fn find_component() -> Result<PathBuf, String> {
     }
     let looked: Vec<_> = places.iter().map(|place| format!("\n  {}", place.display())).collect();
     Err(format!(
-        "the component session.wasm was not found. `make component` makes it; \
-         --component FILE says where it is. Looked for it at:{}",
+        "the component session.wasm was not found: \
+         put it beside the program, or say with --component FILE where it is. Looked for it at:{}",
         looked.concat()
     ))
 }
@@ -228,7 +242,15 @@ fn configure(
     let store_url = store_url(arguments, &settings);
     if !is_store(&store_url) {
         let shown = without_secrets(&store_url);
-        problem("store.url", format!("{shown} {NO_STORE}"));
+        let hint = match &store_url {
+            path if path.starts_with('/') || path.ends_with(".redb") => {
+                format!(": did you mean file:{path}?")
+            }
+            text if text.contains("${") => ": variables are not replaced here".to_owned(),
+            text if text.starts_with(['"', '\'']) => ": take the quotation marks away".to_owned(),
+            _ => String::new(),
+        };
+        problem("store.url", format!("{shown} {NO_STORE}{hint}"));
     }
     problems.extend(config::problems(&settings, &options, &store_url));
     if let Err(error) = component.check(&options) {
@@ -408,6 +430,23 @@ fn quoted_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
     })
 }
 
+/// What was not meant to be a secret: a comment, or a line for another program.
+fn odd_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
+    let what = |secret: &Vec<u8>| {
+        let name = secret.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let is_name = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
+        match secret.first() {
+            Some(b'#') => Some("begins with #: there are no comments among secrets"),
+            _ if name.len() > 5 && name.len() < secret.len() && name.iter().all(is_name) => {
+                Some("looks like NAME=value: all of it is the secret")
+            }
+            _ => None,
+        }
+    };
+    let odd = secrets.iter().enumerate().filter_map(move |(at, secret)| Some((at, what(secret)?)));
+    odd.map(|(at, what)| format!("secret: number {} {what}", at + 1))
+}
+
 /// What is accepted, and can be guessed (RFC 2104, section 3). A piece of a secret is among it.
 fn weak_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
     const WEAK: usize = 32;
@@ -461,8 +500,10 @@ async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Stores, String>
 const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABASE";
 
 fn is_store(url: &str) -> bool {
+    // `file://a/b` is the file /b on the host a.
     let file = url.strip_prefix("file:");
-    url == "memory:" || is_mongodb(url) || file.is_some_and(|path| !path.is_empty())
+    let is_path = |path: &str| !path.is_empty() && !path.starts_with("//");
+    url == "memory:" || is_mongodb(url) || file.is_some_and(is_path)
 }
 
 fn store_url(arguments: &cli::Configured, settings: &Settings) -> String {
@@ -480,9 +521,14 @@ pub(crate) fn without_secrets(url: &str) -> String {
         return url.to_owned();
     }
     let Some((scheme, rest)) = url.split_once("://") else {
-        // What is no URL may hold a password anywhere behind its first word.
-        let word = |c: char| !c.is_ascii_alphanumeric();
-        return format!("{}…", url.split(word).next().unwrap_or_default());
+        // What is no URL may hold a password behind its first word.
+        return match url.find([':', '@', '?']) {
+            Some(end) => format!("{}…", &url[..end]),
+            None if url.contains("//") => {
+                format!("{}…", url.split("//").next().unwrap_or_default())
+            }
+            None => url.to_owned(),
+        };
     };
     // A password that should be escaped may hold anything.
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
@@ -579,7 +625,8 @@ mod tests {
             ("file:data/a@b.redb", "file:data/a@b.redb"),
             ("mongodb://u:p?ss@db", "mongodb://db"),
             ("mongodb://u:p/a?ss@db/app?w=1", "mongodb://db/app"),
-            ("mongodb//u:hunter2@db", "mongodb…"),
+            ("mongodb//u:hunter2@db", "mongodb//u…"),
+            ("/tmp/s.redb", "/tmp/s.redb"),
             ("mongodb:/u:hunter2@db", "mongodb…"),
             ("u:hunter2@db", "u…"),
             ("mongodb://db?x=a@b", "mongodb://b"),

@@ -99,13 +99,58 @@ const MISTAKES: &[(&str, &str)] = &[
         "[telemetry]\notlp = \"localhost\"",
         "telemetry.otlp: is \"localhost\", not a URL such as http://127.0.0.1:4318",
     ),
+    (
+        "upstream = \"http://127.0.0.1:99999\"",
+        "upstream: the port of \"http://127.0.0.1:99999\" is not between 1 and 65535 (T, line 1)",
+    ),
+    (
+        "upstream = \"/run/app.sock\"",
+        "upstream: \"/run/app.sock\" is not a URL: for the socket of an application write unix:/run/app.sock (T, line 1)",
+    ),
+    (
+        "upstream = \"http://unix:/run/app.sock\"",
+        "for the socket of an application write unix:/run/app.sock",
+    ),
+    (
+        "listen = \"127.0.0.1:9\"\nupstream = \":8\"\n[[route]]\npath = \"/a\"\nupstream = \":9\"",
+        "route[0].upstream: 127.0.0.1:9 is `listen` of this program: requests would come back to it (T, line 5)",
+    ),
+    (
+        "listen = \"unix:missing/http.sock\"",
+        "listen: is unix:missing/http.sock: there is no directory missing (T, line 1)",
+    ),
+    (
+        "listen = \"unix:edge-session.toml\"",
+        "listen: is unix:edge-session.toml: that is something else than a socket, and is left as it is",
+    ),
+    (
+        "[admin]\ntoken = \"a\"",
+        "admin.token: is not an option: did you mean EDGE_SESSION_ADMIN_TOKEN, a variable? (T, line 2)",
+    ),
+    (
+        "[store]\nupstream = \"a\"",
+        "store.upstream: is not an option: did you mean upstream, before the first [section]? (T, line 2)",
+    ),
+    (
+        "upstream = \":9\"\n[gateway]\nlogin = \"/login?a\"\nlogout = \"/Login/\"",
+        "gateway.logout: is the path of gateway.login, too: nobody could log in (T, line 4)",
+    ),
     // Stores.
     (
         "[store]\nurl = \"redis://u:hunter2@a\"",
         "store.url: redis://a is not one of memory:, file:PATH, mongodb://HOST/DATABASE (T, line 2)",
     ),
-    ("[store]\nurl = \"mongodb//u:hunter2@a\"", "store.url: mongodb… is not one of"),
+    ("[store]\nurl = \"mongodb//u:hunter2@a\"", "store.url: mongodb//u… is not one of"),
     ("[store]\nurl = \"file:\"", "store.url: file: is not one of"),
+    ("[store]\nurl = \"file://a/b.redb\"", "store.url: file://a/b.redb is not one of"),
+    (
+        "[store]\nurl = \"/data/s.redb\"",
+        "store.url: /data/s.redb is not one of memory:, file:PATH, mongodb://HOST/DATABASE: did you mean file:/data/s.redb?",
+    ),
+    (
+        "[store]\nurl = \"mongodb://a/b&w=1\"",
+        "the database of the mongodb:// address has an & or = in its name: options begin behind a ?",
+    ),
     (
         "[store]\ncollection = \"a\"",
         "store.collection: is for mongodb:// stores: this one keeps sessions as they are (T, line 2)",
@@ -121,7 +166,10 @@ const MISTAKES: &[(&str, &str)] = &[
         "[store]\nurl = \"mongodb://u:hunter2@a/b?maxPoolSize=many\"",
         "the option maxPoolSize of the mongodb:// address is not known here, or has a value that it cannot have",
     ),
-    ("[store]\nurl = \"mongodb://u:hunter2@\"", "the mongodb:// address is not valid"),
+    (
+        "[store]\nurl = \"mongodb://u:hunter2@\"",
+        "the mongodb:// address is not valid. In a user's name and password, @ : / ? # [ ] % are written %40 %3A",
+    ),
     // Guards and logins.
     (
         "[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"",
@@ -282,6 +330,21 @@ fn what_works_and_may_be_no_good_is_a_warning() {
         ),
         (
             "",
+            &[("EDGE_SESSION_SECRET", "# a comment of more than thirty-two bytes")],
+            "secret: number 1 begins with #: there are no comments among secrets",
+        ),
+        (
+            "",
+            &[("EDGE_SESSION_SECRET", "SECRET=of-more-than-thirty-two-bytes-xxxxx")],
+            "secret: number 1 looks like NAME=value: all of it is the secret",
+        ),
+        (
+            "",
+            &[("EDGE_SESSION_ADMIN_TOKEN", "a-token-of-16-bytes")],
+            "EDGE_SESSION_ADMIN_TOKEN is set, but admin.listen is not: nobody can use it",
+        ),
+        (
+            "",
             &[("EDGE_SESSION_SECRET", quoted)],
             "secret: number 1 begins and ends with a quotation mark, which is a part of it here",
         ),
@@ -341,4 +404,13 @@ fn check_says_what_counts_and_whether_the_store_answers() {
     assert!(!done && all.contains("no MongoDB server can be reached"), "{all}");
     assert!(!all.contains("hunter2"), "{all}");
     assert!(launch.run(dir.path(), &["check"]).0, "without --connect nothing is asked");
+}
+
+#[test]
+fn who_checks_makes_no_file_for_sessions() {
+    let dir = temp_dir("check-");
+    let launch = Launch::new("file:data/sessions.redb");
+    let (done, all) = launch.run(dir.path(), &["check", "--connect"]);
+    assert!(done && all.contains("file data/sessions.redb is not there yet"), "{all}");
+    assert!(!dir.path().join("data").exists());
 }

@@ -623,3 +623,33 @@ fn every_metric_says_what_it_is() {
     }
     server.stop();
 }
+
+#[test]
+fn a_session_file_that_was_moved_or_replaced_is_told_and_the_process_is_asked() {
+    let (app, port, dir) = (app(), free_port(), temp_dir("moved-"));
+    let file = dir.path().join("s.redb");
+    let launch = with_admin(&format!("file:{}", file.display()), &app, port).as_gateway_at(port);
+    let server = launch.start();
+    server.caller().get("/", &[]);
+    fs::rename(&file, dir.path().join("elsewhere")).unwrap();
+    assert_eq!(server.caller().get("/", &[]).status, 200, "visitors go on");
+    let said = format!("the session file {} was moved, removed or replaced", file.display());
+    assert!(server.log().contains(&said), "{}", server.log());
+    // Who has the sessions is asked, though there is no file.
+    let (done, listing) = launch.run(dir.path(), &["sessions", "list"]);
+    assert!(done && listing.contains("2 sessions"), "{listing}");
+    server.stop();
+}
+
+#[test]
+fn a_secure_cookie_that_plain_http_keeps_from_visitors_is_told_once() {
+    let app = app();
+    let server =
+        Launch::new("memory:").upstream(&app.url()).config("[cookie]\nsecure = true").start();
+    for _ in 0..3 {
+        assert_eq!(server.caller().get("/", &[]).head.header("set-cookie"), None);
+    }
+    server.caller().get("/", &["X-Forwarded-Proto: https"]);
+    assert_eq!(server.log().matches("a session began by plain http").count(), 1);
+    server.stop();
+}

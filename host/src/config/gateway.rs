@@ -89,6 +89,13 @@ pub(super) fn read(
     let after_logout = gateway.path("after_logout", wrong).unwrap_or_else(|| "/".to_owned());
     let logout = logout.and_then(|path| Some((RulePath::parse(&path).ok()?, after_logout)));
     let identity = gateway.pointer("identity", wrong);
+    let login_path = login.as_deref().and_then(|it| it.split(['?', '#']).next());
+    if let (Some((logout, _)), Some(login)) = (&logout, login_path)
+        && RulePath::parse(login).as_ref() == Ok(logout)
+    {
+        let message = "is the path of gateway.login, too: nobody could log in";
+        wrong.push(gateway.problem("logout", message.to_owned()));
+    }
     let modes = [("own", false), ("shared", true)];
     let is_shared = gateway.choose("sessions", &modes, wrong).unwrap_or(false);
     let hide_cookie = gateway.take("hide_cookie", wrong).unwrap_or(false);
@@ -211,7 +218,8 @@ fn route(section: &mut Section, wrong: &mut Vec<Problem>) -> Option<RouteConfig>
             Err(what) => wrong.push(section.problem("upstream", what)),
         }
     }
-    (!upstreams.is_empty()).then_some(RouteConfig { host, path, upstreams })
+    let key = format!("{}upstream", section.prefix);
+    (!upstreams.is_empty()).then_some(RouteConfig { host, path, upstreams, key })
 }
 
 const NO_HOST_NAME: &str = "is not a host name (without a port)";
@@ -224,6 +232,12 @@ fn is_host_name(host: &str) -> bool {
 fn upstream(text: &str) -> Result<AppAddress, String> {
     if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
         return Ok(AppAddress::Unix(path.into()));
+    }
+    let socket = text.strip_prefix("http://unix:").or(Some(text)).filter(|it| it.starts_with('/'));
+    if let Some(path) = socket {
+        return Err(format!(
+            "{text:?} is not a URL: for the socket of an application write unix:{path}"
+        ));
     }
     // As one would tell a program to listen.
     let with_scheme;
@@ -250,6 +264,13 @@ fn upstream(text: &str) -> Result<AppAddress, String> {
     }
     if url.contains('@') {
         return Err(format!("the URL of {shown:?} holds a user name, which is not supported"));
+    }
+    let after_host = uri.authority().and_then(|it| it.as_str().rsplit_once(':'));
+    if let Some((_, port)) = after_host.filter(|(_, port)| !port.contains(']'))
+        && !port.is_empty()
+        && !port.parse::<u16>().is_ok_and(|port| port > 0)
+    {
+        return Err(format!("the port of {shown:?} is not between 1 and 65535"));
     }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(format!(

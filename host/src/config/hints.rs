@@ -3,24 +3,52 @@
 /// How much alike two names are at least, from 0 to 1, so that one may be meant by the other.
 const ALIKE: f64 = 0.85;
 
+/// What is set elsewhere than in the file, and what people call it.
+const ELSEWHERE: [(&str, &str); 11] = [
+    ("secret", "EDGE_SESSION_SECRET, a variable"),
+    ("secrets", "EDGE_SESSION_SECRET, a variable"),
+    ("store.secret", "EDGE_SESSION_CRYPTO_SECRET, a variable"),
+    ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, a variable"),
+    ("log.level", "EDGE_SESSION_LOG, a variable"),
+    ("port", "listen"),
+    ("admin.port", "admin.listen"),
+    ("store.type", "store.url"),
+    ("store.uri", "store.url"),
+    ("store.path", "store.url"),
+    ("store.file", "store.url"),
+];
+
 /// Of `known` names, the one that `name` was meant to be. express-session's spelling
-/// (`saveUninitialized`) and a section that was forgotten (`max_age` for `cookie.max_age`) count.
-pub(crate) fn meant<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let (whole, last) = (letters(name), letters(last_of(name)));
-    let likeness = |candidate: &str| {
-        if letters(last_of(candidate)) == last {
-            // The section may be another one, but not where it is named right and has the key.
-            return 1.0 + strsim::jaro_winkler(&whole, &letters(candidate));
-        }
-        strsim::jaro_winkler(&whole, &letters(candidate))
-    };
-    let best =
-        known.map(|it| (likeness(it), it)).max_by(|(one, _), (other, _)| one.total_cmp(other));
-    best.filter(|(likeness, _)| *likeness > ALIKE).map(|(_, name)| name)
+/// (`saveUninitialized`) and another section (`max_age` for `cookie.max_age`) count.
+pub(crate) fn meant<'k>(
+    name: &str,
+    known: impl Iterator<Item = &'k str> + Clone,
+) -> Option<String> {
+    if let Some((_, meant)) = ELSEWHERE.iter().find(|(from, _)| *from == name) {
+        return Some((*meant).to_owned());
+    }
+    let (section, last) = parts(name);
+    let same_key: std::collections::BTreeSet<_> =
+        known.clone().filter(|it| letters(parts(it).1) == letters(last)).collect();
+    if let Some(own) = same_key.iter().find(|it| parts(it).0 == section) {
+        return Some((*own).to_owned());
+    }
+    if !same_key.is_empty() {
+        let is_before = |it: &&str| !it.contains('.') && !section.is_empty();
+        let place =
+            if same_key.iter().any(is_before) { ", before the first [section]" } else { "" };
+        let names: Vec<_> = same_key.into_iter().collect();
+        return Some(format!("{}{place}", names.join(" or ")));
+    }
+    let alike = |it: &str| strsim::jaro_winkler(&letters(last), &letters(parts(it).1));
+    let own = known.filter(|it| parts(it).0 == section).map(|it| (alike(it), it));
+    let best = own.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.filter(|(likeness, _)| *likeness > ALIKE).map(|(_, name)| name.to_owned())
 }
 
-fn last_of(name: &str) -> &str {
-    name.rsplit_once('.').map_or(name, |(_, last)| last)
+/// The section, and the key in it.
+fn parts(name: &str) -> (&str, &str) {
+    name.rsplit_once('.').unwrap_or(("", name))
 }
 
 fn letters(name: &str) -> String {
@@ -66,6 +94,9 @@ mod tests {
     fn a_misspelt_option_is_known_by_what_it_is_like() {
         for (name, known) in [
             ("listn", "listen"),
+            ("store.listen", "admin.listen or listen, before the first [section]"),
+            ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, a variable"),
+            ("gateway.requests", "limits.requests or log.requests"),
             ("saveUninitialized", "save_uninitialized"),
             ("max_age", "cookie.max_age"),
             ("cookie.maxAge", "cookie.max_age"),
@@ -76,14 +107,14 @@ mod tests {
             ("gateway.trusted_proxy", "gateway.trusted_proxies"),
             ("gateway.max_age", "cookie.max_age"),
         ] {
-            assert_eq!(meant(name, KEYS.iter().copied()), Some(known), "{name}");
+            assert_eq!(meant(name, KEYS.iter().copied()).as_deref(), Some(known), "{name}");
         }
-        for name in ["speed", "x", "mongodb://u:p@h", ""] {
+        for name in ["speed", "x", "mongodb://u:p@h", "", "store.speed", "admin.file"] {
             assert_eq!(meant(name, KEYS.iter().copied()), None, "{name}");
         }
         let variables: Vec<_> = KEYS.iter().map(|key| variable(key)).collect();
         let meant = meant("EDGE_SESSION_COOKIE_MAXAGE", variables.iter().map(String::as_str));
-        assert_eq!(meant, Some("EDGE_SESSION_COOKIE_MAX_AGE"));
+        assert_eq!(meant.as_deref(), Some("EDGE_SESSION_COOKIE_MAX_AGE"));
     }
 
     #[test]

@@ -16,20 +16,24 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
         problems.push(Problem { name: name.to_owned(), message });
     };
     let listen = settings.listen.clone().unwrap_or_default();
+    if let Some(why) = listen.why_not() {
+        problem("listen", format!("is {listen}: {why}"));
+    }
     if let (Some(admin), Address::Port(listen)) = (settings.admin, &listen)
         && is_same(admin, *listen)
     {
         let message = format!("is {admin}, where `listen` is, too: give it a port of its own");
         problem("admin.listen", message);
     }
-    for upstream in settings.gateway.iter().flat_map(|it| &it.routes).flat_map(|it| &it.upstreams) {
+    let routes = settings.gateway.iter().flat_map(|gateway| &gateway.routes);
+    for (route, upstream) in routes.flat_map(|it| it.upstreams.iter().map(move |to| (it, to))) {
         let of_admin = settings.admin.map(Address::Port);
         let own = [("listen", Some(&listen)), ("admin.listen", of_admin.as_ref())];
         let is_own = |own: &Address| leads_to(upstream, own);
         if let Some((key, _)) = own.iter().find(|(_, own)| own.is_some_and(is_own)) {
             let message =
                 format!("{upstream} is `{key}` of this program: requests would come back to it");
-            problem("upstream", message);
+            problem(&route.key, message);
         }
     }
     for (at, outside) in outside_of_sessions(settings, options) {

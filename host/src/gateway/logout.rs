@@ -29,6 +29,13 @@ pub(crate) fn answer(
 ) -> Response<Body> {
     let headers = request.headers();
     if !is_of_this_site(headers) {
+        let said = |name| headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or("-");
+        let (origin, host) = (said(ORIGIN), said(HOST));
+        tracing::info!(
+            origin,
+            host,
+            "a logout came from another site, or a proxy changes the Host"
+        );
         return Refusal::CrossSite.respond();
     }
     let is_wanted = match *request.method() {

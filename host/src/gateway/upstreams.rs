@@ -45,6 +45,8 @@ pub(crate) struct RouteConfig {
     pub(crate) path: RulePath,
     /// One or more.
     pub(crate) upstreams: Vec<AppAddress>,
+    /// The option that says so.
+    pub(crate) key: String,
 }
 
 /// Requests of one host and below one path go to one of some applications.

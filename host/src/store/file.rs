@@ -109,7 +109,8 @@ impl FileStore {
     ) -> Result<Self, StoreError> {
         let opened = Opened(Arc::new(Mutex::new(Ok(Arc::new(open(&path, true)?)))));
         let (orders, queue) = mpsc::channel(4 * BATCH);
-        let writer = Writer { opened: opened.clone(), path, open, queue, pause, failed: None };
+        let place = Place { file: identity(&path), path, told: None };
+        let writer = Writer { opened: opened.clone(), place, open, queue, pause, failed: None };
         thread::Builder::new()
             .name("edge-session-file".to_owned())
             .spawn(move || writer.run())
@@ -184,9 +185,13 @@ fn open(path: &Path, may_begin: bool) -> Result<Database, StoreError> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path).map_err(|error| failed(error.to_string()))?;
-    let is_empty = file.metadata().is_ok_and(|it| it.len() == 0);
-    if is_empty && !may_begin {
+    let holds_nothing = holds_nothing(&file).map_err(|error| failed(error.to_string()))?;
+    if holds_nothing && !may_begin {
         return Err(failed("it has become empty".to_owned()));
+    }
+    if holds_nothing {
+        // What a first start on a full disk has left.
+        file.set_len(0).map_err(|error| failed(error.to_string()))?;
     }
     let backend = redb::backends::FileBackend::new(file);
     let opened = backend.and_then(|backend| Database::builder().create_with_backend(backend));
@@ -198,6 +203,29 @@ fn open(path: &Path, may_begin: bool) -> Result<Database, StoreError> {
     })?;
     make_tables(&database).map_err(|error| failed(error.to_string()))?;
     Ok(database)
+}
+
+/// Whether there is nothing but zeros in it.
+fn holds_nothing(mut file: &std::fs::File) -> std::io::Result<bool> {
+    use std::io::{Read as _, Seek as _};
+    // More than redb begins with; its first bytes say what the file is.
+    let mut begin = Vec::new();
+    file.take(1 << 12).read_to_end(&mut begin)?;
+    file.rewind()?;
+    Ok(begin.iter().all(|byte| *byte == 0))
+}
+
+/// Which file is at a path; None: none.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(path).ok().map(|it| (it.dev(), it.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        std::fs::metadata(path).ok().map(|_| (0, 0))
+    }
 }
 
 /// So that reading never meets a database without them. Where they are, nothing is written: the
@@ -303,9 +331,32 @@ fn stored((expires, data): (u64, &str)) -> Stored {
     Stored { data: data.to_owned(), expires: (expires != NEVER).then_some(expires), touched: None }
 }
 
+/// Where the file is, and which one it was when it was opened.
+struct Place {
+    path: PathBuf,
+    file: Option<(u64, u64)>,
+    /// When it was said that it is not there.
+    told: Option<Instant>,
+}
+
+impl Place {
+    /// What is written goes on into the file that was opened, wherever that is.
+    fn tell_if_moved(&mut self) {
+        let is_due = self.told.is_none_or(|told| told.elapsed() > SWEEP);
+        if is_due && identity(&self.path) != self.file {
+            self.told = Some(Instant::now());
+            tracing::error!(
+                "the session file {} was moved, removed or replaced: what is stored now is not found \
+                 there when this process starts again",
+                self.path.display()
+            );
+        }
+    }
+}
+
 struct Writer<Open> {
     opened: Opened,
-    path: PathBuf,
+    place: Place,
     open: Open,
     queue: mpsc::Receiver<Order>,
     pause: Duration,
@@ -342,7 +393,6 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
             let due = now().saturating_sub(last_sweep) > SWEEP.as_millis() as u64;
             if due {
                 last_sweep = now();
-                self.tell_if_gone();
             }
             match self.write(writes, due) {
                 Ok(results) => {
@@ -353,7 +403,8 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
                 }
                 Err(error) => {
                     for reply in replies {
-                        let failed = format!("the session file failed: {error}");
+                        let path = self.place.path.display();
+                        let failed = format!("the session file {path} failed: {error}");
                         let _ = reply.send(Err(StoreError::new(failed)));
                     }
                 }
@@ -369,6 +420,7 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
         }
         self.open_if_failed();
         let database = self.opened.get()?;
+        self.place.tell_if_moved();
         let result = commit(&database, batch, sweep);
         drop(database);
         match result {
@@ -388,15 +440,6 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
         }
     }
 
-    fn tell_if_gone(&self) {
-        if !self.path.exists() {
-            tracing::error!(
-                "the session file {} is not there any more: its sessions end with this process",
-                self.path.display()
-            );
-        }
-    }
-
     fn open_if_failed(&mut self) {
         let is_well = self.opened.get().is_ok_and(|database| {
             let sessions = database.begin_read().map_err(redb::Error::from);
@@ -408,7 +451,7 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
         }
     }
 
-    fn open_again(&self) {
+    fn open_again(&mut self) {
         let meanwhile = Err("the session file is being opened again".to_owned());
         if let Ok(old) = self.opened.replace(meanwhile) {
             // Those who read from it hold it for a moment, and nobody can open it meanwhile.
@@ -417,7 +460,8 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
             }
         }
         // A new, empty one would be taken for the sessions.
-        let opened = (self.open)(&self.path, false);
+        let opened = (self.open)(&self.place.path, false);
+        self.place.file = identity(&self.place.path);
         match &opened {
             Ok(_) => tracing::warn!("the session file failed, and was opened again to be read"),
             Err(error) => {
@@ -602,6 +646,16 @@ mod tests {
         assert!(sessions.get("live").unwrap().is_some());
         let expiries = read.open_table(EXPIRIES).unwrap();
         assert_eq!(expiries.range::<(u64, &str)>(..).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_of_zeros_alone_is_an_empty_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        std::fs::write(&path, vec![0; 73728]).unwrap();
+        open(&path, false).err().expect("the sessions that were there are gone");
+        drop(open(&path, true).unwrap());
+        open(&path, false).unwrap();
     }
 
     #[cfg(unix)]

@@ -59,6 +59,12 @@ pub(super) async fn read(uri: &str) -> Result<(ClientOptions, Vec<&str>), StoreE
         let renamed = RENAMED.iter().find(|(from, _)| *from == plain);
         options.push((name, format!("{}={value}", renamed.map_or(name, |(_, to)| to))));
     }
+    let database = place.splitn(4, '/').nth(3).unwrap_or_default();
+    if database.contains(['&', '=']) {
+        return Err(StoreError::new(
+            "the database of the mongodb:// address has an & or = in its name: options begin behind a ?",
+        ));
+    }
     // An address without a database ends with its hosts.
     let begins_query = if place.matches('/').count() < 3 { "/?" } else { "?" };
     let texts: Vec<_> = options.iter().map(|(_, text)| &**text).collect();
@@ -89,7 +95,9 @@ pub(super) async fn read(uri: &str) -> Result<(ClientOptions, Vec<&str>), StoreE
                 "the option {name} of the mongodb:// address is not known here, or has a value that \
                  it cannot have"
             ),
-            None => "the mongodb:// address is not valid".to_owned(),
+            None => "the mongodb:// address is not valid. In a user's name and password, @ : / ? # [ ] % \
+                     are written %40 %3A %2F %3F %23 %5B %5D %25"
+                .to_owned(),
         },
     };
     Err(StoreError::new(why).caused_by(Hidden::from(error)))
