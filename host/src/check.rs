@@ -5,7 +5,7 @@ use std::path::Path;
 use edge_session::SessionLayer;
 use edge_session::store::MongoStore;
 
-use crate::gateway::App;
+use crate::gateway::{self, App};
 use crate::setup::{Setup, is_mongodb, without_secrets};
 use crate::tls::Tls;
 
@@ -13,10 +13,11 @@ use crate::tls::Tls;
 /// asked, too.
 pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> {
     setup.settings.tls.clone().map(Tls::load).transpose()?;
-    if let Some(gateway) = &setup.settings.gateway
-        && let Some(app) = &gateway.app
-    {
-        App::load(app, gateway.timeouts.response)?;
+    if let Some(settings) = &setup.settings.gateway {
+        gateway::error_pages(settings)?;
+        if let Some(app) = &settings.app {
+            App::load(app, settings.timeouts.response)?;
+        }
     }
     let mut found = String::new();
     let url = &setup.store_url;

@@ -120,6 +120,7 @@ pub(crate) const KEYS: &[&str] = &[
     "gateway.hide_cookie",
     "gateway.escaped_slashes",
     "gateway.save_failed",
+    "gateway.error_pages",
     "gateway.trusted_proxies",
     "gateway.health_path",
     "gateway.health_interval_ms",

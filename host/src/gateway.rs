@@ -6,6 +6,7 @@
 
 mod app;
 mod body;
+mod error_page;
 mod guards;
 mod headers;
 mod journal;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::Body;
-use edge_session::{Origin, Session, SessionLayer, SessionService};
+use edge_session::{Origin, Refused, Session, SessionLayer, SessionService};
 use edge_session_contract::{self as contract, Action, Answer, Change};
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version, request};
@@ -39,6 +40,7 @@ use tower_service::Service;
 
 pub(crate) use self::app::App;
 use self::body::{Bounded, Bounds, Progress};
+use self::error_page::{ErrorPages, Form};
 use self::guards::Verdict;
 pub(crate) use self::guards::{Guard, Rule};
 pub(crate) use self::headers::TrustedProxies;
@@ -83,6 +85,8 @@ pub(crate) struct Settings {
     pub(crate) hide_cookie: bool,
     /// Escaped slashes in paths are passed on.
     pub(crate) escaped_slashes: bool,
+    /// Where there are pages in place of the gateway's own.
+    pub(crate) error_pages: Option<PathBuf>,
     /// Sessions are changed by answers with a status of 500 and above, too.
     pub(crate) save_failed: bool,
     pub(crate) trusted_proxies: TrustedProxies,
@@ -116,6 +120,7 @@ struct Shared {
     cookie_name: String,
     journal: Journal,
     readers: Option<Readers>,
+    error_pages: ErrorPages,
 }
 
 /// Who answers.
@@ -156,7 +161,9 @@ impl Gateway {
             true => layer.clone().read_only(),
             false => layer.clone(),
         };
-        let shared = Arc::new(Shared { settings, applications, cookie_name, journal, readers });
+        let error_pages = error_pages(&settings)?;
+        let shared = Shared { settings, applications, cookie_name, journal, readers, error_pages };
+        let shared = Arc::new(shared);
         Ok(Self { inner: layer.layer(Behind(shared.clone())), shared })
     }
 
@@ -227,6 +234,12 @@ impl Gateway {
     }
 }
 
+/// The operator's pages. An error is for the person who started the program.
+pub(crate) fn error_pages(settings: &Settings) -> Result<ErrorPages, String> {
+    let read = settings.error_pages.as_deref().map(ErrorPages::read).transpose();
+    Ok(read.map_err(|why| format!("gateway.error_pages: {why}"))?.unwrap_or_default())
+}
+
 /// A request's name in logs, given by a proxy in front.
 fn has_request_id(headers: &http::HeaderMap) -> bool {
     headers.get(X_REQUEST_ID).is_some_and(|id| {
@@ -258,6 +271,7 @@ impl Service<Request<Body>> for Gateway {
         let page = self.shared.journal.open(&mut request, is_trusted);
         // Given up when the visitor leaves before the application has begun to answer. After
         // that the layer sees to it that what it has answered is saved.
+        let form = Form::of(&request);
         let answer = admitted.map(|()| self.inner.call(request));
         let (shared, asked) = (self.shared.clone(), page.asked.clone());
         Box::pin(async move {
@@ -265,6 +279,13 @@ impl Service<Request<Body>> for Gateway {
                 Ok(answer) => asked.during(answer).await?,
                 Err(refusal) => refusal.respond(),
             };
+            let refused = response.extensions_mut().remove::<Refused>();
+            let refusal = response.extensions().get::<Refusal>();
+            let wrong = refusal.map(|it| it.text()).or(refused.map(|Refused(text)| text));
+            if let Some(wrong) = wrong {
+                let id = page.asked.id();
+                shared.error_pages.fill(form, wrong, id, &mut response);
+            }
             shared.journal.close(page, &mut response);
             Ok(response)
         })

@@ -28,6 +28,11 @@ const DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug)]
 pub struct Encrypted;
 
+/// In the extensions of an answer that a [`SessionService`] gives itself, since the session failed:
+/// what its body says, for those who want to say it in another form.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused(pub &'static str);
+
 /// Gives every request a [`Session`], and every response its cookie.
 ///
 /// ```no_run
@@ -202,6 +207,7 @@ fn refusal<B: From<&'static str>>(failure: &wit::Failure) -> Response<B> {
     };
     let mut response = Response::new(B::from(text));
     *response.status_mut() = status;
+    response.extensions_mut().insert(Refused(text.trim_end()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -57,6 +57,6 @@ pub use code_cache::{CodeCache, CodeCacheError};
 pub use component::{Component, ComponentError};
 pub use found::{Found, Unreadable};
 pub use hasher::SessionHasher;
-pub use layer::{Encrypted, SessionLayer, SessionService};
+pub use layer::{Encrypted, Refused, SessionLayer, SessionService};
 pub use session::{NoSession, Session, SessionError, ValueError};
 pub use sessions::OptionsError;

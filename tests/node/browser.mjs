@@ -4,7 +4,9 @@
 //
 // A STEP is one of
 //   {"goto": "http://…"}   {"fill": [SELECTOR, TEXT]}   {"click": SELECTOR}   {"screenshot": FILE}
-// and after each one it notes {url, status, text, cookies}: a JSON array of these is what it prints.
+//   {"window": [WIDTH, HEIGHT, "light" or "dark"]}
+// and after each one it notes {url, status, text, cookies, overflow}, the last being how much wider the
+// page is than the window: a JSON array of these is what it prints.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -31,7 +33,11 @@ const actions = {
     await page.click(selector)
     await arrived
   },
-  screenshot: (page, path) => page.screenshot({ path, fullPage: true })
+  screenshot: (page, path) => page.screenshot({ path, fullPage: true }),
+  window: async (page, [width, height, colorScheme]) => {
+    await page.setViewportSize({ width, height })
+    await page.emulateMedia({ colorScheme })
+  }
 }
 
 const { javascript = true, steps } = JSON.parse(process.argv[2])
@@ -60,7 +66,8 @@ try {
       url: page.url(),
       status,
       text: await page.innerText('body'),
-      cookies: await browser.cookies()
+      cookies: await browser.cookies(),
+      overflow: await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth)
     })
   }
   console.log(JSON.stringify(notes))

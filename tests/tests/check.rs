@@ -226,6 +226,14 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[timeouts]\nidle_ms = 0", "timeouts.idle_ms: must be at least 1 (T, line 2)"),
     ("[tls]\nkey = \"k\"", "tls: needs both `certificate` and `key` (T, line 1)"),
     ("[tls]\ncertificate = \"c\"\nkey = \"k\"", "the TLS certificate c cannot be used: "),
+    (
+        "upstream = \":9\"\n[gateway]\nerror_pages = \"missing\"",
+        "gateway.error_pages: cannot read missing: No such file or directory",
+    ),
+    (
+        "upstream = \":9\"\n[gateway]\nerror_pages = \".\"",
+        "gateway.error_pages: . has no page called as a status is, such as 502.html",
+    ),
     ("app = \"missing.wasm\"", "cannot read the application missing.wasm: "),
     (
         "app = \"edge-session.toml\"",

@@ -107,6 +107,7 @@ pub(super) fn read(
         }
     }
     let escaped_slashes = gateway.take("escaped_slashes", wrong).unwrap_or(false);
+    let error_pages = gateway.take::<PathBuf>("error_pages", wrong);
     let save_failed = gateway.take("save_failed", wrong).unwrap_or(false);
     let trusted_proxies = gateway.networks("trusted_proxies", wrong).unwrap_or_else(|| {
         let loopback = ["127.0.0.0/8", "::1/128"];
@@ -188,6 +189,7 @@ pub(super) fn read(
         is_shared,
         hide_cookie,
         escaped_slashes,
+        error_pages,
         save_failed,
         trusted_proxies,
         timeouts: UpstreamTimeouts { connect, response },

@@ -92,6 +92,10 @@ impl Refusal {
         }
     }
 
+    pub(crate) fn text(self) -> &'static str {
+        self.status_and_text().1
+    }
+
     /// The answer. It is counted here.
     pub(crate) fn respond(self) -> Response<Body> {
         metrics::counter!("edge_session_refused_total", "reason" => self.reason()).increment(1);

@@ -5,6 +5,7 @@ mod back_ends;
 mod browser;
 mod contract;
 mod drain;
+mod error_pages;
 mod failover;
 mod forwarded;
 mod guards;
