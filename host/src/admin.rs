@@ -119,8 +119,8 @@ impl Admin {
                 .route("/logout", post(log_out))
                 .route("/style.css", get(style))
                 .route("/sessions", get(list))
-                .route("/sessions/end", post(end))
-                .route("/sessions/end-all", post(end_all))
+                .route("/sessions/end", get(ask_end).post(end))
+                .route("/sessions/end-all", get(ask_end_all).post(end_all))
                 .route("/sessions/{name}", get(show))
                 .route("/api/sessions", get(api_list).delete(api_end_all))
                 .route("/api/sessions/{name}", get(api_show).delete(api_end));
@@ -294,7 +294,7 @@ async fn list(_: Operator, State(admin): State<Admin>, Query(search): Query<Sear
     match admin.inspector.list(subject, ON_A_PAGE).await {
         Ok(listing) => {
             let has_subjects = admin.inspector.identity.is_some();
-            let charts = admin.history.charts(listing.total);
+            let charts = admin.history.charts(listing.total, &admin.recorder);
             let done = search.ended.map(|ended| Ended { ended, unreadable: search.unreadable });
             let page_ = pages::list(&listing, subject, done, has_subjects, &charts);
             page(StatusCode::OK, page_)
@@ -330,6 +330,18 @@ async fn end(_: Operator, State(admin): State<Admin>, Form(form): Form<Named>) -
 #[derive(Deserialize)]
 struct Subject {
     subject: String,
+}
+
+async fn ask_end(_: Operator, State(admin): State<Admin>, Query(named): Query<Named>) -> Response {
+    match admin.inspector.show(&named.name).await {
+        Ok(Some(shown)) => page(StatusCode::OK, pages::ask_end(&shown)),
+        Ok(None) => page(StatusCode::NOT_FOUND, pages::not_found()),
+        Err(error) => failed(&error.into()),
+    }
+}
+
+async fn ask_end_all(_: Operator, Query(of): Query<Subject>) -> Response {
+    page(StatusCode::OK, pages::ask_end_all(&of.subject))
 }
 
 async fn end_all(_: Operator, State(admin): State<Admin>, Form(form): Form<Subject>) -> Response {

@@ -489,6 +489,8 @@ fn an_operator_finds_and_ends_a_session_in_a_browser_without_javascript() {
             json!({ "click": "form.search button" }),
             json!({ "click": "table a" }),
             json!({ "click": "form[action='/sessions/end'] button" }),
+            // It is asked first.
+            json!({ "click": "form[method=post][action='/sessions/end'] button" }),
         ],
     );
     let text = |at: usize| notes[at]["text"].as_str().unwrap();
@@ -498,7 +500,8 @@ fn an_operator_finds_and_ends_a_session_in_a_browser_without_javascript() {
     assert!(text(4).contains("<b>Zoe</b>"), "what a session holds is text: {}", notes[4]);
     assert!(text(6).contains("Ada") && !text(6).contains("Zoe"), "{}", notes[6]);
     assert!(text(7).contains("passport") && text(7).contains("Ada"), "{}", notes[7]);
-    assert!(text(8).contains("1 session was ended"), "{}", notes[8]);
+    assert!(text(8).contains("End the session of “Ada”?"), "{}", notes[8]);
+    assert!(text(9).contains("1 session was ended"), "{}", notes[9]);
     assert!(!is_known(&mut ada, "Ada"));
     assert!(is_known(&mut zoe, "Zoe"));
     server.stop();
@@ -651,5 +654,34 @@ fn a_secure_cookie_that_plain_http_keeps_from_visitors_is_told_once() {
     }
     server.caller().get("/", &["X-Forwarded-Proto: https"]);
     assert_eq!(server.log().matches("a session began by plain http").count(), 1);
+    server.stop();
+}
+
+#[test]
+fn the_admin_page_fits_a_phone_and_asks_before_it_ends_all_sessions_of_somebody() {
+    let (app, port) = (app(), free_port());
+    let server = with_admin("memory:", &app, port).as_gateway_at(port).start();
+    let mut all = [log_in(&server, "Ada"), log_in(&server, "Ada")];
+    let mut steps = Vec::new();
+    for (width, scheme) in [(390, "light"), (390, "dark"), (1200, "light"), (1200, "dark")] {
+        steps.push(json!({ "window": [width, 800, scheme] }));
+        steps.push(json!({ "goto": format!("http://127.0.0.1:{port}/sessions") }));
+        if steps.len() == 2 {
+            steps.push(json!({ "fill": ["#token", TOKEN] }));
+            steps.push(json!({ "click": "form[action='/login'] button" }));
+        }
+        steps.push(json!({ "click": "table a" }));
+        steps.push(json!({ "goto": format!("http://127.0.0.1:{port}/sessions?subject=Ada") }));
+    }
+    steps.push(json!({ "click": "form[action='/sessions/end-all'] button" }));
+    steps.push(json!({ "click": "form[method=post] button.end" }));
+    let notes = browse(false, &steps);
+    for note in &notes {
+        assert!(note["overflow"].as_i64().is_some_and(|more| more <= 0), "{note}");
+    }
+    let text = |from_end: usize| notes[notes.len() - from_end]["text"].as_str().unwrap();
+    assert!(text(2).contains("End all sessions of exactly “Ada”?"), "{}", text(2));
+    assert!(text(1).contains("2 sessions were ended"), "{}", text(1));
+    assert!(all.iter_mut().all(|caller| !is_known(caller, "Ada")));
     server.stop();
 }

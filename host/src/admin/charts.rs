@@ -1,7 +1,7 @@
 //! The last hour in three small pictures: sessions that began, that there were, that ended.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use maud::{Markup, html};
@@ -25,48 +25,66 @@ pub(crate) struct Minute {
 
 /// What happened, minute by minute.
 #[derive(Clone, Default)]
-pub(crate) struct History(Arc<Mutex<VecDeque<Minute>>>);
+pub(crate) struct History(Arc<Mutex<Past>>);
+
+/// The minutes that are over, and where the one that is not began.
+#[derive(Default)]
+struct Past {
+    minutes: VecDeque<Minute>,
+    created: u64,
+    active: Option<u64>,
+}
+
+impl Past {
+    /// The minute that is not over yet.
+    fn current(&self, active: u64, created: u64) -> Minute {
+        let new = created.saturating_sub(self.created);
+        // Other processes may have created some, too: then this is too little.
+        let before = self.active.unwrap_or(active);
+        Minute { created: new, active, ended: (before + new).saturating_sub(active) }
+    }
+
+    fn end_minute(&mut self, active: u64, created: u64) {
+        let minute = self.current(active, created);
+        if self.minutes.len() == MINUTES - 1 {
+            self.minutes.pop_front();
+        }
+        self.minutes.push_back(minute);
+        (self.created, self.active) = (created, Some(active));
+    }
+}
 
 impl History {
     /// Write down every minute. Never ends.
     pub(crate) async fn keep(self, recorder: PrometheusHandle, inspector: Inspector) {
         let mut ticks = tokio::time::interval(Duration::from_secs(60));
-        let mut created_before = 0;
-        let mut active_before = None;
         loop {
             ticks.tick().await;
             let Ok(active) = inspector.browse.count().await else { continue };
-            let created = created(&recorder.render());
-            let new = created.saturating_sub(created_before);
-            // Other processes may have created some, too: then this is too little.
-            let before = active_before.unwrap_or(active);
-            self.add(Minute { created: new, active, ended: (before + new).saturating_sub(active) });
-            (created_before, active_before) = (created, Some(active));
+            self.past().end_minute(active, created(&recorder.render()));
         }
     }
 
-    fn add(&self, minute: Minute) {
-        let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if minutes.len() == MINUTES {
-            minutes.pop_front();
-        }
-        minutes.push_back(minute);
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pictures, up to now.
-    pub(crate) fn charts(&self, active: u64) -> Markup {
-        let mut minutes: Vec<Minute> =
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        match minutes.last_mut() {
-            Some(last) => last.active = active,
-            None => minutes.push(Minute { active, ..Minute::default() }),
-        }
+    pub(crate) fn charts(&self, active: u64, recorder: &PrometheusHandle) -> Markup {
+        self.drawn(active, created(&recorder.render()))
+    }
+
+    fn drawn(&self, active: u64, created: u64) -> Markup {
+        let minutes: Vec<Minute> = {
+            let past = self.past();
+            past.minutes.iter().copied().chain([past.current(active, created)]).collect()
+        };
         let values = |of: fn(&Minute) -> u64| minutes.iter().map(of).collect::<Vec<_>>();
         html! {
             div.charts {
-                (chart("Created", "a minute, by this process", &values(|minute| minute.created)))
-                (chart("Active", "in the store", &values(|minute| minute.active)))
-                (chart("Expired or ended", "a minute", &values(|minute| minute.ended)))
+                (chart("Created", "a minute, by this process", "in this minute", &values(|minute| minute.created)))
+                (chart("Active", "in the store", "now", &values(|minute| minute.active)))
+                (chart("Expired or ended", "a minute", "in this minute", &values(|minute| minute.ended)))
             }
         }
     }
@@ -79,12 +97,12 @@ fn created(metrics: &str) -> u64 {
     line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
-fn chart(title: &str, unit: &str, values: &[u64]) -> Markup {
+fn chart(title: &str, unit: &str, when: &str, values: &[u64]) -> Markup {
     const HEIGHT: f64 = 40.0;
     let most = values.iter().copied().max().unwrap_or(0).max(1);
     let last = values.last().copied().unwrap_or(0);
     let missing = MINUTES - values.len();
-    let label = format!("{title} {unit}: {last} now, {most} at most in the last hour");
+    let label = format!("{title} {unit}: {last} {when}, {most} at most in the last hour");
     html! {
         figure {
             figcaption { strong { (title) } " " span.quiet { (unit) } }
@@ -95,7 +113,7 @@ fn chart(title: &str, unit: &str, values: &[u64]) -> Markup {
                     rect x=((missing + at) * 3) y=(HEIGHT - height) width="2" height=(height) {}
                 }
             }
-            p { span.number { (last) } " now" }
+            p { span.number { (last) } " " (when) }
         }
     }
 }
@@ -116,10 +134,21 @@ mod tests {
     fn only_the_last_hour_is_shown() {
         let history = History::default();
         for active in 0..100 {
-            history.add(Minute { active, ..Minute::default() });
+            history.past().end_minute(active, 7);
         }
-        let page = history.charts(123).into_string();
+        let page = history.drawn(123, 7).into_string();
         assert_eq!(page.matches("<rect").count(), 3 * MINUTES);
         assert!(page.contains(">123</span> now"));
+    }
+
+    #[test]
+    fn the_minute_that_is_not_over_is_shown() {
+        let history = History::default();
+        history.past().end_minute(5, 5);
+        // Ten began, and three of all have ended.
+        let page = history.drawn(12, 15).into_string();
+        for part in [">10</span> in this minute", ">12</span> now", ">3</span> in this minute"] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use maud::{DOCTYPE, Markup, html};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::inspector::{Ended, InspectError, Listed, Listing, Shown, harmless};
 
@@ -17,6 +18,7 @@ fn frame(title: &str, is_in: bool, content: &Markup) -> Markup {
                 link rel="stylesheet" href="/style.css";
             }
             body.admin {
+                a.skip href="#content" { "Skip to the content" }
                 header {
                     a.brand href="/sessions" { "edge-session admin" }
                     @if is_in {
@@ -29,7 +31,7 @@ fn frame(title: &str, is_in: bool, content: &Markup) -> Markup {
                         }
                     }
                 }
-                main { (content) }
+                main #content { (content) }
             }
         }
     }
@@ -84,7 +86,7 @@ pub(super) fn list(
                 p.quiet { "No session has a subject: gateway.identity says where it is, /passport/user for example." }
             }
             @if let Some(subject) = subject.filter(|_| !listing.sessions.is_empty()) {
-                form method="post" action="/sessions/end-all" {
+                form method="get" action="/sessions/end-all" {
                     input type="hidden" name="subject" value=(subject);
                     button.end { "End all sessions of exactly “" (subject) "”" }
                 }
@@ -114,10 +116,10 @@ fn table(sessions: &[Listed], now: u64) -> Markup {
                     tr {
                         td { a href=(format!("/sessions/{}", listed.session)) { code { (listed.session) } } }
                         td.subject { (subject(listed)) }
-                        td.right { (age(listed, now)) }
-                        td.right { (left(listed, now)) }
-                        td.right { (listed.bytes) " B" }
-                        td { (end_form(&listed.session)) }
+                        td.right data-name="Age" { (age(listed, now)) }
+                        td.right data-name="Ends in" { (left(listed, now)) }
+                        td.right data-name="Size" { (listed.bytes) " B" }
+                        td.do { (end_form(&listed.session)) }
                     }
                 }
             }
@@ -125,13 +127,46 @@ fn table(sessions: &[Listed], now: u64) -> Markup {
     }
 }
 
+/// Asks first.
 fn end_form(name: &str) -> Markup {
     html! {
-        form method="post" action="/sessions/end" {
+        form method="get" action="/sessions/end" {
             input type="hidden" name="name" value=(name);
             button.end aria-label=(format!("End the session {name}")) { "End" }
         }
     }
+}
+
+/// Whether one session is to be ended.
+pub(super) fn ask_end(shown: &Shown) -> Markup {
+    let name = &shown.listed.session;
+    let back = format!("/sessions/{name}");
+    let of = shown.listed.subject.as_deref().map(|subject| format!(" of “{subject}”"));
+    let question = format!("End the session{}?", of.unwrap_or_default());
+    ask(&question, "Whoever has it is logged out.", "/sessions/end", ("name", name), &back)
+}
+
+/// Whether all sessions of somebody are to be ended.
+pub(super) fn ask_end_all(subject: &str) -> Markup {
+    let back = format!("/sessions?subject={}", utf8_percent_encode(subject, NON_ALPHANUMERIC));
+    let question = format!("End all sessions of exactly “{subject}”?");
+    let text = "They are logged out wherever they are logged in.";
+    ask(&question, text, "/sessions/end-all", ("subject", subject), &back)
+}
+
+fn ask(question: &str, text: &str, action: &str, field: (&str, &str), back: &str) -> Markup {
+    let content = html! {
+        section.card {
+            h1 { (question) }
+            p { (text) }
+            form.answer method="post" action=(action) {
+                input type="hidden" name=(field.0) value=(field.1);
+                button.end { "End" }
+                a href=(back) { "Cancel" }
+            }
+        }
+    };
+    frame(question, true, &content)
 }
 
 pub(super) fn show(shown: &Shown) -> Markup {
