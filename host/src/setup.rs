@@ -136,7 +136,11 @@ fn load_component(given: Option<&Path>, warnings: &mut Vec<String>) -> Result<Co
                 .push(format!("{why}. Until then every start compiles, which takes about 0.3 s"));
             None
         }
-        None => None,
+        None => {
+            let why = "neither XDG_CACHE_HOME nor HOME says where compiled code can be kept";
+            warnings.push(format!("{why}: every start compiles, which takes about 0.3 s"));
+            None
+        }
     };
     Component::from_file(&path, cache.as_ref()).map_err(|error| error.to_string())
 }

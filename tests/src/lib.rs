@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use back_end::BackEnd;
 pub use mongo::{Database, Mongod, ReplicaSet};
-pub use server::{Launch, SECRET, Server, binary, free_port};
+pub use server::{Launch, SECRET, Server, binary, component, free_port};
 pub use upstream::{Asked, Call, Reply, Upstream};
 pub use visitor::{Page, Visitor, count_in};
 pub use wasi::Served;

@@ -169,11 +169,7 @@ impl Launch {
 
     /// Gives a command its environment, and nothing of the test's own.
     fn settle(&self, command: &mut Command, dir: &Path) {
-        let component = built(
-            "EDGE_SESSION_COMPONENT",
-            || checkout().join("target/session.wasm"),
-            "make component",
-        );
+        let component = component();
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("EDGE_SESSION_") || name == "RUST_LOG" {
                 command.env_remove(name);
@@ -229,6 +225,12 @@ impl Launch {
             confidential: self.confidential.clone(),
         }
     }
+}
+
+/// The component under test.
+pub fn component() -> PathBuf {
+    let usual = || checkout().join("target/session.wasm");
+    built("EDGE_SESSION_COMPONENT", usual, "make component")
 }
 
 /// The binary under test.

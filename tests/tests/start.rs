@@ -4,8 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use edge_session_tests::{Launch, SECRET, binary, checkout, temp_dir};
+use edge_session_tests::{
+    Launch, SECRET, binary, checkout, component, free_port, temp_dir, wait_for,
+};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -136,4 +139,47 @@ fn a_byte_order_mark_before_a_secret_is_no_part_of_it() {
     visitor.set_cookie(&cookie);
     assert_eq!(visitor.get("/").count(), 2);
     server.stop();
+}
+
+/// In a container: nobody's process, which can write nowhere.
+#[test]
+fn as_nobody_with_nothing_to_write_to_it_checks_and_serves() {
+    let dir = tempfile::tempdir().expect("there is a place for temporary files");
+    let everybody = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(dir.path(), everybody).unwrap();
+    fs::copy(binary(), dir.path().join("edge-session")).unwrap();
+    fs::copy(component(), dir.path().join("session.wasm")).unwrap();
+    fs::set_permissions(dir.path().join("session.wasm"), fs::Permissions::from_mode(0o644))
+        .unwrap();
+    let port = free_port();
+    // A mount namespace of its own, whose root is read-only.
+    let script = format!(
+        "mount -o remount,bind,ro / && mount --bind -o ro {dir} {dir} && \
+         mount -o remount,bind,ro {dir} && cd / && \
+         exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c ' \
+           touch {dir}/written 2>/dev/null && echo it can write; \
+           {dir}/edge-session check --store memory: && \
+           exec {dir}/edge-session serve --store memory: --listen 127.0.0.1:{port}'",
+        dir = dir.path().display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("HOME", "/nonexistent").env("EDGE_SESSION_SECRET", SECRET);
+    let log = dir.path().join("log");
+    let output = fs::File::create(&log).unwrap();
+    command.stdout(output.try_clone().unwrap()).stderr(output);
+    let mut child = command.spawn().expect("unshare can be run");
+    let url = format!("http://127.0.0.1:{port}/");
+    wait_for("it to serve", Duration::from_secs(10), || {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        assert!(child.try_wait().unwrap().is_none(), "it has ended: {said}");
+        ureq::get(&url).call().is_ok_and(|answer| answer.status() == 200).then_some(())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("The configuration is in order."), "{said}");
+    assert!(said.contains("every start compiles"), "{said}");
+    assert!(!said.contains("it can write"), "{said}");
 }
