@@ -213,6 +213,113 @@ const MISTAKES: &[(&str, &str)] = &[
         "app = \"edge-session.toml\"\n[gateway]\nsessions = \"shared\"\n[store]\nurl = \"mongodb://a\"",
         "gateway.sessions: \"shared\" is for applications that have a store of their own (T, line 3)",
     ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"user\"",
+        "guard[0].require: is \"user\"",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\nexcept = [\"/\"]",
+        "guard[0].except: \"/\" would leave nothing to guard: all paths are below it (T, line 5)",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\nexcept = [\"/a*\"]",
+        "guard[0].except: \"/a*\" is not a path such as \"/public\", which holds for all below it",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\nequals = [1]",
+        "guard[0].equals: is not a text, a whole number, true or false (T, line 5)",
+    ),
+    (
+        "upstream = \":9\"\n[gateway]\nlogin = \"/a;b\"",
+        "gateway.login: is \"/a;b\": a plain path, without // or ;, is needed (T, line 3)",
+    ),
+    (
+        "upstream = \":9\"\n[gateway]\nlogout = \"/a*\"",
+        "gateway.logout: is \"/a*\": no request's path is that (T, line 3)",
+    ),
+    (
+        "upstream = \":9\"\n[gateway]\nafter_logout = \"a\"",
+        "gateway.after_logout: is \"a\", not a path such as \"/login\" (T, line 3)",
+    ),
+    ("upstream = \":9\"\n[gateway]\ntrusted_proxies = [\"x\"]", "gateway.trusted_proxies: \"x\""),
+    (
+        "upstream = \":9\"\n[gateway]\nhealth_interval_ms = 0",
+        "gateway.health_interval_ms: must be at least 1 (T, line 3)",
+    ),
+    (
+        "[[route]]\nupstream = \":9\"\nhost = \"a:80\"",
+        "route[0].host: is not a host name (without a port) (T, line 3)",
+    ),
+    ("[[route]]\npath = \"/a\"", "route[0].upstream: is missing (T, line 1)"),
+    (
+        "[admin]\nhosts = [\"a:80\"]",
+        "admin.hosts: \"a:80\" is not a host name (without a port) (T, line 2)",
+    ),
+    // The cookie, and how long sessions live.
+    (
+        "name = \"a b\"",
+        "name: \"a b\" is not a cookie name: only letters, digits and !#$%&'*+-.^_`|~ are allowed (T, line 1)",
+    ),
+    (
+        "[cookie]\npath = \"a\"",
+        "cookie.path: \"a\" is not a path: it begins with / and has no ; in it (T, line 2)",
+    ),
+    ("[cookie]\ndomain = \"a b\"", "cookie.domain: \"a b\" is not a host name (T, line 2)"),
+    (
+        "[cookie]\nmax_age = 100000000000",
+        "cookie.max_age: is more than 400 days (in milliseconds): browsers cut it (T, line 2)",
+    ),
+    (
+        "[cookie]\nmax_age = 1\nexpires = \"2030-01-02T03:04:05Z\"",
+        "cookie.expires: conflicts with cookie.max_age: set one of them (T, line 3)",
+    ),
+    (
+        "[cookie]\nexpires = \"tomorrow\"",
+        "cookie.expires: is \"tomorrow\", not a date such as 2030-01-02T03:04:05Z (T, line 2)",
+    ),
+    (
+        "[cookie]\nsecure = \"yes\"",
+        "cookie.secure: is \"yes\", not true, false or \"auto\" (T, line 2)",
+    ),
+    (
+        "[cookie]\nsame_site = \"none\"",
+        "cookie.same_site: \"none\" needs cookie.secure = true: browsers refuse the cookie otherwise (T, line 2)",
+    ),
+    (
+        "[cookie]\npartitioned = true",
+        "cookie.partitioned: needs cookie.secure = true: browsers refuse the cookie otherwise (T, line 2)",
+    ),
+    (
+        "name = \"__Host-a\"\n[cookie]\nsecure = true\npath = \"/a\"",
+        "cookie.path: must be \"/\": the name's prefix __Host- demands it (T, line 4)",
+    ),
+    (
+        "name = \"__Host-a\"\n[cookie]\nsecure = true\ndomain = \"a.example\"",
+        "cookie.domain: must not be set: the name's prefix __Host- forbids a domain (T, line 4)",
+    ),
+    ("name = \"__Secure-a\"", "cookie.secure: must be true: the name's prefix demands it"),
+    ("[store]\nttl = 0", "store.ttl: must be at least 1 second (T, line 2)"),
+    (
+        "[store]\nttl = 60\ntouch_after = 60",
+        "store.touch_after: 60 seconds is not less than store.ttl, 60 seconds: sessions in use would expire (T, line 3)",
+    ),
+    (
+        "[store]\nurl = \"mongodb://a\"\nauto_remove_interval = 0",
+        "store.auto_remove_interval: must be at least 1 minute (T, line 3)",
+    ),
+    (
+        "[store]\nurl = \"mongodb://a\"\ncrypto = \"kruptein\"",
+        "store.crypto: needs a secret: set EDGE_SESSION_CRYPTO_SECRET to the one that connect-mongo has, or EDGE_SESSION_CRYPTO_SECRET_FILE to a file with it (T, line 3)",
+    ),
+    (
+        "[store]\nurl = \"mongodb://a\"\ncrypto = 5",
+        "store.crypto: is a value of the type integer, not one of \"kruptein\", \"webcrypto\" (T, line 3)",
+    ),
+    (
+        "secret = \"hunter2\"",
+        "secret: does not belong into a file that is shown around: set EDGE_SESSION_SECRET",
+    ),
+    ("max_session_bytes = 0", "max_session_bytes: must be at least 1 (T, line 1)"),
     // Bounds.
     (
         "[limits]\nrequests = 2\nper_client = 3",
@@ -222,6 +329,10 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "[limits]\nheader_bytes = 1",
         "limits.header_bytes: is 1, not between 8192 and 1048576 (T, line 2)",
+    ),
+    (
+        "[limits]\nbuffer_bytes = 20000000",
+        "limits.buffer_bytes: is 20000000, more than 16777216: every request may take it (T, line 2)",
     ),
     ("[timeouts]\nidle_ms = 0", "timeouts.idle_ms: must be at least 1 (T, line 2)"),
     ("[tls]\nkey = \"k\"", "tls: needs both `certificate` and `key` (T, line 1)"),
@@ -312,6 +423,11 @@ fn mistakes_in_variables_are_told_by_their_names() {
             "EDGE_SESSION_SECRET_FILE",
             "secrets",
             "EDGE_SESSION_SECRET and EDGE_SESSION_SECRET_FILE are both set: unset one",
+        ),
+        (
+            "EDGE_SESSION_CRYPTO_SECRET",
+            "a",
+            "store.crypto: is not set, but EDGE_SESSION_CRYPTO_SECRET is: sessions would not be encrypted",
         ),
         ("EDGE_SESSION_STORE", "mongo:hunter2", "store.url: mongo… is not one of memory:"),
     ] {

@@ -318,6 +318,7 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
             )),
         }
     }
+    let before = wrong.len();
     let preflights = section.take("preflights", wrong).unwrap_or(false);
     let deny = section.take("deny", wrong).unwrap_or(false);
     let pointer = section.pointer("require", wrong);
@@ -336,6 +337,8 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
             let equals = equals.and_then(|value| serde_json::to_value(value).ok());
             Rule::Require { pointer, equals: equals.filter(|value: &Json| !value.is_null()), login }
         }
+        // What is there and wrong has been told.
+        (false, None) if wrong.len() > before => return None,
         (is_denied, _) => {
             let message = match is_denied {
                 true => "excludes `deny = true`: nobody passes that guard",
