@@ -91,6 +91,9 @@ impl Inspector {
         let mut sessions = Vec::new();
         let mut has_more = false;
         self.scan(|inspector, entry| {
+            if is_note(entry) {
+                return true;
+            }
             let listed = inspector.listed(entry);
             let subject = || listed.subject.as_ref().map(|subject| subject.to_lowercase());
             let is_wanted = match &wanted {
@@ -231,8 +234,17 @@ enum Subject {
     Unreadable,
 }
 
-/// The session's own data, an object.
-fn data(entry: &Entry) -> Option<Value> {
+/// Whether it is no session but what the component leaves behind for some seconds where one had its
+/// old identifier, for requests that come late.
+fn is_note(entry: &Entry) -> bool {
+    const KEY: &str = "movedTo";
+    entry.stored.data.contains(KEY)
+        && data(entry).is_some_and(|data| {
+            data.as_object().is_some_and(|data| data.len() == 1 && data.contains_key(KEY))
+        })
+}
+
+/// The session's own data, an object.entry: &Entry) -> Option<Value> {
     let mut data: Map<String, Value> = serde_json::from_str(&entry.stored.data).ok()?;
     data.shift_remove("cookie");
     Some(Value::Object(data))
@@ -257,7 +269,7 @@ pub(crate) fn harmless(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_session::store::{Content, MemoryStore, Store as _};
+    use edge_session::store::{Content, Created, MemoryStore, Store as _};
 
     const LATER: u64 = 4_102_444_800_000;
 
@@ -342,6 +354,23 @@ mod tests {
         }
         let expected = Ended { ended: 1, unreadable: 0 };
         assert_eq!(inspector.end_all("zoey").await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn what_a_moved_session_leaves_behind_is_not_listed() {
+        let inspector = inspector().await;
+        let before = inspector.list(None, 100).await.unwrap().sessions.len();
+        let store = MemoryStore::default();
+        for (id, data) in [
+            ("note", r#"{"cookie":{},"movedTo":"sealed"}"#),
+            ("session", r#"{"cookie":{},"movedTo":"sealed","a":1}"#),
+        ] {
+            let content = Content { data: data.to_owned(), expires: u64::MAX };
+            assert_eq!(store.create(id, content).await.unwrap(), Created::Done);
+        }
+        let inspector = Inspector { browse: Arc::new(store), ..inspector };
+        assert!(before > 0);
+        assert_eq!(inspector.list(None, 100).await.unwrap().sessions.len(), 1);
     }
 
     #[tokio::test]
