@@ -16,6 +16,10 @@ _LAST_MILLISECOND = 253_402_300_799_999
 #: The furthest that JavaScript's dates are from 1970, in seconds.
 _LONGEST = 8.64e12
 
+#: Why a session can no longer be changed.
+LEFT = "the response's headers have left: the session can no longer be changed"
+READ_ONLY = "a websocket's session can only be read"
+
 #: What can be changed from within.
 _CONTAINERS = (dict, list)
 
@@ -78,7 +82,7 @@ class Session(dict[str, Any]):
         self.mark_accessed()
 
     def __setitem__(self, key: str, value: Any) -> None:
-        _check(key)
+        check_key(key)
         self._write()
         super().__setitem__(key, value)
 
@@ -103,7 +107,7 @@ class Session(dict[str, Any]):
     def update(self, *args: Any, **values: Any) -> None:
         new = dict(*args, **values)
         for key in new:
-            _check(key)
+            check_key(key)
         self._write()
         super().update(new)
 
@@ -259,7 +263,8 @@ for _name in (
     setattr(Session, _name, _reading(_name))
 
 
-def _check(key: object) -> None:
+def check_key(key: object) -> None:
+    """A session's keys are texts."""
     if not isinstance(key, str):
         raise TypeError(f"the session's keys are texts, not {type(key).__name__}")
 
