@@ -11,7 +11,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
 
-from . import Session, SessionError, read_environ
+from . import HeadersError, Session, SessionError, Told, read_environ
 
 #: Is put into an empty session that the application wants to be saved: the gateway keeps none
 #: that is new and empty.
@@ -113,7 +113,13 @@ class SessionMiddleware(_django.SessionMiddleware):
         MiddlewareMixin.__init__(self, get_response)
 
     def process_request(self, request: HttpRequest) -> None:
-        request.session = SessionStore(Session(read_environ(request.META)))
+        try:
+            session = Session(read_environ(request.META))
+        except HeadersError as error:
+            # Django's page about the error looks at it, with CSRF_USE_SESSIONS.
+            request.session = SessionStore(Session(Told("", {}), closed=str(error)))
+            raise
+        request.session = SessionStore(session)
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         # Something else may be there: a middleware's, a test's.
