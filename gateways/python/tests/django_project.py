@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import django
+from behind_gateway import meet
 from django.conf import settings
 
 USER, PASSWORD = "ada", "a password of hers"
@@ -58,7 +59,6 @@ django.setup()
 
 from django.contrib import admin, messages  # noqa: E402
 from django.contrib.auth import alogin, authenticate, login, logout  # noqa: E402
-from django.contrib.auth.decorators import login_required  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
@@ -75,10 +75,6 @@ application = get_wsgi_application()
 acts: dict[str, Any] = {}
 
 
-def index(request: HttpRequest) -> HttpResponse:
-    return JsonResponse({"user": request.user.get_username()})
-
-
 def log_in(request: HttpRequest) -> HttpResponse:
     if request.method == "GET":
         return HttpResponse(get_token(request))
@@ -87,7 +83,7 @@ def log_in(request: HttpRequest) -> HttpResponse:
     if user is None:
         return HttpResponse("wrong", status=403)
     login(request, user)
-    messages.success(request, f"Welcome, {user.get_username()}")
+    messages.success(request, "Welcome")
     return HttpResponse("ok")
 
 
@@ -97,19 +93,22 @@ async def log_in_async(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
-@login_required(login_url="/login")
 def account(request: HttpRequest) -> HttpResponse:
+    if not request.user.is_authenticated:
+        return HttpResponse("nobody", status=401)
     said = [str(message) for message in messages.get_messages(request)]
-    cart = request.session.get("cart", {})
-    return JsonResponse({"user": request.user.get_username(), "said": said, "cart": cart})
+    kept = {key: value for key, value in request.session.items() if key[0] == "k"}
+    return JsonResponse({"user": request.user.get_username(), "said": said, "kept": kept})
 
 
+@csrf_exempt
 def log_out(request: HttpRequest) -> HttpResponse:
     logout(request)
     return HttpResponse("ok")
 
 
 def put(request: HttpRequest, key: str, value: str) -> HttpResponse:
+    meet(request.GET.get("meet"))
     request.session[key] = value
     return HttpResponse("ok")
 
@@ -119,7 +118,6 @@ def act(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
-    path("", index),
     path("login", log_in),
     path("login-async", log_in_async),
     path("account", account),
