@@ -36,9 +36,10 @@ def session(data: str = "{}", id: str = ID) -> Session:
 
 
 def answer(act: Act, data: str = "{}") -> list[tuple[str, str]]:
+    """What is said to the gateway."""
     one = session(data)
     act(one)
-    return one._answer()
+    return [header for header in one._answer() if header[0] != "Vary"]
 
 
 def whole(act: Act, data: str = "{}") -> str | None:
@@ -56,10 +57,10 @@ def whole(act: Act, data: str = "{}") -> str | None:
 
 def test_a_session_is_a_dictionary_of_what_the_gateway_tells() -> None:
     one = session('{"a": 1, "b" : [true, null, {"c":"\\u00e9"}]}')
+    assert one._answer() == []
     assert isinstance(one, dict)
     assert one == {"a": 1, "b": [True, None, {"c": "é"}]}
     assert one.id == ID
-    assert one._answer() == []
 
 
 def test_what_changed_is_answered_as_the_whole_new_data_in_ascii() -> None:
@@ -197,7 +198,21 @@ def test_where_the_gateway_has_no_session_nothing_can_be_kept() -> None:
     for change in (lambda: one.update(a=1), one.renew, one.clear, lambda: one.setdefault("a")):
         with pytest.raises(SessionError, match=r"outside cookie\.path"):
             change()
-    assert one._answer() == []
+    assert one._answer() == [("Vary", "Cookie, Edge-Session")]
+
+
+def test_a_page_depends_on_the_session_that_it_was_made_of() -> None:
+    for act, data, expected in (
+        (lambda one: None, '{"a":1}', None),
+        # All who have nothing in their sessions may have the same page.
+        (lambda one: one.get("a"), "{}", "Cookie, Edge-Session"),
+        (lambda one: one.get("a"), '{"a":1}', "Cookie, Edge-Session, Edge-Session-Id"),
+        (lambda one: one.update(a=1), "{}", "Cookie, Edge-Session, Edge-Session-Id"),
+        (lambda one: one.destroy(), '{"a":1}', "Cookie, Edge-Session, Edge-Session-Id"),
+    ):
+        one = session(data)
+        act(one)
+        assert dict(one._answer()).get("Vary") == expected
 
 
 def test_a_session_shows_no_secrets_and_its_copies_are_dictionaries() -> None:
@@ -246,7 +261,8 @@ async def test_asgi_has_it_as_request_session() -> None:
     assert response.json() == {"count": 3}
     assert response.headers["edge-session"] == '{"count":3}'
     assert response.headers["x-own"] == "1"
-    assert "set-cookie" not in response.headers and "vary" not in response.headers
+    assert response.headers["vary"] == "Cookie, Edge-Session, Edge-Session-Id"
+    assert "set-cookie" not in response.headers
 
 
 async def test_asgi_answers_what_was_changed_inside_values_and_nothing_unasked() -> None:
@@ -345,7 +361,8 @@ def environ(data: str = "{}", id: str = ID) -> dict[str, Any]:
 def test_wsgi_has_it_in_the_environment() -> None:
     status, headers = visit(lambda one: one["list"].append(2), environ('{"list":[1]}'))
     assert status == "200 OK"
-    assert headers == [("X-Own", "1"), ("Edge-Session", '{"list":[1,2]}')]
+    assert headers[:2] == [("X-Own", "1"), ("Edge-Session", '{"list":[1,2]}')]
+    assert headers[2:] == [("Vary", "Cookie, Edge-Session, Edge-Session-Id")]
     assert visit(lambda one: None, environ('{"list":[1]}'))[1] == [("X-Own", "1")]
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import django_project
 import pytest
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.models import User
+from django.core.cache import caches
 from django.core.checks import run_checks
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, Client, override_settings
 
 from edge_session.headers import HeadersError, Session, SessionError, read
 from edge_session.headers.django import SessionStore
@@ -28,7 +30,7 @@ def told(data: str = "{}", id: str = ID) -> dict[str, str]:
 
 def ours(response: Any) -> dict[str, str]:
     assert response.status_code == 200, response.content
-    assert not response.cookies and not response.has_header("Vary")
+    assert not response.cookies
     return {name: value for name, value in response.items() if name.startswith("Edge-Session")}
 
 
@@ -87,6 +89,55 @@ def test_it_ends_and_goes_on_under_a_new_identifier() -> None:
         ACTION: "regenerate",
         "Edge-Session": '{"b":2}',
     }
+
+
+def test_a_page_depends_on_the_session_that_it_was_made_of() -> None:
+    # Without the one for forms, which looks at every session.
+    with override_settings(MIDDLEWARE=settings.MIDDLEWARE[:1]):
+        for act, vary in (
+            (lambda it: None, None),
+            (lambda it: it.session["a"], "Cookie, Edge-Session, Edge-Session-Id"),
+        ):
+            django_project.acts["act"] = act
+            assert Client().get("/act", headers=told('{"a":1}')).get("Vary") == vary
+
+
+@pytest.mark.parametrize("has_cookies", [True, False])
+def test_a_cache_of_the_whole_site_gives_nobody_anothers_session(has_cookies: bool) -> None:
+    def act(it: Any) -> str:
+        before = it.session.get("user", "nobody")
+        it.session.setdefault("token", f"of {it.headers['Visitor']}")
+        return f"{before} of {it.headers['Visitor']}"
+
+    middleware = settings.MIDDLEWARE
+    in_front, behind = "UpdateCacheMiddleware", "FetchFromCacheMiddleware"
+    cached = [
+        f"django.middleware.cache.{in_front}",
+        *middleware,
+        f"django.middleware.cache.{behind}",
+    ]
+    django_project.acts["act"] = act
+
+    def visit(visitor: str, data: str) -> Any:
+        headers = {**told(data, f"the-identifier-of-{visitor}"), "Visitor": visitor}
+        if has_cookies:
+            headers["Cookie"] = f"connect.sid={visitor}"
+        return Client().get("/act", headers=headers)
+
+    with override_settings(MIDDLEWARE=cached):
+        caches["default"].clear()
+        first, second = visit("ada", "{}"), visit("eve", "{}")
+        assert first["Edge-Session"] == '{"token":"of ada"}'
+        assert second["Edge-Session"] == '{"token":"of eve"}'
+        for visitor in ("ada", "eve"):
+            data = json.dumps({"user": visitor, "token": "x"})
+            for _ in range(2):
+                response = visit(visitor, data)
+                assert response.content.decode() == f"{visitor} of {visitor}"
+                assert not response.has_header("Edge-Session")
+        # What is out of the cache, where it is right, changes nothing.
+        again = visit("ada", "{}")
+        assert again.content == first.content and not again.has_header("Edge-Session")
 
 
 def test_a_key_is_known_where_a_session_is_kept() -> None:
@@ -176,7 +227,7 @@ async def test_asynchronous_names_do_the_same() -> None:
     async def after(act: Callable[[SessionStore], Any], data: str = '{"a":1}') -> dict[str, str]:
         session = Session(read([ID], [data]))
         await act(SessionStore(session))
-        return dict(session._answer())
+        return {name: value for name, value in session._answer() if name != "Vary"}
 
     new = {ACTION: "regenerate", "Edge-Session": '{"a":1}'}
     assert await after(lambda it: it.aset("b", 2)) == {"Edge-Session": '{"a":1,"b":2}'}

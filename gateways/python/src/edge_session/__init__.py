@@ -11,10 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._dictionary import SessionError
     from .component import ComponentError, component_path
     from .middleware import SessionMiddleware
     from .options import OptionsError, Problem
-    from .session import Session, SessionError
+    from .session import Session
     from .store import Content, MemoryStore, Store, Stored, StoreError
 
 __all__ = [
@@ -33,10 +34,11 @@ __all__ = [
 ]
 
 _PLACES = {
+    "_dictionary": ("SessionError",),
     "component": ("ComponentError", "component_path"),
     "middleware": ("SessionMiddleware",),
     "options": ("OptionsError", "Problem"),
-    "session": ("Session", "SessionError"),
+    "session": ("Session",),
     "store": ("Content", "MemoryStore", "Store", "StoreError", "Stored"),
 }
 _PLACE = {name: module for module, names in _PLACES.items() for name in names}

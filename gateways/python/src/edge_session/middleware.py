@@ -9,9 +9,10 @@ from typing import Any
 from . import _bounds, _caches
 from ._asgi import App, Message, Receive, Scope, Send
 from ._contract import Outcome, Request
+from ._dictionary import LEFT, READ_ONLY
 from .component import Component, component_path
 from .options import Secret, open_engine
-from .session import LEFT, READ_ONLY, Session
+from .session import Session
 from .sessions import Begun, SessionFailed, Sessions
 from .store import Store
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from .. import _json
-from ..session import LEFT, SessionError, check_key
+from .._dictionary import LEFT, SessionDict, SessionError
 
 __all__ = ["HeadersError", "Session", "SessionError"]
 
@@ -75,7 +75,7 @@ def read_environ(environ: Mapping[str, Any]) -> Told:
     return read([part for id in ids for part in id.split(",")], sessions)
 
 
-class Session(dict[str, Any]):
+class Session(SessionDict):
     """One visitor's session, for the length of one request.
 
     A dictionary of what JSON has: texts, numbers, booleans, None, lists and dictionaries. Changes
@@ -90,7 +90,6 @@ class Session(dict[str, Any]):
         super().__init__((key, self._read(text)) for key, text in told.data.items())
         self._told = told
         self._fate: _Fate = "kept"
-        #: Why it can no longer be changed.
         self._closed = closed if told.id else closed or _NOWHERE
         self._is_answered = False
 
@@ -103,51 +102,12 @@ class Session(dict[str, Any]):
         """
         return self._told.id
 
-    # ------------------------------------------------------------ the dictionary ----
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        check_key(key)
-        self._write()
-        super().__setitem__(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        self._write()
-        super().__delitem__(key)
-
-    def pop(self, key: str, *default: Any) -> Any:
-        if key in self:
-            self._write()
-        return super().pop(key, *default)
-
-    def popitem(self) -> tuple[str, Any]:
-        self._write()
-        return super().popitem()
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        if key not in self:
-            self[key] = default
-        return self[key]
-
-    def update(self, *args: Any, **values: Any) -> None:
-        new = dict(*args, **values)
-        for key in new:
-            check_key(key)
-        self._write()
-        super().update(new)
-
-    def __ior__(self, other: Any) -> "Session":  # type: ignore[override,misc]
-        self.update(other)
-        return self
-
     def clear(self) -> None:
         """Remove all keys, and end the session.
 
         What is put into it afterwards is another one, under a new identifier.
         """
         self._end("cleared")
-
-    def __reduce__(self) -> Any:
-        return dict, (dict(self),)
 
     def __repr__(self) -> str:
         """Neither the identifier nor the data: both are secrets."""
@@ -175,13 +135,8 @@ class Session(dict[str, Any]):
         self._closed = _DESTROYED
 
     def _end(self, fate: _Fate) -> None:
-        self._write()
         super().clear()
         self._fate = fate
-
-    def _write(self) -> None:
-        if self._closed:
-            raise SessionError(self._closed)
 
     # --------------------------------------------------------------- for the adapters ----
 
@@ -198,24 +153,33 @@ class Session(dict[str, Any]):
         if self._is_answered:
             return []
         self._is_answered = True
+        is_used = self._is_used
         try:
-            return self._headers()
+            change = self._change()
         finally:
             self._closed = LEFT
+        return [*change, ("Vary", self._varies(bool(change)))] if is_used else change
 
-    def _headers(self) -> list[tuple[str, str]]:
-        if not self and self._fate == "cleared" and not self._told.data:
+    def _change(self) -> list[tuple[str, str]]:
+        if self._fate == "cleared" and not self and not self._told.data:
             return []
-        if self._fate == "destroyed" or (not self and self._fate == "cleared"):
+        if self._fate == "destroyed" or (self._fate == "cleared" and not self):
             return [(ACTION, "destroy")]
         data = {key: self._text_to_send(key, value) for key, value in self.items()}
-        whole = ",".join(f"{_encode(key)}:{text}" for key, text in data.items())
+        members = (f"{_encode(key)}:{text}" for key, text in data.items())
+        whole = (SESSION, f"{{{','.join(members)}}}")
         if self._fate != "kept":
-            action = [(ACTION, "regenerate")]
-            return [*action, (SESSION, f"{{{whole}}}")] if data else action
-        if list(data.items()) == list(self._told.data.items()):
-            return []
-        return [(SESSION, f"{{{whole}}}")]
+            action = (ACTION, "regenerate")
+            return [action, whole] if data else [action]
+        return [] if list(data.items()) == list(self._told.data.items()) else [whole]
+
+    def _varies(self, is_changed: bool) -> str:
+        """What the page depends on, for caches outside, and for those within the application.
+
+        These may not see the cookie. Visitors without a session may have the same page.
+        """
+        names = ["Cookie", SESSION]
+        return ", ".join([*names, ID] if is_changed or self._told.data else names)
 
     def _text_to_send(self, key: str, value: Any) -> str:
         """What did not change has the text that it came with."""

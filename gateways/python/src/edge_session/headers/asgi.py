@@ -1,7 +1,7 @@
 """For ASGI applications behind the gateway: Starlette, FastAPI, any other."""
 
 from .._asgi import App, Message, Receive, Scope, Send
-from ..session import READ_ONLY
+from .._dictionary import READ_ONLY
 from . import ID, SESSION, Session, read
 
 

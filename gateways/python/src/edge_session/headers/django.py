@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 from django.contrib.sessions import middleware as _django
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, HttpResponse
+from django.utils.cache import patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
 
-from . import HeadersError, Session, SessionError, Told, read_environ
+from . import ACTION, SESSION, HeadersError, Session, SessionError, Told, read_environ
 
 #: Is put into an empty session that the application wants to be saved: the gateway keeps none
 #: that is new and empty.
@@ -27,7 +28,8 @@ class SessionStore(SessionBase):
     """
 
     def __init__(self, session: Session) -> None:
-        super().__init__(session.id if session else None)
+        # Not a look at the session, by which the page would depend on it.
+        super().__init__(session.id if session._told.data else None)
         self._session_cache = session
 
     def load(self) -> dict[str, Any]:
@@ -123,9 +125,16 @@ class SessionMiddleware(_django.SessionMiddleware):
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         # Something else may be there: a middleware's, a test's.
-        if isinstance(request.session, SessionStore):
-            for name, value in request.session._session_cache._answer():
-                response.headers[name] = value
+        if not isinstance(request.session, SessionStore):
+            return response
+        # A page out of Django's cache changes nothing.
+        for name in (SESSION, ACTION):
+            del response[name]
+        for name, value in request.session._session_cache._answer():
+            if name == "Vary":
+                patch_vary_headers(response, value.split(", "))
+            else:
+                response[name] = value
         return response
 
 
