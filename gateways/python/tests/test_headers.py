@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -220,6 +221,19 @@ def test_a_session_shows_no_secrets_and_its_copies_are_dictionaries() -> None:
     assert repr(one) == "<Session>" and ID not in repr(one._told)
     for other in (one.copy(), copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
         assert type(other) is dict and other == {"a": 1, "b": [2]}
+
+
+def test_the_code_in_the_readme_runs() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    made: dict[str, Any] = {"__name__": "__main__"}
+    for code in re.findall("```python\n(.*?)```", readme.partition("## Behind")[2], re.DOTALL):
+        exec(code, made)
+    assert made["MIDDLEWARE"][0] == "edge_session.headers.django.SessionMiddleware"
+    answered: list[Any] = []
+    body = made["application"](environ('{"viewCount":1}'), lambda *all: answered.append(all))
+    assert body == [b"you have visited this page 2 times"]
+    assert ("Edge-Session", '{"viewCount":2}') in answered[0][1]
+    assert type(made["app"].session_interface).__module__ == "edge_session.headers.flask"
 
 
 def test_it_needs_no_other_package() -> None:
