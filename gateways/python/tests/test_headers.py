@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware.sessions import SessionMiddleware as SignedCookie
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
@@ -289,6 +290,16 @@ async def test_asgi_answers_what_was_changed_inside_values_and_nothing_unasked()
     assert response.headers["edge-session"] == '{"cart":{"apples":3}}'
     response = await ask(starlette(act), told('{"cart":{"apples":3}}'))
     assert not [name for name in response.headers if name.startswith("edge-session")]
+
+
+async def test_asgi_another_middlewares_session_stays_its_own() -> None:
+    async def count(request: Request) -> Response:
+        request.session["count"] = 1
+        return PlainTextResponse("ok")
+
+    response = await ask(SignedCookie(starlette(count), "a secret of its own"), told())
+    assert response.headers["edge-session"] == '{"count":1}'
+    assert "set-cookie" not in response.headers
 
 
 async def test_asgi_refuses_what_did_not_come_through_the_gateway() -> None:

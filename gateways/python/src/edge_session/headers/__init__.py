@@ -29,6 +29,8 @@ _NOT_OURS = (
     "listen where only the gateway reaches it, and a test has to send both headers"
 )
 
+_TOO_DEEP = "is nested too deeply to be read"
+
 #: What became of the session as a whole. One that was cleared has ended, and what is put into it
 #: afterwards is another one.
 _Fate: TypeAlias = Literal["kept", "renewed", "cleared", "regenerated", "destroyed"]
@@ -62,7 +64,7 @@ def read(ids: Sequence[str], sessions: Sequence[str]) -> Told:
     except ValueError:
         problem = f"is not a JSON object in ASCII: {_NOT_OURS}"
     except RecursionError:
-        problem = "is nested too deeply to be read"
+        problem = _TOO_DEEP
     raise HeadersError(f"the request's header {SESSION} {problem}")
 
 
@@ -87,7 +89,10 @@ class Session(SessionDict):
     """
 
     def __init__(self, told: Told, closed: str | None = None) -> None:
-        super().__init__((key, self._read(text)) for key, text in told.data.items())
+        try:
+            super().__init__((key, self._read(text)) for key, text in told.data.items())
+        except RecursionError:
+            raise HeadersError(f"the request's header {SESSION} {_TOO_DEEP}") from None
         self._told = told
         self._fate: _Fate = "kept"
         self._closed = closed if told.id else closed or _NOWHERE
@@ -100,6 +105,7 @@ class Session(SessionDict):
         It is a secret as good as a password: never log or show it. After `renew()`,
         `regenerate()` or `clear()` the session has another one, which only the next request knows.
         """
+        self.mark_accessed()
         return self._told.id
 
     def clear(self) -> None:

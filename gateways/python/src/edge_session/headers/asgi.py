@@ -21,6 +21,9 @@ class SessionMiddleware:
         told = read(_values(scope, ID), _values(scope, SESSION))
         session = Session(told, READ_ONLY if scope["type"] == "websocket" else None)
         scope.setdefault("state", {})["session"] = session
+        if "session" in scope:
+            # Another middleware's, which looks there again when the response begins.
+            scope = {**scope}
         scope["session"] = session
 
         async def answer(message: Message) -> None:

@@ -28,8 +28,8 @@ class SessionStore(SessionBase):
     """
 
     def __init__(self, session: Session) -> None:
-        # Not a look at the session, by which the page would depend on it.
-        super().__init__(session.id if session._told.data else None)
+        told = session._told
+        super().__init__(told.id if told.data else None)
         self._session_cache = session
 
     def load(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class SessionStore(SessionBase):
         if not self._session_cache:
             self[_SAVED] = True
         if self._session_cache._fate == "kept":
-            self._session_key = self._session_cache.id
+            self._session_key = self._session_cache._told.id
 
     async def asave(self, must_create: bool = False) -> None:
         self.save(must_create)
