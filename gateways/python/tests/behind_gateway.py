@@ -1,6 +1,6 @@
 """Applications that have the gateway's sessions as their framework's own, each with a login.
 
-All answer at the same paths: POST /login, GET /account (401, or who is there, with what was put),
+All, and `django_project`, answer at the same paths: POST /login, GET /account (401, or who is there, with what was put),
 /put/KEY/VALUE, POST /logout. What GET /login answers has to be posted with a login.
 """
 
@@ -127,9 +127,3 @@ def fast_api() -> Any:
         return "ok"
 
     return app
-
-
-def django() -> Any:
-    import django_project
-
-    return django_project.application

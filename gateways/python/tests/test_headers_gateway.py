@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import behind_gateway
+import django_project
 import httpx
 import pytest
 import uvicorn
@@ -133,8 +134,8 @@ APPLICATIONS: dict[str, tuple[Serving, Callable[[], Any], str | None]] = {
     # Flask has nothing that changes identifiers: the gateway is told who is logged in.
     "Flask": (serving_wsgi, behind_gateway.stock_flask, "/user"),
     "Flask-Login": (serving_wsgi, behind_gateway.flask_with_login, "/_user_id"),
-    "Django": (serving_wsgi, behind_gateway.django, None),
-    "Django, with identity": (serving_wsgi, behind_gateway.django, "/_auth_user_id"),
+    "Django": (serving_wsgi, lambda: django_project.application, None),
+    "Django, with identity": (serving_wsgi, lambda: django_project.application, "/_auth_user_id"),
     "FastAPI": (serving_asgi, behind_gateway.fast_api, None),
 }
 
@@ -255,6 +256,22 @@ def test_headers_that_a_visitor_forges_do_nothing(world: World) -> None:
         seen = account(world.visitor(cookie, **forged))
         assert seen["user"] == "ada", mark
     assert account(visitor)["user"] == "ada"
+
+
+def test_a_key_that_django_was_told_is_the_one_of_the_next_request(tmp_path: Path) -> None:
+    def key(request: Any) -> str:
+        if not request.session.session_key:
+            request.session.create()
+        return str(request.session.session_key)
+
+    django_project.acts["act"] = key
+    with (
+        serving_wsgi(django_project.application) as upstream,
+        gateway(upstream, tmp_path / "log", None) as url,
+        httpx.Client(base_url=url, timeout=30) as visitor,
+    ):
+        keys = {ask(visitor, "GET", "/act").text for _ in range(3)}
+    assert len(keys) == 1 and len(keys.pop()) == 32
 
 
 def test_past_the_gateway_nobody_is_served(world: World) -> None:
