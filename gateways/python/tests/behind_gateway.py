@@ -1,7 +1,8 @@
 """Applications that have the gateway's sessions as their framework's own, each with a login.
 
-All, and `django_project`, answer at the same paths: POST /login, GET /account (401, or who is there, with what was put),
-/put/KEY/VALUE, POST /logout. What GET /login answers has to be posted with a login.
+All, and `django_project`, answer at the same paths: POST /login, GET /account (401, or who is
+there, with what was put), /put/KEY/VALUE, POST /logout. What GET /login answers has to be posted
+with a login.
 """
 
 import threading
