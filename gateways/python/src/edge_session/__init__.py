@@ -2,13 +2,21 @@
 
 The logic is a WebAssembly component, `session.wasm`, that decides and never does I/O; this
 package asks it, keeps sessions in a store, and speaks ASGI.
+
+`edge_session.headers` is for applications behind the gateway, which tells them their sessions by
+headers. It needs nothing of this.
 """
 
-from .component import ComponentError, component_path
-from .middleware import SessionMiddleware
-from .options import OptionsError, Problem
-from .session import Session, SessionError
-from .store import Content, MemoryStore, Store, Stored, StoreError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._dictionary import SessionError
+    from .component import ComponentError, component_path
+    from .middleware import SessionMiddleware
+    from .options import OptionsError, Problem
+    from .session import Session
+    from .store import Content, MemoryStore, Store, Stored, StoreError
 
 __all__ = [
     "ComponentError",
@@ -24,3 +32,21 @@ __all__ = [
     "Stored",
     "component_path",
 ]
+
+_PLACES = {
+    "_dictionary": ("SessionError",),
+    "component": ("ComponentError", "component_path"),
+    "middleware": ("SessionMiddleware",),
+    "options": ("OptionsError", "Problem"),
+    "session": ("Session",),
+    "store": ("Content", "MemoryStore", "Store", "StoreError", "Stored"),
+}
+_PLACE = {name: module for module, names in _PLACES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when it is used, so that `edge_session.headers` needs no wasmtime."""
+    if name not in _PLACE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_PLACE[name]}", __name__), name)
+    return value

@@ -31,10 +31,11 @@ def read(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         # An integer of more digits than Python reads. In JavaScript it is a float, too.
-        return json.loads(text, parse_int=_integer)
+        return json.loads(text, parse_int=integer)
 
 
-def _integer(digits: str) -> int | float:
+def integer(digits: str) -> int | float:
+    """An integer of any number of digits."""
     return int(digits) if len(digits) < 640 else float(digits)
 
 

@@ -1,14 +1,15 @@
 """The ASGI middleware: a session for every request."""
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from collections.abc import Mapping as _Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from . import _bounds, _caches
+from ._asgi import App, Message, Receive, Scope, Send
 from ._contract import Outcome, Request
+from ._dictionary import LEFT, READ_ONLY
 from .component import Component, component_path
 from .options import OptionsError, Secret, open_engine
 from .session import Session
@@ -16,16 +17,6 @@ from .sessions import Begun, SessionFailed, Sessions
 from .store import Store
 
 _log = logging.getLogger("edge_session")
-
-# As in the ASGI specification, and in Starlette.
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_LEFT = "the response's headers have left: the session can no longer be changed"
-_READ_ONLY = "a websocket's session can only be read"
 
 
 class SessionMiddleware:
@@ -49,7 +40,7 @@ class SessionMiddleware:
         secret: Secret | None = None,
         *,
         store: Store,
-        options: _Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
         component: str | PathLike[str] | None = None,
         timeout: float = 2.0,
     ) -> None:
@@ -79,7 +70,7 @@ class SessionMiddleware:
         if begun is None:
             state["session"] = None
             return await self._app(scope, receive, send)
-        session = Session(begun.ready, closed=_READ_ONLY if is_websocket else None)
+        session = Session(begun.ready, closed=READ_ONLY if is_websocket else None)
         state["session"] = session
         if "session" in scope:
             # Another middleware's, which looks there again when the response begins.
@@ -139,7 +130,7 @@ class _Answer:
         await self._send(message)
 
     async def _begin(self, message: Message) -> Message:
-        self._session._close(_LEFT)
+        self._session._close(LEFT)
         try:
             outcome = await self._sessions.finish(self._begun, self._session)
         except SessionFailed as error:

@@ -1,12 +1,11 @@
 """The session as an application sees it."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from typing import Any
 
 from . import _json
 from ._contract import Action, Change, CookieEdit, DataChange, Edit, Origin, Ready
+from ._dictionary import SessionDict, SessionError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -20,15 +19,11 @@ _LONGEST = 8.64e12
 _CONTAINERS = (dict, list)
 
 
-class SessionError(Exception):
-    """The session cannot be used in this way."""
-
-
 class InvalidChange(Exception):
     """The application has put something into the session that JSON does not have."""
 
 
-class Session(dict[str, Any]):
+class Session(SessionDict):
     """One visitor's session, for the length of one request.
 
     A dictionary of what JSON has: texts, numbers, booleans, None, lists and dictionaries.
@@ -49,78 +44,30 @@ class Session(dict[str, Any]):
         self._text = ready.data
         #: Why the application cannot have it.
         self._unreadable: str | None = None
+        #: What is stored; but for what is inside lists and dictionaries, which are the same ones.
+        self._stored: dict[str, Any] = {}
         try:
-            super().__init__(_json.read(ready.data))
+            self._stored = _json.read(ready.data)
         except RecursionError:
             self._unreadable = "the stored session is nested too deeply"
-        #: What is stored; but for what is inside lists and dictionaries, which are the same ones.
-        self._stored = super().copy()
-        #: The application has looked at it, or changed it.
-        self._is_used = False
+        super().__init__(self._stored)
         #: The stored data counts no more.
         self._is_cleared = False
         self._action: Action = "keep"
         self._cookie: list[CookieEdit] = []
-        #: Why it can no longer be changed.
         self._closed = closed
 
-    # ------------------------------------------------------------ the dictionary ----
-
     def mark_accessed(self) -> None:
-        """Starlette's `request.session` says so: the response may depend on the session."""
-        self._is_used = True
+        super().mark_accessed()
         if self._unreadable:
             raise SessionError(self._unreadable)
-
-    def _write(self) -> None:
-        if self._closed:
-            raise SessionError(self._closed)
-        self.mark_accessed()
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        _check(key)
-        self._write()
-        super().__setitem__(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        self._write()
-        super().__delitem__(key)
-
-    def pop(self, key: str, *default: Any) -> Any:
-        if key in self:
-            self._write()
-        return super().pop(key, *default)
-
-    def popitem(self) -> tuple[str, Any]:
-        self._write()
-        return super().popitem()
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        if key not in self:
-            self[key] = default
-        return self[key]
-
-    def update(self, *args: Any, **values: Any) -> None:
-        new = dict(*args, **values)
-        for key in new:
-            _check(key)
-        self._write()
-        super().update(new)
-
-    def __ior__(self, other: Any) -> "Session":  # type: ignore[override,misc]
-        self.update(other)
-        return self
 
     def clear(self) -> None:
         """Remove all keys."""
         if not self._closed:
             self._unreadable = None
-        self._write()
         super().clear()
         self._is_cleared = True
-
-    def __reduce__(self) -> Any:
-        return dict, (dict(self),)
 
     # -------------------------------------------------------- the session as a whole ----
 
@@ -208,7 +155,7 @@ class Session(dict[str, Any]):
         changed: list[Edit] = []
         kept: set[str] = set()
         order = iter(stored)
-        for key, value in super().items():
+        for key, value in dict.items(self):
             # What comes later than it is stored was removed, and set again.
             if key in order:
                 kept.add(key)
@@ -227,41 +174,6 @@ class Session(dict[str, Any]):
     def _whole(self) -> str:
         members = (f"{_json.write(key)}:{_write(key, self[key])}" for key in self)
         return f"{{{','.join(members)}}}"
-
-
-def _reading(name: str) -> Callable[..., Any]:
-    method = getattr(dict, name)
-
-    @wraps(method)
-    def read(self: Session, *args: Any) -> Any:
-        self.mark_accessed()
-        return method(self, *args)
-
-    return read
-
-
-for _name in (
-    "__contains__",
-    "__eq__",
-    "__getitem__",
-    "__iter__",
-    "__len__",
-    "__ne__",
-    "__or__",
-    "__reversed__",
-    "__ror__",
-    "copy",
-    "get",
-    "items",
-    "keys",
-    "values",
-):
-    setattr(Session, _name, _reading(_name))
-
-
-def _check(key: object) -> None:
-    if not isinstance(key, str):
-        raise TypeError(f"the session's keys are texts, not {type(key).__name__}")
 
 
 def _is_same(old: Any, new: Any) -> bool:

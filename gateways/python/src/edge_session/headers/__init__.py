@@ -1,0 +1,243 @@
+"""Sessions for applications behind the gateway, which tells each request its session by headers.
+
+Here are the rules, which are those of docs/gateway.md. `edge_session.headers.asgi`, `.wsgi`,
+`.flask` and `.django` make an application's own sessions of them.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from .. import _json
+from .._dictionary import LEFT, SessionDict, SessionError
+
+__all__ = ["HeadersError", "Session", "SessionError"]
+
+ID = "Edge-Session-Id"
+SESSION = "Edge-Session"
+ACTION = "Edge-Session-Action"
+
+_DESTROYED = "the session was destroyed: it can no longer be changed"
+_NOWHERE = (
+    "the gateway has no session for this request, so that nothing can be kept in it: the path is "
+    'outside cookie.path, or gateway.sessions is "shared" and the application has them itself'
+)
+_NOT_OURS = (
+    "it did not come through the gateway (edge-session serve --upstream). The application must "
+    "listen where only the gateway reaches it, and a test has to send both headers"
+)
+
+_TOO_DEEP = "is nested too deeply to be read"
+
+#: What became of the session as a whole. One that was cleared has ended, and what is put into it
+#: afterwards is another one.
+_Fate: TypeAlias = Literal["kept", "renewed", "cleared", "regenerated", "destroyed"]
+
+
+class HeadersError(Exception):
+    """The request's headers are not those that the gateway sends."""
+
+
+@dataclass(frozen=True, repr=False)
+class Told:
+    """What the gateway says about a request's session."""
+
+    #: Empty: the request has none.
+    id: str
+    #: The JSON text of each value.
+    data: dict[str, str]
+
+
+def read(ids: Sequence[str], sessions: Sequence[str]) -> Told:
+    """Read all values of `Edge-Session-Id` and of `Edge-Session`."""
+    for name, values in ((ID, ids), (SESSION, sessions)):
+        if len(values) != 1:
+            how_many = "several headers" if values else "no header"
+            raise HeadersError(f"the request has {how_many} {name}: {_NOT_OURS}")
+    (id,), (text,) = ids, sessions
+    try:
+        if not text.isascii() or not isinstance(_decode(text), dict):
+            raise ValueError
+        return Told(id, _members(text))
+    except ValueError:
+        problem = f"is not a JSON object in ASCII: {_NOT_OURS}"
+    except RecursionError:
+        problem = _TOO_DEEP
+    raise HeadersError(f"the request's header {SESSION} {problem}")
+
+
+def read_environ(environ: Mapping[str, Any]) -> Told:
+    """Read the headers of a WSGI environment, which Django has, too."""
+    ids = [environ["HTTP_EDGE_SESSION_ID"]] if "HTTP_EDGE_SESSION_ID" in environ else []
+    sessions = [environ["HTTP_EDGE_SESSION"]] if "HTTP_EDGE_SESSION" in environ else []
+    # Servers make one header of several, with commas, which identifiers do not have. The data
+    # of several is no JSON.
+    return read([part for id in ids for part in id.split(",")], sessions)
+
+
+class Session(SessionDict):
+    """One visitor's session, for the length of one request.
+
+    A dictionary of what JSON has: texts, numbers, booleans, None, lists and dictionaries. Changes
+    are answered with the response's headers, those inside values too:
+    `session["cart"]["apples"] = 3`. Copies are plain dictionaries.
+
+    `cookie` and the names of JavaScript's `Session.prototype` (`id`, `save`, `toString`, …)
+    cannot be keys: the gateway refuses the answer.
+    """
+
+    def __init__(self, told: Told, closed: str | None = None) -> None:
+        try:
+            super().__init__((key, self._read(text)) for key, text in told.data.items())
+        except RecursionError:
+            raise HeadersError(f"the request's header {SESSION} {_TOO_DEEP}") from None
+        self._told = told
+        self._fate: _Fate = "kept"
+        self._closed = closed if told.id else closed or _NOWHERE
+        self._is_answered = False
+
+    @property
+    def id(self) -> str:
+        """The identifier that the request came with; empty: it has no session.
+
+        It is a secret as good as a password: never log or show it. After `renew()`,
+        `regenerate()` or `clear()` the session has another one, which only the next request knows.
+        """
+        self.mark_accessed()
+        return self._told.id
+
+    def clear(self) -> None:
+        """Remove all keys, and end the session.
+
+        What is put into it afterwards is another one, under a new identifier.
+        """
+        self._end("cleared")
+
+    def __repr__(self) -> str:
+        """Neither the identifier nor the data: both are secrets."""
+        return "<Session>"
+
+    # -------------------------------------------------------- the session as a whole ----
+
+    def renew(self) -> None:
+        """Go on under a new identifier, with the data.
+
+        For changes of privilege, the login above all: an identifier that somebody planted is
+        worthless then. With `gateway.identity`, the gateway does it by itself.
+        """
+        self._write()
+        if self._fate == "kept":
+            self._fate = "renewed"
+
+    def regenerate(self) -> None:
+        """End the session and begin an empty one under a new identifier."""
+        self._end("regenerated")
+
+    def destroy(self) -> None:
+        """End the session and clear the browser's cookie: logout."""
+        self._end("destroyed")
+        self._closed = _DESTROYED
+
+    def _end(self, fate: _Fate) -> None:
+        super().clear()
+        self._fate = fate
+
+    # --------------------------------------------------------------- for the adapters ----
+
+    def _read(self, text: str) -> Any:
+        """The value of a JSON text."""
+        return _decode(text)
+
+    def _text(self, value: Any) -> str:
+        """A JSON text of a value, in which NaN and infinity may be."""
+        return _encode_any(value)
+
+    def _answer(self) -> list[tuple[str, str]]:
+        """The headers of the response. It is answered once."""
+        if self._is_answered:
+            return []
+        self._is_answered = True
+        is_used = self._is_used
+        try:
+            change = self._change()
+        finally:
+            self._closed = LEFT
+        return [*change, ("Vary", self._varies(bool(change)))] if is_used else change
+
+    def _change(self) -> list[tuple[str, str]]:
+        if self._fate == "cleared" and not self and not self._told.data:
+            return []
+        if self._fate == "destroyed" or (self._fate == "cleared" and not self):
+            return [(ACTION, "destroy")]
+        data = {key: self._text_to_send(key, value) for key, value in self.items()}
+        members = (f"{_encode(key)}:{text}" for key, text in data.items())
+        whole = (SESSION, f"{{{','.join(members)}}}")
+        if self._fate != "kept":
+            action = (ACTION, "regenerate")
+            return [action, whole] if data else [action]
+        return [] if list(data.items()) == list(self._told.data.items()) else [whole]
+
+    def _varies(self, is_changed: bool) -> str:
+        """What the page depends on, for caches outside, and for those within the application.
+
+        These may not see the cookie. Visitors without a session may have the same page.
+        """
+        names = ["Cookie", SESSION]
+        return ", ".join([*names, ID] if is_changed or self._told.data else names)
+
+    def _text_to_send(self, key: str, value: Any) -> str:
+        """What did not change has the text that it came with."""
+        told = self._told.data.get(key)
+        try:
+            text = self._text(value)
+            if told is not None and text == self._text(self._read(told)):
+                return told
+            return _encode(_decode(text))
+        except (TypeError, ValueError, RecursionError) as error:
+            why = _reason(error)
+        # Not from the error: it may have the value.
+        raise SessionError(f"the value of the session's key {key!r} cannot be kept: {why}")
+
+
+def _no_constant(_: str) -> Any:
+    raise ValueError  # NaN and infinity
+
+
+_decode = json.JSONDecoder(parse_int=_json.integer, parse_constant=_no_constant).decode
+_decode_at = json.JSONDecoder(parse_int=_json.integer).raw_decode
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_encode_any = json.JSONEncoder(separators=(",", ":")).encode
+
+#: What is between keys and values.
+_GAP = re.compile(r"[ \t\n\r,:]*")
+#: Errors of Python's that name a type, and no value.
+_NAMES_A_TYPE = re.compile(
+    r"Object of type \w+ is not JSON serializable|keys must be [\w, ]+, not \w+"
+)
+
+
+def _members(text: str) -> dict[str, str]:
+    """The text of each value of a JSON object that has been read already."""
+    members: dict[str, str] = {}
+    at = text.index("{") + 1
+    while text[at := _past_gap(text, at)] != "}":
+        key, at = _decode_at(text, at)
+        start = _past_gap(text, at)
+        _, at = _decode_at(text, start)
+        members[key] = text[start:at]
+    return members
+
+
+def _past_gap(text: str, at: int) -> int:
+    gap = _GAP.match(text, at)
+    return gap.end() if gap else at
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if _NAMES_A_TYPE.fullmatch(str(error)):
+        return str(error)
+    return "JSON has no such value (NaN, infinity, one that holds itself, …)"

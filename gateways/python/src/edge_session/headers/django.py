@@ -1,0 +1,145 @@
+"""For Django projects behind the gateway.
+
+MIDDLEWARE has `edge_session.headers.django.SessionMiddleware` in place of
+`django.contrib.sessions.middleware.SessionMiddleware`.
+"""
+
+from typing import Any, NoReturn
+
+from django.contrib.sessions import middleware as _django
+from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpRequest, HttpResponse
+from django.utils.cache import patch_vary_headers
+from django.utils.deprecation import MiddlewareMixin
+
+from . import ACTION, SESSION, HeadersError, Session, SessionError, Told, read_environ
+
+#: Is put into an empty session that the application wants to be saved: the gateway keeps none
+#: that is new and empty.
+_SAVED = "_session_saved"
+
+
+class SessionStore(SessionBase):
+    """Django's `request.session`.
+
+    `session_key` is None until there is something in the session, and from `cycle_key()` or
+    `flush()` on: only the next request knows the new one. How long a session lives is the
+    gateway's to say: what asks for a lifetime or sets one raises `SessionError`.
+    """
+
+    def __init__(self, session: Session) -> None:
+        told = session._told
+        super().__init__(told.id if told.data else None)
+        self._session_cache = session
+
+    def load(self) -> dict[str, Any]:
+        return self._session_cache
+
+    def clear(self) -> None:
+        self._session_cache.clear()
+        self.accessed = self.modified = True
+
+    def flush(self) -> None:
+        self.clear()
+        self._session_key = None
+
+    async def aflush(self) -> None:
+        self.flush()
+
+    def cycle_key(self) -> None:
+        self._session_cache.renew()
+        self._session_key = None
+        self.accessed = self.modified = True
+
+    async def acycle_key(self) -> None:
+        self.cycle_key()
+
+    def create(self) -> None:
+        if self.session_key:
+            self.cycle_key()
+        else:
+            self.save()
+
+    async def acreate(self) -> None:
+        self.create()
+
+    def save(self, must_create: bool = False) -> None:
+        """Changes are saved with the response; this sees to it that an empty session is, too."""
+        if not self._session_cache:
+            self[_SAVED] = True
+        if self._session_cache._fate == "kept":
+            self._session_key = self._session_cache._told.id
+
+    async def asave(self, must_create: bool = False) -> None:
+        self.save(must_create)
+
+    def delete(self, session_key: str | None = None) -> None:
+        if session_key not in (None, self.session_key):
+            raise SessionError("only the request's own session can be ended by headers")
+        self.clear()
+
+    async def adelete(self, session_key: str | None = None) -> None:
+        self.delete(session_key)
+
+    def exists(self, session_key: str) -> bool:
+        raise SessionError("headers do not tell whether another session exists")
+
+    def set_expiry(self, value: object) -> None:
+        """None alone, Django's word for the lifetime that all sessions have."""
+        if value is not None:
+            _no_lifetime()
+
+    async def aset_expiry(self, value: object) -> None:
+        self.set_expiry(value)
+
+    # The ages and dates come from here.
+    def get_session_cookie_age(self) -> int:
+        _no_lifetime()
+
+    def get_expire_at_browser_close(self) -> bool:
+        _no_lifetime()
+
+    async def aget_expire_at_browser_close(self) -> bool:
+        _no_lifetime()
+
+
+class SessionMiddleware(_django.SessionMiddleware):
+    """The gateway's sessions in place of those of `SESSION_ENGINE`, which has no effect.
+
+    A request that did not come through the gateway raises `HeadersError`. It is a subclass of
+    Django's, which the checks of `django.contrib.admin` look for.
+    """
+
+    def __init__(self, get_response: Any) -> None:
+        # Django's own imports SESSION_ENGINE.
+        MiddlewareMixin.__init__(self, get_response)
+
+    def process_request(self, request: HttpRequest) -> None:
+        try:
+            session = Session(read_environ(request.META))
+        except HeadersError as error:
+            # Django's page about the error looks at it, with CSRF_USE_SESSIONS.
+            request.session = SessionStore(Session(Told("", {}), closed=str(error)))
+            raise
+        request.session = SessionStore(session)
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        # Something else may be there: a middleware's, a test's.
+        if not isinstance(request.session, SessionStore):
+            return response
+        # A page out of Django's cache changes nothing.
+        for name in (SESSION, ACTION):
+            del response[name]
+        for name, value in request.session._session_cache._answer():
+            if name == "Vary":
+                patch_vary_headers(response, value.split(", "))
+            else:
+                response[name] = value
+        return response
+
+
+def _no_lifetime() -> NoReturn:
+    raise SessionError(
+        "how long a session lives is the gateway's to say, for all sessions (cookie.max_age and "
+        "store.ttl of its configuration): headers cannot tell it"
+    )

@@ -1,0 +1,47 @@
+"""For Flask applications behind the gateway: `app.session_interface = SessionInterface()`."""
+
+from typing import Any
+
+from flask import Flask, Request, Response
+from flask import sessions as _flask
+from flask.json.tag import TaggedJSONSerializer
+
+from . import Session as _Session
+from . import Told, read_environ
+
+
+class Session(_Session, _flask.SessionMixin):
+    """Flask's `session`, with `renew()`, `regenerate()` and `destroy()`.
+
+    What JSON does not have (tuples, bytes, `Markup`, UUIDs, datetimes) is tagged, as Flask does it.
+    How long a session lives is the gateway's to say: `permanent` is kept, and has no effect.
+    """
+
+    def __init__(self, told: Told, serializer: TaggedJSONSerializer) -> None:
+        self._serializer = serializer
+        super().__init__(told)
+
+    def _read(self, text: str) -> Any:
+        return self._serializer.loads(text)
+
+    def _text(self, value: Any) -> str:
+        return self._serializer.dumps(value)
+
+
+class SessionInterface(_flask.SessionInterface):
+    """The gateway's sessions in place of Flask's signed cookie. It needs no `SECRET_KEY`.
+
+    A request that did not come through the gateway raises `HeadersError`. `serializer` is Flask's:
+    tags of one's own are registered there.
+    """
+
+    def __init__(self) -> None:
+        self.serializer = TaggedJSONSerializer()
+
+    def open_session(self, app: Flask, request: Request) -> Session:
+        return Session(read_environ(request.environ), self.serializer)
+
+    def save_session(self, app: Flask, session: object, response: Response) -> None:
+        # A request that was refused has none.
+        if isinstance(session, Session):
+            response.headers.extend(session._answer())
