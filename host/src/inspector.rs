@@ -244,7 +244,8 @@ fn is_note(entry: &Entry) -> bool {
         })
 }
 
-/// The session's own data, an object.entry: &Entry) -> Option<Value> {
+/// The session's own data, an object.
+fn data(entry: &Entry) -> Option<Value> {
     let mut data: Map<String, Value> = serde_json::from_str(&entry.stored.data).ok()?;
     data.shift_remove("cookie");
     Some(Value::Object(data))
