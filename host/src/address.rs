@@ -16,7 +16,7 @@ use tokio_util::either::Either;
 const BACKLOG: u32 = 4096;
 
 /// How long the path of a socket may be, in bytes (`sun_path` of Linux).
-const LONGEST: usize = 107;
+pub(crate) const LONGEST: usize = 107;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +56,7 @@ impl Address {
     /// What is known to be wrong with the file of a socket.
     pub(crate) fn why_not(&self) -> Option<String> {
         let Self::Unix(path) = self else { return None };
-        let is_there = std::fs::symlink_metadata(path);
+        let is_there = std::fs::metadata(path);
         let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
         if path.as_os_str().len() > LONGEST {
             Some(format!("the path of a socket has at most {LONGEST} bytes"))
@@ -168,11 +168,20 @@ fn remove_left_over(path: &std::path::Path) {
     if !is_socket {
         return;
     }
-    let connected = std::os::unix::net::UnixStream::connect(path);
-    if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+    if is_left_over(path).unwrap_or(false) {
         // What cannot be removed is told by who cannot listen.
         let _ = std::fs::remove_file(path);
     }
+}
+
+/// Whether nobody listens there. One who is slow does, and is not waited for.
+fn is_left_over(path: &std::path::Path) -> rustix::io::Result<bool> {
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(connect(&socket, &SocketAddrUnix::new(path)?) == Err(rustix::io::Errno::CONNREFUSED))
 }
 
 /// What connections are accepted from.

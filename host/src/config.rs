@@ -383,6 +383,14 @@ fn not_toml(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}, column {column}: {message}")
 }
 
+/// A text for a message, unless it may hold a password: an address does.
+fn quoted(text: &str) -> String {
+    match text.contains('@') || text.contains("://") || text.len() > 60 {
+        true => "a text".to_owned(),
+        false => format!("{text:?}"),
+    }
+}
+
 /// What a value is, in the words of people. Texts are not quoted: one may hold a password.
 fn kind(value: &Value) -> String {
     match value {
@@ -399,6 +407,11 @@ fn kind(value: &Value) -> String {
 /// What serde says of a value that is of another type, in the words of people.
 fn mismatch(kind: String, message: &str) -> String {
     let expected = match message.rsplit_once("expected ").map_or(message, |(_, it)| it.trim()) {
+        "u64" | "u32" | "u16" | "u8" | "usize"
+            if message.starts_with("invalid value") && !kind.starts_with('-') =>
+        {
+            return format!("is {kind}, more than it can be");
+        }
         "u64" | "u32" | "u16" | "u8" | "usize" => "a whole number from 0 on, such as 60",
         "a boolean" => "true or false",
         "a string" | "path string" => "a text in quotation marks",
@@ -470,7 +483,7 @@ impl Section {
             let words: Vec<_> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
             // Whatever else is there may hold a secret.
             let is = match &value {
-                Value::String(word) => format!("{word:?}"),
+                Value::String(word) => quoted(word),
                 other => format!("a value of the type {}", other.type_str()),
             };
             problems.push(self.problem(key, format!("is {is}, not one of {}", words.join(", "))));
@@ -520,7 +533,9 @@ impl Section {
 
     fn report_unknown(self, problems: &mut Vec<Problem>) {
         for key in self.table.keys() {
-            problems.push(self.problem(key, not_an_option(&self.prefix, key)));
+            let is_name = !key.contains('@') && !key.contains("://");
+            let shown = if is_name { key } else { "(a key that is no name)" };
+            problems.push(self.problem(shown, not_an_option(&self.prefix, shown)));
         }
     }
 }

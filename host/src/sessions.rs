@@ -198,7 +198,8 @@ impl Sessions {
                             );
                             // It counts for nothing, and may be large.
                             known.loaded = None;
-                            if let Some(id) = large {
+                            // Where another program has the sessions, they may be well at any time.
+                            if let Some(id) = large.filter(|_| !reads_only) {
                                 self.unreadable().put(id, Instant::now());
                             }
                         }

@@ -506,7 +506,7 @@ const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABAS
 fn is_store(url: &str) -> bool {
     // `file://a/b` is the file /b on the host a.
     let file = url.strip_prefix("file:");
-    let is_path = |path: &str| !path.is_empty() && !path.starts_with("//");
+    let is_path = |path: &str| !path.is_empty() && !path.starts_with("//") && !path.contains("://");
     url == "memory:" || is_mongodb(url) || file.is_some_and(is_path)
 }
 
@@ -521,7 +521,7 @@ pub(crate) fn is_mongodb(url: &str) -> bool {
 
 /// A store's URL for people: without user, password and parameters.
 pub(crate) fn without_secrets(url: &str) -> String {
-    if url == "memory:" || url.starts_with("file:") {
+    if url == "memory:" || (url.starts_with("file:") && !url.contains("://")) {
         return url.to_owned();
     }
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -536,6 +536,12 @@ pub(crate) fn without_secrets(url: &str) -> String {
     };
     // A password that should be escaped may hold anything.
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+    // Without an @, what is no port may be one that was cut off.
+    let place = hosts.split(['/', '?']).next().unwrap_or_default();
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit() || byte == b']');
+    if place.split(',').any(|host| host.rsplit_once(':').is_some_and(|(_, port)| !is_port(port))) {
+        return format!("{scheme}://…");
+    }
     format!("{scheme}://{}", hosts.split('?').next().unwrap_or_default())
 }
 
@@ -631,6 +637,10 @@ mod tests {
             ("mongodb://u:p/a?ss@db/app?w=1", "mongodb://db/app"),
             ("mongodb//u:hunter2@db", "mongodb//u…"),
             ("/tmp/s.redb", "/tmp/s.redb"),
+            ("mongodb://u:hunter2", "mongodb://…"),
+            ("mongodb://a:1,b:2/c", "mongodb://a:1,b:2/c"),
+            ("mongodb://[::1]:1,[::1]/c", "mongodb://[::1]:1,[::1]/c"),
+            ("file:mongodb://u:hunter2@h", "file:mongodb://h"),
             ("mongodb:/u:hunter2@db", "mongodb…"),
             ("u:hunter2@db", "u…"),
             ("mongodb://db?x=a@b", "mongodb://b"),

@@ -135,6 +135,34 @@ const MISTAKES: &[(&str, &str)] = &[
         "upstream = \":9\"\n[gateway]\nlogin = \"/login?a\"\nlogout = \"/Login/\"",
         "gateway.logout: is the path of gateway.login, too: nobody could log in (T, line 4)",
     ),
+    (
+        "upstream = \"http://user:hunter2\"",
+        "upstream: the port of \"http://user:…\" is not between 1 and 65535",
+    ),
+    (
+        "upstream = \"http://user:hunter2,x@a\"",
+        "upstream: the port of \"http://user:…\" is not between 1 and 65535",
+    ),
+    ("upstream = [\"u:hunter2\"]", "upstream: \"u:…\" is not a URL"),
+    (
+        "upstream = \"unix:edge-session.toml\"",
+        "upstream: unix:edge-session.toml is something else than a socket (T, line 1)",
+    ),
+    (
+        "max_session_bytes = 5000000000",
+        "max_session_bytes: is 5000000000, more than it can be (T, line 1)",
+    ),
+    (
+        "[store]\nurl = \"mongodb://u:hunter2\"",
+        "the store mongodb://…: the mongodb:// address is not valid",
+    ),
+    ("[store]\nurl = \"file:mongodb://u:hunter2@h\"", "store.url: file:mongodb://h is not one of"),
+    ("preset = \"http://u:hunter2@h\"", "preset: is a text, not one of"),
+    ("[store]\n\"mongodb://u:hunter2@h\" = 1", "store.(a key that is no name): is not an option"),
+    (
+        "upstream = \":9\"\n[gateway]\ntrusted_proxies = [\"http://u:hunter2@h\"]",
+        "gateway.trusted_proxies: ",
+    ),
     // Stores.
     (
         "[store]\nurl = \"redis://u:hunter2@a\"",

@@ -636,7 +636,8 @@ fn a_session_file_that_was_moved_or_replaced_is_told_and_the_process_is_asked() 
     server.caller().get("/", &[]);
     fs::rename(&file, dir.path().join("elsewhere")).unwrap();
     assert_eq!(server.caller().get("/", &[]).status, 200, "visitors go on");
-    let said = format!("the session file {} was moved, removed or replaced", file.display());
+    let said =
+        format!("the session file {} was moved, removed, replaced or cut off", file.display());
     assert!(server.log().contains(&said), "{}", server.log());
     // Who has the sessions is asked, though there is no file.
     let (done, listing) = launch.run(dir.path(), &["sessions", "list"]);

@@ -102,11 +102,14 @@ impl Ground {
 
     fn edge_session(&self, case: &Case, port: u16, admin: u16, app: &Server) -> Result<Command> {
         // Visitors do not come through a trusted proxy.
+        let store = match case.in_database {
+            true => format!("[store]\ndb_name = \"{}\"\n", self.database),
+            false => String::new(),
+        };
         let configuration = format!(
             "[gateway]\ntrusted_proxies = []\n\
-             [admin]\nlisten = \"127.0.0.1:{admin}\"\n\
-             [store]\ndb_name = \"{}\"\n{}",
-            self.database, case.configuration,
+             [admin]\nlisten = \"127.0.0.1:{admin}\"\n{store}{}",
+            case.configuration,
         );
         let file = self.path(&format!("{port}.toml"));
         std::fs::write(&file, configuration)?;

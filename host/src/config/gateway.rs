@@ -1,6 +1,7 @@
 //! What a configuration says of the gateway: routes, guards, limits.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use ipnet::IpNet;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::Section;
+use super::{Section, quoted};
+use crate::address::LONGEST;
 use crate::gateway::{
     AppAddress, Guard, Health, PlainPath, RouteConfig, Rule, RulePath, Settings, TrustedProxies,
     UpstreamTimeouts,
@@ -233,7 +235,15 @@ fn is_host_name(host: &str) -> bool {
 
 fn upstream(text: &str) -> Result<AppAddress, String> {
     if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-        return Ok(AppAddress::Unix(path.into()));
+        if path.len() > LONGEST {
+            return Err(format!("the path of a socket has at most {LONGEST} bytes"));
+        }
+        // One that is not there yet may come.
+        let is_other = std::fs::metadata(path).is_ok_and(|it| !it.file_type().is_socket());
+        return match is_other {
+            true => Err(format!("unix:{path} is something else than a socket")),
+            false => Ok(AppAddress::Unix(path.into())),
+        };
     }
     let socket = text.strip_prefix("http://unix:").or(Some(text)).filter(|it| it.starts_with('/'));
     if let Some(path) = socket {
@@ -257,6 +267,14 @@ fn upstream(text: &str) -> Result<AppAddress, String> {
     let host = shown.find("://").map_or(0, |at| at + "://".len());
     let end = shown[host..].find(['/', '?', '#']).map_or(shown.len(), |at| host + at);
     let shown = &shown[..end];
+    // What is no port may be the password of a URL that was cut off.
+    let port = shown[host..].rsplit_once(':').map(|(before, port)| (host + before.len(), port));
+    let shown = match port {
+        Some((end, port)) if !port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            &format!("{}:…", &shown[..end])
+        }
+        _ => shown,
+    };
     let uri: Uri = url.parse().map_err(|error| format!("{shown:?} is not a URL: {error}"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
         return Err(format!(
@@ -428,7 +446,8 @@ impl Section {
             match network {
                 Ok(network) => networks.push(network),
                 Err(_) => {
-                    let message = format!("{text:?} is not an address or a network: 10.0.0.0/8");
+                    let shown = quoted(&text);
+                    let message = format!("{shown} is not an address or a network: 10.0.0.0/8");
                     wrong.push(self.problem(key, message));
                 }
             }

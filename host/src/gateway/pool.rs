@@ -5,7 +5,8 @@
 
 use std::fmt::{Display, Formatter};
 use std::future::{Future, poll_fn};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -24,7 +25,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service as _;
 
 /// Below the 5 s after which Node closes connections: the gateway closes them first.
@@ -81,13 +82,23 @@ impl Connector {
                     poll_fn(|context| connector.poll_ready(context)).await?;
                     begin(connector.call(uri.clone()).await?).await
                 }
-                AppAddress::Unix(path) => {
-                    begin(TokioIo::new(UnixStream::connect(path).await?)).await
-                }
+                AppAddress::Unix(path) => begin(TokioIo::new(reach(path).await?)).await,
             }
         };
         let late = |_| format!("no connection within {:?}", self.limit);
         timeout(self.limit, opening).await.map_err(late)?
+    }
+}
+
+/// Connect to a unix socket. Where as many wait there as may, it says so at once: wait, too.
+async fn reach(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                sleep(Duration::from_millis(5)).await;
+            }
+            result => return result,
+        }
     }
 }
 

@@ -109,7 +109,7 @@ impl FileStore {
     ) -> Result<Self, StoreError> {
         let opened = Opened(Arc::new(Mutex::new(Ok(Arc::new(open(&path, true)?)))));
         let (orders, queue) = mpsc::channel(4 * BATCH);
-        let place = Place { file: identity(&path), path, told: None };
+        let place = Place { file: identity(&path), path, length: 0, told: None };
         let writer = Writer { opened: opened.clone(), place, open, queue, pause, failed: None };
         thread::Builder::new()
             .name("edge-session-file".to_owned())
@@ -335,6 +335,8 @@ fn stored((expires, data): (u64, &str)) -> Stored {
 struct Place {
     path: PathBuf,
     file: Option<(u64, u64)>,
+    /// How long it was after the last write of ours.
+    length: u64,
     /// When it was said that it is not there.
     told: Option<Instant>,
 }
@@ -343,11 +345,12 @@ impl Place {
     /// What is written goes on into the file that was opened, wherever that is.
     fn tell_if_moved(&mut self) {
         let is_due = self.told.is_none_or(|told| told.elapsed() > SWEEP);
-        if is_due && identity(&self.path) != self.file {
+        let is_shorter = std::fs::metadata(&self.path).is_ok_and(|it| it.len() < self.length);
+        if is_due && (is_shorter || identity(&self.path) != self.file) {
             self.told = Some(Instant::now());
             tracing::error!(
-                "the session file {} was moved, removed or replaced: what is stored now is not found \
-                 there when this process starts again",
+                "the session file {} was moved, removed, replaced or cut off: what is stored now is not \
+                 found there when this process starts again",
                 self.path.display()
             );
         }
@@ -426,6 +429,7 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
         match result {
             Ok(written) => {
                 self.failed = None;
+                self.place.length = std::fs::metadata(&self.place.path).map_or(0, |it| it.len());
                 Ok(written)
             }
             Err(error) => {
