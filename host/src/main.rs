@@ -99,7 +99,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
     // it looks what has come by the network, which need not wait that long either.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .global_queue_interval(1)
-        .event_interval(16)
+        .event_interval(8)
         .enable_all()
         .build();
     runtime.map_err(|error| format!("cannot start: {error}"))
