@@ -29,9 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// So many changes of one session are stored by one write, beside the first.
 const TAKEN_ALONG: usize = 63;
 
-/// So many are told in a millisecond what became of their changes.
-const TOLD_AT_ONCE: usize = 8;
-
 /// How long nobody works at a session for which more wait than one write takes along.
 const REST: Duration = Duration::from_millis(4);
 
@@ -571,13 +568,9 @@ where
         return;
     }
     tokio::spawn(async move {
-        for (at, (word, answer)) in all.into_iter().enumerate() {
-            // They may come again at once.
-            match at % TOLD_AT_ONCE {
-                0 if at > 0 => sleep(Duration::from_millis(1)).await,
-                _ => yield_now().await,
-            }
+        for (word, answer) in all {
             Waiting::tell(word, answer);
+            yield_now().await;
         }
     });
 }
