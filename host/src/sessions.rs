@@ -29,9 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// So many changes of one session are stored by one write, beside the first.
 const TAKEN_ALONG: usize = 63;
 
-/// How long nobody works at a session for which more wait than one write takes along.
-const REST: Duration = Duration::from_millis(4);
-
 /// The longest that a request makes way for other processes after a second conflict. It
 /// doubles with each further one, up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(4);
@@ -324,14 +321,9 @@ impl Sessions {
                     Err(outcome) => return outcome,
                 }
             }
-            if job.is_save()
-                && let Some(its) = turn.as_mut()
-            {
-                match self.save(its, job).await {
-                    Ok(outcome) => {
-                        pass_on(turn);
-                        return outcome;
-                    }
+            if let Some(turn) = turn.as_mut().filter(|_| job.is_save()) {
+                match self.save(turn, job).await {
+                    Ok(outcome) => return outcome,
                     Err(next) => job = next,
                 }
             }
@@ -544,17 +536,6 @@ impl Sessions {
                 );
             }
         }
-    }
-}
-
-/// Let the next one have the turn: after a while where a crowd waits for it, which would keep a
-/// processor from all other sessions.
-fn pass_on(turn: Option<Turn>) {
-    if let Some(turn) = turn.filter(|turn| turn.waiting() >= TAKEN_ALONG) {
-        tokio::spawn(async move {
-            sleep(REST).await;
-            drop(turn);
-        });
     }
 }
 

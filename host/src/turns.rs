@@ -147,11 +147,6 @@ impl<Job, Answer> Turn<Job, Answer> {
         taken
     }
 
-    /// How many wait behind it.
-    pub(crate) fn waiting(&self) -> usize {
-        self.lines.lock().get(&self.id).map_or(0, VecDeque::len)
-    }
-
     /// Let those wait on, before all others.
     pub(crate) fn put_back(&mut self, waiting: Vec<Waiting<Job, Answer>>) {
         let mut lines = self.lines.lock();

@@ -140,7 +140,7 @@ async fn a_thousand_changes_of_one_session_at_once_are_stored_by_few_writes() {
     // The first one, and once for all others.
     assert_eq!(loads, 2);
     assert!(writes <= 20, "{writes} writes");
-    assert!(took < Duration::from_millis(300), "{took:?}");
+    assert!(took < Duration::from_millis(250), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
