@@ -48,7 +48,7 @@ fn run(command: Command) -> Result<(), String> {
             let setup = Setup::read(&arguments.configured)?;
             let summary = telemetry::log(setup.settings.log);
             setup.warn();
-            runtime()?.block_on(async {
+            complete(async {
                 tokio::spawn(summary.keep());
                 serve::serve(setup).await
             })
@@ -56,16 +56,12 @@ fn run(command: Command) -> Result<(), String> {
         Command::Sessions(arguments) => {
             let setup = Setup::read(&arguments.configured)?;
             telemetry::log(setup.settings.log);
-            let runtime = runtime()?;
-            let result = runtime.block_on(sessions_command::run(&setup, &arguments.command));
-            // Not dropped: the MongoDB driver's tasks may panic when they are stopped half-way.
-            std::mem::forget(runtime);
-            result
+            complete(sessions_command::run(&setup, &arguments.command))
         }
         Command::Init(arguments) => init(&arguments.file),
         Command::Check(arguments) => {
             let setup = Setup::read(&arguments.configured)?;
-            let found = runtime()?.block_on(check::run(&setup, arguments.connect))?;
+            let found = complete(check::run(&setup, arguments.connect))?;
             say(&[setup.summary(), found].concat());
             Ok(())
         }
@@ -91,6 +87,15 @@ fn init(file: &Path) -> Result<(), String> {
         }
         Err(error) => Err(format!("cannot write {shown}: {error}")),
     }
+}
+
+/// Do it, and leave the rest to the end of the process: the MongoDB driver's tasks may panic when they
+/// are stopped half-way, as they are when a runtime is dropped.
+fn complete<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(work);
+    std::mem::forget(runtime);
+    result
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {

@@ -348,6 +348,18 @@ const MISTAKES: &[(&str, &str)] = &[
         "secret: does not belong into a file that is shown around: set EDGE_SESSION_SECRET",
     ),
     ("max_session_bytes = 0", "max_session_bytes: must be at least 1 (T, line 1)"),
+    (
+        "[cookie]\nmax_age = 9000000000000000",
+        "cookie.max_age: is not a lifetime: a number of milliseconds up to 8.64e15 (T, line 2)",
+    ),
+    (
+        "[tls]\ncertificate = \"edge-session.toml\"\nkey = \"k\"",
+        "the TLS certificate edge-session.toml cannot be used: there is no certificate in it",
+    ),
+    (
+        "[gateway]\nsessions = \"both\"",
+        "gateway.sessions: is \"both\", not one of \"own\", \"shared\" (T, line 2)",
+    ),
     // Bounds.
     (
         "[limits]\nrequests = 2\nper_client = 3",
@@ -565,4 +577,37 @@ fn who_checks_makes_no_file_for_sessions() {
     let (done, all) = launch.run(dir.path(), &["check", "--connect"]);
     assert!(done && all.contains("file data/sessions.redb is not there yet"), "{all}");
     assert!(!dir.path().join("data").exists());
+}
+
+#[test]
+fn what_is_too_long_or_not_there_is_told() {
+    let dir = temp_dir("check-");
+    let file = dir.path().join("edge-session.toml");
+    let long = "a".repeat(3000);
+    let arguments = ["check", "--config", "edge-session.toml"];
+    for (text, said) in [
+        (format!("name = \"{long}\""), "name: has 3000 bytes: a cookie's name and value together"),
+        (format!("[cookie]\npath = \"/{long}\""), "cookie.path: has more than 1024 bytes"),
+        (format!("[cookie]\ndomain = \"{}example\"", "a.".repeat(600)), "cookie.domain: "),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let (done, all) = Launch::new("memory:").run(dir.path(), &arguments);
+        assert!(!done && all.contains(said), "{said}: {all}");
+    }
+    fs::remove_file(&file).unwrap();
+    let cannot = "cannot read the configuration edge-session.toml: No such file or directory";
+    let (done, all) = Launch::new("memory:").run(dir.path(), &arguments);
+    assert!(!done && all.contains(cannot), "{all}");
+    for name in ["SECRET_FILE", "CRYPTO_SECRET_FILE", "ADMIN_TOKEN_FILE"] {
+        let name = format!("EDGE_SESSION_{name}");
+        let launch = Launch::new("memory:").env(&name, "missing");
+        let launch = launch.without_env("EDGE_SESSION_SECRET");
+        let launch = match name.ends_with("N_SECRET_FILE") {
+            true => launch,
+            false => launch.env("EDGE_SESSION_SECRET", edge_session_tests::SECRET),
+        };
+        let (done, all) = launch.run(dir.path(), &["check"]);
+        let said = format!("cannot read {name}: missing: No such file or directory");
+        assert!(!done && all.contains(&said), "{said}: {all}");
+    }
 }
