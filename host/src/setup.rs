@@ -117,9 +117,14 @@ impl Setup {
 
 /// What counts as a login, if anything does.
 fn identity(gateway: &proxy::Settings) -> Option<String> {
+    if gateway.is_shared {
+        return Some(
+            "  shared    the application has the sessions: they are only read here".to_owned(),
+        );
+    }
     let all = gateway.renewed_for.join(", ");
-    (!all.is_empty())
-        .then(|| format!("  identity  {all}: sessions get new identifiers when it changes"))
+    let what = "sessions get new identifiers when it changes";
+    (!all.is_empty()).then(|| format!("  identity  {all}: {what}"))
 }
 
 // ------------------------------------------------------------------ the component ----

@@ -562,6 +562,12 @@ fn check_says_what_counts_and_whether_the_store_answers() {
     ] {
         assert!(all.contains(line), "{line}\n\n{all}");
     }
+    let shared = format!("{config}\n[gateway]\nsessions = \"shared\"");
+    fs::write(dir.path().join("shared.toml"), shared).unwrap();
+    let launch = Launch::new(database.url());
+    let (done, all) = launch.run(dir.path(), &["check", "--config", "shared.toml"]);
+    assert!(done && all.contains("the application has the sessions"), "{all}");
+    assert!(!all.contains("new identifiers"), "{all}");
     let nobody = format!("mongodb://u:hunter2@127.0.0.1:{}/a", free_port());
     let launch = Launch::new(&nobody).env("EDGE_SESSION_STORE_TIMEOUT_MS", "200");
     let (done, all) = launch.run(dir.path(), &arguments);
