@@ -237,6 +237,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_socket_whose_owner_accepts_nobody_is_in_use_and_is_not_waited_for() {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let owner = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        bind(&owner, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&owner, 0).unwrap();
+        let _first = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        remove_left_over(&path);
+        assert!(path.exists());
+        drop(owner);
+        remove_left_over(&path);
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn an_address_may_be_short_or_a_socket() {
         for (text, shown) in [
             ("127.0.0.1:80", "127.0.0.1:80"),
