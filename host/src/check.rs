@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use edge_session::SessionLayer;
 use edge_session::store::MongoStore;
+use edge_session::{Problem, SessionLayer};
 
 use crate::gateway::{self, App};
 use crate::setup::{Setup, is_mongodb, without_secrets};
@@ -12,11 +12,20 @@ use crate::tls::Tls;
 /// Try what was configured: lines to be told, or why it cannot work. With `connect`, the store is
 /// asked, too.
 pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> {
-    setup.settings.tls.clone().map(Tls::load).transpose()?;
+    let mut problems = Vec::new();
+    let mut problem = |name: &str, message: String| {
+        problems.push(Problem { name: name.to_owned(), message });
+    };
+    if let Err(why) = setup.settings.tls.clone().map(Tls::load).transpose() {
+        problem("tls", why);
+    }
     if let Some(settings) = &setup.settings.gateway {
-        gateway::error_pages(settings)?;
-        if let Some(app) = &settings.app {
-            App::load(app, settings.timeouts.response)?;
+        if let Err(why) = gateway::error_pages(settings) {
+            problem("gateway.error_pages", why);
+        }
+        let app = settings.app.as_ref().map(|app| App::load(app, settings.timeouts.response));
+        if let Some(Err(why)) = app {
+            problem("app", why);
         }
     }
     let mut found = String::new();
@@ -25,13 +34,19 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> 
         |error: &dyn std::fmt::Display| format!("the store {}: {error}", without_secrets(url));
     // The servers of the other kind of address are looked up in the DNS.
     if url.starts_with("mongodb://") || (connect && is_mongodb(url)) {
-        let without_effect = MongoStore::check_address(url).await.map_err(|it| failed(&it))?;
-        if !without_effect.is_empty() {
-            let names = without_effect.join(", ");
-            found += &format!(
-                "\n  warning   these options of the store's address change nothing: {names}"
-            );
+        match MongoStore::check_address(url).await {
+            Err(error) => problem("store.url", failed(&error)),
+            Ok(without_effect) if without_effect.is_empty() => {}
+            Ok(without_effect) => {
+                let names = without_effect.join(", ");
+                found += &format!(
+                    "\n  warning   these options of the store's address change nothing: {names}"
+                );
+            }
         }
+    }
+    if !problems.is_empty() {
+        return Err(setup.tell(&problems));
     }
     let missing = url.strip_prefix("file:").filter(|path| !Path::new(path).exists());
     if let Some(path) = missing.filter(|_| connect) {

@@ -20,6 +20,7 @@ mod tunnel;
 mod upstreams;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ use self::error_page::{ErrorPages, Form};
 use self::guards::Verdict;
 pub(crate) use self::guards::{Guard, Rule};
 pub(crate) use self::headers::TrustedProxies;
-use self::journal::Journal;
+use self::journal::{Journal, Page};
 use self::pace::Readers;
 pub(crate) use self::path::{PlainPath, RulePath};
 pub(crate) use self::pool::AppAddress;
@@ -52,7 +53,7 @@ pub(crate) use self::refusal::Refusal;
 use self::upstreams::AnsweredBy;
 pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
 use crate::admin;
-use crate::server::Peer;
+use crate::server::{Answers, Peer, TurnedAway};
 use crate::traces::Traces;
 
 /// An answer up to this size, in bytes, leaves the application at once: HTTP/1 connections take
@@ -161,7 +162,8 @@ impl Gateway {
             true => layer.clone().read_only(),
             false => layer.clone(),
         };
-        let error_pages = error_pages(&settings)?;
+        let error_pages =
+            error_pages(&settings).map_err(|why| format!("gateway.error_pages: {why}"))?;
         let shared = Shared { settings, applications, cookie_name, journal, readers, error_pages };
         let shared = Arc::new(shared);
         Ok(Self { inner: layer.layer(Behind(shared.clone())), shared })
@@ -189,9 +191,7 @@ impl Gateway {
         let peer = peer.ok_or(Refusal::BadRequest("The connection is not known."))?;
         let is_trusted = settings.trusted_proxies.contains(peer.address);
         let headers = request.headers_mut();
-        if !is_trusted || !has_request_id(headers) {
-            headers.insert(X_REQUEST_ID, new_request_id());
-        }
+        name(headers, is_trusted);
         headers::remove_untrusted(headers, is_trusted);
         if contract::strip(headers) {
             metrics::counter!("edge_session_stripped_total").increment(1);
@@ -236,11 +236,16 @@ impl Gateway {
 
 /// The operator's pages. An error is for the person who started the program.
 pub(crate) fn error_pages(settings: &Settings) -> Result<ErrorPages, String> {
-    let read = settings.error_pages.as_deref().map(ErrorPages::read).transpose();
-    Ok(read.map_err(|why| format!("gateway.error_pages: {why}"))?.unwrap_or_default())
+    Ok(settings.error_pages.as_deref().map(ErrorPages::read).transpose()?.unwrap_or_default())
 }
 
-/// A request's name in logs, given by a proxy in front.
+/// Give a request its name in logs, unless a proxy in front has.
+fn name(headers: &mut http::HeaderMap, is_trusted: bool) {
+    if !is_trusted || !has_request_id(headers) {
+        headers.insert(X_REQUEST_ID, new_request_id());
+    }
+}
+
 fn has_request_id(headers: &http::HeaderMap) -> bool {
     headers.get(X_REQUEST_ID).is_some_and(|id| {
         let id = id.as_bytes();
@@ -279,16 +284,25 @@ impl Service<Request<Body>> for Gateway {
                 Ok(answer) => asked.during(answer).await?,
                 Err(refusal) => refusal.respond(),
             };
-            let refused = response.extensions_mut().remove::<Refused>();
-            let refusal = response.extensions().get::<Refusal>();
-            let wrong = refusal.map(|it| it.text()).or(refused.map(|Refused(text)| text));
-            if let Some(wrong) = wrong {
-                let id = page.asked.id();
-                shared.error_pages.fill(form, wrong, id, &mut response);
-            }
-            shared.journal.close(page, &mut response);
+            shared.complete(page, form, &mut response);
             Ok(response)
         })
+    }
+}
+
+impl Answers for Gateway {
+    fn turn_away(
+        &self,
+        mut request: Request<Body>,
+        address: IpAddr,
+        why: TurnedAway,
+    ) -> Response<Body> {
+        let is_trusted = self.shared.settings.trusted_proxies.contains(address);
+        name(request.headers_mut(), is_trusted);
+        let page = self.shared.journal.open(&mut request, is_trusted);
+        let mut response = Refusal::TurnedAway(why).respond();
+        self.shared.complete(page, Form::of(&request), &mut response);
+        response
     }
 }
 
@@ -308,6 +322,17 @@ impl Service<Request<Body>> for Behind {
 }
 
 impl Shared {
+    /// Put what the gateway says itself into the form that is wanted, and write all down.
+    fn complete(&self, page: Page, form: Form, response: &mut Response<Body>) {
+        let refused = response.extensions_mut().remove::<Refused>();
+        let refusal = response.extensions().get::<Refusal>();
+        let wrong = refusal.map(|it| it.text()).or(refused.map(|Refused(text)| text));
+        if let Some(wrong) = wrong {
+            self.error_pages.fill(form, wrong, page.asked.id(), response);
+        }
+        self.journal.close(page, response);
+    }
+
     async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
         let settings = &self.settings;
         let Some(admitted) = request.extensions_mut().remove::<Admitted>() else {

@@ -6,6 +6,7 @@ mod streams;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{Cursor, ErrorKind};
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -13,9 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::response::IntoResponse as _;
 use edge_session::Encrypted;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, COOKIE, HeaderValue, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, COOKIE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -28,7 +31,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
-pub(crate) use self::places::{Bounds, Connection, client_of};
+pub(crate) use self::places::{Bounds, Connection, Full, client_of};
 use self::places::{Place, Places};
 use self::streams::{Offered, Streams};
 use crate::address::{self, Listener, Stream};
@@ -79,18 +82,64 @@ impl Deref for Peer {
     }
 }
 
+/// What answers requests.
+pub(crate) trait Answers:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    /// Answer a request of a client at `address` that may not come in.
+    fn turn_away(&self, request: Request<Body>, address: IpAddr, why: TurnedAway)
+    -> Response<Body>;
+}
+
+impl Answers for Router {
+    fn turn_away(&self, _: Request<Body>, _: IpAddr, why: TurnedAway) -> Response<Body> {
+        refused(why.reason());
+        let (status, text) = why.status_and_text();
+        (status, [(CACHE_CONTROL, "no-store")], format!("{text}\n")).into_response()
+    }
+}
+
+/// Why a request may not come in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum TurnedAway {
+    TooManyFields,
+    Full(Full),
+}
+
+impl TurnedAway {
+    /// For logs and counters.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::TooManyFields => "too-many-fields",
+            Self::Full(full) => full.reason(),
+        }
+    }
+
+    pub(crate) fn status_and_text(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::TooManyFields => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "There are too many fields.")
+            }
+            Self::Full(_) => {
+                let text = "Too many requests are at work. Please try again.";
+                (StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+        }
+    }
+}
+
 /// Serve until `stop`, and then until all is done or the time for that is over.
-pub(crate) async fn serve<S>(
+pub(crate) async fn serve(
     listener: Listener,
     tls: Option<Tls>,
     limits: Limits,
-    service: S,
+    service: impl Answers,
     stop: impl Future<Output = ()>,
-) where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-{
+) {
     let places = Places::new(limits.bounds.clone());
     let (close_idle, idle_closing) = watch::channel(());
     let is_draining = Arc::new(AtomicBool::new(false));
@@ -164,12 +213,7 @@ struct Guest<S> {
     is_draining: Arc<AtomicBool>,
 }
 
-impl<S> Guest<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-{
+impl<S: Answers> Guest<S> {
     async fn welcome(self, stream: Stream) {
         let connection = self.connection.clone();
         tokio::select! {
@@ -266,33 +310,31 @@ where
 }
 
 /// Answer a request, if there is a place for it.
-async fn answer<S>(
+async fn answer(
     connection: Arc<Connection>,
     is_draining: Arc<AtomicBool>,
-    mut service: S,
+    mut service: impl Answers,
     mut request: Request<Body>,
-) -> Result<Response<Placed>, Infallible>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-{
+) -> Result<Response<Placed>, Infallible> {
     let is_http1 = request.version() < Version::HTTP_2;
+    let turn_away = |request, why| {
+        let response = service.turn_away(request, connection.address, why);
+        response.map(|body| Placed { body, _peer: None })
+    };
     if !is_http1 && has_too_many_fields(request.headers()) {
-        refused("too-many-fields");
-        return Ok(plain(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "There are too many fields.",
-        ));
+        return Ok(turn_away(request, TurnedAway::TooManyFields));
     }
     let came = Instant::now();
     let place = match connection.clone().enter().await {
         Ok(place) => place,
         Err(full) => {
-            drop(request);
-            refused(full.reason());
             let (address, whose) = (connection.address, full.whose());
             tracing::warn!("a request of {address} was refused: {whose} are at work");
+            // The request itself need not wait, and takes no memory while its answer does.
+            let mut response = turn_away(request, TurnedAway::Full(full));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             connection.hold(came).await;
-            return Ok(busy());
+            return Ok(response);
         }
     };
     let peer = Peer(Arc::new(place));
@@ -315,22 +357,6 @@ fn has_too_many_fields(headers: &HeaderMap) -> bool {
     // The number of fields, those of one name included.
     let cookies = headers.get_all(COOKIE).iter().count();
     headers.len() - cookies > HTTP2_FIELDS
-}
-
-fn busy() -> Response<Placed> {
-    let text = "Too many requests are at work. Please try again.";
-    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    response
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<Placed> {
-    let mut response = Response::new(Placed { body: Body::from(format!("{text}\n")), _peer: None });
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// The body of an answer, with which its request ends.

@@ -30,8 +30,7 @@ pub(crate) struct Setup {
     pub(crate) store_url: String,
     /// Opens the sessions at the admin address.
     pub(crate) admin_token: Option<String>,
-    /// The configuration file.
-    file: Option<String>,
+    source: Source,
     /// What is in order, and no good.
     warnings: Vec<String>,
 }
@@ -41,7 +40,8 @@ impl Setup {
     pub(crate) fn read(arguments: &cli::Configured) -> Result<Self, String> {
         let mut warnings = Vec::new();
         let component = load_component(arguments.component.as_deref(), &mut warnings)?;
-        let (options, settings) = configure(arguments, &component)?;
+        let source = Source::read(arguments.config.as_deref())?;
+        let (options, settings, admin_token) = configure(arguments, &component, &source)?;
         warnings.extend(weak_secrets(&options.secrets));
         warnings.extend(quoted_secrets(&options.secrets));
         warnings.extend(odd_secrets(&options.secrets));
@@ -51,13 +51,16 @@ impl Setup {
         }
         warnings.extend(config::warnings(&settings, &options));
         let store_url = store_url(arguments, &settings);
-        let admin_token = admin_token()?;
         if admin_token.is_some() && settings.admin.is_none() {
             warnings
                 .push(format!("{ADMIN_TOKEN} is set, but admin.listen is not: nobody can use it"));
         }
-        let file = arguments.config.as_ref().map(|file| file.display().to_string());
-        Ok(Self { component, options, settings, store_url, admin_token, file, warnings })
+        Ok(Self { component, options, settings, store_url, admin_token, source, warnings })
+    }
+
+    /// Problems, each with the place that it comes from.
+    pub(crate) fn tell(&self, problems: &[Problem]) -> String {
+        self.source.tell(problems)
     }
 
     /// Log what is in order, and no good.
@@ -99,7 +102,10 @@ impl Setup {
         };
         let mut lines = vec![
             "The configuration is in order.".to_owned(),
-            format!("  file      {}", self.file.as_deref().unwrap_or("none (--config FILE)")),
+            format!(
+                "  file      {}",
+                self.source.file.as_deref().unwrap_or("none (--config FILE)")
+            ),
             format!("  serves    {app}{}", if tls.is_some() { ", with TLS" } else { "" }),
             format!("  cookie    {}", self.options.name),
             format!("  sessions  {}", self.shown_store()),
@@ -182,24 +188,57 @@ fn cache_directory() -> Option<PathBuf> {
 
 // ---------------------------------------------------------------- the configuration ----
 
+/// The configuration file, if there is one.
+struct Source {
+    /// As it was given.
+    file: Option<String>,
+    text: String,
+}
+
+impl Source {
+    fn read(path: Option<&Path>) -> Result<Self, String> {
+        let Some(path) = path else { return Ok(Self { file: None, text: String::new() }) };
+        let file = path.display().to_string();
+        let text = read_text(path)
+            .map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        Ok(Self { file: Some(file), text })
+    }
+
+    /// All problems, each with the line or the variable that it comes from.
+    fn tell(&self, problems: &[Problem]) -> String {
+        let place = |problem: &Problem| {
+            let variable = config::variable(&problem.name);
+            if config::KEYS.contains(&&*problem.name) && env::var_os(&variable).is_some() {
+                return format!(" ({variable})");
+            }
+            let line = config::line_of(&self.text, &problem.name);
+            line.zip(self.file.as_ref())
+                .map_or_else(String::new, |(line, file)| format!(" ({file}, line {line})"))
+        };
+        let line = |problem: &Problem| {
+            format!("\n  {}: {}{}", problem.name, problem.message, place(problem))
+        };
+        let lines: String = problems.iter().map(line).collect();
+        let count = match problems.len() {
+            1 => "a problem".to_owned(),
+            n => format!("{n} problems"),
+        };
+        format!("the configuration has {count}:{lines}")
+    }
+}
+
+/// What was configured: the component's options, the program's, and the admin token.
 fn configure(
     arguments: &cli::Configured,
     component: &Component,
-) -> Result<(Options, Settings), String> {
-    let (text, shown) = match &arguments.config {
-        None => (String::new(), String::new()),
-        Some(path) => {
-            let shown = path.display().to_string();
-            let text = read_text(path)
-                .map_err(|error| format!("cannot read the configuration {shown}: {error}"))?;
-            (text, shown)
-        }
-    };
+    source: &Source,
+) -> Result<(Options, Settings, Option<String>), String> {
     // What has a flag is read from the environment with it.
     let flags = ["EDGE_SESSION_LISTEN", "EDGE_SESSION_STORE"];
     let variable = |name: &str| env::var(name).ok().filter(|_| !flags.contains(&name));
-    let file =
-        File::parse(&text, variable).map_err(|error| format!("{shown} is not TOML: {error}"))?;
+    let file = File::parse(&source.text, variable).map_err(|error| {
+        format!("{} is not TOML: {error}", source.file.as_deref().unwrap_or_default())
+    })?;
     let file = match &arguments.upstream {
         Some(upstream) => file.with_upstream(upstream),
         None => file,
@@ -247,6 +286,10 @@ fn configure(
         (None, Ok(None)) => {}
         (_, Err(message)) => problem("store.crypto", message),
     }
+    let admin_token = admin_token().unwrap_or_else(|message| {
+        problem(ADMIN_TOKEN, message);
+        None
+    });
     settings.listen = arguments.listen.clone().or(settings.listen);
     let store_url = store_url(arguments, &settings);
     if !is_store(&store_url) {
@@ -267,25 +310,9 @@ fn configure(
         problems.extend(error.problems.into_iter().filter(|p| is_read || p.name != "secret"));
     }
     if problems.is_empty() {
-        return Ok((options, settings));
+        return Ok((options, settings, admin_token));
     }
-    let place = |problem: &Problem| {
-        let variable = config::variable(&problem.name);
-        if config::KEYS.contains(&&*problem.name) && env::var_os(&variable).is_some() {
-            return format!(" ({variable})");
-        }
-        let line = config::line_of(&text, &problem.name);
-        line.map_or_else(String::new, |line| format!(" ({shown}, line {line})"))
-    };
-    let lines: Vec<_> = problems
-        .iter()
-        .map(|problem| format!("\n  {}: {}{}", problem.name, problem.message, place(problem)))
-        .collect();
-    let count = match problems.len() {
-        1 => "a problem".to_owned(),
-        n => format!("{n} problems"),
-    };
-    Err(format!("the configuration has {count}:{}", lines.concat()))
+    Err(source.tell(&problems))
 }
 
 const PREFIX: &str = "EDGE_SESSION_";
@@ -381,8 +408,7 @@ fn admin_token() -> Result<Option<String>, String> {
     let token = token.trim();
     if (1..SHORTEST).contains(&token.len()) {
         return Err(format!(
-            "the configuration has a problem:\n  {ADMIN_TOKEN}: is shorter than {SHORTEST} bytes: \
-             whoever guesses it can end all sessions"
+            "is shorter than {SHORTEST} bytes: whoever guesses it can end all sessions"
         ));
     }
     Ok(Some(token.to_owned()).filter(|token| !token.is_empty()))

@@ -354,7 +354,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[tls]\ncertificate = \"edge-session.toml\"\nkey = \"k\"",
-        "the TLS certificate edge-session.toml cannot be used: there is no certificate in it",
+        "tls: the TLS certificate edge-session.toml cannot be used: there is no certificate in it (T, line 1)",
     ),
     (
         "[gateway]\nsessions = \"both\"",
@@ -379,11 +379,11 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[tls]\ncertificate = \"c\"\nkey = \"k\"", "the TLS certificate c cannot be used: "),
     (
         "upstream = \":9\"\n[gateway]\nerror_pages = \"missing\"",
-        "gateway.error_pages: cannot read missing: No such file or directory",
+        "/missing: No such file or directory (os error 2) (T, line 3)",
     ),
     (
         "upstream = \":9\"\n[gateway]\nerror_pages = \".\"",
-        "gateway.error_pages: . has no page called as a status is, such as 502.html",
+        " has no page called as a status is, such as 502.html (T, line 3)",
     ),
     ("app = \"missing.wasm\"", "cannot read the application missing.wasm: "),
     (
@@ -599,6 +599,16 @@ fn what_is_too_long_or_not_there_is_told() {
         fs::write(&file, &text).unwrap();
         let (done, all) = Launch::new("memory:").run(dir.path(), &arguments);
         assert!(!done && all.contains(said), "{said}: {all}");
+    }
+    // What is found by trying is told all at once, too.
+    let text = "store.url = \"mongodb://a:b:c\"\nupstream = \":9\"\n\
+        [gateway]\nerror_pages = \"missing\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"";
+    fs::write(&file, text).unwrap();
+    let (done, all) =
+        Launch::new("memory:").without_env("EDGE_SESSION_STORE").run(dir.path(), &arguments);
+    assert!(!done && all.contains("the configuration has 3 problems"), "{all}");
+    for place in ["line 1)", "line 4)", "line 5)"] {
+        assert!(all.contains(place), "{place}: {all}");
     }
     fs::remove_file(&file).unwrap();
     let cannot = "cannot read the configuration edge-session.toml: No such file or directory";

@@ -54,6 +54,8 @@ impl ErrorPages {
     /// The files of a directory that are called as a status is: `502.html`. An error says what is
     /// wrong.
     pub(crate) fn read(directory: &Path) -> Result<Self, String> {
+        // People look for what is relative in other places.
+        let directory = &std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
         let failed = |error| format!("cannot read {}: {error}", directory.display());
         let mut pages = HashMap::new();
         for entry in std::fs::read_dir(directory).map_err(failed)? {

@@ -4,6 +4,8 @@ use axum::body::Body;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 
+use crate::server::TurnedAway;
+
 /// Why a request is not, or could not be, answered by an application.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Refusal {
@@ -31,6 +33,7 @@ pub(crate) enum Refusal {
     UpstreamUnreachable,
     UpstreamFailed,
     UpstreamTimeout,
+    TurnedAway(TurnedAway),
 }
 
 impl Refusal {
@@ -53,6 +56,7 @@ impl Refusal {
             Self::UpstreamUnreachable => "upstream-unreachable",
             Self::UpstreamFailed => "upstream-failed",
             Self::UpstreamTimeout => "upstream-timeout",
+            Self::TurnedAway(why) => why.reason(),
         }
     }
 
@@ -89,6 +93,7 @@ impl Refusal {
             Self::UpstreamTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "The application did not answer in time.")
             }
+            Self::TurnedAway(why) => why.status_and_text(),
         }
     }
 

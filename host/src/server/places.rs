@@ -114,7 +114,7 @@ pub(super) struct Place {
 
 /// Why there is no place for a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Full {
+pub(crate) enum Full {
     Client,
     All,
 }

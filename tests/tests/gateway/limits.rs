@@ -59,7 +59,7 @@ fn who_asks_for_slow_pages_by_the_thousand_leaves_files_and_places_for_others() 
 #[test]
 fn a_request_that_finds_no_place_is_told_to_come_again() {
     let (upstream, go_on) = slow();
-    let config = "[limits]\nrequests = 2";
+    let config = "[limits]\nrequests = 2\n[log]\nrequests = true";
     let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
     let mut at_work: Vec<_> = (0..2).map(|_| server.wire()).collect();
     for wire in &mut at_work {
@@ -80,6 +80,10 @@ fn a_request_that_finds_no_place_is_told_to_come_again() {
     // The same connection may ask again.
     third.send(ASK);
     assert_eq!(third.answer().status, 200);
+    // Such an answer has its name, its form and its line in the log as any other.
+    let id = answer.head.header("x-request-id").expect("its name");
+    let line = format!("request=\"{id}\" session=\"-\" method=GET path=\"/\" status=503");
+    wait_for("its line", LIMIT, || server.log().contains(&line).then_some(()));
     drop(go_on);
     server.stop();
 }
