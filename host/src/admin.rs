@@ -28,10 +28,10 @@ use self::charts::History;
 use self::key::{Key, LOGIN_LASTS};
 pub(crate) use self::pages::span;
 use crate::address::{Address, Bound};
-use crate::app;
+use crate::health::healthz;
 use crate::inspector::{Ended, InspectError, Inspector};
-use crate::serve::healthz;
 use crate::server::{self, Bounds, Limits, Peer};
+use crate::web::with_safe_headers;
 
 /// The cookie that opens the sessions. It is for nobody else: see the gateway.
 pub(crate) const COOKIE_NAME: &str = "edge-session-admin";
@@ -131,7 +131,7 @@ impl Admin {
             .merge(health)
             .layer(from_fn_with_state(hosts, of_known_host))
             .layer(from_fn(in_time))
-            .layer(map_response(app::with_safe_headers))
+            .layer(map_response(with_safe_headers))
     }
 }
 

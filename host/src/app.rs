@@ -4,6 +4,7 @@
 //! JavaScript, and nothing in it is of use to the gateway.
 
 mod csrf;
+mod form;
 mod pages;
 #[cfg(test)]
 mod tests;
@@ -12,10 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Extension, Query};
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -26,8 +24,9 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::csrf::Checked;
+use self::form::Checked;
 use self::pages::{Draft, Lifetimes, Login, Panel, Visitor};
+use crate::web::with_safe_headers;
 
 /// How long a visitor is remembered who asks for it.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -90,18 +89,6 @@ pub(crate) fn router() -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .layer(map_response(with_safe_headers))
-}
-
-/// What every answer says to the browser: run nothing, frame nothing, keep no page.
-pub(crate) async fn with_safe_headers(mut response: Response) -> Response {
-    const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; \
-                          frame-ancestors 'none'; base-uri 'none'";
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
 }
 
 fn page(status: StatusCode, page: Markup) -> Response {

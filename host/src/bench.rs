@@ -18,7 +18,7 @@ const TRAPPED: &str = "the component runs";
 impl Runner {
     /// Check the options and make the first instance.
     pub fn open(component: Component, options: Options) -> Result<Self, OptionsError> {
-        Ok(Self(Instances::open(component, options)?))
+        Ok(Self(Instances::open(component.0, options)?))
     }
 
     /// Begin an exchange.

@@ -20,6 +20,7 @@ use toml::{Table, Value};
 use crate::address::Address;
 use crate::gateway as proxy;
 use crate::server::Limits;
+use crate::telemetry::Log;
 use crate::tls::TlsFiles;
 
 pub(crate) use self::hints::{line_of, meant};
@@ -60,14 +61,6 @@ pub(crate) struct Settings {
     pub(crate) log: Log,
     /// Where traces are sent by OTLP.
     pub(crate) otlp: Option<String>,
-}
-
-/// What is logged, and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Log {
-    pub(crate) json: bool,
-    /// Every request has its line.
-    pub(crate) requests: bool,
 }
 
 /// A file with every key and what it is for: what `edge-session init` writes.

@@ -3,52 +3,18 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
-use rand::rngs::{StdRng, SysRng};
-use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Semaphore;
+use wasmtime::Store;
 use wasmtime::component::ResourceAny;
-use wasmtime::{Store, StoreLimits, StoreLimitsBuilder};
 
 use crate::bindings::Session;
 use crate::bindings::exports::edge::session::engine::{
     Change, DataChange, Exchange, Known, Options, Preset, Problem, Request, Step, StoreReply,
     Stored,
 };
-use crate::bindings::wasi::{clocks::wall_clock, random::random};
-use crate::component::{Clock, Component, MAX_MEMORY, TICKS_PER_CALL};
-
-/// What an instance can reach: the time, randomness, and its memory limit.
-pub(crate) struct State {
-    clock: Clock,
-    random: StdRng,
-    limits: StoreLimits,
-}
-
-impl wall_clock::Host for State {
-    fn now(&mut self) -> wall_clock::Datetime {
-        let since = (self.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        wall_clock::Datetime { seconds: since.as_secs(), nanoseconds: since.subsec_nanos() }
-    }
-
-    fn resolution(&mut self) -> wall_clock::Datetime {
-        wall_clock::Datetime { seconds: 0, nanoseconds: 1 }
-    }
-}
-
-impl random::Host for State {
-    fn get_random_bytes(&mut self, len: u64) -> Vec<u8> {
-        // Longer than any honest request for randomness.
-        let mut bytes = vec![0; len.min(1 << 16) as usize];
-        self.random.fill(bytes.as_mut_slice());
-        bytes
-    }
-
-    fn get_random_u64(&mut self) -> u64 {
-        self.random.random()
-    }
-}
+use crate::error::OptionsError;
+use crate::runtime::{Runtime, State, TICKS_PER_CALL};
 
 /// An instance whose engine is open.
 struct Instance {
@@ -57,40 +23,40 @@ struct Instance {
     engine: ResourceAny,
 }
 
-fn instantiate(component: &Component) -> wasmtime::Result<(Store<State>, Session)> {
-    let state = State {
-        clock: component.clock.clone(),
-        random: StdRng::try_from_rng(&mut SysRng)
-            .map_err(|error| wasmtime::Error::msg(format!("no randomness: {error}")))?,
-        limits: StoreLimitsBuilder::new().memory_size(MAX_MEMORY).build(),
-    };
-    let mut store = Store::new(component.pre.engine(), state);
-    store.limiter(|state| &mut state.limits);
-    store.set_epoch_deadline(ticks(0));
-    let session = component.pre.instantiate(&mut store)?;
-    Ok((store, session))
-}
-
 /// The options that `preset` stands for.
-pub(crate) fn defaults(component: &Component, preset: Preset) -> wasmtime::Result<Options> {
-    let (mut store, session) = instantiate(component)?;
+pub(crate) fn defaults(runtime: &Runtime, preset: Preset) -> wasmtime::Result<Options> {
+    let (mut store, session) = runtime.instantiate()?;
     session.edge_session_engine().call_defaults(&mut store, preset)
 }
 
 /// Why instances cannot be had.
-pub(crate) enum OpenError {
+enum OpenError {
     Options(Vec<Problem>),
     Trap(wasmtime::Error),
 }
 
+impl From<OpenError> for OptionsError {
+    fn from(error: OpenError) -> Self {
+        let problems = match error {
+            OpenError::Options(problems) => problems,
+            OpenError::Trap(error) => vec![Problem {
+                name: "component".to_owned(),
+                message: format!("failed while it checked the options: {error:#}"),
+            }],
+        };
+        Self { problems }
+    }
+}
+
 /// Whether an engine can be opened with `options`.
-pub(crate) fn check(component: &Component, options: &Options) -> Result<(), OpenError> {
-    Instance::open(component, options).map(drop)
+pub(crate) fn check(runtime: &Runtime, options: &Options) -> Result<(), OptionsError> {
+    Instance::open(runtime, options)?;
+    Ok(())
 }
 
 impl Instance {
-    fn open(component: &Component, options: &Options) -> Result<Self, OpenError> {
-        let (mut store, session) = instantiate(component).map_err(OpenError::Trap)?;
+    fn open(runtime: &Runtime, options: &Options) -> Result<Self, OpenError> {
+        let (mut store, session) = runtime.instantiate().map_err(OpenError::Trap)?;
         let engine = session
             .edge_session_engine()
             .call_open(&mut store, options)
@@ -144,7 +110,7 @@ impl Work {
 pub(crate) struct Instances(Arc<Shared>);
 
 struct Shared {
-    component: Component,
+    runtime: Runtime,
     options: Options,
     slots: Box<[Mutex<Option<Instance>>]>,
     /// For large calls.
@@ -152,14 +118,14 @@ struct Shared {
 }
 
 impl Instances {
-    pub(crate) fn open(component: Component, options: Options) -> Result<Self, OpenError> {
+    pub(crate) fn open(runtime: Runtime, options: Options) -> Result<Self, OptionsError> {
         // The options are checked here, once, with the first instance.
-        let first = Instance::open(&component, &options)?;
+        let first = Instance::open(&runtime, &options)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let slots: Box<[_]> = (0..threads).map(|_| Mutex::default()).collect();
         *slots[0].lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
         let permits = Arc::new(Semaphore::new((threads / 2).max(1)));
-        Ok(Self(Arc::new(Shared { component, options, slots, permits })))
+        Ok(Self(Arc::new(Shared { runtime, options, slots, permits })))
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -253,7 +219,7 @@ fn count_trap() {
 
 impl Shared {
     fn instance(&self) -> wasmtime::Result<Instance> {
-        Instance::open(&self.component, &self.options).map_err(|error| match error {
+        Instance::open(&self.runtime, &self.options).map_err(|error| match error {
             OpenError::Trap(error) => error,
             OpenError::Options(_) => {
                 wasmtime::Error::msg("options that were valid are not any more")

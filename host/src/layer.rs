@@ -14,8 +14,9 @@ use tower_service::Service;
 
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
+use crate::error::OptionsError;
 use crate::lasting::Lasting;
-use crate::sessions::{Begun, OptionsError, Sessions};
+use crate::sessions::{Begun, Sessions};
 use crate::store::Store;
 use crate::{Options, Session, SessionHasher};
 

@@ -38,11 +38,13 @@ mod bindings;
 mod code_cache;
 mod component;
 mod counters;
+mod error;
 mod found;
 mod hasher;
 mod instance;
 mod lasting;
 mod layer;
+mod runtime;
 mod session;
 mod sessions;
 pub mod store;
@@ -54,9 +56,9 @@ pub use bindings::exports::edge::session::engine::{
     Problem, SameSite, Secure, Unset,
 };
 pub use code_cache::{CodeCache, CodeCacheError};
-pub use component::{Component, ComponentError};
+pub use component::Component;
+pub use error::{ComponentError, OptionsError};
 pub use found::{Found, Unreadable};
 pub use hasher::SessionHasher;
 pub use layer::{Encrypted, Refused, SessionLayer, SessionService};
 pub use session::{NoSession, Session, SessionError, ValueError};
-pub use sessions::OptionsError;

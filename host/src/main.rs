@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod config;
 mod gateway;
+mod health;
 mod inspector;
 mod serve;
 mod server;
@@ -15,6 +16,7 @@ mod setup;
 mod telemetry;
 mod tls;
 mod traces;
+mod web;
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};

@@ -3,8 +3,6 @@
 use std::future::Future;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
 use axum::routing::get;
 use edge_session::SessionLayer;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -14,6 +12,7 @@ use crate::address::{Address, Bound};
 use crate::admin::{self, Admin};
 use crate::app;
 use crate::gateway::Gateway;
+use crate::health::healthz;
 use crate::server::{self, Bounds};
 use crate::setup::Setup;
 use crate::telemetry;
@@ -80,17 +79,6 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     }
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Ready to serve requests, which need the store.
-pub(crate) async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &'static str) {
-    match layer.check_store().await {
-        Ok(()) => (StatusCode::OK, "ok\n"),
-        Err(why) => {
-            tracing::warn!("not healthy: {why}");
-            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n")
-        }
-    }
 }
 
 /// Files beside those of visitors: the admin address's connections, the store's, the rest.

@@ -13,15 +13,16 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::Options;
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
 use crate::counters::{Counters, event_name, origin_name};
+use crate::error::OptionsError;
 use crate::hasher::SessionHasher;
-use crate::instance::{Instances, LARGE, OpenError, Work};
+use crate::instance::{Instances, LARGE, Work};
 use crate::store::{Content, Store, Stored};
 use crate::timed_store::TimedStore;
 use crate::turns::{Entered, Turns, Waiting, Word};
-use crate::{Options, Problem};
 
 /// No request waits longer for its turn at a session that others are changing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,39 +41,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 /// read it takes milliseconds, each time for nothing, and others wait.
 const UNREADABLE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const UNREADABLE_FOR: Duration = Duration::from_secs(10);
-
-/// The options cannot be used, and why: everything that is wrong with them.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct OptionsError {
-    /// What is wrong, one entry for each problem.
-    pub problems: Vec<Problem>,
-}
-
-impl std::fmt::Display for OptionsError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the options cannot be used:")?;
-        for Problem { name, message } in &self.problems {
-            write!(f, "\n  {name}: {message}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for OptionsError {}
-
-impl From<OpenError> for OptionsError {
-    fn from(error: OpenError) -> Self {
-        let problems = match error {
-            OpenError::Options(problems) => problems,
-            OpenError::Trap(error) => vec![Problem {
-                name: "component".to_owned(),
-                message: format!("failed while it checked the options: {error:#}"),
-            }],
-        };
-        Self { problems }
-    }
-}
 
 /// The component and a store, joined.
 pub(crate) struct Sessions {
@@ -151,7 +119,7 @@ impl Sessions {
     ) -> Result<Self, OptionsError> {
         // A configuration without a secret is refused below.
         let hasher = SessionHasher::new(options.secrets.first().map_or(&[], Vec::as_slice));
-        let instances = Instances::open(component, options)?;
+        let instances = Instances::open(component.0, options)?;
         let counters = Arc::new(Counters::new());
         let store = TimedStore::new(store, deadline, counters.clone());
         let (turns, loads) = (Turns::new(), Turns::new());

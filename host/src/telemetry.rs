@@ -16,7 +16,14 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 pub(crate) use self::of_request::Asked;
 use self::of_request::OfRequest;
 use self::summary::Summary;
-use crate::config::Log;
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Log {
+    pub(crate) json: bool,
+    /// Every request has its line.
+    pub(crate) requests: bool,
+}
 
 /// Which lines are logged.
 pub(crate) const VARIABLE: &str = "EDGE_SESSION_LOG";

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use axum::http::header::ALLOW;
+use axum::http::header::{ALLOW, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use tower::ServiceExt as _;
 
 use super::*;
