@@ -2,14 +2,14 @@
 //! wasi:http middleware do it in different ways, and must come to the same.
 
 #[allow(dead_code)]
-#[path = "../../middleware/src/change.rs"]
+#[path = "../../gateways/wasi-http/src/change.rs"]
 mod change;
 #[allow(dead_code)]
 #[path = "../../host/src/session.rs"]
 mod session;
 
 use edge_session_component::wit::{Known, Origin, Step, StoreRequest};
-use edge_session_contract::{self as contract, Action, Answer, Change};
+use edge_session_headers::{self as contract, Action, Answer, Change};
 use http::header::{HeaderMap, SET_COOKIE};
 use serde_json::{Map, Value};
 

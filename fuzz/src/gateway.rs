@@ -1,20 +1,20 @@
 //! What the gateway reads of a request. Its modules are part of the program: they are compiled
 //! once more here.
 
-#[path = "../../host/src/traces/context.rs"]
+#[path = "../../gateways/server/src/telemetry/traces/context.rs"]
 mod context;
 #[allow(dead_code)]
-#[path = "../../host/src/gateway/headers.rs"]
+#[path = "../../gateways/server/src/proxy/headers.rs"]
 mod headers;
 #[allow(dead_code)]
-#[path = "../../host/src/gateway/path.rs"]
+#[path = "../../gateways/server/src/proxy/path.rs"]
 mod path;
-#[path = "../../host/src/gateway/target.rs"]
+#[path = "../../gateways/server/src/proxy/target.rs"]
 mod target;
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use edge_session_contract as contract;
+use edge_session_headers as contract;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName,
     HeaderValue, ORIGIN, TE, TRANSFER_ENCODING, UPGRADE,

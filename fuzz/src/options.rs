@@ -1,6 +1,6 @@
 //! The middleware's options, which come from its environment.
 
-#[path = "../../middleware/src/options.rs"]
+#[path = "../../gateways/wasi-http/src/options.rs"]
 mod source;
 
 use edge_session_component::Engine;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
-use edge_session_contract::{merge_into, text_of};
+use edge_session_headers::{merge_into, text_of};
 use http::StatusCode;
 use http::request::Parts;
 use indexmap::IndexMap;

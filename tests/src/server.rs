@@ -236,7 +236,7 @@ pub fn component() -> PathBuf {
 /// The binary under test.
 pub fn binary() -> PathBuf {
     let usual = || target_dir().join("debug/edge-session");
-    built("EDGE_SESSION_BIN", usual, "cargo build -p edge-session")
+    built("EDGE_SESSION_BIN", usual, "cargo build -p edge-session-server")
 }
 
 /// A running `edge-session serve`. However it ends, its log is checked for what must not be there.

@@ -63,7 +63,7 @@ fn middleware() -> Result<()> {
         "example-wasi-app",
         "edge-session-tests-wasi-app",
         "edge-session-tests-wasi-store",
-        "edge-session-middleware",
+        "edge-session-wasi-http",
     ];
     let modules = target.compile(&packages, "")?;
     let components = modules.iter().map(|module| encode(module)).collect::<Result<Vec<_>>>()?;

@@ -1,5 +1,5 @@
 // What caches are told of a response, so that none hands one visitor's to another: the rules of
-// `keep_private` in contract/. `headers` has `get`, `set` and `keys`, as those of fetch.
+// `keep_private` in headers/. `headers` has `get`, `set` and `keys`, as those of fetch.
 
 /** Headers for shared caches alone, which then do not look at Cache-Control (RFC 9213). */
 const FOR_SHARED_CACHES = /^(.+-cache|surrogate)-control$/i

@@ -72,8 +72,8 @@ def binary() -> Path:
     path = os.environ.get("EDGE_SESSION_BIN")
     if not path or not Path(path).exists():
         pytest.fail(
-            "EDGE_SESSION_BIN has to be the program edge-session (`cargo build -p edge-session` "
-            f"makes target/debug/edge-session): it is {path!r}"
+            "EDGE_SESSION_BIN has to be the program edge-session, target/debug/edge-session after "
+            f"`cargo build -p edge-session-server`: it is {path!r}"
         )
     return Path(path)
 

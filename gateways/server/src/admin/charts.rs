@@ -1,0 +1,154 @@
+//! The last hour in three small pictures: sessions that began, that there were, that ended.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use maud::{Markup, html};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::admin::inspector::Inspector;
+
+/// How many minutes are remembered.
+const MINUTES: usize = 60;
+
+/// One minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Minute {
+    /// Sessions that this process created.
+    pub(crate) created: u64,
+    /// Sessions that the store had.
+    pub(crate) active: u64,
+    /// Sessions that were ended, or expired.
+    pub(crate) ended: u64,
+}
+
+/// What happened, minute by minute.
+#[derive(Clone, Default)]
+pub(crate) struct History(Arc<Mutex<Past>>);
+
+/// The minutes that are over, and where the one that is not began.
+#[derive(Default)]
+struct Past {
+    minutes: VecDeque<Minute>,
+    created: u64,
+    active: Option<u64>,
+}
+
+impl Past {
+    /// The minute that is not over yet.
+    fn current(&self, active: u64, created: u64) -> Minute {
+        let new = created.saturating_sub(self.created);
+        // Other processes may have created some, too: then this is too little.
+        let before = self.active.unwrap_or(active);
+        Minute { created: new, active, ended: (before + new).saturating_sub(active) }
+    }
+
+    fn end_minute(&mut self, active: u64, created: u64) {
+        let minute = self.current(active, created);
+        if self.minutes.len() == MINUTES - 1 {
+            self.minutes.pop_front();
+        }
+        self.minutes.push_back(minute);
+        (self.created, self.active) = (created, Some(active));
+    }
+}
+
+impl History {
+    /// Write down every minute. Never ends.
+    pub(crate) async fn keep(self, recorder: PrometheusHandle, inspector: Inspector) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(60));
+        loop {
+            ticks.tick().await;
+            let Ok(active) = inspector.browse.count().await else { continue };
+            self.past().end_minute(active, created(&recorder.render()));
+        }
+    }
+
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pictures, up to now.
+    pub(crate) fn charts(&self, active: u64, recorder: &PrometheusHandle) -> Markup {
+        self.drawn(active, created(&recorder.render()))
+    }
+
+    fn drawn(&self, active: u64, created: u64) -> Markup {
+        let minutes: Vec<Minute> = {
+            let past = self.past();
+            past.minutes.iter().copied().chain([past.current(active, created)]).collect()
+        };
+        let values = |of: fn(&Minute) -> u64| minutes.iter().map(of).collect::<Vec<_>>();
+        html! {
+            div.charts {
+                (chart("Created", "a minute, by this process", "in this minute", &values(|minute| minute.created)))
+                (chart("Active", "in the store", "now", &values(|minute| minute.active)))
+                (chart("Expired or ended", "a minute", "in this minute", &values(|minute| minute.ended)))
+            }
+        }
+    }
+}
+
+/// How many sessions were created, as the metrics say.
+fn created(metrics: &str) -> u64 {
+    const NAME: &str = "edge_session_finished_total{event=\"created\"} ";
+    let line = metrics.lines().find_map(|line| line.strip_prefix(NAME));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+fn chart(title: &str, unit: &str, when: &str, values: &[u64]) -> Markup {
+    const HEIGHT: f64 = 40.0;
+    let most = values.iter().copied().max().unwrap_or(0).max(1);
+    let last = values.last().copied().unwrap_or(0);
+    let missing = MINUTES - values.len();
+    let label = format!("{title} {unit}: {last} {when}, {most} at most in the last hour");
+    html! {
+        figure {
+            figcaption { strong { (title) } " " span.quiet { (unit) } }
+            svg role="img" aria-label=(label) viewBox=(format!("0 0 {} {HEIGHT}", MINUTES * 3))
+                preserveAspectRatio="none" {
+                @for (at, value) in values.iter().enumerate() {
+                    @let height = *value as f64 / most as f64 * HEIGHT;
+                    rect x=((missing + at) * 3) y=(HEIGHT - height) width="2" height=(height) {}
+                }
+            }
+            p { span.number { (last) } " " (when) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_created_is_read_from_the_metrics() {
+        let metrics = "# TYPE x counter\nedge_session_finished_total{event=\"saved\"} 5\n\
+                       edge_session_finished_total{event=\"created\"} 12\n";
+        assert_eq!(created(metrics), 12);
+        assert_eq!(created(""), 0);
+    }
+
+    #[test]
+    fn only_the_last_hour_is_shown() {
+        let history = History::default();
+        for active in 0..100 {
+            history.past().end_minute(active, 7);
+        }
+        let page = history.drawn(123, 7).into_string();
+        assert_eq!(page.matches("<rect").count(), 3 * MINUTES);
+        assert!(page.contains(">123</span> now"));
+    }
+
+    #[test]
+    fn the_minute_that_is_not_over_is_shown() {
+        let history = History::default();
+        history.past().end_minute(5, 5);
+        // Ten began, and three of all have ended.
+        let page = history.drawn(12, 15).into_string();
+        for part in [">10</span> in this minute", ">12</span> now", ">3</span> in this minute"] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+    }
+}

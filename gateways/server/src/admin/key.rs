@@ -1,0 +1,192 @@
+//! What opens the sessions: the token, and the passes that browsers have for it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ring::hmac;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+
+use crate::net::connections::client_of;
+
+/// How long a login in a browser lasts.
+pub(super) const LOGIN_LASTS: Duration = Duration::from_secs(8 * 60 * 60);
+
+/// So many tokens of one client are compared at a time, and a wrong one keeps its place for this
+/// long, also when nobody waits for the answer any more.
+const COMPARED: usize = 4;
+const DELAY: Duration = Duration::from_secs(1);
+
+/// Compares tokens and passes in a time that does not depend on them.
+#[derive(Clone)]
+pub(super) struct Key {
+    comparison: hmac::Key,
+    token: hmac::Tag,
+    /// Signs passes; another one ends them all.
+    passes: Arc<Mutex<hmac::Key>>,
+    guesses: Arc<Guesses>,
+}
+
+fn random_key() -> hmac::Key {
+    let secret: [u8; 32] = rand::random();
+    hmac::Key::new(hmac::HMAC_SHA256, &secret)
+}
+
+impl Key {
+    pub(super) fn new(token: &str) -> Self {
+        let comparison = random_key();
+        let token = hmac::sign(&comparison, token.as_bytes());
+        let passes = Arc::new(Mutex::new(random_key()));
+        Self { comparison, token, passes, guesses: Arc::default() }
+    }
+
+    /// Whether it is the token. Nothing is known of it before its turn has come, so that nobody
+    /// learns more by asking more often.
+    pub(super) async fn opens(&self, given: &str, address: IpAddr) -> bool {
+        let guess = self.guesses.clone().turn(client_of(address)).await;
+        if self.is_token(given) {
+            return true;
+        }
+        let wait = async move {
+            sleep(DELAY).await;
+            drop(guess);
+        };
+        // A task of its own ends when it has to, whoever leaves. It cannot fail.
+        let _ = tokio::spawn(wait).await;
+        false
+    }
+
+    fn is_token(&self, given: &str) -> bool {
+        hmac::verify(&self.comparison, given.as_bytes(), self.token.as_ref()).is_ok()
+    }
+
+    /// A pass for a browser: when it ends, and a signature of that.
+    pub(super) fn pass(&self, now: SystemTime) -> String {
+        let end = seconds(now + LOGIN_LASTS).to_string();
+        let signature = self.sign(&end);
+        format!("{end}.{signature}")
+    }
+
+    pub(super) fn is_pass(&self, given: &str, now: SystemTime) -> bool {
+        let Some((end, signature)) = given.split_once('.') else { return false };
+        // Signed once more, the comparison takes the same time whatever was given.
+        let own = hmac::sign(&self.comparison, self.sign(end).as_bytes());
+        let is_ours = hmac::verify(&self.comparison, signature.as_bytes(), own.as_ref()).is_ok();
+        is_ours && end.parse::<u64>().is_ok_and(|end| seconds(now) < end)
+    }
+
+    pub(super) fn end_all_passes(&self) {
+        *lock(&self.passes) = random_key();
+    }
+
+    fn sign(&self, end: &str) -> String {
+        let tag = hmac::sign(&lock(&self.passes), end.as_bytes());
+        tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The clients whose tokens are being compared.
+#[derive(Default)]
+struct Guesses(Mutex<HashMap<IpAddr, Arc<Semaphore>>>);
+
+impl Guesses {
+    /// Wait until another token of the client may be compared.
+    async fn turn(self: Arc<Self>, client: IpAddr) -> Guess {
+        let turns =
+            lock(&self.0).entry(client).or_insert_with(|| Semaphore::new(COMPARED).into()).clone();
+        let mut guess = Guess { all: self, client, permit: None };
+        // The semaphore is never closed.
+        guess.permit = turns.acquire_owned().await.ok();
+        guess
+    }
+}
+
+/// A token that waits for its turn, or has it. The last one of a client leaves nothing behind.
+struct Guess {
+    all: Arc<Guesses>,
+    client: IpAddr,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Guess {
+    fn drop(&mut self) {
+        let mut clients = lock(&self.all.0);
+        self.permit = None;
+        if clients.get(&self.client).is_some_and(|turns| Arc::strong_count(turns) == 1) {
+            clients.remove(&self.client);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    const TOKEN: &str = "a token that opens the admin page";
+
+    #[test]
+    fn a_pass_ends_after_hours_and_with_a_logout() {
+        let (key, now) = (Key::new(TOKEN), SystemTime::now());
+        let pass = key.pass(now);
+        let nearly = now + LOGIN_LASTS - Duration::from_secs(2);
+        assert!(key.is_pass(&pass, now) && key.is_pass(&pass, nearly));
+        assert!(!key.is_pass(&pass, now + LOGIN_LASTS));
+        let (end, signature) = pass.split_once('.').unwrap();
+        let later = end.parse::<u64>().unwrap() + 1;
+        for forged in [format!("{later}.{signature}"), format!("{end}."), end.into(), ".".into()] {
+            assert!(!key.is_pass(&forged, now), "{forged}");
+        }
+        assert!(!Key::new(TOKEN).is_pass(&pass, now), "it is another process's");
+        key.end_all_passes();
+        assert!(!key.is_pass(&pass, now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_tries_no_more_tokens_than_it_may_and_learns_nothing_by_leaving() {
+        let key = Key::new(TOKEN);
+        let [guesser, other] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        let opens = |token: &'static str, address| {
+            let key = key.clone();
+            tokio::spawn(async move { key.opens(token, address).await })
+        };
+        let start = Instant::now();
+        let guesses: Vec<_> = (0..10).map(|_| opens("a wrong one", guesser)).collect();
+        let right = opens(TOKEN, guesser);
+        assert!(opens(TOKEN, other).await.unwrap());
+        assert_eq!(start.elapsed(), Duration::ZERO, "nobody else waits");
+        // Those that are compared keep their places, those that wait give them up.
+        guesses.iter().for_each(|guess| guess.abort());
+        assert!(right.await.unwrap());
+        assert_eq!(start.elapsed(), DELAY, "the right one tells no sooner");
+        for _ in 0..9 {
+            assert!(!opens("a wrong one", guesser).await.unwrap());
+        }
+        assert_eq!(start.elapsed(), 10 * DELAY);
+        assert!(lock(&key.guesses.0).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_network_of_ipv6_is_one_client() {
+        let key = Key::new(TOKEN);
+        let start = Instant::now();
+        let guesses = (0..COMPARED + 1).map(|at| {
+            let (key, address) = (key.clone(), format!("2001:db8::{at}").parse().unwrap());
+            tokio::spawn(async move { key.opens("a wrong one", address).await })
+        });
+        for guess in guesses.collect::<Vec<_>>() {
+            assert!(!guess.await.unwrap());
+        }
+        assert_eq!(start.elapsed(), 2 * DELAY);
+    }
+}

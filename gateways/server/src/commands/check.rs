@@ -1,0 +1,69 @@
+//! `edge-session check`: what `serve` would find out when it starts, without serving.
+
+use std::path::Path;
+
+use edge_session::store::MongoStore;
+use edge_session::{Problem, SessionLayer};
+
+use crate::net::tls::Tls;
+use crate::proxy::{self, App};
+use crate::setup::{Setup, is_mongodb, without_secrets};
+
+/// Try what was configured: lines to be told, or why it cannot work. With `connect`, the store is
+/// asked, too.
+pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> {
+    let mut problems = Vec::new();
+    let mut problem = |name: &str, message: String| {
+        problems.push(Problem { name: name.to_owned(), message });
+    };
+    if let Err(why) = setup.settings.tls.clone().map(Tls::load).transpose() {
+        problem("tls", why);
+    }
+    if let Some(settings) = &setup.settings.gateway {
+        if let Err(why) = proxy::error_pages(settings) {
+            problem("gateway.error_pages", why);
+        }
+        let app = settings.app.as_ref().map(|app| App::load(app, settings.timeouts.response));
+        if let Some(Err(why)) = app {
+            problem("app", why);
+        }
+    }
+    let mut found = String::new();
+    let url = &setup.store_url;
+    let failed =
+        |error: &dyn std::fmt::Display| format!("the store {}: {error}", without_secrets(url));
+    // The servers of the other kind of address are looked up in the DNS.
+    if url.starts_with("mongodb://") || (connect && is_mongodb(url)) {
+        match MongoStore::check_address(url).await {
+            Err(error) => problem("store.url", failed(&error)),
+            Ok(without_effect) if without_effect.is_empty() => {}
+            Ok(without_effect) => {
+                let names = without_effect.join(", ");
+                found += &format!(
+                    "\n  warning   these options of the store's address change nothing: {names}"
+                );
+            }
+        }
+    }
+    if !problems.is_empty() {
+        return Err(setup.tell(&problems));
+    }
+    let missing = url.strip_prefix("file:").filter(|path| !Path::new(path).exists());
+    if let Some(path) = missing.filter(|_| connect) {
+        // Who checks may not be the one who serves, and would have the file.
+        found += &format!("\n  the store's file {path} is not there yet: serve makes it");
+    } else if connect {
+        let stores = setup.open_store().await?;
+        let (component, options) = (setup.component.clone(), setup.options.clone());
+        let layer = SessionLayer::with_deadline(
+            component,
+            options,
+            stores.store,
+            setup.settings.mongodb.timeout,
+        );
+        let layer = layer.map_err(|error| error.to_string())?;
+        layer.check_store().await.map_err(|why| failed(&why))?;
+        found += "\n  the store answers: sessions can be read and written";
+    }
+    Ok(found)
+}

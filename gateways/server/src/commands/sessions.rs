@@ -1,0 +1,299 @@
+//! `edge-session sessions`: see and end sessions on the command line.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use http::header::AUTHORIZATION;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+
+use crate::admin::inspector::{Ended, InspectError, Inspector, Listed, Listing, Shown, harmless};
+use crate::admin::span;
+use crate::cli::SessionsCommand;
+use crate::setup::{Setup, is_mongodb};
+
+/// After this, a person is told what takes so long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Do it, and print the outcome.
+pub(crate) async fn run(setup: &Setup, command: &SessionsCommand) -> Result<(), String> {
+    let progress = async {
+        tokio::time::sleep(PATIENCE).await;
+        eprintln!("looking at all sessions …");
+        std::future::pending().await
+    };
+    tokio::select! {
+        result = execute(setup, command) => result,
+        () = progress => Ok(()),
+    }
+}
+
+async fn execute(setup: &Setup, command: &SessionsCommand) -> Result<(), String> {
+    let source = Source::of(setup).await?;
+    match command {
+        SessionsCommand::List { subject, limit, json } => {
+            let listing = source.list(subject.as_deref(), *limit).await?;
+            if *json {
+                say_json(&listing)?;
+            } else {
+                say(table(&listing, now()).trim_end());
+            }
+        }
+        SessionsCommand::Show { session } => {
+            let shown = source.show(session).await?;
+            let shown = shown.ok_or_else(|| format!("there is no session {session}"))?;
+            say_json(&shown)?;
+        }
+        SessionsCommand::End { sessions } => {
+            let mut missing = Vec::new();
+            for session in sessions {
+                match source.end(session).await? {
+                    true => say(&format!("{session} was ended")),
+                    false => missing.push(session.as_str()),
+                }
+            }
+            if !missing.is_empty() {
+                return Err(format!("there is no session {}", missing.join(", ")));
+            }
+        }
+        SessionsCommand::EndAll { subject } => {
+            let Ended { ended, unreadable } = source.end_all(subject).await?;
+            say(&format!("{ended} sessions of {subject:?} were ended"));
+            if unreadable > 0 {
+                return Err(left(unreadable, subject));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is not done when all readable sessions of somebody have been ended.
+fn left(unreadable: u64, subject: &str) -> String {
+    let (sessions, them) = match unreadable {
+        1 => ("1 session cannot be read".to_owned(), "it"),
+        n => (format!("{n} sessions cannot be read"), "them"),
+    };
+    format!(
+        "{sessions} and may be of {subject:?}, too.\n`edge-session sessions list --subject …` \
+         lists {them} as unreadable, `sessions show NAME` prints what is stored, and `sessions end \
+         NAME` ends one"
+    )
+}
+
+/// Print it as JSON.
+fn say_json(value: &impl serde::Serialize) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
+    say(&harmless(&text));
+    Ok(())
+}
+
+/// Print it, to whoever still reads.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Who knows the sessions.
+enum Source {
+    /// The store itself.
+    Store(Inspector),
+    /// The process that has them, at its admin address.
+    Process { url: String, token: String },
+}
+
+impl Source {
+    async fn of(setup: &Setup) -> Result<Self, String> {
+        let url = &setup.store_url;
+        let is_memory = url == "memory:";
+        if is_memory {
+            return Self::process(setup, "sessions in memory are known to their process only");
+        }
+        if let Some(path) = url.strip_prefix("file:").filter(|path| !Path::new(path).exists()) {
+            let why = format!("the file {path} does not exist, from where this command runs");
+            let running = Self::process(setup, &why);
+            return running.map_err(|_| format!("there are no sessions: {why}"));
+        }
+        match setup.open_store().await {
+            Ok(stores) => Ok(Self::Store(setup.inspector(stores.browse))),
+            Err(why) if is_mongodb(url) => Err(why),
+            Err(why) => Self::process(setup, &why),
+        }
+    }
+
+    fn process(setup: &Setup, why: &str) -> Result<Self, String> {
+        match (setup.settings.admin, &setup.admin_token) {
+            (Some(address), Some(token)) => {
+                Ok(Self::Process { url: format!("http://{address}"), token: token.clone() })
+            }
+            _ => Err(format!(
+                "{why}.\nThat process can be asked, when admin.listen and \
+                 EDGE_SESSION_ADMIN_TOKEN are set for it and for this command"
+            )),
+        }
+    }
+
+    async fn list(&self, subject: Option<&str>, limit: usize) -> Result<Listing, String> {
+        match self {
+            Self::Store(inspector) => {
+                inspector.list(subject, limit).await.map_err(|error| error.to_string())
+            }
+            Self::Process { .. } => {
+                let subject = subject.map(|it| format!("&subject={}", escaped(it)));
+                let query = format!("?limit={limit}{}", subject.unwrap_or_default());
+                let listing = self.ask(Method::GET, &format!("/api/sessions{query}")).await?;
+                listing.ok_or_else(|| "the process tells nothing of its sessions".to_owned())
+            }
+        }
+    }
+
+    async fn show(&self, session: &str) -> Result<Option<Shown>, String> {
+        match self {
+            Self::Store(inspector) => {
+                inspector.show(session).await.map_err(|error| error.to_string())
+            }
+            Self::Process { .. } => {
+                let path = format!("/api/sessions/{}", escaped(session));
+                Ok(self.ask::<Option<Shown>>(Method::GET, &path).await?.flatten())
+            }
+        }
+    }
+
+    async fn end(&self, session: &str) -> Result<bool, String> {
+        match self {
+            Self::Store(inspector) => {
+                inspector.end(session).await.map_err(|error| error.to_string())
+            }
+            Self::Process { .. } => {
+                let path = format!("/api/sessions/{}", escaped(session));
+                Ok(self.ask::<u64>(Method::DELETE, &path).await?.unwrap_or(0) > 0)
+            }
+        }
+    }
+
+    async fn end_all(&self, subject: &str) -> Result<Ended, String> {
+        match self {
+            Self::Store(inspector) => {
+                inspector.end_all(subject).await.map_err(|error| error.to_string())
+            }
+            Self::Process { .. } => {
+                let path = format!("/api/sessions?subject={}", escaped(subject));
+                let ended = self.ask(Method::DELETE, &path).await?;
+                ended.ok_or_else(|| "the process tells nothing of its sessions".to_owned())
+            }
+        }
+    }
+
+    /// What the process answers; none: 404.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<Option<T>, String> {
+        let Self::Process { url, token } = self else { return Ok(None) };
+        let wrong = |what: &dyn std::fmt::Display| format!("the process at {url} {what}");
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{url}{path}"))
+            .header(AUTHORIZATION, format!("Bearer {token}"))
+            .body(Body::empty())
+            .map_err(|error| error.to_string())?;
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let response = client
+            .request(request)
+            .await
+            .map_err(|_| wrong(&"(admin.listen) cannot be reached: is it running?"))?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            StatusCode::UNAUTHORIZED => {
+                return Err(wrong(&"has another EDGE_SESSION_ADMIN_TOKEN"));
+            }
+            // The only thing that it cannot do as it is configured.
+            StatusCode::CONFLICT => {
+                return Err(wrong(&format!("says: {}", InspectError::NoIdentity)));
+            }
+            status => return Err(wrong(&format!("answers {status}"))),
+        }
+        let body = response.into_body().collect().await;
+        let body = body.map_err(|error| wrong(&format!("stopped answering: {error}")))?.to_bytes();
+        serde_json::from_slice(&body).map_err(|_| wrong(&"gave no answer that makes sense"))
+    }
+}
+
+fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A listing for people.
+fn table(listing: &Listing, now: u64) -> String {
+    let subject = |listed: &Listed| match &listed.subject {
+        // Whatever an application put there: nothing that a terminal obeys.
+        Some(subject) => harmless(&subject.replace('\n', " ")).chars().take(40).collect(),
+        None if listed.unreadable => "unreadable".to_owned(),
+        None => "-".to_owned(),
+    };
+    let rows = listing.sessions.iter().map(|listed| {
+        let age = listed.created.map_or("-".to_owned(), |at| span(now.saturating_sub(at)));
+        let left = listed.expires.map_or("-".to_owned(), |at| span(at.saturating_sub(now)));
+        [listed.session.clone(), subject(listed), age, left, listed.bytes.to_string()]
+    });
+    let head = ["SESSION", "SUBJECT", "AGE", "ENDS IN", "BYTES"].map(str::to_owned);
+    let rows: Vec<[String; 5]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
+    let widths = [width(0), width(1), width(2), width(3)];
+    let mut text = String::new();
+    for [session, subject, age, left, bytes] in &rows {
+        let [w0, w1, w2, w3] = widths;
+        text.push_str(&format!("{session:w0$}  {subject:w1$}  {age:>w2$}  {left:>w3$}  {bytes}\n"));
+    }
+    let more = if listing.has_more { "; there are more (--limit)" } else { "" };
+    text.push_str(&format!(
+        "{} of about {} sessions{more}\n",
+        listing.sessions.len(),
+        listing.total
+    ));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_and_holds_nothing_that_a_terminal_obeys() {
+        let listed = |session: &str, subject: Option<&str>| Listed {
+            session: session.to_owned(),
+            subject: subject.map(str::to_owned),
+            unreadable: false,
+            created: Some(0),
+            expires: Some(7_200_000),
+            bytes: 42,
+        };
+        let sessions = vec![
+            listed("aaaaaaaaaaaa", Some("zo\u{1b}[31më")),
+            listed("bbbbbbbbbbbb", None),
+            Listed { unreadable: true, ..listed("cccccccccccc", None) },
+        ];
+        let listing = Listing { sessions, total: 4, has_more: true };
+        assert_eq!(
+            table(&listing, 60_000),
+            "SESSION       SUBJECT         AGE  ENDS IN  BYTES\n\
+             aaaaaaaaaaaa  zo\\u001b[31më  60 s  119 min  42\n\
+             bbbbbbbbbbbb  -              60 s  119 min  42\n\
+             cccccccccccc  unreadable     60 s  119 min  42\n\
+             3 of about 4 sessions; there are more (--limit)\n"
+        );
+    }
+}

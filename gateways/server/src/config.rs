@@ -1,0 +1,953 @@
+//! The configuration file: TOML in express-session's and connect-mongo's words.
+//!
+//! Reading never stops at the first problem: all are collected, each under its key.
+
+mod gateway;
+mod hints;
+mod together;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use edge_session::store::{AutoRemove, CryptoFormat, MongoOptions, TransformId};
+use edge_session::{
+    Conflicts, OnStoreError, Options, Preset, Priority, Problem, SameSite, Secure, Unset,
+};
+use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use toml::{Table, Value};
+
+use crate::net::address::Address;
+use crate::net::connections::Limits;
+use crate::net::tls::TlsFiles;
+use crate::proxy;
+use crate::telemetry::Log;
+
+pub(crate) use self::hints::{line_of, meant};
+pub(crate) use self::together::{problems, warnings};
+
+/// A configuration file's preset has to be known before the options that it sets.
+pub(crate) struct File {
+    root: Section,
+    cookie: Section,
+    store: Section,
+    gateway: gateway::Sections,
+    tls: Section,
+    admin: Section,
+    log: Section,
+    telemetry: Section,
+    problems: Vec<Problem>,
+    pub(crate) preset: Preset,
+}
+
+/// What a configuration file says beside the component's options.
+pub(crate) struct Settings {
+    pub(crate) listen: Option<Address>,
+    pub(crate) store: Option<String>,
+    pub(crate) mongodb: MongoOptions,
+    /// How sessions are encrypted. The secret is not in the file.
+    pub(crate) crypto: Option<CryptoFormat>,
+    /// What clients may do.
+    pub(crate) limits: Limits,
+    /// The JSON pointer to who is logged in.
+    pub(crate) identity: Option<String>,
+    /// None: the built-in application.
+    pub(crate) gateway: Option<proxy::Settings>,
+    pub(crate) tls: Option<TlsFiles>,
+    /// Where metrics and the admin page are.
+    pub(crate) admin: Option<SocketAddr>,
+    /// The names, beside addresses and localhost, that they are asked for by.
+    pub(crate) admin_hosts: Vec<String>,
+    pub(crate) log: Log,
+    /// Where traces are sent by OTLP.
+    pub(crate) otlp: Option<String>,
+}
+
+/// A file with every key and what it is for: what `edge-session init` writes.
+pub(crate) const TEMPLATE: &str = include_str!("config/edge-session.toml");
+
+/// All keys, those of a section after its name. Each may also be given by an environment variable.
+pub(crate) const KEYS: &[&str] = &[
+    "preset",
+    "listen",
+    "upstream",
+    "app",
+    "name",
+    "allow_weak_secret",
+    "resave",
+    "save_uninitialized",
+    "rolling",
+    "unset",
+    "proxy",
+    "conflicts",
+    "on_store_error",
+    "max_session_bytes",
+    "route",
+    "guard",
+    "cookie.path",
+    "cookie.domain",
+    "cookie.max_age",
+    "cookie.expires",
+    "cookie.http_only",
+    "cookie.secure",
+    "cookie.same_site",
+    "cookie.partitioned",
+    "cookie.priority",
+    "store.url",
+    "store.ttl",
+    "store.touch_after",
+    "store.timeout_ms",
+    "store.collection",
+    "store.db_name",
+    "store.auto_remove",
+    "store.auto_remove_interval",
+    "store.stringify",
+    "store.timestamps",
+    "store.transform_id",
+    "store.crypto",
+    "gateway.sessions",
+    "gateway.identity",
+    "gateway.login",
+    "gateway.logout",
+    "gateway.after_logout",
+    "gateway.hide_cookie",
+    "gateway.escaped_slashes",
+    "gateway.save_failed",
+    "gateway.error_pages",
+    "gateway.trusted_proxies",
+    "gateway.health_path",
+    "gateway.health_interval_ms",
+    "timeouts.connect_ms",
+    "timeouts.header_ms",
+    "timeouts.response_ms",
+    "timeouts.idle_ms",
+    "timeouts.whole_ms",
+    "timeouts.drain_ms",
+    "limits.connections",
+    "limits.requests",
+    "limits.per_client",
+    "limits.header_bytes",
+    "limits.body_bytes",
+    "limits.buffer_bytes",
+    "limits.min_rate",
+    "tls.certificate",
+    "tls.key",
+    "admin.listen",
+    "admin.hosts",
+    "log.format",
+    "log.requests",
+    "telemetry.otlp",
+];
+
+/// The environment variable for a key: `EDGE_SESSION_COOKIE_MAX_AGE` for `cookie.max_age`.
+pub(crate) fn variable(key: &str) -> String {
+    match key {
+        "store.url" => "EDGE_SESSION_STORE".to_owned(),
+        key => format!("EDGE_SESSION_{}", key.replace('.', "_").to_ascii_uppercase()),
+    }
+}
+
+impl File {
+    /// What a file says, and in its place what variables do. Fails only where the text is
+    /// not TOML.
+    pub(crate) fn parse(
+        text: &str,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let mut table: Table = text.parse().map_err(|error| not_toml(text, &error))?;
+        for &key in KEYS {
+            let Some(text) = variable(&self::variable(key)) else { continue };
+            let place = match key.split_once('.') {
+                None => Some((&mut table, key)),
+                Some((section, key)) => {
+                    let section = table.entry(section).or_insert_with(|| Table::new().into());
+                    // What is no table is a problem that is reported later.
+                    section.as_table_mut().map(|section| (section, key))
+                }
+            };
+            if let Some((table, key)) = place {
+                table.insert(key.to_owned(), value_of(&text));
+            }
+        }
+        Ok(Self::new(table))
+    }
+
+    /// With an application, or several separated by commas, behind all paths without a route.
+    pub(crate) fn with_upstream(mut self, upstream: &str) -> Self {
+        self.gateway.upstream = Some(Value::String(upstream.to_owned()));
+        self
+    }
+
+    /// With a component as the application.
+    pub(crate) fn with_app(mut self, file: &str) -> Self {
+        self.gateway.app = Some(Value::String(file.to_owned()));
+        self
+    }
+
+    fn new(table: Table) -> Self {
+        let mut problems = Vec::new();
+        let mut root = Section { prefix: String::new(), table };
+        let mut section = |name: &str| {
+            let table = root.take(name, &mut problems).unwrap_or_default();
+            Section { prefix: format!("{name}."), table }
+        };
+        let [cookie, store, tls, admin, log, telemetry] =
+            ["cookie", "store", "tls", "admin", "log", "telemetry"].map(&mut section);
+        let [gateway, timeouts, limits] = ["gateway", "timeouts", "limits"].map(section);
+        let gateway = gateway::Sections {
+            gateway,
+            timeouts,
+            limits,
+            routes: root.take("route", &mut problems).unwrap_or_default(),
+            guards: root.take("guard", &mut problems).unwrap_or_default(),
+            upstream: root.table.remove("upstream"),
+            app: root.table.remove("app"),
+        };
+        let preset = root.choose(
+            "preset",
+            &[("safe", Preset::Safe), ("express", Preset::Express)],
+            &mut problems,
+        );
+        let preset = preset.unwrap_or(Preset::Safe);
+        Self { root, cookie, store, gateway, tls, admin, log, telemetry, problems, preset }
+    }
+
+    /// Put what the file says into `options`, which are the preset's.
+    pub(crate) fn apply(self, options: &mut Options) -> (Settings, Vec<Problem>) {
+        let Self { mut root, mut cookie, mut store, gateway, mut problems, preset: _, .. } = self;
+        let Self { mut tls, mut admin, mut log, mut telemetry, .. } = self;
+        let wrong = &mut problems;
+        let (limits, identity, gateway) = gateway::read(gateway, wrong);
+        let admin_hosts = admin.hosts(wrong);
+        let mut settings = Settings {
+            listen: None,
+            store: None,
+            mongodb: MongoOptions::default(),
+            crypto: None,
+            limits,
+            identity,
+            gateway,
+            tls: None,
+            admin: admin.port("listen", wrong),
+            admin_hosts,
+            log: Log::default(),
+            otlp: telemetry.take("otlp", wrong),
+        };
+
+        set(&mut options.name, root.take("name", wrong));
+        set(&mut options.allow_weak_secret, root.take("allow_weak_secret", wrong));
+        set(&mut options.resave, root.take("resave", wrong));
+        set(&mut options.save_uninitialized, root.take("save_uninitialized", wrong));
+        set(&mut options.rolling, root.take("rolling", wrong));
+        let unsets = [("keep", Unset::Keep), ("destroy", Unset::Destroy)];
+        set(&mut options.unset, root.choose("unset", &unsets, wrong));
+        options.proxy = root.take("proxy", wrong).or(options.proxy);
+        let conflicts = [("merge", Conflicts::Merge), ("overwrite", Conflicts::Overwrite)];
+        set(&mut options.conflicts, root.choose("conflicts", &conflicts, wrong));
+        let policies = [("deny", OnStoreError::Deny), ("anonymous", OnStoreError::Anonymous)];
+        set(&mut options.on_store_error, root.choose("on_store_error", &policies, wrong));
+        set(&mut options.max_session_bytes, root.take("max_session_bytes", wrong));
+        settings.mongodb.max_session_bytes = options.max_session_bytes;
+        settings.listen = root.address("listen", wrong);
+        if root.table.remove("secret").is_some() {
+            let message = "does not belong into a file that is shown around: set \
+                           EDGE_SESSION_SECRET or EDGE_SESSION_SECRET_FILE instead";
+            wrong.push(Problem { name: "secret".to_owned(), message: message.to_owned() });
+        }
+
+        let new = &mut options.cookie;
+        set(&mut new.path, cookie.take("path", wrong));
+        new.domain = cookie.take("domain", wrong).or(new.domain.take());
+        let max_age: Option<u64> = cookie.take("max_age", wrong);
+        new.max_age = max_age.map(|age| age as f64).or(new.max_age);
+        new.expires = cookie.date("expires", wrong).or(new.expires);
+        set(&mut new.http_only, cookie.take("http_only", wrong));
+        new.secure = cookie.secure(wrong).or(new.secure);
+        let same_sites = [
+            ("strict", SameSite::Strict),
+            ("lax", SameSite::Lax),
+            ("none", SameSite::None),
+            ("auto", SameSite::Auto),
+        ];
+        new.same_site = cookie.choose("same_site", &same_sites, wrong).or(new.same_site);
+        new.partitioned = cookie.take("partitioned", wrong).or(new.partitioned);
+        let priorities =
+            [("low", Priority::Low), ("medium", Priority::Medium), ("high", Priority::High)];
+        new.priority = cookie.choose("priority", &priorities, wrong).or(new.priority);
+
+        set(&mut options.ttl, store.take("ttl", wrong));
+        set(&mut options.touch_after, store.take("touch_after", wrong));
+        settings.store = store.take("url", wrong);
+        set(&mut settings.mongodb.collection, store.take("collection", wrong));
+        settings.mongodb.db_name = store.take("db_name", wrong);
+        let removers = [
+            ("native", AutoRemove::Native),
+            ("interval", AutoRemove::Interval),
+            ("disabled", AutoRemove::Disabled),
+        ];
+        set(&mut settings.mongodb.auto_remove, store.choose("auto_remove", &removers, wrong));
+        let interval = store.minutes("auto_remove_interval", wrong);
+        set(&mut settings.mongodb.auto_remove_interval, interval);
+        set(&mut settings.mongodb.stringify, store.take("stringify", wrong));
+        set(&mut settings.mongodb.timestamps, store.take("timestamps", wrong));
+        settings.mongodb.last_modified = options.touch_after > 0;
+        let transforms = [("none", TransformId::None), ("sha256", TransformId::Sha256)];
+        set(&mut settings.mongodb.transform_id, store.choose("transform_id", &transforms, wrong));
+        let formats =
+            [("kruptein", CryptoFormat::Kruptein), ("webcrypto", CryptoFormat::WebCrypto)];
+        settings.crypto = store.choose("crypto", &formats, wrong);
+        let timeout = store.take("timeout_ms", wrong).map(Duration::from_millis);
+        set(&mut settings.mongodb.timeout, timeout);
+        if timeout == Some(Duration::ZERO) {
+            let message = "must be at least 1".to_owned();
+            wrong.push(Problem { name: "store.timeout_ms".to_owned(), message });
+        }
+
+        let paths = ["certificate", "key"].map(|key| tls.take::<PathBuf>(key, wrong));
+        match paths {
+            [Some(certificate), Some(key)] => settings.tls = Some(TlsFiles { certificate, key }),
+            [None, None] => {}
+            _ => {
+                let message = "needs both `certificate` and `key`".to_owned();
+                wrong.push(Problem { name: "tls".to_owned(), message });
+            }
+        }
+        let formats = [("text", false), ("json", true)];
+        set(&mut settings.log.json, log.choose("format", &formats, wrong));
+        set(&mut settings.log.requests, log.take("requests", wrong));
+        if let Some(url) = &settings.otlp
+            && !url.starts_with("http://")
+        {
+            let message = format!("is {url:?}, not a URL such as http://127.0.0.1:4318");
+            wrong.push(telemetry.problem("otlp", message));
+        }
+
+        for section in [root, cookie, store, tls, admin, log, telemetry] {
+            section.report_unknown(wrong);
+        }
+        (settings, problems)
+    }
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+/// The sections of the file, and what is beside them without a variable of the same name.
+const SECTIONS: [&str; 12] = [
+    "cookie",
+    "store",
+    "tls",
+    "admin",
+    "log",
+    "telemetry",
+    "gateway",
+    "timeouts",
+    "limits",
+    "preset",
+    "upstream",
+    "app",
+];
+
+/// A key that is none: which one may be meant.
+fn not_an_option(prefix: &str, key: &str) -> String {
+    let of_tables = |keys: &'static [&'static str]| meant(key, keys.iter().copied());
+    let known = match prefix.split('[').next() {
+        Some("guard") => {
+            of_tables(&["paths", "except", "require", "equals", "login", "deny", "preflights"])
+        }
+        Some("route") => of_tables(&["host", "path", "upstream"]),
+        _ => meant(&format!("{prefix}{key}"), KEYS.iter().chain(&SECTIONS).copied()),
+    };
+    match known {
+        Some(known) => format!("is not an option: did you mean {known}?"),
+        None => "is not an option".to_owned(),
+    }
+}
+
+/// What is wrong, and where. The line itself may hold a password.
+fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let message = error.message().replace('\n', ", ");
+    format!("line {line}, column {column}: {message}")
+}
+
+/// A text for a message, unless it may hold a password: an address does.
+fn quoted(text: &str) -> String {
+    match text.contains('@') || text.contains("://") || text.len() > 60 {
+        true => "a text".to_owned(),
+        false => format!("{text:?}"),
+    }
+}
+
+/// What a value is, in the words of people. Texts are not quoted: one may hold a password.
+fn kind(value: &Value) -> String {
+    match value {
+        Value::String(_) => "a text".to_owned(),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Boolean(word) => word.to_string(),
+        Value::Datetime(_) => "a date".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// What serde says of a value that is of another type, in the words of people.
+fn mismatch(kind: String, message: &str) -> String {
+    let expected = match message.rsplit_once("expected ").map_or(message, |(_, it)| it.trim()) {
+        "u64" | "u32" | "u16" | "u8" | "usize"
+            if message.starts_with("invalid value") && !kind.starts_with('-') =>
+        {
+            return format!("is {kind}, more than it can be");
+        }
+        "u64" | "u32" | "u16" | "u8" | "usize" => "a whole number from 0 on, such as 60",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "a text in quotation marks",
+        "a sequence" => "a list in brackets",
+        "a map" => "a section of options, such as [log]",
+        other => return format!("is {kind}: {other}"),
+    };
+    format!("is {kind}, not {expected}")
+}
+
+/// What a variable says: TOML, or a text without its quotation marks.
+fn value_of(text: &str) -> Value {
+    let table = format!("value = {text}").parse::<Table>();
+    let value = table.ok().filter(|table| table.len() == 1).and_then(|mut it| it.remove("value"));
+    value.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// One table of the file. Keys that were read are taken out.
+struct Section {
+    prefix: String,
+    table: Table,
+}
+
+impl Section {
+    fn problem(&self, key: &str, message: String) -> Problem {
+        Problem { name: format!("{}{key}", self.prefix), message }
+    }
+
+    fn take<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<T> {
+        let value = self.table.remove(key)?;
+        let kind = kind(&value);
+        match value.try_into() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                problems.push(self.problem(key, mismatch(kind, error.message())));
+                None
+            }
+        }
+    }
+
+    /// Where to listen.
+    fn address(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<Address> {
+        let parsed = self.take::<String>(key, problems)?.parse();
+        parsed.map_err(|message| problems.push(self.problem(key, message))).ok()
+    }
+
+    /// The same, where no unix socket will do.
+    fn port(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SocketAddr> {
+        match self.address(key, problems)? {
+            Address::Port(address) => Some(address),
+            Address::Unix(_) => {
+                let message = "cannot be a unix socket: give an address with a port".to_owned();
+                problems.push(self.problem(key, message));
+                None
+            }
+        }
+    }
+
+    /// One of several words.
+    fn choose<T: Copy>(
+        &mut self,
+        key: &str,
+        choices: &[(&str, T)],
+        problems: &mut Vec<Problem>,
+    ) -> Option<T> {
+        let value = self.table.remove(key)?;
+        let chosen = choices.iter().find(|(word, _)| value.as_str() == Some(word));
+        if chosen.is_none() {
+            let words: Vec<_> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+            // Whatever else is there may hold a secret.
+            let is = match &value {
+                Value::String(word) => quoted(word),
+                other => format!("a value of the type {}", other.type_str()),
+            };
+            problems.push(self.problem(key, format!("is {is}, not one of {}", words.join(", "))));
+        }
+        chosen.map(|(_, choice)| *choice)
+    }
+
+    fn secure(&mut self, problems: &mut Vec<Problem>) -> Option<Secure> {
+        match self.table.remove("secure")? {
+            Value::Boolean(true) => Some(Secure::Always),
+            Value::Boolean(false) => Some(Secure::Never),
+            Value::String(word) if word == "auto" => Some(Secure::Auto),
+            other => {
+                problems.push(
+                    self.problem("secure", format!("is {other}, not true, false or \"auto\"")),
+                );
+                None
+            }
+        }
+    }
+
+    /// A date with an offset (RFC 3339), in milliseconds since the Unix epoch.
+    fn date(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<u64> {
+        let value = self.table.remove(key)?;
+        let text = match &value {
+            Value::Datetime(date) => Some(date.to_string()),
+            Value::String(text) => Some(text.clone()),
+            _ => None,
+        };
+        let date = text.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok());
+        let millis =
+            date.and_then(|date| u64::try_from(date.unix_timestamp_nanos() / 1_000_000).ok());
+        if millis.is_none() {
+            let message = format!("is {value}, not a date such as 2030-01-02T03:04:05Z");
+            problems.push(self.problem(key, message));
+        }
+        millis
+    }
+
+    /// A number of minutes, at least one.
+    fn minutes(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<Duration> {
+        let minutes: u32 = self.take(key, problems)?;
+        if minutes == 0 {
+            problems.push(self.problem(key, "must be at least 1 minute".to_owned()));
+        }
+        Some(Duration::from_secs(u64::from(minutes) * 60))
+    }
+
+    fn report_unknown(self, problems: &mut Vec<Problem>) {
+        for key in self.table.keys() {
+            let is_name = !key.contains('@') && !key.contains("://");
+            let shown = if is_name { key } else { "(a key that is no name)" };
+            problems.push(self.problem(shown, not_an_option(&self.prefix, shown)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Options as a preset might have them; the real ones are the component's.
+    fn options() -> Options {
+        Options {
+            preset: Preset::Safe,
+            name: "connect.sid".into(),
+            secrets: Vec::new(),
+            allow_weak_secret: false,
+            resave: false,
+            save_uninitialized: false,
+            rolling: false,
+            unset: Unset::Keep,
+            proxy: None,
+            cookie: edge_session::CookieOptions {
+                path: "/".into(),
+                domain: None,
+                max_age: None,
+                expires: None,
+                http_only: true,
+                secure: Some(Secure::Auto),
+                same_site: Some(SameSite::Lax),
+                partitioned: None,
+                priority: None,
+            },
+            ttl: 1,
+            touch_after: 0,
+            conflicts: Conflicts::Merge,
+            on_store_error: OnStoreError::Deny,
+            max_session_bytes: 1,
+        }
+    }
+
+    fn read(text: &str) -> (Options, Settings, Vec<String>) {
+        let mut options = options();
+        let (settings, problems) = File::parse(text, |_| None).unwrap().apply(&mut options);
+        let problems = problems.into_iter().map(|p| format!("{}: {}", p.name, p.message));
+        (options, settings, problems.collect())
+    }
+
+    #[test]
+    fn an_empty_file_changes_nothing() {
+        let (read, _, problems) = read("");
+        assert_eq!(read, options());
+        assert!(problems.is_empty());
+    }
+
+    #[test]
+    fn every_option_can_be_set() {
+        let (options, settings, problems) = read(
+            r#"
+            preset = "safe"
+            listen = "127.0.0.1:9"
+            name = "sid"
+            allow_weak_secret = true
+            resave = true
+            save_uninitialized = true
+            rolling = true
+            unset = "destroy"
+            proxy = true
+            conflicts = "overwrite"
+            on_store_error = "anonymous"
+            max_session_bytes = 7
+            [cookie]
+            path = "/a"
+            domain = "x.com"
+            max_age = 60000
+            expires = 2030-01-02T03:04:05.678Z
+            http_only = false
+            secure = true
+            same_site = "none"
+            partitioned = true
+            priority = "high"
+            [store]
+            url = "memory:"
+            ttl = 5
+            touch_after = 6
+            collection = "c"
+            db_name = "d"
+            auto_remove = "interval"
+            auto_remove_interval = 9
+            stringify = false
+            timestamps = true
+            transform_id = "sha256"
+            crypto = "webcrypto"
+            timeout_ms = 8
+            "#,
+        );
+        assert_eq!(problems, Vec::<String>::new());
+        let expected = Options {
+            preset: Preset::Safe,
+            name: "sid".into(),
+            secrets: Vec::new(),
+            allow_weak_secret: true,
+            resave: true,
+            save_uninitialized: true,
+            rolling: true,
+            unset: Unset::Destroy,
+            proxy: Some(true),
+            cookie: edge_session::CookieOptions {
+                path: "/a".into(),
+                domain: Some("x.com".into()),
+                max_age: Some(60000.0),
+                expires: Some(1_893_553_445_678),
+                http_only: false,
+                secure: Some(Secure::Always),
+                same_site: Some(SameSite::None),
+                partitioned: Some(true),
+                priority: Some(Priority::High),
+            },
+            ttl: 5,
+            touch_after: 6,
+            conflicts: Conflicts::Overwrite,
+            on_store_error: OnStoreError::Anonymous,
+            max_session_bytes: 7,
+        };
+        assert_eq!(options, expected);
+        assert_eq!(settings.listen, Some(Address::Port(([127, 0, 0, 1], 9).into())));
+        assert_eq!(settings.store.as_deref(), Some("memory:"));
+        assert_eq!(settings.mongodb.collection, "c");
+        assert_eq!(settings.mongodb.db_name.as_deref(), Some("d"));
+        assert_eq!(settings.mongodb.auto_remove, AutoRemove::Interval);
+        assert_eq!(settings.mongodb.auto_remove_interval, Duration::from_secs(540));
+        assert!(!settings.mongodb.stringify && settings.mongodb.timestamps);
+        assert!(settings.mongodb.last_modified);
+        assert_eq!(settings.mongodb.transform_id, TransformId::Sha256);
+        assert_eq!(settings.crypto, Some(CryptoFormat::WebCrypto));
+        assert_eq!(settings.mongodb.timeout, Duration::from_millis(8));
+    }
+
+    #[test]
+    fn all_problems_are_collected_under_their_keys() {
+        let (_, _, problems) = read(
+            "resave = \"yes\"\nsaveUninitialized = true\nunset = \"no\"\nsecret = \"hunter2\"\n\
+             [cookie]\nsecure = \"maybe\"\nexpires = 5\nmax_age = -1\nsize = 3\n[store]\ntimeout_ms = 0",
+        );
+        let keys: Vec<_> = problems.iter().map(|p| p.split(':').next().unwrap()).collect();
+        assert_eq!(
+            keys,
+            [
+                "resave",
+                "unset",
+                "secret",
+                "cookie.max_age",
+                "cookie.expires",
+                "cookie.secure",
+                "store.timeout_ms",
+                "saveUninitialized",
+                "cookie.size",
+            ]
+        );
+        assert!(!problems.concat().contains("hunter2"));
+        assert_eq!(problems[1], "unset: is \"no\", not one of \"keep\", \"destroy\"");
+        let (_, _, problems) = read("[store.crypto]\nsecret = \"hunter2\"");
+        assert_eq!(
+            problems,
+            ["store.crypto: is a value of the type table, not one of \"kruptein\", \"webcrypto\""]
+        );
+    }
+
+    /// The template with all that is commented out, but for what contradicts something else.
+    fn whole_template() -> String {
+        let is_prose = |line: &str| {
+            let text = line.trim_start_matches("# ");
+            !text.starts_with('[') && !text.contains(" = ") || line.starts_with("#  ")
+        };
+        let lines = TEMPLATE.lines().filter(|line| !(line.starts_with('#') && is_prose(line)));
+        let lines = lines.filter(|line| !line.starts_with("# expires"));
+        let lines =
+            lines.filter(|line| !(line.starts_with("# ") && line.contains("EDGE_SESSION_")));
+        lines.map(|line| line.trim_start_matches("# ")).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_template_is_valid_and_says_the_defaults() {
+        let mut options = options();
+        (options.ttl, options.max_session_bytes) = (14 * 24 * 60 * 60, 1 << 20);
+        let defaults = options.clone();
+        let (settings, problems) = File::parse(TEMPLATE, |_| None).unwrap().apply(&mut options);
+        assert_eq!(problems, []);
+        assert_eq!(options, defaults);
+        let (unset, _) = File::parse("", |_| None).unwrap().apply(&mut options);
+        assert_eq!(settings.mongodb.timeout, unset.mongodb.timeout);
+        assert_eq!(settings.limits, unset.limits);
+        assert_eq!(settings.log, unset.log);
+        // The gateway's defaults show when there is something to be a gateway for.
+        let with_upstream = |text: &str| {
+            let file = File::parse(text, |_| None).unwrap().with_upstream("http://a:1");
+            file.apply(&mut options.clone()).0.gateway.unwrap()
+        };
+        assert_eq!(with_upstream(TEMPLATE), with_upstream(""));
+    }
+
+    #[test]
+    fn what_the_template_comments_out_is_valid_and_no_key_is_missing() {
+        let text = whole_template();
+        let mut options = options();
+        let (settings, problems) = File::parse(&text, |_| None).unwrap().apply(&mut options);
+        // Two lines offer two ways to say what the application is.
+        let [Problem { name, message }] = &problems[..] else { panic!("{problems:?}") };
+        assert_eq!((name.as_str(), &message[..19]), ("app", "excludes `upstream`"));
+        let gateway = settings.gateway.unwrap();
+        assert_eq!((gateway.routes.len(), gateway.guards.len()), (2, 2));
+        let table: Table = text.parse().unwrap();
+        for &key in KEYS {
+            let is_there = match key.split_once('.') {
+                None => table.contains_key(key),
+                Some((section, key)) => table[section].as_table().unwrap().contains_key(key),
+            };
+            assert!(is_there || key == "cookie.expires", "{key}");
+        }
+    }
+
+    #[test]
+    fn the_page_shows_the_template() {
+        let page = include_str!("../../../docs/configuration.md");
+        assert_eq!(page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap(), TEMPLATE);
+    }
+
+    #[test]
+    fn whatever_a_value_is_it_is_read_or_its_key_is_told() {
+        let values = r#"
+| "" | "/" | "//a" | "/%" | "/é" | "é:é@é" | ":" | "@" | "," | "http://" | "http://[::1" | "http://a:99999"
+| "1/33" | "\u0000" | 0 | -1 | 18446744073709551615 | 9223372036854775807 | 1e308 | nan | true | [] | [[]]
+| ["", 1] | {} | { a = 1 } | 1979-05-27 | 2030-02-30T00:00:00Z | 9999-12-31T23:59:59.999999999-23:59"#;
+        let values: Vec<_> = values.split('|').map(str::trim).collect();
+        let mut keys: Vec<_> = KEYS.iter().map(|key| (*key).to_owned()).collect();
+        let of_lists = ["path", "paths", "host", "upstream", "require", "equals", "deny", "login"];
+        keys.extend(
+            ["route", "guard"].iter().flat_map(|list| of_lists.map(|key| format!("{list}.{key}"))),
+        );
+        for (key, value) in
+            keys.iter().flat_map(|key| values.iter().map(move |value| (key, *value)))
+        {
+            let text = match key.split_once('.') {
+                None => format!("{key} = {value}"),
+                Some((list @ ("route" | "guard"), key)) => format!("[[{list}]]\n{key} = {value}"),
+                Some((section, key)) => format!("[{section}]\n{key} = {value}"),
+            };
+            if let Ok(file) = File::parse(&text, |_| None) {
+                let _ = file.apply(&mut options());
+            }
+            let asked = |name: &str| (name == variable(key)).then(|| value.to_owned());
+            let (_, problems) = File::parse("", asked).unwrap().apply(&mut options());
+            let root = key.split('.').next().unwrap();
+            let is_told = |problem: &Problem| problem.name.starts_with(root);
+            assert!(problems.iter().all(is_told), "{key} = {value}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_can_be_given_in_the_environment() {
+        let whole: Table = whole_template().parse().unwrap();
+        for key in KEYS.iter().filter(|key| **key != "cookie.expires") {
+            let value = match key.split_once('.') {
+                None => &whole[*key],
+                Some((section, key)) => &whole[section][key],
+            };
+            let text = match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let asked = |name: &str| (name == variable(key)).then(|| text.clone());
+            let read = |text: &str, asked: &dyn Fn(&str) -> Option<String>| {
+                let mut options = options();
+                let file = File::parse(text, asked).unwrap();
+                let (settings, _) = file.apply(&mut options);
+                (options, settings.log, settings.limits, settings.store, settings.gateway)
+            };
+            let line = format!("{key} = {value}");
+            let by_file = match *key {
+                // Tables of their own, which a line cannot hold.
+                "route" | "guard" => {
+                    let mut table = Table::new();
+                    table.insert((*key).to_owned(), value.clone());
+                    table.to_string()
+                }
+                _ => line,
+            };
+            assert_eq!(read("", &asked), read(&by_file, &|_| None), "{key}");
+        }
+    }
+
+    #[test]
+    fn no_message_quotes_what_may_be_a_password() {
+        for text in [
+            "listen = \"http://u:hunter2@h\"",
+            "upstream = [\"http://h?k=hunter2\", \"http://u:hunter2@h\", \"ftp://h/hunter2\"]",
+            "store = \"mongodb://u:hunter2@h\"",
+            "cookie.http_only = \"hunter2\"",
+            "[limits]\nrequests = \"hunter2\"",
+        ] {
+            let problems = read(text).2;
+            assert!(!problems.is_empty(), "{text}");
+            assert!(!problems.concat().contains("hunter2"), "{text}: {problems:#?}");
+        }
+        for (text, place) in [
+            ("a = 1\nstore.url = \"mongodb://u:hunter2@h", "line 2, column "),
+            ("url = \"mongodb://u:hunter2@h\" x", "line 1, column 31: "),
+            ("store = \"mongodb://u:hunter2@h\"\nstore.url = 1", "line 2, column 1: "),
+        ] {
+            let Err(error) = File::parse(text, |_| None) else { panic!("{text} is TOML") };
+            assert!(error.starts_with(place) && !error.contains("hunter2"), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_type_is_told_in_the_words_of_people() {
+        for (text, told) in [
+            ("resave = \"yes\"", "resave: is a text, not true or false"),
+            ("name = 5", "name: is 5, not a text in quotation marks"),
+            ("max_session_bytes = -1", "max_session_bytes: is -1, not a whole number from 0 on"),
+            ("max_session_bytes = 1.5", "max_session_bytes: is 1.5, not a whole number from 0 on"),
+            ("listen = \"8080\"", "listen: is not an address with a port, such as 127"),
+            ("log = 1", "log: is 1, not a section of options"),
+            ("guard = 1", "guard: is 1, not a list"),
+            ("[limits]\nrequests = 2\nper_client = 3", "limits.per_client: is 3, more than"),
+            (
+                "upstream = \"http://a\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\ndeny = true",
+                "guard[0].require: excludes",
+            ),
+        ] {
+            let problems = read(text).2;
+            assert!(problems.iter().any(|it| it.starts_with(told)), "{told}: {problems:#?}");
+        }
+    }
+
+    #[test]
+    fn no_client_alone_has_all_places_unless_it_is_told_so() {
+        for (text, per_client) in [
+            ("", 512),
+            ("[limits]\nrequests = 512", 128),
+            ("[limits]\nrequests = 1", 1),
+            ("[limits]\nrequests = 512\nper_client = 512", 512),
+        ] {
+            assert_eq!(read(text).1.limits.bounds.per_client, per_client, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_variable_is_toml_or_a_text() {
+        assert_eq!(value_of("true"), Value::Boolean(true));
+        assert_eq!(value_of("[\"a\", \"b\"]").as_array().unwrap().len(), 2);
+        for text in ["a b", "", "x\ny = 1", "http://a:1", "/login"] {
+            assert_eq!(value_of(text), Value::String(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn all_problems_of_a_gateway_are_told_at_once() {
+        let problems = read(
+            "upstream = [\"http://a/path\", \"ftp://b\", \"http://u:hunter2@c\"]\n\
+             [gateway]\nlogin = \"//evil\"\nidentity = \"user\"\ntrusted_proxies = [\"x\"]\n\
+             [[guard]]\npaths = [\"account\"]\nrequire = \"/a\"\n[[guard]]\npaths = [\"/b\"]\n\
+             [[route]]\npath = \"/x\"\nhost = \"a:80\"\nspeed = 1\n\
+             [timeouts]\nidle_ms = 0\n\
+             [limits]\nconnections = 0\nrequests = 0\nper_client = 0\nheader_bytes = 1\n\
+             [admin]\nhosts = [\"a:80\"]\n\
+             [tls]\nkey = \"k\"\n[telemetry]\notlp = \"localhost\"",
+        );
+        let problems = problems.2;
+        for expected in [
+            "upstream: \"http://a\" is followed by a path",
+            "upstream: \"ftp://b\" is not a URL such as",
+            "upstream: the URL of \"c\" holds a user name",
+            "gateway.login: is \"//evil\"",
+            "gateway.identity: is \"user\"",
+            "gateway.trusted_proxies: \"x\"",
+            "guard[0].paths: \"account\" is not a path",
+            "guard[1].require: is missing",
+            "route[0].host: ",
+            "route[0].upstream: is missing",
+            "route[0].speed: is not an option",
+            "timeouts.idle_ms: must be",
+            "limits.connections: must be",
+            "limits.requests: must be",
+            "limits.per_client: must be",
+            "admin.hosts: \"a:80\"",
+            "limits.header_bytes: is 1,",
+            "tls: needs both",
+            "telemetry.otlp: is",
+        ] {
+            assert!(
+                problems.iter().any(|it| it.starts_with(expected)),
+                "{expected}: {problems:#?}"
+            );
+        }
+        assert!(!problems.concat().contains("hunter2"));
+    }
+
+    #[test]
+    fn the_migration_example_is_valid() {
+        let page = include_str!("../../../docs/migration.md");
+        let example = page.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+        let mut options = options();
+        let (settings, problems) = File::parse(example, |_| None).unwrap().apply(&mut options);
+        assert_eq!(problems, []);
+        assert_eq!((options.cookie.max_age, options.touch_after), (Some(86_400_000.0), 3600));
+        assert_eq!(settings.mongodb.db_name.as_deref(), Some("app"));
+    }
+
+    #[test]
+    fn the_example_with_express_is_valid() {
+        let example = include_str!("../../../examples/with-express/edge-session.toml");
+        assert_eq!(File::parse(example, |_| None).unwrap().apply(&mut options()).1, []);
+    }
+
+    #[test]
+    fn a_section_that_is_no_table_is_a_problem() {
+        assert_eq!(read("cookie = 5").2.len(), 1);
+    }
+}

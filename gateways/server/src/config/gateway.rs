@@ -1,0 +1,457 @@
+//! What a configuration says of the gateway: routes, guards, limits.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use edge_session::Problem;
+use http::Uri;
+use http::uri::PathAndQuery;
+use ipnet::IpNet;
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+use super::{Section, quoted};
+use crate::net::address::LONGEST;
+use crate::net::connections::{Bounds, Limits};
+use crate::proxy::{
+    AppAddress, Guard, Health, PlainPath, RouteConfig, Rule, RulePath, Settings, TrustedProxies,
+    UpstreamTimeouts,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How connections and upstreams are treated, as sections of the file.
+pub(super) struct Sections {
+    pub(super) gateway: Section,
+    pub(super) timeouts: Section,
+    pub(super) limits: Section,
+    pub(super) routes: Vec<Table>,
+    pub(super) guards: Vec<Table>,
+    /// The application behind all other paths.
+    pub(super) upstream: Option<Value>,
+    /// The application, as a component.
+    pub(super) app: Option<Value>,
+}
+
+/// What the sections say: the limits, where sessions say who is logged in, and the gateway's
+/// settings. Without a route there is nothing to be a gateway for.
+pub(super) fn read(
+    sections: Sections,
+    wrong: &mut Vec<Problem>,
+) -> (Limits, Option<String>, Option<Settings>) {
+    let Sections { mut gateway, mut timeouts, mut limits, routes, guards, upstream, app } =
+        sections;
+    let mut millis = |key: &str, default: Duration, wrong: &mut Vec<Problem>| {
+        let millis = timeouts.take::<u64>(key, wrong).map(Duration::from_millis);
+        if millis == Some(Duration::ZERO) && key != "whole_ms" {
+            wrong.push(timeouts.problem(key, "must be at least 1".to_owned()));
+        }
+        millis.unwrap_or(default)
+    };
+    let connect = millis("connect_ms", Duration::from_secs(2), wrong);
+    let header = millis("header_ms", Duration::from_secs(30), wrong);
+    let response = millis("response_ms", MINUTE, wrong);
+    let idle = millis("idle_ms", MINUTE, wrong);
+    let whole = Some(millis("whole_ms", Duration::ZERO, wrong)).filter(|whole| !whole.is_zero());
+    let drain = millis("drain_ms", Duration::from_secs(10), wrong);
+
+    let mut places = |key: &str, default: usize, wrong: &mut Vec<Problem>| {
+        let places = limits.take(key, wrong).unwrap_or(default);
+        if !(1..=1_000_000).contains(&places) {
+            wrong.push(limits.problem(key, "must be between 1 and 1000000".to_owned()));
+        }
+        places
+    };
+    let connections = places("connections", 8192, wrong);
+    let requests = places("requests", connections, wrong);
+    // No client alone takes all that there is.
+    let per_client = places("per_client", 512.min(requests.div_ceil(4)), wrong);
+    if per_client > requests {
+        let message = format!("is {per_client}, more than limits.requests, {requests}");
+        wrong.push(limits.problem("per_client", message));
+    }
+    let header_bytes = limits.take("header_bytes", wrong).unwrap_or(128 * 1024);
+    if !(8 * 1024..=1024 * 1024).contains(&header_bytes) {
+        let message = format!("is {header_bytes}, not between 8192 and 1048576");
+        wrong.push(limits.problem("header_bytes", message));
+    }
+    let body_bytes = limits.take("body_bytes", wrong).filter(|most| *most > 0);
+    let buffer_bytes = limits.take("buffer_bytes", wrong).unwrap_or(64 * 1024);
+    if buffer_bytes > 16 << 20 {
+        let message = format!("is {buffer_bytes}, more than 16777216: every request may take it");
+        wrong.push(limits.problem("buffer_bytes", message));
+    }
+    let min_rate = limits.take("min_rate", wrong).unwrap_or(500);
+    let min_rate = Some(min_rate).filter(|rate| *rate > 0);
+
+    let login = gateway.login(wrong);
+    let logout = gateway.plain_path("logout", wrong);
+    let after_logout = gateway.path("after_logout", wrong).unwrap_or_else(|| "/".to_owned());
+    let logout = logout.and_then(|path| Some((RulePath::parse(&path).ok()?, after_logout)));
+    let identity = gateway.pointer("identity", wrong);
+    let login_path = login.as_deref().and_then(|it| it.split(['?', '#']).next());
+    if let (Some((logout, _)), Some(login)) = (&logout, login_path)
+        && RulePath::parse(login).as_ref() == Ok(logout)
+    {
+        let message = "is the path of gateway.login, too: nobody could log in";
+        wrong.push(gateway.problem("logout", message.to_owned()));
+    }
+    let modes = [("own", false), ("shared", true)];
+    let is_shared = gateway.choose("sessions", &modes, wrong).unwrap_or(false);
+    let hide_cookie = gateway.take("hide_cookie", wrong).unwrap_or(false);
+    for (key, is_set) in [("logout", logout.is_some()), ("hide_cookie", hide_cookie)] {
+        if is_shared && is_set {
+            let message = "is for sessions of this program: with sessions = \"shared\" the application \
+                           reads its cookie, and ends its sessions";
+            wrong.push(gateway.problem(key, message.to_owned()));
+        }
+    }
+    let escaped_slashes = gateway.take("escaped_slashes", wrong).unwrap_or(false);
+    let error_pages = gateway.take::<PathBuf>("error_pages", wrong);
+    let save_failed = gateway.take("save_failed", wrong).unwrap_or(false);
+    let trusted_proxies = gateway.networks("trusted_proxies", wrong).unwrap_or_else(|| {
+        let loopback = ["127.0.0.0/8", "::1/128"];
+        TrustedProxies(loopback.iter().filter_map(|network| network.parse().ok()).collect())
+    });
+    let exempt = trusted_proxies.0.clone();
+    let bounds = Bounds { connections, requests, per_client, exempt };
+    let limits_read = Limits { bounds, header_bytes, header, idle, drain };
+    let health_path = gateway.path("health_path", wrong);
+    let interval = gateway.take("health_interval_ms", wrong).map(Duration::from_millis);
+    if interval == Some(Duration::ZERO) {
+        wrong.push(gateway.problem("health_interval_ms", "must be at least 1".to_owned()));
+    }
+    let health = Health {
+        path: health_path.and_then(|path| PathAndQuery::try_from(path).ok()),
+        interval: interval.unwrap_or(Duration::from_secs(5)),
+    };
+
+    let mut all_routes = Vec::new();
+    for (at, table) in routes.into_iter().enumerate() {
+        let mut section = Section { prefix: format!("route[{at}]."), table };
+        all_routes.extend(route(&mut section, wrong));
+        section.report_unknown(wrong);
+    }
+    let mut root = Section { prefix: String::new(), table: Table::new() };
+    root.table.extend(
+        [("upstream", upstream), ("app", app)]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?))),
+    );
+    let app = root.take::<String>("app", wrong).map(PathBuf::from);
+    if !root.table.is_empty() {
+        all_routes.extend(route(&mut root, wrong));
+    }
+    if app.is_some() && is_shared {
+        let message = "\"shared\" is for applications that have a store of their own".to_owned();
+        wrong.push(gateway.problem("sessions", message));
+    }
+    if app.is_some() && !all_routes.is_empty() {
+        let message = "excludes `upstream` and [[route]]: all requests are for it".to_owned();
+        wrong.push(root.problem("app", message));
+    }
+    let mut all_guards = Vec::new();
+    for (at, table) in guards.into_iter().enumerate() {
+        let mut section = Section { prefix: format!("guard[{at}]."), table };
+        all_guards.extend(guard(&mut section, login.as_deref(), wrong));
+        section.report_unknown(wrong);
+    }
+    for section in [gateway, timeouts, limits] {
+        section.report_unknown(wrong);
+    }
+    let looked_at = all_guards.iter().filter_map(|guard| match &guard.rule {
+        Rule::Require { pointer, .. } => Some(pointer.clone()),
+        Rule::Deny => None,
+    });
+    let renewed_for: BTreeSet<_> = match &identity {
+        Some(identity) => [identity.clone()].into(),
+        None => looked_at.collect(),
+    };
+    // Who is told of several would be told a role for a name.
+    let only = renewed_for.first().filter(|_| renewed_for.len() == 1);
+    let identity = identity.or_else(|| only.cloned());
+    if all_routes.is_empty() && app.is_none() {
+        if !all_guards.is_empty() {
+            let message =
+                "there is nothing to guard: set `upstream`, `app` or a [[route]]".to_owned();
+            wrong.push(Problem { name: "guard".to_owned(), message });
+        }
+        return (limits_read, identity, None);
+    }
+    let settings = Settings {
+        app,
+        routes: all_routes,
+        guards: all_guards,
+        health,
+        logout,
+        identity: identity.clone(),
+        renewed_for: renewed_for.into_iter().collect(),
+        is_shared,
+        hide_cookie,
+        escaped_slashes,
+        error_pages,
+        save_failed,
+        trusted_proxies,
+        timeouts: UpstreamTimeouts { connect, response },
+        idle,
+        whole,
+        body_bytes,
+        buffer_bytes,
+        min_rate,
+    };
+    (limits_read, identity, Some(settings))
+}
+
+fn route(section: &mut Section, wrong: &mut Vec<Problem>) -> Option<RouteConfig> {
+    let host = section.take::<String>("host", wrong);
+    if host.as_deref().is_some_and(|host| !is_host_name(host)) {
+        wrong.push(section.problem("host", NO_HOST_NAME.to_owned()));
+    }
+    let path = section.plain_path("path", wrong).unwrap_or_else(|| "/".to_owned());
+    let path = RulePath::parse(&path).ok()?;
+    let urls = section.list("upstream", wrong);
+    if urls.as_ref().is_none_or(Vec::is_empty) {
+        wrong.push(section.problem("upstream", "is missing".to_owned()));
+    }
+    let mut upstreams = Vec::new();
+    for url in urls.unwrap_or_default() {
+        match upstream(&url) {
+            Ok(address) => upstreams.push(address),
+            Err(what) => wrong.push(section.problem("upstream", what)),
+        }
+    }
+    let key = format!("{}upstream", section.prefix);
+    (!upstreams.is_empty()).then_some(RouteConfig { host, path, upstreams, key })
+}
+
+const NO_HOST_NAME: &str = "is not a host name (without a port)";
+
+fn is_host_name(host: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_plain)
+}
+
+fn upstream(text: &str) -> Result<AppAddress, String> {
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        if path.len() > LONGEST {
+            return Err(format!("the path of a socket has at most {LONGEST} bytes"));
+        }
+        // One that is not there yet may come.
+        let is_other = std::fs::metadata(path).is_ok_and(|it| !it.file_type().is_socket());
+        return match is_other {
+            true => Err(format!("unix:{path} is something else than a socket")),
+            false => Ok(AppAddress::Unix(path.into())),
+        };
+    }
+    let socket = text.strip_prefix("http://unix:").or(Some(text)).filter(|it| it.starts_with('/'));
+    if let Some(path) = socket {
+        return Err(format!(
+            "{text:?} is not a URL: for the socket of an application write unix:{path}"
+        ));
+    }
+    // As one would tell a program to listen.
+    let with_scheme;
+    let url = match text.split_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => {
+            let host = if host.is_empty() { "127.0.0.1" } else { host };
+            with_scheme = format!("http://{host}:{port}");
+            &with_scheme
+        }
+        _ => text,
+    };
+    // A URL may hold a password.
+    let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
+    // What follows the host, too.
+    let host = shown.find("://").map_or(0, |at| at + "://".len());
+    let end = shown[host..].find(['/', '?', '#']).map_or(shown.len(), |at| host + at);
+    let shown = &shown[..end];
+    // What is no port may be the password of a URL that was cut off.
+    let port = shown[host..].rsplit_once(':').map(|(before, port)| (host + before.len(), port));
+    let shown = match port {
+        Some((end, port)) if !port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            &format!("{}:…", &shown[..end])
+        }
+        _ => shown,
+    };
+    let uri: Uri = url.parse().map_err(|error| format!("{shown:?} is not a URL: {error}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
+        return Err(format!(
+            "{shown:?} is not a URL such as http://127.0.0.1:3000, and not the \
+             file of a socket, such as unix:/run/app.sock"
+        ));
+    }
+    if url.contains('@') {
+        return Err(format!("the URL of {shown:?} holds a user name, which is not supported"));
+    }
+    let after_host = uri.authority().and_then(|it| it.as_str().rsplit_once(':'));
+    if let Some((_, port)) = after_host.filter(|(_, port)| !port.contains(']'))
+        && !port.is_empty()
+        && !port.parse::<u16>().is_ok_and(|port| port > 0)
+    {
+        return Err(format!("the port of {shown:?} is not between 1 and 65535"));
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(format!(
+            "{shown:?} is followed by a path: requests keep theirs, give the host only"
+        ));
+    }
+    Ok(AppAddress::Url(uri))
+}
+
+fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -> Option<Guard> {
+    let mut paths = Vec::new();
+    match section.list("paths", wrong) {
+        Some(list) if !list.is_empty() => {
+            for path in list {
+                match RulePath::parse(&path) {
+                    Ok(parsed) if is_plain(&path) => paths.push(parsed),
+                    _ => wrong.push(section.problem("paths", format!("{path:?} is not a path such as \"/admin\", which holds for all below it"))),
+                }
+            }
+        }
+        _ => wrong.push(section.problem("paths", "is missing: a list of paths".to_owned())),
+    }
+    let mut except = Vec::new();
+    for path in section.list("except", wrong).unwrap_or_default() {
+        match PlainPath::parse(&path) {
+            Some(_) if path == "/" => {
+                let message = "\"/\" would leave nothing to guard: all paths are below it";
+                wrong.push(section.problem("except", message.to_owned()));
+            }
+            Some(parsed) if is_plain(&path) => {
+                let is_below = |guarded: &RulePath| {
+                    RulePath::parse(&path).is_ok_and(|path| path.is_below(guarded))
+                };
+                if !paths.is_empty() && !paths.iter().any(is_below) {
+                    let message = format!("{path:?} is below none of the guard's paths");
+                    wrong.push(section.problem("except", message));
+                }
+                except.push(parsed);
+            }
+            _ => wrong.push(section.problem(
+                "except",
+                format!("{path:?} is not a path such as \"/public\", which holds for all below it"),
+            )),
+        }
+    }
+    let before = wrong.len();
+    let preflights = section.take("preflights", wrong).unwrap_or(false);
+    let deny = section.take("deny", wrong).unwrap_or(false);
+    let pointer = section.pointer("require", wrong);
+    let equals = section.table.remove("equals");
+    let is_scalar =
+        |value: &Value| matches!(value, Value::String(_) | Value::Integer(_) | Value::Boolean(_));
+    if equals.as_ref().is_some_and(|value| !is_scalar(value)) {
+        wrong.push(
+            section.problem("equals", "is not a text, a whole number, true or false".to_owned()),
+        );
+    }
+    let login = section.login(wrong).or_else(|| login.map(str::to_owned));
+    let rule = match (deny, pointer) {
+        (true, None) => Rule::Deny,
+        (false, Some(pointer)) => {
+            let equals = equals.and_then(|value| serde_json::to_value(value).ok());
+            Rule::Require { pointer, equals: equals.filter(|value: &Json| !value.is_null()), login }
+        }
+        // What is there and wrong has been told.
+        (false, None) if wrong.len() > before => return None,
+        (is_denied, _) => {
+            let message = match is_denied {
+                true => "excludes `deny = true`: nobody passes that guard",
+                false => "is missing: a JSON pointer such as \"/user\", or else `deny = true`",
+            };
+            wrong.push(section.problem("require", message.to_owned()));
+            return None;
+        }
+    };
+    Some(Guard { paths, except, preflights, rule })
+}
+
+/// Neither a pattern nor more than a path: rules would never match.
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/') && !path.contains(['*', '?', '#'])
+}
+
+impl Section {
+    /// Names of hosts, without ports.
+    pub(super) fn hosts(&mut self, wrong: &mut Vec<Problem>) -> Vec<String> {
+        let hosts = self.list("hosts", wrong).unwrap_or_default();
+        for host in hosts.iter().filter(|host| !is_host_name(host)) {
+            wrong.push(self.problem("hosts", format!("{host:?} {NO_HOST_NAME}")));
+        }
+        hosts
+    }
+
+    /// A string, or a list of them.
+    fn list(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<Vec<String>> {
+        if let Some(Value::String(text)) = self.table.get_mut(key) {
+            let parts = text.split(',').map(|part| Value::String(part.trim().to_owned()));
+            let parts = parts.collect();
+            self.table.insert(key.to_owned(), Value::Array(parts));
+        }
+        self.take(key, wrong)
+    }
+
+    /// A path on this host: one that can be redirected to.
+    fn path(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<String> {
+        let path: String = self.take(key, wrong)?;
+        let is_path = path.starts_with('/') && !path.starts_with("//");
+        let plain = path.split(['?', '#']).next().unwrap_or_default();
+        let is_valid = PathAndQuery::try_from(&*path).is_ok() && RulePath::parse(plain).is_ok();
+        if is_path && is_valid {
+            return Some(path);
+        }
+        wrong.push(self.problem(key, format!("is {path:?}, not a path such as \"/login\"")));
+        None
+    }
+
+    /// Where visitors log in. Guards let through what is spelled just so.
+    fn login(&mut self, wrong: &mut Vec<Problem>) -> Option<String> {
+        let login = self.path("login", wrong)?;
+        let path = login.split(['?', '#']).next().unwrap_or_default();
+        if PlainPath::parse(path).is_none() {
+            let message = format!("is {login:?}: a plain path, without // or ;, is needed");
+            wrong.push(self.problem("login", message));
+        }
+        Some(login)
+    }
+
+    /// A path that requests are compared with.
+    fn plain_path(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<String> {
+        let path = self.path(key, wrong)?;
+        if is_plain(&path) {
+            return Some(path);
+        }
+        wrong.push(self.problem(key, format!("is {path:?}: no request's path is that")));
+        None
+    }
+
+    fn pointer(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<String> {
+        let pointer: String = self.take(key, wrong)?;
+        if pointer.len() > 1 && pointer.starts_with('/') {
+            return Some(pointer);
+        }
+        let message = format!("is {pointer:?}, not a JSON pointer such as \"/passport/user\"");
+        wrong.push(self.problem(key, message));
+        None
+    }
+
+    fn networks(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<TrustedProxies> {
+        let mut networks = Vec::new();
+        for text in self.list(key, wrong)?.into_iter().filter(|text| !text.is_empty()) {
+            let network: Result<IpNet, _> =
+                text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+            match network {
+                Ok(network) => networks.push(network),
+                Err(_) => {
+                    let shown = quoted(&text);
+                    let message = format!("{shown} is not an address or a network: 10.0.0.0/8");
+                    wrong.push(self.problem(key, message));
+                }
+            }
+        }
+        Some(TrustedProxies(networks))
+    }
+}

@@ -1,0 +1,148 @@
+//! Options that do not go together, though each by itself is in order.
+
+use std::net::{IpAddr, SocketAddr};
+
+use edge_session::store::{AutoRemove, MongoOptions, TransformId};
+use edge_session::{Options, Problem};
+
+use super::Settings;
+use crate::net::address::Address;
+use crate::proxy::{AppAddress, RulePath};
+
+/// What cannot work.
+pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut problem = |name: &str, message: String| {
+        problems.push(Problem { name: name.to_owned(), message });
+    };
+    let listen = settings.listen.clone().unwrap_or_default();
+    if let Some(why) = listen.why_not() {
+        problem("listen", format!("is {listen}: {why}"));
+    }
+    if let (Some(admin), Address::Port(listen)) = (settings.admin, &listen)
+        && is_same(admin, *listen)
+    {
+        let message = format!("is {admin}, where `listen` is, too: give it a port of its own");
+        problem("admin.listen", message);
+    }
+    let routes = settings.gateway.iter().flat_map(|gateway| &gateway.routes);
+    for (route, upstream) in routes.flat_map(|it| it.upstreams.iter().map(move |to| (it, to))) {
+        let of_admin = settings.admin.map(Address::Port);
+        let own = [("listen", Some(&listen)), ("admin.listen", of_admin.as_ref())];
+        let is_own = |own: &Address| leads_to(upstream, own);
+        if let Some((key, _)) = own.iter().find(|(_, own)| own.is_some_and(is_own)) {
+            let message =
+                format!("{upstream} is `{key}` of this program: requests would come back to it");
+            problem(&route.key, message);
+        }
+    }
+    for (at, outside) in outside_of_sessions(settings, options) {
+        if let Outside::Wholly(path) = outside {
+            let message = format!(
+                "{path} is not below cookie.path ({}): there are no sessions, and nobody would pass",
+                options.cookie.path
+            );
+            problem(&format!("guard[{at}].paths"), message);
+        }
+    }
+    let is_mongodb = ["mongodb://", "mongodb+srv://"].iter().any(|it| store_url.starts_with(it));
+    let is_shared = settings.gateway.as_ref().is_some_and(|gateway| gateway.is_shared);
+    if is_shared && !is_mongodb {
+        let message = "\"shared\" needs the store that the application has, too: set store.url to its \
+                       mongodb:// address";
+        problem("gateway.sessions", message.to_owned());
+    }
+    if !is_mongodb {
+        let MongoOptions { collection, auto_remove_interval, .. } = MongoOptions::default();
+        let set = &settings.mongodb;
+        for (key, is_set) in [
+            ("collection", set.collection != collection),
+            ("db_name", set.db_name.is_some()),
+            ("auto_remove", set.auto_remove != AutoRemove::default()),
+            ("auto_remove_interval", set.auto_remove_interval != auto_remove_interval),
+            ("stringify", !set.stringify),
+            ("timestamps", set.timestamps),
+            ("transform_id", set.transform_id != TransformId::None),
+            ("crypto", settings.crypto.is_some()),
+        ] {
+            if is_set {
+                let message = "is for mongodb:// stores: this one keeps sessions as they are";
+                problem(&format!("store.{key}"), message.to_owned());
+            }
+        }
+    }
+    problems
+}
+
+/// What works, and may be no good.
+pub(crate) fn warnings(settings: &Settings, options: &Options) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (at, outside) in outside_of_sessions(settings, options) {
+        if let Outside::Partly = outside {
+            warnings.push(format!(
+                "guard[{at}].paths: outside cookie.path ({}) there are no sessions, and nobody passes",
+                options.cookie.path
+            ));
+        }
+    }
+    let is_public = match &settings.listen {
+        Some(Address::Port(address)) => !address.ip().is_loopback(),
+        _ => false,
+    };
+    if settings.gateway.is_none() && is_public {
+        warnings.push(
+            "listen: the built-in view counter lets everybody log in without a password, and \
+             others can reach it there. It is for trying things out: for an application, set `upstream`"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    // The system chooses port 0.
+    one.port() == other.port() && one.port() != 0 && (is_any || one.ip() == other.ip())
+}
+
+/// Whether an application's address is one of this program's. Names are not looked up.
+fn leads_to(upstream: &AppAddress, own: &Address) -> bool {
+    match (upstream, own) {
+        (AppAddress::Unix(path), Address::Unix(own)) => path == own,
+        (AppAddress::Url(uri), Address::Port(own)) => {
+            let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
+                Some("https") => 443,
+                _ => 80,
+            });
+            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+            let is_local = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+            let is_own = match host.parse::<IpAddr>() {
+                Ok(ip) => ip == own.ip() || (is_local(ip) && own.ip().is_unspecified()),
+                Err(_) => host.eq_ignore_ascii_case("localhost") && is_local(own.ip()),
+            };
+            port == own.port() && is_own
+        }
+        _ => false,
+    }
+}
+
+/// How much of a guarded path is outside the paths that have sessions.
+enum Outside {
+    Wholly(String),
+    Partly,
+}
+
+/// The guards that want a session, and are not wholly where there are any.
+fn outside_of_sessions(settings: &Settings, options: &Options) -> Vec<(usize, Outside)> {
+    let Ok(with_sessions) = RulePath::parse(&options.cookie.path) else { return Vec::new() };
+    let guards = settings.gateway.iter().flat_map(|gateway| gateway.guards.iter().enumerate());
+    let wanting = guards.filter(|(_, guard)| guard.wants_session());
+    let paths = wanting.flat_map(|(at, guard)| guard.paths.iter().map(move |path| (at, path)));
+    paths
+        .filter(|(_, path)| !path.is_below(&with_sessions))
+        .map(|(at, path)| match with_sessions.is_below(path) {
+            true => (at, Outside::Partly),
+            false => (at, Outside::Wholly(path.to_string())),
+        })
+        .collect()
+}

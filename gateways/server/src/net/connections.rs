@@ -1,0 +1,448 @@
+//! Connections: who may come in, for how long, and how they are let go.
+
+mod places;
+mod streams;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io::{Cursor, ErrorKind};
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::response::IntoResponse as _;
+use edge_session::Encrypted;
+use http::header::{CACHE_CONTROL, CONNECTION, COOKIE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
+use tokio::sync::watch;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
+use tower_service::Service;
+
+pub(crate) use self::places::{Bounds, Connection, Full, client_of};
+use self::places::{Place, Places};
+use self::streams::{Offered, Streams};
+use crate::net::address::{self, Listener, Stream};
+use crate::net::tls::Tls;
+
+/// How HTTP/2 begins where TLS has not agreed on it (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Requests of one connection. A smaller number slows down pages with many pictures (RFC 9113,
+/// section 6.5.2).
+const MAX_HTTP2_STREAMS: u32 = 128;
+
+/// The header of a request of HTTP/2. It may be a thousand times as large as what was sent.
+const HTTP2_HEADER_BYTES: usize = 32 * 1024;
+
+/// As many fields as a request of HTTP/1 may have. Cookies come one by one in HTTP/2.
+const HTTP2_FIELDS: usize = 100;
+
+/// What a connection holds of bodies that the application does not take yet, and of each answer
+/// that the client does not take.
+const HTTP2_WINDOW: u32 = 256 * 1024;
+const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+
+/// What clients may do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Limits {
+    pub(crate) bounds: Bounds,
+    /// The largest header of a request, in bytes.
+    pub(crate) header_bytes: usize,
+    /// How long the next request's header may take, from the opening of the connection or
+    /// the end of the last response on.
+    pub(crate) header: Duration,
+    /// How long a client may leave what it is sent.
+    pub(crate) idle: Duration,
+    /// How long what is open may go on after a signal to stop.
+    pub(crate) drain: Duration,
+}
+
+/// The connection that a request came by. Both keep their places as long as a clone is kept.
+#[derive(Clone)]
+pub(crate) struct Peer(Arc<Place>);
+
+impl Deref for Peer {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0.connection
+    }
+}
+
+/// What answers requests.
+pub(crate) trait Answers:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    /// Answer a request of a client at `address` that may not come in.
+    fn turn_away(&self, request: Request<Body>, address: IpAddr, why: TurnedAway)
+    -> Response<Body>;
+}
+
+impl Answers for Router {
+    fn turn_away(&self, _: Request<Body>, _: IpAddr, why: TurnedAway) -> Response<Body> {
+        refused(why.reason());
+        let (status, text) = why.status_and_text();
+        (status, [(CACHE_CONTROL, "no-store")], format!("{text}\n")).into_response()
+    }
+}
+
+/// Why a request may not come in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum TurnedAway {
+    TooManyFields,
+    Full(Full),
+}
+
+impl TurnedAway {
+    /// For logs and counters.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::TooManyFields => "too-many-fields",
+            Self::Full(full) => full.reason(),
+        }
+    }
+
+    pub(crate) fn status_and_text(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::TooManyFields => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "There are too many fields.")
+            }
+            Self::Full(_) => {
+                let text = "Too many requests are at work. Please try again.";
+                (StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+        }
+    }
+}
+
+/// Serve until `stop`, and then until all is done or the time for that is over.
+pub(crate) async fn serve(
+    listener: Listener,
+    tls: Option<Tls>,
+    limits: Limits,
+    service: impl Answers,
+    stop: impl Future<Output = ()>,
+) {
+    let places = Places::new(limits.bounds.clone());
+    let (close_idle, idle_closing) = watch::channel(());
+    let is_draining = Arc::new(AtomicBool::new(false));
+    let drain = limits.drain;
+    let limits = Arc::new(limits);
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places, tls.is_some()) => accepted,
+            () = &mut stop => break,
+        };
+        let Some((stream, connection)) = accepted else { continue };
+        let guest = Guest {
+            connection,
+            tls: tls.clone(),
+            limits: limits.clone(),
+            service: service.clone(),
+            idle_closing: idle_closing.clone(),
+            is_draining: is_draining.clone(),
+        };
+        tokio::spawn(guest.welcome(stream));
+        // However many come, what is at work goes on between them.
+        yield_now().await;
+    }
+    // Whoever comes now shall come to another process.
+    drop(listener);
+    tracing::info!("stopping: {} connections are open", places.open());
+    is_draining.store(true, Ordering::Relaxed);
+    let drained = async {
+        let mut all_closed = pin!(places.all_closed());
+        // Clients learn by the answers to their next requests that these are the last ones.
+        // Who sends none in a while has its connection closed, as after any idle time.
+        if timeout(drain / 10, &mut all_closed).await.is_ok() {
+            return;
+        }
+        close_idle.send_replace(());
+        all_closed.await;
+    };
+    if timeout(drain, drained).await.is_err() {
+        let seconds = drain.as_secs_f32();
+        tracing::warn!("{} connections did not end within {seconds} s", places.open());
+    }
+}
+
+/// The next connection, as soon as there may be one more.
+async fn accept(
+    listener: &Listener,
+    places: &Arc<Places>,
+    tls: bool,
+) -> Option<(Stream, Arc<Connection>)> {
+    match listener.accept().await {
+        Ok((stream, address)) => Some((stream, places.admit(address, tls).await)),
+        // Its client has left, which costs nobody else time.
+        Err(error) if error.kind() == ErrorKind::ConnectionAborted => None,
+        Err(error) => {
+            // Out of file descriptors, as a rule: it passes when connections end.
+            tracing::error!("a connection cannot be accepted: {error}");
+            sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+/// What a connection needs.
+struct Guest<S> {
+    connection: Arc<Connection>,
+    tls: Option<Tls>,
+    limits: Arc<Limits>,
+    service: S,
+    idle_closing: watch::Receiver<()>,
+    is_draining: Arc<AtomicBool>,
+}
+
+impl<S: Answers> Guest<S> {
+    async fn welcome(self, stream: Stream) {
+        let connection = self.connection.clone();
+        tokio::select! {
+            () = self.greet(stream) => {}
+            () = connection.must_leave() => {}
+        }
+    }
+
+    async fn greet(self, mut stream: Stream) {
+        let limit = self.limits.header;
+        match self.tls.clone() {
+            None => match timeout(limit, preface(&mut stream)).await {
+                Ok(Ok((is_http2, begin))) => {
+                    let (read, write) = address::split(stream).into_inner();
+                    let stream = join(Cursor::new(begin).chain(read), write);
+                    self.talk(stream, is_http2).await;
+                }
+                Ok(Err(_)) => {}
+                Err(_) => refused("slow"),
+            },
+            Some(tls) => match timeout(limit, tls.accept(stream)).await {
+                Ok(Ok((stream, is_http2))) => self.talk(stream, is_http2).await,
+                Ok(Err(error)) => {
+                    refused("tls");
+                    tracing::debug!("a TLS handshake failed: {error}");
+                }
+                Err(_) => refused("slow"),
+            },
+        }
+    }
+
+    async fn talk<IO>(self, io: IO, is_http2: bool)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { connection, limits, service, idle_closing, is_draining, .. } = self;
+        let service = hyper::service::service_fn({
+            let connection = connection.clone();
+            move |request: Request<Incoming>| {
+                connection.requests.fetch_add(1, Ordering::Relaxed);
+                let (connection, service) = (connection.clone(), service.clone());
+                answer(connection, is_draining.clone(), service, request.map(Body::new))
+            }
+        });
+        // A client that does not take its answer must not keep it for good.
+        let mut io = Box::pin(TimeoutStream::new(io));
+        io.as_mut().set_write_timeout_pinned(Some(limits.idle));
+        let io = TokioIo::new(io);
+        let result = if is_http2 {
+            let header_bytes = limits.header_bytes.min(HTTP2_HEADER_BYTES);
+            let serving = http2::Builder::new(Streams { idle: limits.idle })
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_HTTP2_STREAMS)
+                .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+                .initial_stream_window_size(HTTP2_WINDOW)
+                .initial_connection_window_size(HTTP2_WINDOW)
+                .max_send_buf_size(HTTP2_SEND_BUFFER)
+                .keep_alive_interval(limits.header)
+                .keep_alive_timeout(limits.header)
+                .serve_connection(io, service);
+            // hyper has no limit on how long an HTTP/2 client may ask for nothing.
+            let serving = while_busy(serving, &connection, limits.header, idle_closing, |it| {
+                it.graceful_shutdown()
+            });
+            match serving.await {
+                Some(result) => result,
+                None if connection.requests.load(Ordering::Relaxed) == 0 => return refused("slow"),
+                None => return tracing::debug!("a client stayed though it was asked to leave"),
+            }
+        } else {
+            let serving = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.header)
+                .max_buf_size(limits.header_bytes)
+                .serve_connection(io, service)
+                .with_upgrades();
+            until_closed(serving, idle_closing, |it| it.graceful_shutdown()).await
+        };
+        if let Err(error) = result {
+            if error.is_parse() {
+                refused("malformed");
+                tracing::info!("a request was not HTTP: {error}");
+            } else if error.is_timeout() {
+                // After the first request, a slow one cannot be told from none.
+                if connection.requests.load(Ordering::Relaxed) == 0 {
+                    refused("slow");
+                }
+                tracing::debug!("a connection was closed: {error}");
+            } else {
+                tracing::debug!("a connection ended early: {error}");
+            }
+        }
+    }
+}
+
+/// Answer a request, if there is a place for it.
+async fn answer(
+    connection: Arc<Connection>,
+    is_draining: Arc<AtomicBool>,
+    mut service: impl Answers,
+    mut request: Request<Body>,
+) -> Result<Response<Placed>, Infallible> {
+    let is_http1 = request.version() < Version::HTTP_2;
+    let turn_away = |request, why| {
+        let response = service.turn_away(request, connection.address, why);
+        response.map(|body| Placed { body, _peer: None })
+    };
+    if !is_http1 && has_too_many_fields(request.headers()) {
+        return Ok(turn_away(request, TurnedAway::TooManyFields));
+    }
+    let came = Instant::now();
+    let place = match connection.clone().enter().await {
+        Ok(place) => place,
+        Err(full) => {
+            let (address, whose) = (connection.address, full.whose());
+            tracing::warn!("a request of {address} was refused: {whose} are at work");
+            // The request itself need not wait, and takes no memory while its answer does.
+            let mut response = turn_away(request, TurnedAway::Full(full));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            connection.hold(came).await;
+            return Ok(response);
+        }
+    };
+    let peer = Peer(Arc::new(place));
+    let extensions = request.extensions_mut();
+    if peer.tls {
+        extensions.insert(Encrypted);
+    }
+    extensions.insert(peer.clone());
+    let unanswered = peer.0.connection.clone().unanswered();
+    let Ok(mut response) = service.call(request).await;
+    unanswered.answered();
+    if is_http1 && is_draining.load(Ordering::Relaxed) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().entry(CONNECTION).or_insert(close);
+    }
+    Ok(response.map(|body| Placed { body, _peer: Some(peer) }))
+}
+
+fn has_too_many_fields(headers: &HeaderMap) -> bool {
+    // The number of fields, those of one name included.
+    let cookies = headers.get_all(COOKIE).iter().count();
+    headers.len() - cookies > HTTP2_FIELDS
+}
+
+/// The body of an answer, with which its request ends.
+struct Placed {
+    body: Body,
+    _peer: Option<Peer>,
+}
+
+impl http_body::Body for Placed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Offered::nothing();
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_ready() {
+            Offered::something();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Drive a connection to its end; once idle ones are to be closed, to that of its requests.
+async fn until_closed<C: Future>(
+    connection: C,
+    mut idle_closing: watch::Receiver<()>,
+    close: impl FnOnce(Pin<&mut C>),
+) -> C::Output {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        result = &mut connection => return result,
+        _ = idle_closing.changed() => {}
+    }
+    close(connection.as_mut());
+    connection.await
+}
+
+/// Drive a connection like that; it is closed, too, when it had no request for `limit`. None: it
+/// had none at all, or stayed for another `limit` although it was closed.
+async fn while_busy<C: Future>(
+    connection: C,
+    peer: &Connection,
+    limit: Duration,
+    mut idle_closing: watch::Receiver<()>,
+    close: impl FnOnce(Pin<&mut C>),
+) -> Option<C::Output> {
+    let mut connection = pin!(connection);
+    let is_quiet = tokio::select! {
+        result = &mut connection => return Some(result),
+        _ = idle_closing.changed() => false,
+        () = peer.quiet_for(limit, Instant::now()) => true,
+    };
+    if is_quiet && peer.requests.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    close(connection.as_mut());
+    tokio::select! {
+        result = &mut connection => Some(result),
+        () = peer.quiet_for(limit, Instant::now()) => None,
+    }
+}
+
+fn refused(reason: &'static str) {
+    metrics::counter!("edge_session_refused_total", "reason" => reason).increment(1);
+}
+
+/// Whether a connection begins as HTTP/2 does, and what was read to know it.
+async fn preface(stream: &mut Stream) -> std::io::Result<(bool, Vec<u8>)> {
+    let mut begin = Vec::with_capacity(HTTP2_PREFACE.len());
+    while begin.len() < HTTP2_PREFACE.len() {
+        let missing = HTTP2_PREFACE.len() - begin.len();
+        let count = (&mut *stream).take(missing as u64).read_buf(&mut begin).await?;
+        if count == 0 || !HTTP2_PREFACE.starts_with(&begin) {
+            return Ok((false, begin));
+        }
+    }
+    Ok((true, begin))
+}

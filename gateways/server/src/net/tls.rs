@@ -1,0 +1,74 @@
+//! TLS of the gateway's own.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::net::address::Stream;
+
+/// Where the certificate is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TlsFiles {
+    /// The chain in PEM, the server's certificate first.
+    pub(crate) certificate: PathBuf,
+    /// Its private key in PEM.
+    pub(crate) key: PathBuf,
+}
+
+/// The certificate that is in force. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    files: TlsFiles,
+    config: Arc<RwLock<Arc<ServerConfig>>>,
+}
+
+impl Tls {
+    pub(crate) fn load(files: TlsFiles) -> Result<Self, String> {
+        let config = Arc::new(RwLock::new(Arc::new(read(&files)?)));
+        Ok(Self { files, config })
+    }
+
+    /// Read the files again. Whatever goes wrong, the old certificate stays in force then.
+    pub(crate) fn reload(&self) -> Result<(), String> {
+        let new = Arc::new(read(&self.files)?);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    /// Shake hands; whether HTTP/2 was agreed on.
+    pub(crate) async fn accept(
+        &self,
+        stream: Stream,
+    ) -> std::io::Result<(TlsStream<Stream>, bool)> {
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((stream, is_http2))
+    }
+}
+
+fn read(files: &TlsFiles) -> Result<ServerConfig, String> {
+    let TlsFiles { certificate, key } = files;
+    let wrong = |what: &str, path: &Path, why: &dyn std::fmt::Display| {
+        format!("the TLS {what} {} cannot be used: {why}", path.display())
+    };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong("certificate", certificate, &error))?;
+    if chain.is_empty() {
+        return Err(wrong("certificate", certificate, &"there is no certificate in it"));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("key", key, &error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .map_err(|error| wrong("certificate", certificate, &error))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}

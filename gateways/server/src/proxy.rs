@@ -1,0 +1,564 @@
+//! The reverse proxy: sessions, guards and a safe cookie for an application in any language.
+//!
+//! A request passes through [`Proxy::admit`] (is it one that can be answered?), the
+//! [`SessionLayer`], [`Behind::answer`] (may it pass, and what does the application say?),
+//! and back.
+
+mod body;
+mod error_page;
+mod guards;
+mod headers;
+mod journal;
+mod logout;
+mod pace;
+mod path;
+mod pool;
+mod readers;
+mod refusal;
+mod target;
+mod upstreams;
+mod wasi_app;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::BoxError;
+use axum::body::Body;
+use edge_session::{Origin, Refused, Session, SessionLayer, SessionService};
+use edge_session_headers::{self as contract, Action, Answer, Change};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::{Method, Request, Response, StatusCode, Version, request};
+use http_body::Body as _;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+use tower_layer::Layer as _;
+use tower_service::Service;
+
+use self::body::{Bounded, Bounds, Progress};
+use self::error_page::{ErrorPages, Form};
+use self::guards::Verdict;
+pub(crate) use self::guards::{Guard, Rule};
+pub(crate) use self::headers::TrustedProxies;
+use self::journal::{Journal, Page};
+pub(crate) use self::path::{PlainPath, RulePath};
+pub(crate) use self::pool::AppAddress;
+use self::readers::Readers;
+pub(crate) use self::refusal::Refusal;
+use self::upstreams::AnsweredBy;
+pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
+pub(crate) use self::wasi_app::App;
+use crate::admin;
+use crate::net::connections::{Answers, Peer, TurnedAway};
+use crate::net::tunnel;
+use crate::telemetry::traces::Traces;
+
+/// An answer up to this size, in bytes, leaves the application at once: HTTP/1 connections take
+/// it into their buffers, whoever reads.
+const TAKEN_AT_ONCE: u64 = 8 * 1024;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request that has passed gateways of ours so often goes round in a ring.
+const MAX_ROUNDS: usize = 5;
+
+/// How the gateway treats requests.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    /// The application as a component; there are no routes then.
+    pub(crate) app: Option<PathBuf>,
+    pub(crate) routes: Vec<RouteConfig>,
+    pub(crate) guards: Vec<Guard>,
+    pub(crate) health: Health,
+    /// The path that ends the session, and where to go from there.
+    pub(crate) logout: Option<(RulePath, String)>,
+    /// The JSON pointer to who is logged in.
+    pub(crate) identity: Option<String>,
+    /// JSON pointers to what changes when somebody logs in: the identity, or what the guards
+    /// look at.
+    pub(crate) renewed_for: Vec<String>,
+    /// The application has the sessions itself: they are only read here.
+    pub(crate) is_shared: bool,
+    /// The session cookie is not for the applications.
+    pub(crate) hide_cookie: bool,
+    /// Escaped slashes in paths are passed on.
+    pub(crate) escaped_slashes: bool,
+    /// Where there are pages in place of the gateway's own.
+    pub(crate) error_pages: Option<PathBuf>,
+    /// Sessions are changed by answers with a status of 500 and above, too.
+    pub(crate) save_failed: bool,
+    pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) timeouts: UpstreamTimeouts,
+    /// How long a body may stall, in either direction.
+    pub(crate) idle: Duration,
+    /// How long a whole exchange may take.
+    pub(crate) whole: Option<Duration>,
+    /// The largest body of a request.
+    pub(crate) body_bytes: Option<u64>,
+    /// How much of a request's body is gathered before the application is asked.
+    pub(crate) buffer_bytes: usize,
+    /// How many bytes a second clients have to send or read at least.
+    pub(crate) min_rate: Option<u64>,
+}
+
+/// The gateway as a service.
+#[derive(Clone)]
+pub(crate) struct Proxy {
+    inner: SessionService<Behind>,
+    shared: Arc<Shared>,
+}
+
+/// What is behind the session layer.
+#[derive(Clone)]
+struct Behind(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    applications: Applications,
+    cookie_name: String,
+    journal: Journal,
+    readers: Option<Readers>,
+    error_pages: ErrorPages,
+}
+
+/// Who answers.
+enum Applications {
+    Upstreams(Upstreams),
+    Component(App),
+}
+
+/// What was found out about a request when it was admitted.
+#[derive(Clone)]
+struct Admitted {
+    path: RulePath,
+    /// Without its port.
+    host: Option<String>,
+    peer: Peer,
+    /// It comes from a trusted proxy.
+    is_trusted: bool,
+}
+
+impl Proxy {
+    /// With `logs_requests`, every request has its line in the log.
+    pub(crate) fn new(
+        settings: Settings,
+        layer: &SessionLayer,
+        traces: Option<Traces>,
+        logs_requests: bool,
+    ) -> Result<Self, String> {
+        let applications = match &settings.app {
+            Some(file) => Applications::Component(App::load(file, settings.timeouts.response)?),
+            None => {
+                Applications::Upstreams(Upstreams::new(settings.routes.clone(), settings.timeouts))
+            }
+        };
+        let cookie_name = layer.options().name.clone();
+        let journal = Journal::new(layer.hasher().clone(), traces, logs_requests);
+        let readers = settings.min_rate.map(Readers::new);
+        let layer = match settings.is_shared {
+            true => layer.clone().read_only(),
+            false => layer.clone(),
+        };
+        let error_pages =
+            error_pages(&settings).map_err(|why| format!("gateway.error_pages: {why}"))?;
+        let shared = Shared { settings, applications, cookie_name, journal, readers, error_pages };
+        let shared = Arc::new(shared);
+        Ok(Self { inner: layer.layer(Behind(shared.clone())), shared })
+    }
+
+    /// Watch the health of the applications, and clients that read slowly. Never ends.
+    pub(crate) async fn watch(&self) {
+        let health = async {
+            if let Applications::Upstreams(upstreams) = &self.shared.applications {
+                upstreams.watch(&self.shared.settings.health).await;
+            }
+        };
+        let readers = async {
+            if let Some(readers) = &self.shared.readers {
+                readers.sweep().await;
+            }
+        };
+        tokio::join!(health, readers);
+    }
+
+    /// Whether a request can be answered at all, and what is known of it before its session.
+    fn admit(&self, request: &mut Request<Body>) -> Result<(), Refusal> {
+        let settings = &self.shared.settings;
+        let peer = request.extensions_mut().remove::<Peer>();
+        let peer = peer.ok_or(Refusal::BadRequest("The connection is not known."))?;
+        let is_trusted = settings.trusted_proxies.contains(peer.address);
+        let headers = request.headers_mut();
+        name(headers, is_trusted);
+        headers::remove_untrusted(headers, is_trusted);
+        if contract::strip(headers) {
+            metrics::counter!("edge_session_stripped_total").increment(1);
+        }
+
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Refusal::Method);
+        }
+        if headers::rounds(request.headers()) >= MAX_ROUNDS {
+            return Err(Refusal::Loop);
+        }
+        if headers::has_unknown_coding(request.headers()) {
+            return Err(Refusal::BadRequest("The body is in an unknown coding."));
+        }
+        if headers::lists_too_much(request.headers()) {
+            return Err(Refusal::BadRequest("The Connection header lists too much."));
+        }
+        let path = target::path(request.uri(), settings.escaped_slashes)
+            .map_err(|path::Ambiguous| Refusal::AmbiguousPath)?;
+        let host = target::host(request.uri(), request.headers(), request.version())
+            .map_err(Refusal::BadRequest)?;
+        let declared = request.body().size_hint().lower();
+        if settings.body_bytes.is_some_and(|most| declared > most) {
+            return Err(Refusal::BodyTooLarge);
+        }
+
+        let is_http2 = request.version() == Version::HTTP_2;
+        let headers = request.headers_mut();
+        if is_http2 {
+            headers::join_cookies(headers);
+        }
+        if let (Some(host), false) = (&host, headers.contains_key(HOST))
+            && let Ok(host) = HeaderValue::from_str(host)
+        {
+            headers.insert(HOST, host);
+        }
+        let host = host.map(|host| target::without_port(&host).to_owned());
+        request.extensions_mut().insert(Admitted { path, host, peer, is_trusted });
+        Ok(())
+    }
+}
+
+/// The operator's pages. An error is for the person who started the program.
+pub(crate) fn error_pages(settings: &Settings) -> Result<ErrorPages, String> {
+    Ok(settings.error_pages.as_deref().map(ErrorPages::read).transpose()?.unwrap_or_default())
+}
+
+/// Give a request its name in logs, unless a proxy in front has.
+fn name(headers: &mut http::HeaderMap, is_trusted: bool) {
+    if !is_trusted || !has_request_id(headers) {
+        headers.insert(X_REQUEST_ID, new_request_id());
+    }
+}
+
+fn has_request_id(headers: &http::HeaderMap) -> bool {
+    headers.get(X_REQUEST_ID).is_some_and(|id| {
+        let id = id.as_bytes();
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        (1..=128).contains(&id.len()) && id.iter().all(is_plain)
+    })
+}
+
+fn new_request_id() -> HeaderValue {
+    HeaderValue::from_str(&format!("{:016x}", rand::random::<u64>()))
+        .unwrap_or(HeaderValue::from_static("-"))
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl Service<Request<Body>> for Proxy {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let admitted = self.admit(&mut request);
+        let is_trusted = request.extensions().get().is_some_and(|it: &Admitted| it.is_trusted);
+        let page = self.shared.journal.open(&mut request, is_trusted);
+        // Given up when the visitor leaves before the application has begun to answer. After
+        // that the layer sees to it that what it has answered is saved.
+        let form = Form::of(&request);
+        let answer = admitted.map(|()| self.inner.call(request));
+        let (shared, asked) = (self.shared.clone(), page.asked.clone());
+        Box::pin(async move {
+            let mut response = match answer {
+                Ok(answer) => asked.during(answer).await?,
+                Err(refusal) => refusal.respond(),
+            };
+            shared.complete(page, form, &mut response);
+            Ok(response)
+        })
+    }
+}
+
+impl Answers for Proxy {
+    fn turn_away(
+        &self,
+        mut request: Request<Body>,
+        address: IpAddr,
+        why: TurnedAway,
+    ) -> Response<Body> {
+        let is_trusted = self.shared.settings.trusted_proxies.contains(address);
+        name(request.headers_mut(), is_trusted);
+        let page = self.shared.journal.open(&mut request, is_trusted);
+        let mut response = Refusal::TurnedAway(why).respond();
+        self.shared.complete(page, Form::of(&request), &mut response);
+        response
+    }
+}
+
+impl Service<Request<Body>> for Behind {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let shared = self.0.clone();
+        Box::pin(async move { Ok(shared.answer(request).await) })
+    }
+}
+
+impl Shared {
+    /// Put what the gateway says itself into the form that is wanted, and write all down.
+    fn complete(&self, page: Page, form: Form, response: &mut Response<Body>) {
+        let refused = response.extensions_mut().remove::<Refused>();
+        let refusal = response.extensions().get::<Refusal>();
+        let wrong = refusal.map(|it| it.text()).or(refused.map(|Refused(text)| text));
+        if let Some(wrong) = wrong {
+            self.error_pages.fill(form, wrong, page.asked.id(), response);
+        }
+        self.journal.close(page, response);
+    }
+
+    async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
+        let settings = &self.settings;
+        let Some(admitted) = request.extensions_mut().remove::<Admitted>() else {
+            return Refusal::BadRequest("The request was not admitted.").respond();
+        };
+        let session = request.extensions_mut().remove::<Session>();
+        // One that does not begin here is none.
+        let session = session.filter(|it| !settings.is_shared || it.origin() == Origin::Loaded);
+        if let Some((path, then)) = &settings.logout
+            && *path == admitted.path
+        {
+            return logout::answer(&request, session.as_ref(), then);
+        }
+        let identity = settings.identity.as_deref();
+        let verdict =
+            guards::check(&settings.guards, identity, &admitted.path, session.as_ref(), &request);
+        if let Verdict::Refused(response) = verdict {
+            return response;
+        }
+        let mut response = match self.forward(request, &admitted, session.as_ref()).await {
+            Ok(response) if matches!(verdict, Verdict::Preflight) => guards::only_cors(response),
+            Ok(response) => response,
+            Err(refusal) => refusal.respond(),
+        };
+        if let Some(session) = session.filter(|_| self.journal.wants_session()) {
+            response.extensions_mut().insert(journal::Of(session));
+        }
+        response
+    }
+
+    async fn send(
+        &self,
+        head: request::Parts,
+        body: Body,
+        admitted: &Admitted,
+        progress: &Progress,
+    ) -> Result<Response<Body>, Refusal> {
+        match &self.applications {
+            Applications::Upstreams(upstreams) => {
+                let host = admitted.host.as_deref();
+                let answer = upstreams.send(head, body, host, &admitted.path, progress).await?;
+                Ok(answer.map(Body::new))
+            }
+            Applications::Component(app) => {
+                app.answer(head, body, admitted.peer.tls, progress).await
+            }
+        }
+    }
+
+    /// Let an application answer.
+    async fn forward(
+        &self,
+        request: Request<Body>,
+        admitted: &Admitted,
+        session: Option<&Session>,
+    ) -> Result<Response<Body>, Refusal> {
+        let settings = &self.settings;
+        let end = settings.whole.map(|whole| Instant::now() + whole);
+        let (idle, rate) = (settings.idle, settings.min_rate);
+        let bounds = Bounds { idle, end, bytes: settings.body_bytes, rate };
+        let peer = &admitted.peer;
+
+        let (mut head, body) = request.into_parts();
+        let is_http2 = head.version == Version::HTTP_2;
+        let visitor = head.extensions.remove::<OnUpgrade>();
+        let wants = headers::upgrade(&head.headers).filter(|_| visitor.is_some());
+        head.extensions.clear();
+        headers::remove_hop_by_hop(&mut head.headers);
+        if let Some(protocol) = &wants {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(UPGRADE, protocol.clone());
+        }
+        let host_header = head.headers.get(HOST).cloned();
+        headers::add_forwarded(&mut head.headers, peer.address, host_header.as_ref(), peer.tls);
+        if settings.hide_cookie {
+            headers::hide_cookie(&mut head.headers, &self.cookie_name);
+        }
+        // An operator's browser sends it to every port of the host.
+        headers::hide_cookie(&mut head.headers, admin::COOKIE_NAME);
+        let session_now = session.map(|session| (session.id(), session.to_json()));
+        let told = session_now.as_ref().map(|(id, data)| (id.as_str(), data.as_str()));
+        contract::tell(&mut head.headers, told);
+        // What the application answers may depend on it.
+        let has_session = told.is_some_and(|(_, data)| data != "{}");
+        let progress = Progress::default();
+        let body = match body.is_end_stream() {
+            true => Body::empty(),
+            false => {
+                let bounded = Bounded::new(body, bounds, |error: &BoxError| {
+                    tracing::info!("the body of a request ended early: {error}");
+                });
+                let body = Body::new(bounded.telling(progress.clone()));
+                let gathered = body::gather(body, settings.buffer_bytes).await;
+                gathered.map_err(|error| {
+                    body::refusal_of(&*error).unwrap_or(Refusal::BadRequest("The body is broken."))
+                })?
+            }
+        };
+        let sending = self.send(head, body, admitted, &progress);
+        let response = match end {
+            None => sending.await?,
+            Some(end) => tokio::time::timeout_at(end, sending)
+                .await
+                .map_err(|_| Refusal::UpstreamTimeout)??,
+        };
+
+        let (mut head, body) = response.into_parts();
+        // What this hop speaks is not what the next one does.
+        head.version = Version::HTTP_11;
+        if headers::has_unknown_coding(&head.headers) {
+            tracing::warn!("an application answered in a coding that nobody undoes");
+            return Err(Refusal::UpstreamFailed);
+        }
+        if matches!(head.status.as_u16(), 414 | 431) {
+            let session_bytes = told.map_or(0, |(_, data)| data.len());
+            tracing::warn!(
+                session_bytes,
+                "an application refused a request with the status {}: it is told the session by a \
+                 header, and its server may allow only smaller ones",
+                head.status.as_u16()
+            );
+        }
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = headers::upgrade(&head.headers);
+        let answer = Answer::take(&mut head.headers).map_err(|what| {
+            tracing::warn!(
+                "an application answered with session headers that are not valid: {what}"
+            );
+            Refusal::BadContract
+        })?;
+        headers::remove_hop_by_hop(&mut head.headers);
+        if has_session {
+            contract::vary_by_cookie(&mut head.headers);
+        }
+        let upstream = head.extensions.remove::<OnUpgrade>();
+        let change = match (switches, wants, visitor, upstream, protocol) {
+            (false, ..) => None,
+            (true, Some(_), Some(visitor), Some(upstream), Some(protocol)) => {
+                Some((visitor, upstream, protocol))
+            }
+            (true, ..) => {
+                tracing::warn!("an application changed the protocol unasked");
+                return Err(Refusal::UpstreamFailed);
+            }
+        };
+        if settings.is_shared {
+            if !answer.is_nothing() {
+                tracing::warn!(
+                    "an application that has the sessions itself (gateway.sessions) answered with \
+                     session headers, which change nothing"
+                );
+            }
+        } else if head.status.is_server_error() && !settings.save_failed {
+            if !answer.is_nothing() {
+                tracing::warn!("an answer with the status {} changes no session", head.status);
+            }
+        } else if let Some(session) = session {
+            apply(answer, session, &settings.renewed_for).map_err(|what| {
+                tracing::warn!("an application's change of a session is not valid: {what}");
+                Refusal::BadContract
+            })?;
+        }
+        let answered_by = head.extensions.remove::<AnsweredBy>();
+        if session.is_some()
+            && !settings.is_shared
+            && contract::remove_set_cookie(&mut head.headers, &self.cookie_name)
+            && let Some(name) = answered_by.as_ref().and_then(AnsweredBy::untold)
+        {
+            tracing::warn!(
+                "the application at {name} sets the cookie {:?} itself. It is not passed on, so that \
+                 nobody can log in there. Let the application have the sessions \
+                 (gateway.sessions = \"shared\"), or give it those of here, by the headers \
+                 Edge-Session: see docs/gateway.md. This is said once",
+                self.cookie_name
+            );
+        }
+        if let Some((visitor, upstream, protocol)) = change {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(UPGRADE, protocol);
+            tunnel::open(visitor, upstream, settings.idle, peer.clone());
+            return Ok(Response::from_parts(head, Body::empty()));
+        }
+        head.extensions.clear();
+        if body.is_end_stream() {
+            return Ok(Response::from_parts(head, Body::empty()));
+        }
+        // Applications may say little for a long time.
+        let bounds = Bounds { bytes: None, rate: None, ..bounds };
+        let is_small = !is_http2 && body.size_hint().upper().is_some_and(|it| it <= TAKEN_AT_ONCE);
+        let body = Body::new(Bounded::new(body, bounds, |error: &BoxError| {
+            metrics::counter!("edge_session_responses_cut_total").increment(1);
+            tracing::warn!("an application's answer ended early: {error}");
+        }));
+        let body = match &self.readers {
+            Some(readers) if !is_small => readers.watched(body),
+            _ => body,
+        };
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+/// Do to the session what the application wants. When that changes a value that it is renewed
+/// for, or may do so, somebody has logged in or out: the session gets a new identifier.
+fn apply(answer: Answer, session: &Session, renewed_for: &[String]) -> Result<(), &'static str> {
+    let who = || renewed_for.iter().map(|pointer| session.find(pointer)).collect::<Vec<_>>();
+    match answer.action {
+        Action::Destroy => {
+            session.destroy();
+            return Ok(());
+        }
+        Action::Regenerate => session.regenerate(),
+        Action::Keep => {}
+    }
+    let before = who();
+    match answer.change {
+        Change::Nothing => {}
+        Change::Whole(json) => {
+            session.set_json(&json).map_err(|_| "Edge-Session cannot be read")?;
+        }
+        Change::Merge(patch) => {
+            session.merge(patch).map_err(|_| "Edge-Session-Merge meets what cannot be read")?;
+        }
+    }
+    if who().iter().zip(&before).any(|(after, before)| !after.is_surely(before)) {
+        session.renew();
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! Who may see what: rules about paths, checked before the application is asked.
+
+use axum::body::Body;
+use edge_session::Session;
+use edge_session_headers::dashed;
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, HeaderValue, LOCATION, ORIGIN,
+    VARY,
+};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use super::path::{PlainPath, RulePath, return_path};
+use super::refusal::Refusal;
+
+/// What a return path keeps as it is in a query.
+const QUERY_VALUE: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Guard {
+    /// It holds for these and all below them,
+    pub(crate) paths: Vec<RulePath>,
+    /// but not for these and what is below them, spelled just so.
+    pub(crate) except: Vec<PlainPath>,
+    /// The application answers CORS preflights itself.
+    pub(crate) preflights: bool,
+    pub(crate) rule: Rule,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Rule {
+    /// Nobody.
+    Deny,
+    /// Sessions that have a value there.
+    Require {
+        /// A JSON pointer (RFC 6901) into the session's data.
+        pointer: String,
+        /// The value has to be this one.
+        equals: Option<Value>,
+        /// Where visitors log in: a path on this host.
+        login: Option<String>,
+    },
+}
+
+impl Guard {
+    /// Whether it lets in those who have something in their sessions.
+    pub(crate) fn wants_session(&self) -> bool {
+        matches!(self.rule, Rule::Require { .. })
+    }
+}
+
+/// What the rules say of a request.
+pub(crate) enum Verdict {
+    Pass,
+    /// It passes as a CORS preflight: see [`only_cors`].
+    Preflight,
+    Refused(Response<Body>),
+}
+
+/// Whether a request may pass. `identity` is the JSON pointer to who is logged in.
+pub(crate) fn check(
+    guards: &[Guard],
+    identity: Option<&str>,
+    path: &RulePath,
+    session: Option<&Session>,
+    request: &Request<Body>,
+) -> Verdict {
+    let mut verdict = Verdict::Pass;
+    let plain = PlainPath::parse(request.uri().path());
+    let is_excepted = |guard: &Guard| {
+        let plain = plain.as_ref();
+        plain.is_some_and(|plain| guard.except.iter().any(|it| plain.is_below(it)))
+    };
+    let concerned = guards.iter().filter(|guard| guard.paths.iter().any(|it| path.is_below(it)));
+    for guard in concerned.filter(|guard| !is_excepted(guard)) {
+        if guard.preflights && is_preflight(request) {
+            verdict = Verdict::Preflight;
+            continue;
+        }
+        match &guard.rule {
+            Rule::Deny => return Verdict::Refused(Refusal::Denied.respond()),
+            Rule::Require { pointer, equals, login } => {
+                // Whoever has to log in must be able to.
+                let login_path = login.as_deref().and_then(|it| it.split(['?', '#']).next());
+                if plain.is_some() && plain == login_path.and_then(PlainPath::parse) {
+                    continue;
+                }
+                let at = |pointer| session.and_then(|session| session.pointer(pointer));
+                let is_somebody = |value: &Value| !value.is_null();
+                let passes = match (at(pointer).filter(is_somebody), equals) {
+                    (Some(value), Some(wanted)) => value == *wanted,
+                    (Some(_), None) => true,
+                    // To log in once more would change nothing.
+                    (None, _) if identity.and_then(at).is_some_and(|it| is_somebody(&it)) => false,
+                    (None, _) => {
+                        return Verdict::Refused(match login {
+                            Some(login) if is_navigation(request) => to_login(login, request),
+                            _ => Refusal::LoginRequired.respond(),
+                        });
+                    }
+                };
+                if !passes {
+                    return Verdict::Refused(Refusal::Denied.respond());
+                }
+            }
+        }
+    }
+    verdict
+}
+
+/// Whether it is what browsers ask before a request to another site (Fetch, section 3.2.2), and
+/// nothing else: it says nobody's name, brings nothing, and is for no other method.
+fn is_preflight(request: &Request<Body>) -> bool {
+    const NEVER: [&str; 9] = [
+        "cookie",
+        "authorization",
+        "content-length",
+        "transfer-encoding",
+        "content-type",
+        "upgrade",
+        "x-http-method-override",
+        "x-http-method",
+        "x-method-override",
+    ];
+    let headers = request.headers();
+    *request.method() == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        && !headers.keys().any(|name| NEVER.contains(&&*dashed(name)))
+        && request.body().is_end_stream()
+}
+
+/// What a preflight is answered: whether the request may come. There are applications that show a
+/// page to whatever method, so nothing else of their answer passes.
+pub(crate) fn only_cors(response: Response<Body>) -> Response<Body> {
+    let (mut head, _) = response.into_parts();
+    let all = std::mem::take(&mut head.headers);
+    for (name, value) in &all {
+        let is_cors = name.as_str().starts_with("access-control-");
+        if is_cors || [VARY, CACHE_CONTROL, ALLOW].contains(name) {
+            head.headers.append(name, value.clone());
+        }
+    }
+    Response::from_parts(head, Body::empty())
+}
+
+/// Whether a person waits for a page (Fetch Metadata; browsers without it say what they
+/// accept). Scripts say so by a header of theirs, or ask for JSON first.
+pub(super) fn is_navigation(request: &Request<Body>) -> bool {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return false;
+    }
+    let headers = request.headers();
+    let is_script = headers
+        .get("x-requested-with")
+        .is_some_and(|with| with.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest"));
+    match headers.get("sec-fetch-mode") {
+        _ if is_script => false,
+        Some(mode) => mode == "navigate",
+        None => {
+            let accepted = headers.get_all(ACCEPT).iter().filter_map(|it| it.to_str().ok());
+            let accepted = accepted.map(str::to_ascii_lowercase).collect::<Vec<_>>().join(",");
+            accepted.contains("text/html") && !accepted.contains("application/json")
+        }
+    }
+}
+
+fn to_login(login: &str, request: &Request<Body>) -> Response<Body> {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = return_path(target);
+    let mark = if login.contains('?') { '&' } else { '?' };
+    let location = format!("{login}{mark}return={}", utf8_percent_encode(&target, QUERY_VALUE));
+    redirect(StatusCode::FOUND, &location)
+}
+
+/// A redirection that no cache keeps.
+pub(crate) fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    // The configuration was checked, and the rest is escaped.
+    if let Ok(location) = HeaderValue::from_str(location) {
+        headers.insert(LOCATION, location);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

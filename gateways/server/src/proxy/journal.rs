@@ -1,0 +1,97 @@
+//! What is written down of every request: counters, a trace, a line in the log.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use edge_session::{Session, SessionHasher};
+use http::{Method, Request, Response};
+use metrics::{Counter, Histogram, counter, histogram};
+
+use super::X_REQUEST_ID;
+use super::refusal::Refusal;
+use crate::telemetry::Asked;
+use crate::telemetry::traces::{RequestSpan, Traces};
+
+/// Writes it down.
+pub(crate) struct Journal {
+    hasher: SessionHasher,
+    traces: Option<Traces>,
+    logs_requests: bool,
+    /// Requests by the first digit of the status of their answer.
+    requests: [Counter; 5],
+    seconds: Histogram,
+}
+
+/// What is written about one request.
+pub(crate) struct Page {
+    began: Instant,
+    pub(super) asked: Asked,
+    span: Option<RequestSpan>,
+    /// For a line in the log.
+    method: Option<Method>,
+}
+
+/// The session of a response's request, for the log.
+#[derive(Clone)]
+pub(crate) struct Of(pub(crate) Session);
+
+impl Journal {
+    pub(crate) fn new(hasher: SessionHasher, traces: Option<Traces>, logs_requests: bool) -> Self {
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        Self {
+            hasher,
+            traces,
+            logs_requests,
+            requests: classes.map(|it| counter!("edge_session_requests_total", "status" => it)),
+            seconds: histogram!("edge_session_request_seconds"),
+        }
+    }
+
+    /// Of a request that comes from a trusted proxy, or not.
+    pub(crate) fn open(&self, request: &mut Request<Body>, is_trusted: bool) -> Page {
+        Page {
+            began: Instant::now(),
+            span: self.traces.as_ref().map(|traces| traces.begin(request, is_trusted)),
+            asked: Asked {
+                id: request.headers().get(X_REQUEST_ID).cloned(),
+                uri: request.uri().clone(),
+            },
+            method: self.logs_requests.then(|| request.method().clone()),
+        }
+    }
+
+    /// Whether the log wants to know the session.
+    pub(crate) fn wants_session(&self) -> bool {
+        self.logs_requests
+    }
+
+    pub(crate) fn close(&self, page: Page, response: &mut Response<Body>) {
+        let Page { began, asked, span, method } = page;
+        let took = began.elapsed();
+        let status = response.status();
+        if let Some(counter) = self.requests.get(usize::from(status.as_u16() / 100).wrapping_sub(1))
+        {
+            counter.increment(1);
+        }
+        self.seconds.record(took);
+        if let Some(span) = span {
+            span.answered(response);
+        }
+        let (request, path) = (asked.id(), asked.uri.path());
+        if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+            let (status, reason) = (status.as_u16(), refusal.reason());
+            tracing::info!(status, reason, request, path, "a request was refused");
+        }
+        if let Some(method) = method {
+            let of = response.extensions_mut().remove::<Of>();
+            let session = of.map(|Of(session)| self.hasher.name(&session.id()));
+            let session = session.as_deref().unwrap_or("-");
+            let status = status.as_u16();
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            tracing::info!(request, session, %method, path, status, micros, "request");
+        }
+        if let Some(id) = asked.id {
+            response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
+        }
+    }
+}

@@ -1,0 +1,691 @@
+//! What every command begins with: the component, the configuration, the store.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use edge_session::store::{
+    Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store,
+};
+use edge_session::{CodeCache, Component, Options, Problem, SessionHasher};
+use edge_session_headers::is_of_kubernetes;
+
+use crate::admin::inspector::Inspector;
+use crate::cli;
+use crate::config::{self, File, Settings};
+use crate::proxy;
+use crate::telemetry;
+
+const STORE: &str = "file:data/sessions.redb";
+
+/// What `init` writes unless it is told another name.
+pub(crate) const FILE: &str = "edge-session.toml";
+
+/// What was configured, and found to be in order.
+pub(crate) struct Setup {
+    pub(crate) component: Component,
+    pub(crate) options: Options,
+    pub(crate) settings: Settings,
+    pub(crate) store_url: String,
+    /// Opens the sessions at the admin address.
+    pub(crate) admin_token: Option<String>,
+    source: Source,
+    /// What is in order, and no good.
+    warnings: Vec<String>,
+}
+
+impl Setup {
+    /// Everything that was configured, or everything that is wrong with it.
+    pub(crate) fn read(arguments: &cli::Configured) -> Result<Self, String> {
+        let mut warnings = Vec::new();
+        let component = load_component(arguments.component.as_deref(), &mut warnings)?;
+        let source = Source::read(arguments.config.as_deref())?;
+        let (options, settings, admin_token) = configure(arguments, &component, &source)?;
+        warnings.extend(weak_secrets(&options.secrets));
+        warnings.extend(quoted_secrets(&options.secrets));
+        warnings.extend(odd_secrets(&options.secrets));
+        if arguments.config.is_none() && Path::new(FILE).exists() {
+            warnings
+                .push(format!("{FILE} is in this folder and is not read: give --config {FILE}"));
+        }
+        warnings.extend(config::warnings(&settings, &options));
+        let store_url = store_url(arguments, &settings);
+        if admin_token.is_some() && settings.admin.is_none() {
+            warnings
+                .push(format!("{ADMIN_TOKEN} is set, but admin.listen is not: nobody can use it"));
+        }
+        Ok(Self { component, options, settings, store_url, admin_token, source, warnings })
+    }
+
+    /// Problems, each with the place that it comes from.
+    pub(crate) fn tell(&self, problems: &[Problem]) -> String {
+        self.source.tell(problems)
+    }
+
+    /// Log what is in order, and no good.
+    pub(crate) fn warn(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    /// The store, as people are told.
+    pub(crate) fn shown_store(&self) -> String {
+        let shown = without_secrets(&self.store_url);
+        match &self.settings.mongodb.db_name {
+            Some(name) => format!("{shown}, database {name}"),
+            None => shown,
+        }
+    }
+
+    /// What looks at the sessions of a store.
+    pub(crate) fn inspector(&self, browse: Arc<dyn Browse>) -> Inspector {
+        let secret = self.options.secrets.first().map_or(&[][..], Vec::as_slice);
+        let hasher = SessionHasher::new(secret);
+        Inspector { browse, hasher, identity: self.settings.identity.clone() }
+    }
+
+    /// What will happen, for a person who checks the configuration.
+    pub(crate) fn summary(&self) -> String {
+        let Settings { gateway, admin, tls, .. } = &self.settings;
+        let app = match gateway {
+            None => "the built-in view counter".to_owned(),
+            Some(gateway) => {
+                let count = |n: usize, what: &str| match n {
+                    1 => format!("1 {what}"),
+                    n => format!("{n} {what}s"),
+                };
+                let routes = count(gateway.routes.len(), "route");
+                format!("a gateway with {routes} and {}", count(gateway.guards.len(), "guard"))
+            }
+        };
+        let mut lines = vec![
+            "The configuration is in order.".to_owned(),
+            format!(
+                "  file      {}",
+                self.source.file.as_deref().unwrap_or("none (--config FILE)")
+            ),
+            format!("  serves    {app}{}", if tls.is_some() { ", with TLS" } else { "" }),
+            format!("  cookie    {}", self.options.name),
+            format!("  sessions  {}", self.shown_store()),
+        ];
+        lines.extend(gateway.as_ref().and_then(identity));
+        lines.extend(admin.map(|address| format!("  admin     http://{address}")));
+        lines.extend(self.warnings.iter().map(|warning| format!("  warning   {warning}")));
+        lines.join("\n")
+    }
+
+    pub(crate) async fn open_store(&self) -> Result<Stores, String> {
+        open_store(&self.store_url, &self.settings.mongodb).await
+    }
+}
+
+/// What counts as a login, if anything does.
+fn identity(gateway: &proxy::Settings) -> Option<String> {
+    if gateway.is_shared {
+        return Some(
+            "  shared    the application has the sessions: they are only read here".to_owned(),
+        );
+    }
+    let all = gateway.renewed_for.join(", ");
+    let what = "sessions get new identifiers when it changes";
+    (!all.is_empty()).then(|| format!("  identity  {all}: {what}"))
+}
+
+// ------------------------------------------------------------------ the component ----
+
+fn load_component(given: Option<&Path>, warnings: &mut Vec<String>) -> Result<Component, String> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => find_component()?,
+    };
+    let cache = match cache_directory().map(CodeCache::open) {
+        Some(Ok(cache)) => Some(cache),
+        Some(Err(why)) => {
+            warnings
+                .push(format!("{why}. Until then every start compiles, which takes about 0.3 s"));
+            None
+        }
+        None => {
+            let why = "neither XDG_CACHE_HOME nor HOME says where compiled code can be kept";
+            warnings.push(format!("{why}: every start compiles, which takes about 0.3 s"));
+            None
+        }
+    };
+    Component::from_file(&path, cache.as_ref()).map_err(|error| error.to_string())
+}
+
+/// Beside the program. Nothing that depends on where it is started: that may be anybody's.
+fn find_component() -> Result<PathBuf, String> {
+    let program = env::current_exe().map_err(|error| {
+        format!("it is not known where this program is ({error}): give --component FILE")
+    })?;
+    let directory = program.parent().unwrap_or(Path::new("/"));
+    let mut places = vec![directory.join("session.wasm")];
+    // Cargo leaves this in the folders that it builds into, TARGET/debug for example; `make
+    // component` writes into TARGET itself.
+    if directory.join(".cargo-lock").exists() {
+        places.extend(directory.parent().map(|target| target.join("session.wasm")));
+    }
+    if let Some(found) = places.iter().find(|place| place.is_file()) {
+        return Ok(found.clone());
+    }
+    let looked: Vec<_> = places.iter().map(|place| format!("\n  {}", place.display())).collect();
+    Err(format!(
+        "the component session.wasm was not found: \
+         put it beside the program, or say with --component FILE where it is. Looked for it at:{}",
+        looked.concat()
+    ))
+}
+
+/// For compiled code, in a place that belongs to the user who runs this.
+fn cache_directory() -> Option<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or(absolute("HOME").map(|home| home.join(".cache")))?;
+    Some(caches.join("edge-session").join("compiled"))
+}
+
+// ---------------------------------------------------------------- the configuration ----
+
+/// The configuration file, if there is one.
+struct Source {
+    /// As it was given.
+    file: Option<String>,
+    text: String,
+}
+
+impl Source {
+    fn read(path: Option<&Path>) -> Result<Self, String> {
+        let Some(path) = path else { return Ok(Self { file: None, text: String::new() }) };
+        let file = path.display().to_string();
+        let text = read_text(path)
+            .map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        Ok(Self { file: Some(file), text })
+    }
+
+    /// All problems, each with the line or the variable that it comes from.
+    fn tell(&self, problems: &[Problem]) -> String {
+        let place = |problem: &Problem| {
+            let variable = config::variable(&problem.name);
+            if config::KEYS.contains(&&*problem.name) && env::var_os(&variable).is_some() {
+                return format!(" ({variable})");
+            }
+            let line = config::line_of(&self.text, &problem.name);
+            line.zip(self.file.as_ref())
+                .map_or_else(String::new, |(line, file)| format!(" ({file}, line {line})"))
+        };
+        let line = |problem: &Problem| {
+            format!("\n  {}: {}{}", problem.name, problem.message, place(problem))
+        };
+        let lines: String = problems.iter().map(line).collect();
+        let count = match problems.len() {
+            1 => "a problem".to_owned(),
+            n => format!("{n} problems"),
+        };
+        format!("the configuration has {count}:{lines}")
+    }
+}
+
+/// What was configured: the component's options, the program's, and the admin token.
+fn configure(
+    arguments: &cli::Configured,
+    component: &Component,
+    source: &Source,
+) -> Result<(Options, Settings, Option<String>), String> {
+    // What has a flag is read from the environment with it.
+    let flags = ["EDGE_SESSION_LISTEN", "EDGE_SESSION_STORE"];
+    let variable = |name: &str| env::var(name).ok().filter(|_| !flags.contains(&name));
+    let file = File::parse(&source.text, variable).map_err(|error| {
+        format!("{} is not TOML: {error}", source.file.as_deref().unwrap_or_default())
+    })?;
+    let file = match &arguments.upstream {
+        Some(upstream) => file.with_upstream(upstream),
+        None => file,
+    };
+    let file = match &arguments.app {
+        Some(app) => file.with_app(app),
+        None => file,
+    };
+    let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
+    let (mut settings, mut problems) = file.apply(&mut options);
+    if settings.gateway.is_some() {
+        // What nobody trusted says is removed before. The application is told the same.
+        options.proxy.get_or_insert(true);
+    }
+    problems.extend(unknown_variables(env::vars_os()));
+    problems.extend(wrong_level(&env::var(telemetry::VARIABLE).unwrap_or_default()));
+    let is_read = match secrets() {
+        Ok(secrets) => {
+            options.secrets = secrets;
+            true
+        }
+        Err(message) => {
+            problems.push(Problem { name: "secret".to_owned(), message });
+            false
+        }
+    };
+    let mut problem = |name: &str, message: String| {
+        problems.push(Problem { name: name.to_owned(), message });
+    };
+    match (settings.crypto, crypto_secret()) {
+        (Some(format), Ok(Some(secret))) => {
+            settings.mongodb.crypto = Some(Crypto { format, secret });
+        }
+        (Some(_), Ok(None)) => problem(
+            "store.crypto",
+            format!(
+                "needs a secret: set {CRYPTO_SECRET} to the one that connect-mongo has, or \
+                 {CRYPTO_SECRET_FILE} to a file with it"
+            ),
+        ),
+        (None, Ok(Some(_))) => problem(
+            "store.crypto",
+            format!("is not set, but {CRYPTO_SECRET} is: sessions would not be encrypted"),
+        ),
+        (None, Ok(None)) => {}
+        (_, Err(message)) => problem("store.crypto", message),
+    }
+    let admin_token = admin_token().unwrap_or_else(|message| {
+        problem(ADMIN_TOKEN, message);
+        None
+    });
+    settings.listen = arguments.listen.clone().or(settings.listen);
+    let store_url = store_url(arguments, &settings);
+    if !is_store(&store_url) {
+        let shown = without_secrets(&store_url);
+        let hint = match &store_url {
+            path if path.starts_with('/') || path.ends_with(".redb") => {
+                format!(": did you mean file:{path}?")
+            }
+            text if text.contains("${") => ": variables are not replaced here".to_owned(),
+            text if text.starts_with(['"', '\'']) => ": take the quotation marks away".to_owned(),
+            _ => String::new(),
+        };
+        problem("store.url", format!("{shown} {NO_STORE}{hint}"));
+    }
+    problems.extend(config::problems(&settings, &options, &store_url));
+    if let Err(error) = component.check(&options) {
+        // Where secrets come from is known here; the component would only say that there are none.
+        problems.extend(error.problems.into_iter().filter(|p| is_read || p.name != "secret"));
+    }
+    if problems.is_empty() {
+        return Ok((options, settings, admin_token));
+    }
+    Err(source.tell(&problems))
+}
+
+const PREFIX: &str = "EDGE_SESSION_";
+
+/// Variables with our prefix that nobody reads: they may be spelled wrong.
+fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
+    const OTHERS: [&str; 11] = [
+        "EDGE_SESSION_UPSTREAM",
+        "EDGE_SESSION_APP",
+        "EDGE_SESSION_CONFIG",
+        "EDGE_SESSION_COMPONENT",
+        telemetry::VARIABLE,
+        SECRET,
+        SECRET_FILE,
+        CRYPTO_SECRET,
+        CRYPTO_SECRET_FILE,
+        ADMIN_TOKEN,
+        ADMIN_TOKEN_FILE,
+    ];
+    let is_known = |name: &str| {
+        OTHERS.contains(&name) || config::KEYS.iter().any(|key| config::variable(key) == name)
+    };
+    let names = all.filter_map(|(name, _)| name.into_string().ok());
+    let mut unknown: Vec<_> = names
+        .filter(|name| name.starts_with(PREFIX))
+        .filter(|name| !is_known(name) && !is_of_kubernetes(name))
+        .collect();
+    unknown.sort();
+    let known: Vec<_> = config::KEYS.iter().map(|key| config::variable(key)).collect();
+    // All begin alike.
+    let rest = |name: &str| name.trim_start_matches(PREFIX).to_owned();
+    let rests: Vec<_> = known.iter().map(String::as_str).chain(OTHERS).map(rest).collect();
+    let problem = |name: String| {
+        let remedy = match config::meant(&rest(&name), rests.iter().map(String::as_str)) {
+            Some(known) => format!("did you mean {PREFIX}{known}?"),
+            None => "correct its name, or unset it".to_owned(),
+        };
+        Problem { message: format!("is not a variable that is read here: {remedy}"), name }
+    };
+    unknown.into_iter().map(problem).collect()
+}
+
+/// A word that is no level would be taken for a module's name, and nothing else would be logged.
+fn wrong_level(text: &str) -> Option<Problem> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace", ""];
+    let is_level = |piece: &str| {
+        let level = piece.rsplit_once('=').map_or(piece, |(_, level)| level);
+        levels.iter().any(|it| level.trim().eq_ignore_ascii_case(it))
+    };
+    let wrong = text.split(',').find(|piece| !is_level(piece))?;
+    let message = format!("is {wrong:?}, not error, warn, info, debug, trace or off");
+    Some(Problem { name: telemetry::VARIABLE.to_owned(), message })
+}
+
+/// A file's text. Editors put a byte-order mark before it, which is no part of it.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
+/// What a variable says, or else the file that another one names. Whether it is from a file.
+fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String> {
+    match (env::var(variable), env::var_os(file)) {
+        (Ok(_), Some(_)) => Err(format!("{variable} and {file} are both set: unset one")),
+        (Ok(text), None) => Ok((text, false)),
+        (Err(env::VarError::NotUnicode(_)), _) => {
+            Err(format!("{variable} is not UTF-8: use {file}"))
+        }
+        (Err(env::VarError::NotPresent), Some(path)) => read_text(Path::new(&path))
+            .map(|text| (text, true))
+            .map_err(|error| format!("cannot read {file}: {}: {error}", path.display())),
+        (Err(env::VarError::NotPresent), None) => Ok((String::new(), false)),
+    }
+}
+
+const CRYPTO_SECRET: &str = "EDGE_SESSION_CRYPTO_SECRET";
+const CRYPTO_SECRET_FILE: &str = "EDGE_SESSION_CRYPTO_SECRET_FILE";
+
+/// What sessions are encrypted with in the database, if anything.
+fn crypto_secret() -> Result<Option<Vec<u8>>, String> {
+    let (text, is_file) = from_environment(CRYPTO_SECRET, CRYPTO_SECRET_FILE)?;
+    let secret = if is_file { text.trim() } else { &text };
+    Ok((!secret.is_empty()).then(|| secret.as_bytes().to_vec()))
+}
+
+const ADMIN_TOKEN: &str = "EDGE_SESSION_ADMIN_TOKEN";
+const ADMIN_TOKEN_FILE: &str = "EDGE_SESSION_ADMIN_TOKEN_FILE";
+
+/// What opens the sessions at the admin address, if anything does.
+fn admin_token() -> Result<Option<String>, String> {
+    const SHORTEST: usize = 16;
+    let (token, _) = from_environment(ADMIN_TOKEN, ADMIN_TOKEN_FILE)?;
+    let token = token.trim();
+    if (1..SHORTEST).contains(&token.len()) {
+        return Err(format!(
+            "is shorter than {SHORTEST} bytes: whoever guesses it can end all sessions"
+        ));
+    }
+    Ok(Some(token.to_owned()).filter(|token| !token.is_empty()))
+}
+
+const SECRET: &str = "EDGE_SESSION_SECRET";
+const SECRET_FILE: &str = "EDGE_SESSION_SECRET_FILE";
+
+/// Shorter than this, what a comma ends is no secret but a piece of one.
+const SHORTEST_PIECE: usize = 16;
+
+/// The secrets, newest first.
+fn secrets() -> Result<Vec<Vec<u8>>, String> {
+    let (text, is_file) = from_environment(SECRET, SECRET_FILE)?;
+    let secrets = split_secrets(&text, is_file)?;
+    if secrets.is_empty() {
+        return Err(format!(
+            "is missing: set {SECRET}, for example to what `openssl rand -base64 48` prints, or \
+             {SECRET_FILE} to a file of secrets"
+        ));
+    }
+    Ok(secrets)
+}
+
+/// A file's lines, or what is between a variable's commas.
+fn split_secrets(text: &str, is_file: bool) -> Result<Vec<Vec<u8>>, String> {
+    let between = |c| if is_file { c == '\n' } else { c == ',' || c == '\n' };
+    let pieces = text.split(between).map(str::trim).filter(|piece| !piece.is_empty());
+    let secrets: Vec<_> = pieces.map(|piece| piece.as_bytes().to_vec()).collect();
+    let short = secrets.iter().position(|secret| secret.len() < SHORTEST_PIECE);
+    match short {
+        Some(at) if !is_file && secrets.len() > 1 => Err(format!(
+            "number {} has {} bytes, fewer than {SHORTEST_PIECE}: {SECRET} separates secrets by \
+             commas. One that holds a comma goes into a file, one secret a line: {SECRET_FILE}",
+            at + 1,
+            secrets[at].len()
+        )),
+        _ => Ok(secrets),
+    }
+}
+
+/// What programs that read files of variables in other ways leave around a secret.
+fn quoted_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
+    let quoted = secrets.iter().enumerate().filter(|(_, secret)| {
+        let ends = (secret.first(), secret.last());
+        secret.len() > 1 && matches!(ends, (Some(b'"'), Some(b'"')) | (Some(b'\''), Some(b'\'')))
+    });
+    quoted.map(|(at, _)| {
+        format!(
+            "secret: number {} begins and ends with a quotation mark, which is a part of it here. \
+             Docker's --env-file keeps quotation marks; others take them away",
+            at + 1
+        )
+    })
+}
+
+/// What was not meant to be a secret: a comment, or a line for another program.
+fn odd_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
+    let what = |secret: &Vec<u8>| {
+        let name = secret.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let is_name = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
+        match secret.first() {
+            Some(b'#') => Some("begins with #: there are no comments among secrets"),
+            _ if name.len() > 5 && name.len() < secret.len() && name.iter().all(is_name) => {
+                Some("looks like NAME=value: all of it is the secret")
+            }
+            _ => None,
+        }
+    };
+    let odd = secrets.iter().enumerate().filter_map(move |(at, secret)| Some((at, what(secret)?)));
+    odd.map(|(at, what)| format!("secret: number {} {what}", at + 1))
+}
+
+/// What is accepted, and can be guessed (RFC 2104, section 3). A piece of a secret is among it.
+fn weak_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
+    const WEAK: usize = 32;
+    let weak = secrets.iter().enumerate().filter(|(_, secret)| secret.len() < WEAK);
+    let number = secrets.len();
+    weak.map(move |(at, secret)| {
+        let comma = match number {
+            1 => String::new(),
+            _ => format!(" (If one holds a comma: {SECRET_FILE} is for one secret a line.)"),
+        };
+        format!(
+            "secret: number {} has {} bytes: whoever guesses it can forge sessions. Take at \
+             least {WEAK} random ones.{comma}",
+            at + 1,
+            secret.len()
+        )
+    })
+}
+
+// ------------------------------------------------------------------------ the store ----
+
+/// One store, for requests and for operators.
+pub(crate) struct Stores {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) browse: Arc<dyn Browse>,
+}
+
+impl Stores {
+    fn of(store: impl Store + Browse) -> Self {
+        let store = Arc::new(store);
+        Self { store: store.clone(), browse: store }
+    }
+}
+
+async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Stores, String> {
+    let shown = without_secrets(url);
+    if url == "memory:" {
+        tracing::warn!("sessions are kept in memory: they end with this process");
+        return Ok(Stores::of(MemoryStore::default()));
+    }
+    if let Some(path) = url.strip_prefix("file:").filter(|path| !path.is_empty()) {
+        return Ok(Stores::of(FileStore::open(path).map_err(|error| error.to_string())?));
+    }
+    if is_mongodb(url) {
+        let store = MongoStore::connect(url, mongodb);
+        return Ok(Stores::of(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
+    }
+    Err(format!("the store {shown} {NO_STORE}"))
+}
+
+const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABASE";
+
+fn is_store(url: &str) -> bool {
+    // `file://a/b` is the file /b on the host a.
+    let file = url.strip_prefix("file:");
+    let is_path = |path: &str| !path.is_empty() && !path.starts_with("//") && !path.contains("://");
+    url == "memory:" || is_mongodb(url) || file.is_some_and(is_path)
+}
+
+fn store_url(arguments: &cli::Configured, settings: &Settings) -> String {
+    let url = arguments.store.as_deref().or(settings.store.as_deref());
+    url.unwrap_or(STORE).to_owned()
+}
+
+pub(crate) fn is_mongodb(url: &str) -> bool {
+    url.starts_with("mongodb://") || url.starts_with("mongodb+srv://")
+}
+
+/// A store's URL for people: without user, password and parameters.
+pub(crate) fn without_secrets(url: &str) -> String {
+    if url == "memory:" || (url.starts_with("file:") && !url.contains("://")) {
+        return url.to_owned();
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // What is no URL may hold a password behind its first word.
+        return match url.find([':', '@', '?']) {
+            Some(end) => format!("{}…", &url[..end]),
+            None if url.contains("//") => {
+                format!("{}…", url.split("//").next().unwrap_or_default())
+            }
+            None => url.to_owned(),
+        };
+    };
+    // A password that should be escaped may hold anything.
+    let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+    // Without an @, what is no port may be one that was cut off.
+    let place = hosts.split(['/', '?']).next().unwrap_or_default();
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit() || byte == b']');
+    if place.split(',').any(|host| host.rsplit_once(':').is_some_and(|(_, port)| !is_port(port))) {
+        return format!("{scheme}://…");
+    }
+    format!("{scheme}://{}", hosts.split('?').next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_level_of_the_log_is_refused() {
+        for text in ["", "info", "INFO", "debug,h2=info", "edge_session=trace, warn", "off"] {
+            assert!(wrong_level(text).is_none(), "{text}");
+        }
+        for text in ["verbose", "warning", "info,h2=loud"] {
+            assert!(wrong_level(text).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_begins_as_ours_is_one_that_is_read_or_kubernetes() {
+        let unknown = |names: &[&str]| {
+            let all = names.iter().map(|name| (OsString::from(name), OsString::new()));
+            let problems = unknown_variables(all).into_iter().map(|problem| problem.name);
+            problems.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            unknown(&[
+                "PATH",
+                "EDGE_SESSION_COOKIE_MAX_AGE",
+                "EDGE_SESSION_STORE",
+                "EDGE_SESSION_LISTEN",
+                "EDGE_SESSION_SECRET_FILE",
+                "EDGE_SESSION_LOG",
+                "EDGE_SESSION_SERVICE_HOST",
+                "EDGE_SESSION_SERVICE_PORT",
+                "EDGE_SESSION_SERVICE_PORT_HTTP",
+                "EDGE_SESSION_PORT",
+                "EDGE_SESSION_PORT_8080_TCP",
+                "EDGE_SESSION_PORT_8080_TCP_ADDR",
+                "EDGE_SESSION_ADMIN_SERVICE_HOST",
+            ]),
+            [""; 0]
+        );
+        let wrong = ["EDGE_SESSION_COOKIE_MAXAGE", "EDGE_SESSION_SECRETS"];
+        assert_eq!(unknown(&wrong), wrong);
+    }
+
+    #[test]
+    fn secrets_are_lines_of_a_file_or_between_commas() {
+        let (long, other) = ("0123456789abcdef", "fedcba9876543210");
+        let split = |text: &str, is_file| {
+            split_secrets(text, is_file).map(|secrets| {
+                secrets.into_iter().map(|it| String::from_utf8(it).unwrap()).collect()
+            })
+        };
+        let some = |secrets: &[&str]| {
+            Ok::<Vec<_>, String>(secrets.iter().map(|it| (*it).to_owned()).collect())
+        };
+        assert_eq!(split(&format!("{long}, {other},"), false), some(&[long, other]));
+        assert_eq!(split("keyboard cat", false), some(&["keyboard cat"]));
+        assert_eq!(split(",keyboard cat\n", false), some(&["keyboard cat"]));
+        assert_eq!(split("a,b\r\n\nold\n", true), some(&["a,b", "old"]));
+        assert_eq!(split(" ,\n", false), some(&[]));
+        for (text, number) in [
+            (format!("hunter2,{long}"), 1),
+            (format!("{long},hunter2"), 2),
+            (format!("{long}\nhunter2"), 2),
+            ("hunter2,hunter3".to_owned(), 1),
+        ] {
+            let error = split(&text, false).unwrap_err();
+            assert!(error.starts_with(&format!("number {number} has 7 bytes")), "{error}");
+            assert!(error.contains("EDGE_SESSION_SECRET_FILE"), "{error}");
+            assert!(!error.contains("hunter"), "{error}");
+        }
+    }
+
+    #[test]
+    fn weak_secrets_are_told_by_their_number() {
+        let secrets = [vec![7; 32], vec![7; 31], b"hunter2".to_vec()];
+        let told: Vec<_> = weak_secrets(&secrets).collect();
+        assert_eq!(told.len(), 2);
+        assert!(told[0].contains("number 2 has 31 bytes"), "{told:?}");
+        assert!(told[1].contains("number 3 has 7 bytes"), "{told:?}");
+        assert!(!told.concat().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_shown_url_holds_no_secrets() {
+        for (url, shown) in [
+            ("mongodb://user:p@ss:word@db:27017/app?authSource=admin", "mongodb://db:27017/app"),
+            ("mongodb://db/app?x=secret", "mongodb://db/app"),
+            ("file:data/a@b.redb", "file:data/a@b.redb"),
+            ("mongodb://u:p?ss@db", "mongodb://db"),
+            ("mongodb://u:p/a?ss@db/app?w=1", "mongodb://db/app"),
+            ("mongodb//u:hunter2@db", "mongodb//u…"),
+            ("/tmp/s.redb", "/tmp/s.redb"),
+            ("mongodb://u:hunter2", "mongodb://…"),
+            ("mongodb://a:1,b:2/c", "mongodb://a:1,b:2/c"),
+            ("mongodb://[::1]:1,[::1]/c", "mongodb://[::1]:1,[::1]/c"),
+            ("file:mongodb://u:hunter2@h", "file:mongodb://h"),
+            ("mongodb:/u:hunter2@db", "mongodb…"),
+            ("u:hunter2@db", "u…"),
+            ("mongodb://db?x=a@b", "mongodb://b"),
+            ("memory:", "memory:"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_store_is_quoted_with_what_there_is() {
+        let error =
+            open_store("redis://u:hunter2@h", &MongoOptions::default()).await.err().unwrap();
+        assert!(error.contains("redis://h") && error.contains("memory:, file:PATH"), "{error}");
+        assert!(!error.contains("hunter2"));
+    }
+}

@@ -1,0 +1,86 @@
+//! What operators see: logs and metrics.
+
+mod catalogue;
+mod of_request;
+mod summary;
+pub(crate) mod traces;
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+pub(crate) use self::of_request::Asked;
+use self::of_request::OfRequest;
+use self::summary::Summary;
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Log {
+    pub(crate) json: bool,
+    /// Every request has its line.
+    pub(crate) requests: bool,
+}
+
+/// Which lines are logged.
+pub(crate) const VARIABLE: &str = "EDGE_SESSION_LOG";
+
+/// Seconds, for what a store or an application takes.
+const BUCKETS: [f64; 12] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
+
+/// How often what was measured is put into its buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Log to standard error. `EDGE_SESSION_LOG` says how much. What is left out of it is told by
+/// [`Summary::keep`].
+pub(crate) fn log(settings: Log) -> Summary {
+    let filter = EnvFilter::builder()
+        .with_env_var(VARIABLE)
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    let summary = Summary::default();
+    let is_json = settings.json;
+    let format = tracing_subscriber::fmt::format().with_target(false);
+    match is_json {
+        true => {
+            let format = OfRequest { format: format.json().flatten_event(true), is_json };
+            let lines = lines.event_format(format).fmt_fields(JsonFields::new());
+            lines.finish().with(summary.clone()).init();
+        }
+        false => {
+            let lines = lines.event_format(OfRequest { format, is_json });
+            lines.finish().with(summary.clone()).init();
+        }
+    }
+    summary
+}
+
+/// Record metrics from now on.
+pub(crate) fn record_metrics() -> Result<PrometheusHandle, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("metrics cannot be recorded: {error}");
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+        .map_err(|error| wrong(&error))?
+        .install_recorder()
+        .map_err(|error| wrong(&error))?;
+    catalogue::describe();
+    let upkeep = recorder.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        loop {
+            ticks.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(recorder)
+}

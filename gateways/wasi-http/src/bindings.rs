@@ -1,0 +1,9 @@
+//! Imports and exports generated from `wit/`. The types of `engine` are those of the linked logic.
+#![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
+
+wit_bindgen::generate!({
+    path: ["../../wit", "../../wit/middleware"],
+    world: "edge:session-middleware/middleware",
+    with: { "edge:session/engine@0.1.0": edge_session_component::wit },
+    generate_all,
+});

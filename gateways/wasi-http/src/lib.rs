@@ -1,0 +1,143 @@
+//! Sessions for applications that are `wasi:http` components: `middleware.wasm`.
+//!
+//! It exports a `wasi:http` handler and imports another one, the application. On the way to it
+//! a request is given its session, and on the way back the session is stored, before the
+//! response's headers leave. Bodies pass through and are never gathered. The logic is that of
+//! `session.wasm`, linked in; what the application reads and says are the reverse proxy's headers.
+//!
+//! | module | its job |
+//! |---|---|
+//! | `options` | the options, from environment variables |
+//! | `sessions` | the loop: asks the engine, does what it says in the imported store |
+//! | `change` | what an application's answer makes of the session's data |
+//! | `message` | requests and responses, taken apart and put together |
+//! | `log` | a line on stderr |
+//!
+//! As `session.wasm`, it exports symbols that only a WebAssembly linker understands: natively,
+//! only its plain modules are of use, to their tests.
+#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+
+mod bindings;
+mod change;
+mod log;
+mod message;
+mod options;
+mod sessions;
+
+use std::rc::Rc;
+
+use edge_session_component::wit::{Change, Failure};
+use edge_session_headers::{self as contract, Answer};
+use http::header::{HeaderValue, SET_COOKIE};
+
+use bindings::exports::wasi::http::handler::Guest;
+use bindings::wasi::http::handler;
+use bindings::wasi::http::types::{ErrorCode, Request, Response};
+use log::log;
+use message::{Incoming, Outgoing, refusal};
+use sessions::{Begun, Sessions};
+
+thread_local! {
+    /// Made at an instance's first request; the same for all that follow.
+    static SESSIONS: Result<Rc<Sessions>, String> = Sessions::open().map(Rc::new);
+}
+
+struct Middleware;
+
+impl Guest for Middleware {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        answer(request.into()).await.map_or_else(|early| early, Ok)
+    }
+}
+
+/// The answer before its time: one of our own, or the application's failure.
+type Early = Result<Response, ErrorCode>;
+
+async fn answer(mut request: Incoming) -> Result<Response, Early> {
+    let sessions = SESSIONS.with(Clone::clone).map_err(|problems| {
+        log(problems);
+        Ok(refusal(500, "Sessions are not configured."))
+    })?;
+    contract::strip(&mut request.headers);
+    let (session, known) = match sessions.begin(&request.facts(sessions.believes_proto())) {
+        Begun::Session(session, known) => (*session, known),
+        Begun::None => {
+            contract::tell(&mut request.headers, None);
+            let mut response = application(request).await?;
+            contract::strip(&mut response.headers);
+            return Ok(response.into());
+        }
+        Begun::Failed(failure) => return Err(Ok(failed(&failure))),
+    };
+    contract::tell(&mut request.headers, Some((&session.exchange.id, &session.data)));
+    let mut response = application(request).await?;
+    let change = take(&mut response, &session.data);
+    let is_valid = change.is_some();
+    let change = change.unwrap_or_else(change::nothing);
+    let outcome = sessions.finish(session.exchange, known, &change);
+    if let Some(failure) = &outcome.failure {
+        return Err(Ok(failed(failure)));
+    }
+    if !is_valid {
+        return Err(Ok(refusal(502, "The application gave no valid answer.")));
+    }
+    let headers = &mut response.headers;
+    if contract::remove_set_cookie(headers, sessions.cookie_name()) {
+        log("the application tried to set the session's cookie; it was not passed on");
+    }
+    let set_cookie = outcome.set_cookie.and_then(|text| HeaderValue::try_from(text).ok());
+    if let Some(set_cookie) = set_cookie {
+        headers.append(SET_COOKIE, set_cookie);
+        if outcome.no_store {
+            contract::keep_private(headers);
+        }
+    }
+    Ok(response.into())
+}
+
+/// Let the application answer.
+async fn application(request: Incoming) -> Result<Outgoing, Early> {
+    let request = Request::try_from(request).map_err(|what| {
+        log(format!("a request cannot be handed to the application: {what}"));
+        Ok(refusal(500, "The request could not be handed on."))
+    })?;
+    handler::handle(request).await.map(Outgoing::from).map_err(Err)
+}
+
+/// Take what the application, which was told `data`, wants of its session out of its answer.
+/// None: that is not valid.
+fn take(response: &mut Outgoing, data: &str) -> Option<Change> {
+    let answer = Answer::take(&mut response.headers);
+    let change = match answer {
+        Ok(answer) if response.status >= 500 => {
+            if !answer.is_nothing() {
+                log(format!("an answer with the status {} changes no session", response.status));
+            }
+            Ok(change::nothing())
+        }
+        answer => answer.and_then(|answer| change::of(answer, data)),
+    };
+    let report =
+        |what: &&str| log(format!("the application's session headers are not valid: {what}"));
+    change.inspect_err(report).ok()
+}
+
+/// The answer to a request whose session failed. The log says why.
+fn failed(failure: &Failure) -> Response {
+    match failure {
+        Failure::Unavailable(_) => refusal(503, "Sessions are unavailable. Please try again."),
+        Failure::Contention => {
+            refusal(503, "The session has changed meanwhile. Please reload the page.")
+        }
+        Failure::InvalidChange(_) | Failure::TooLarge(_) => {
+            refusal(500, "The session could not be saved.")
+        }
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+#[allow(unsafe_code, reason = "export symbols of the component model")]
+mod export {
+    crate::bindings::export!(Middleware with_types_in crate::bindings);
+    use super::Middleware;
+}
