@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run test interop mutants component middleware bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
+.PHONY: run test interop mutants component bundle middleware bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -20,6 +20,9 @@ component: ## build the WebAssembly component, target/session.wasm
 	@scripts/setup wasm
 	@[ -f target/session.wasm ] || echo "==> building the component, up to 5 minutes the first time …"
 	@cargo run -q -p xtask -- component
+
+bundle: component ## put the component into the library's package: after a change of component/ or wit/
+	@cargo run -q -p xtask -- bundle
 
 middleware: ## build the components for wasi:http, target/middleware.wasm and a sample to serve
 	@scripts/setup wasm

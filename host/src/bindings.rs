@@ -2,7 +2,7 @@
 #![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
 
 wasmtime::component::bindgen!({
-    path: "../wit",
+    path: "wit",
     world: "session",
     additional_derives: [PartialEq],
 });

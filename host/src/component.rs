@@ -13,6 +13,9 @@ use crate::instance;
 use crate::runtime::{Runtime, engine};
 use crate::{Options, Preset};
 
+/// The bytes of the component that comes with this crate: `session.wasm`, for other runtimes, too.
+pub const BUNDLED_COMPONENT: &[u8] = include_bytes!("../session.wasm");
+
 /// The session logic, compiled for this machine. Cheap to clone.
 #[derive(Clone)]
 pub struct Component(pub(crate) Runtime);
@@ -29,18 +32,30 @@ impl Component {
         let path = path.as_ref();
         let unreadable = |source| ComponentError::Unreadable { path: path.to_owned(), source };
         let bytes = std::fs::read(path).map_err(unreadable)?;
-        Self::from_bytes(&bytes, path, cache)
+        Self::compile(&bytes, &path.display().to_string(), cache)
     }
 
-    fn from_bytes(
+    /// As [`Self::from_file`], from the bytes of such a file.
+    pub fn from_bytes(bytes: &[u8], cache: Option<&CodeCache>) -> Result<Self, ComponentError> {
+        Self::compile(bytes, "what was given", cache)
+    }
+
+    /// The component that comes with this crate, [`BUNDLED_COMPONENT`]. It is compiled now, which
+    /// takes about 0.3 s; to keep the compiled code, give its bytes to [`Self::from_bytes`] together
+    /// with a cache.
+    pub fn bundled() -> Result<Self, ComponentError> {
+        Self::compile(BUNDLED_COMPONENT, "the component of this crate", None)
+    }
+
+    fn compile(
         bytes: &[u8],
-        path: &Path,
+        name: &str,
         cache: Option<&CodeCache>,
     ) -> Result<Self, ComponentError> {
-        let path = path.to_owned();
+        let name = name.to_owned();
         let reason = |error: wasmtime::Error| format!("{error:#}");
         let refused = |reason: &str| {
-            Err(ComponentError::NotAComponent { path: path.clone(), reason: reason.to_owned() })
+            Err(ComponentError::NotAComponent { name: name.clone(), reason: reason.to_owned() })
         };
         // The magic number, and then the version and layer: 1 and 0 are a core module's.
         match bytes {
@@ -52,7 +67,7 @@ impl Component {
         let component = match wasmtime::component::Component::from_binary(&engine, bytes) {
             Ok(component) => component,
             Err(error) => {
-                return Err(ComponentError::NotAComponent { path, reason: reason(error) });
+                return Err(ComponentError::NotAComponent { name, reason: reason(error) });
             }
         };
         let mut linker = Linker::new(&engine);
@@ -65,7 +80,7 @@ impl Component {
             instance::defaults(&runtime, Preset::Safe)?;
             Ok(Self(runtime))
         });
-        made.map_err(|error| ComponentError::OtherWorld { path, reason: reason(error) })
+        made.map_err(|error| ComponentError::OtherWorld { name, reason: reason(error) })
     }
 
     /// Take the time from `clock` instead of the system: for tests.

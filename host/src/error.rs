@@ -16,23 +16,23 @@ pub enum ComponentError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// The file is something else than a component.
-    #[error("{path} is not a WebAssembly component: {reason}")]
+    /// Something else than a component.
+    #[error("{name} is not a WebAssembly component: {reason}")]
     NotAComponent {
-        /// Which file.
-        path: PathBuf,
+        /// Which one: its file, for example.
+        name: String,
         /// What the compiler says.
         reason: String,
     },
     /// A component, but not one of the world `edge:session/session`.
     #[error(
-        "{path} is a component of another world: {reason}. Expected is one that exports \
+        "{name} is a component of another world: {reason}. Expected is one that exports \
          edge:session/engine@0.1.0 and imports nothing but wasi:clocks/wall-clock@0.2 and \
          wasi:random/random@0.2"
     )]
     OtherWorld {
-        /// Which file.
-        path: PathBuf,
+        /// Which one: its file, for example.
+        name: String,
         /// What does not fit.
         reason: String,
     },

@@ -40,7 +40,7 @@ pub struct Refused(pub &'static str);
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// use edge_session::{Component, Preset, SessionLayer, store::MemoryStore};
 ///
-/// let component = Component::from_file("target/session.wasm", None)?;
+/// let component = Component::bundled()?;
 /// let mut options = component.defaults(Preset::Safe)?;
 /// options.secrets = vec![std::env::var("EDGE_SESSION_SECRET")?.into_bytes()];
 /// let layer = SessionLayer::new(component, options, MemoryStore::default())?;

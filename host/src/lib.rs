@@ -13,7 +13,7 @@
 //! }
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let component = Component::from_file("target/session.wasm", None)?;
+//! let component = Component::bundled()?;
 //! let mut options = component.defaults(Preset::Safe)?;
 //! options.secrets = vec![std::env::var("EDGE_SESSION_SECRET")?.into_bytes()];
 //! let layer = SessionLayer::new(component, options, MemoryStore::default())?;
@@ -26,9 +26,10 @@
 //! which imports a clock and randomness and nothing else. This crate runs it, keeps
 //! sessions in a [`store::Store`], and speaks HTTP.
 
-// The examples of the README are compiled with those of this crate.
+// The examples of both READMEs are compiled with those of this crate.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
 
 #[cfg(feature = "bench")]
@@ -56,7 +57,7 @@ pub use bindings::exports::edge::session::engine::{
     Problem, SameSite, Secure, Unset,
 };
 pub use code_cache::{CodeCache, CodeCacheError};
-pub use component::Component;
+pub use component::{BUNDLED_COMPONENT, Component};
 pub use error::{ComponentError, OptionsError};
 pub use found::{Found, Unreadable};
 pub use hasher::SessionHasher;

@@ -14,6 +14,16 @@ use support::{Gateway, component, component_path, visits};
 use wasmtime::component::types::ComponentItem;
 
 #[test]
+fn a_component_comes_with_the_crate_and_others_are_taken_as_bytes() {
+    let component = Component::bundled().unwrap();
+    assert_eq!(component.defaults(Preset::Safe).unwrap().name, "connect.sid");
+    assert!(Component::from_bytes(edge_session::BUNDLED_COMPONENT, None).is_ok());
+    let refused = Component::from_bytes(b"\0asm\x01\0\0\0", None).unwrap_err();
+    let said = "what was given is not a WebAssembly component: it is a core module";
+    assert_eq!(refused.to_string(), said);
+}
+
+#[test]
 fn the_component_imports_a_clock_and_randomness_and_exports_the_engine() {
     let engine = wasmtime::Engine::default();
     let component = wasmtime::component::Component::from_file(&engine, component_path()).unwrap();

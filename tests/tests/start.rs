@@ -79,33 +79,30 @@ fn without_a_place_for_compiled_code_the_program_starts() {
 }
 
 #[test]
-fn the_component_is_not_taken_from_where_the_program_is_started() {
+fn the_component_is_in_the_program_and_another_one_is_taken_when_it_is_named() {
     let dir = temp_dir("component-");
-    let (installed, elsewhere) = (dir.path().join("lib/edge-session"), dir.path().join("work"));
-    fs::create_dir_all(&installed).unwrap();
-    fs::create_dir_all(elsewhere.join("target")).unwrap();
-    let component = checkout().join("target/session.wasm");
-    let program = installed.join("edge-session");
+    // What lies about is not taken.
+    for lure in ["session.wasm", "target/session.wasm"] {
+        let lure = dir.path().join(lure);
+        fs::create_dir_all(lure.parent().unwrap()).unwrap();
+        fs::write(lure, "no component").unwrap();
+    }
+    let program = dir.path().join("edge-session");
     if fs::hard_link(binary(), &program).is_err() {
         fs::copy(binary(), &program).unwrap();
     }
-    let check = || {
+    let check = |arguments: &[&str]| {
         let mut command = Command::new(&program);
         let command = command.env_clear().env("EDGE_SESSION_SECRET", SECRET).arg("check");
-        let output = command.current_dir(&elsewhere).output().unwrap();
+        let output = command.args(arguments).current_dir(dir.path()).output().unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
-    fs::copy(&component, elsewhere.join("target/session.wasm")).unwrap();
-    fs::copy(&component, dir.path().join("lib/session.wasm")).unwrap();
-    let (done, said) = check();
-    assert!(!done && said.contains("session.wasm was not found"), "{said}");
-
-    // As cargo marks its own folders.
-    fs::write(installed.join(".cargo-lock"), "").unwrap();
-    assert!(check().0, "a program that cargo built has the component of `make component`");
-    fs::remove_file(installed.join(".cargo-lock")).unwrap();
-    fs::copy(&component, installed.join("session.wasm")).unwrap();
-    assert!(check().0, "beside the program");
+    let (done, said) = check(&[]);
+    assert!(done, "{said}");
+    let (done, said) = check(&["--component", "session.wasm"]);
+    assert!(!done && said.contains("session.wasm is not a WebAssembly component"), "{said}");
+    let (done, said) = check(&["--component", component().to_str().unwrap()]);
+    assert!(done, "{said}");
 }
 
 #[test]
@@ -148,9 +145,6 @@ fn as_nobody_with_nothing_to_write_to_it_checks_and_serves() {
     let everybody = fs::Permissions::from_mode(0o755);
     fs::set_permissions(dir.path(), everybody).unwrap();
     fs::copy(binary(), dir.path().join("edge-session")).unwrap();
-    fs::copy(component(), dir.path().join("session.wasm")).unwrap();
-    fs::set_permissions(dir.path().join("session.wasm"), fs::Permissions::from_mode(0o644))
-        .unwrap();
     let port = free_port();
     // A mount namespace of its own, whose root is read-only.
     let script = format!(

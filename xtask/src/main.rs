@@ -1,5 +1,6 @@
 //! Builds the WebAssembly components: `cargo run -p xtask -- component` makes
-//! `target/session.wasm`, `cargo run -p xtask -- middleware` those for `wasi:http`.
+//! `target/session.wasm`, `bundle` puts that one into the library, and `middleware` makes those for
+//! `wasi:http`.
 //!
 //! What cargo cannot do by itself: find out which way of compiling to WebAssembly works on this
 //! machine, turn core modules into components, and join those.
@@ -11,8 +12,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use sha2::{Digest as _, Sha256};
 use wac_graph::types::Package;
 use wac_graph::{CompositionGraph, EncodeOptions};
+use wasm_encoder::{ComponentSection as _, CustomSection};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -25,6 +28,15 @@ const RUSTFLAGS: &str = "-Ctarget-feature=+simd128";
 /// recursively.
 const SMALL_STACK: &str = "-Clink-arg=-zstack-size=65536";
 
+/// The library's copy of session.wasm.
+const BUNDLED: &str = "host/session.wasm";
+
+/// What session.wasm is made from. Compilers differ in the bytes that they make of it.
+const SOURCES: [&str; 3] = ["component/Cargo.toml", "component/src", "wit"];
+
+/// The custom section of session.wasm that says what it was made from.
+const ORIGIN: &str = "edge-session";
+
 const HANDLER: &str = "wasi:http/handler@0.3.0";
 
 const NO_TOOLCHAIN: &str = "no standard library for wasm32-unknown-unknown was found.
@@ -36,8 +48,9 @@ Either of these provides it:
 fn main() -> ExitCode {
     let result = match env::args().skip(1).collect::<Vec<_>>().as_slice() {
         [verb] if verb == "component" => component(),
+        [verb] if verb == "bundle" => bundle(),
         [verb] if verb == "middleware" => middleware(),
-        _ => Err("usage: cargo run -p xtask -- component | middleware".into()),
+        _ => Err("usage: cargo run -p xtask -- component | bundle | middleware".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,7 +64,23 @@ fn main() -> ExitCode {
 fn component() -> Result<()> {
     let target = Target::find()?;
     let module = target.compile(&["edge-session-component"], SMALL_STACK)?.remove(0);
-    target.write("session.wasm", &encode(&module)?)
+    let mut component = encode(&module)?;
+    // Nothing that runs a component looks at custom sections.
+    let origin = target.origin()?;
+    CustomSection { name: ORIGIN.into(), data: origin.as_bytes().into() }
+        .append_to_component(&mut component);
+    target.write("session.wasm", &component)
+}
+
+/// The library holds a copy of the component, so that nobody who depends on it needs a compiler
+/// for WebAssembly. It is checked in, and a test compares it.
+fn bundle() -> Result<()> {
+    component()?;
+    let target = Target::find()?;
+    let copy = target.root.join(BUNDLED);
+    fs::copy(target.root.join("target/session.wasm"), &copy)?;
+    println!("{BUNDLED} is the same");
+    Ok(())
 }
 
 /// The middleware, a store and an application, alone and joined; and, for the tests, an
@@ -95,6 +124,27 @@ impl Target {
         Ok(Self { root, wasm_dir: target_dir.join("wasm") })
     }
 
+    /// What session.wasm is made from, and by which compiler, as text.
+    fn origin(&self) -> Result<String> {
+        let mut files = Vec::new();
+        for source in SOURCES {
+            collect(&self.root.join(source), &mut files)?;
+        }
+        files.sort();
+        let mut hash = Sha256::new();
+        for file in files {
+            let name = file.strip_prefix(&self.root)?.display().to_string();
+            let text = fs::read(&file)?;
+            hash.update(format!("{name} {}\n", text.len()));
+            hash.update(text);
+        }
+        let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let cargo = cargo()?;
+        let compiler = cargo.get_envs().find(|(name, _)| *name == "RUSTC").and_then(|it| it.1);
+        let compiler = output(Command::new(compiler.unwrap_or("rustc".as_ref())).arg("--version"))?;
+        Ok(format!("sources {hash}\ncompiler {compiler}\n"))
+    }
+
     /// The core modules of these packages.
     fn compile(&self, packages: &[&str], flags: &str) -> Result<Vec<Vec<u8>>> {
         let mut cargo = cargo()?;
@@ -130,6 +180,18 @@ impl Target {
         println!("target/{name}: {} bytes", component.len());
         Ok(())
     }
+}
+
+/// All files below `path`. What is for the middleware alone is in a directory of its own.
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+    } else if !path.ends_with("wit/middleware") {
+        for entry in fs::read_dir(path)? {
+            collect(&entry?.path(), files)?;
+        }
+    }
+    Ok(())
 }
 
 /// Make a core module a component.
@@ -244,6 +306,26 @@ mod tests {
 
     fn names(items: &[(String, usize)]) -> Vec<&str> {
         items.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_library_has_the_component_that_these_sources_make() {
+        let target = Target::find().unwrap();
+        let (bundled, made) = (target.root.join(BUNDLED), built("session.wasm"));
+        let [bundled, made] = [bundled, made].map(|path| fs::read(path).unwrap());
+        let origin = target.origin().unwrap();
+        let sources = origin.lines().next().unwrap();
+        // The section is the last one.
+        let last = |component: &[u8]| {
+            String::from_utf8_lossy(&component[component.len().saturating_sub(200)..]).into_owned()
+        };
+        let remedy = "run `make bundle`, and commit host/session.wasm";
+        assert!(last(&bundled).contains(sources), "component/ or wit/ has changed: {remedy}");
+        assert!(last(&made).ends_with(&origin), "run make component");
+        if last(&bundled).ends_with(&origin) {
+            let [bundled, made] = [bundled, made].map(Sha256::digest);
+            assert_eq!(bundled, made, "what the component depends on has changed: {remedy}");
+        }
     }
 
     #[test]

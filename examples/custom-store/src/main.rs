@@ -97,7 +97,7 @@ async fn count(session: Session) -> Result<String, SessionError> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let component = Component::from_file("target/session.wasm", None)?;
+    let component = Component::bundled()?;
     let mut options = component.defaults(Preset::Safe)?;
     let secret = std::env::var("EDGE_SESSION_SECRET").expect("EDGE_SESSION_SECRET is not set");
     options.secrets = vec![secret.into_bytes()];

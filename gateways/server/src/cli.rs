@@ -171,7 +171,7 @@ pub(crate) struct Configured {
     )]
     pub(crate) config: Option<PathBuf>,
 
-    /// The component [default: session.wasm beside the program]
+    /// A component in place of the one in the program
     #[arg(
         long,
         env = "EDGE_SESSION_COMPONENT",

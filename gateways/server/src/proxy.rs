@@ -1,7 +1,7 @@
 //! The reverse proxy: sessions, guards and a safe cookie for an application in any language.
 //!
 //! A request passes through [`Proxy::admit`] (is it one that can be answered?), the
-//! [`SessionLayer`], [`Behind::answer`] (may it pass, and what does the application say?),
+//! [`SessionLayer`], [`Shared::answer`] (may it pass, and what does the application say?),
 //! and back.
 
 mod body;

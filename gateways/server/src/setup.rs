@@ -8,7 +8,7 @@ use std::sync::Arc;
 use edge_session::store::{
     Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store,
 };
-use edge_session::{CodeCache, Component, Options, Problem, SessionHasher};
+use edge_session::{BUNDLED_COMPONENT, CodeCache, Component, Options, Problem, SessionHasher};
 use edge_session_headers::is_of_kubernetes;
 
 use crate::admin::inspector::Inspector;
@@ -136,10 +136,6 @@ fn identity(gateway: &proxy::Settings) -> Option<String> {
 // ------------------------------------------------------------------ the component ----
 
 fn load_component(given: Option<&Path>, warnings: &mut Vec<String>) -> Result<Component, String> {
-    let path = match given {
-        Some(path) => path.to_owned(),
-        None => find_component()?,
-    };
     let cache = match cache_directory().map(CodeCache::open) {
         Some(Ok(cache)) => Some(cache),
         Some(Err(why)) => {
@@ -153,30 +149,11 @@ fn load_component(given: Option<&Path>, warnings: &mut Vec<String>) -> Result<Co
             None
         }
     };
-    Component::from_file(&path, cache.as_ref()).map_err(|error| error.to_string())
-}
-
-/// Beside the program. Nothing that depends on where it is started: that may be anybody's.
-fn find_component() -> Result<PathBuf, String> {
-    let program = env::current_exe().map_err(|error| {
-        format!("it is not known where this program is ({error}): give --component FILE")
-    })?;
-    let directory = program.parent().unwrap_or(Path::new("/"));
-    let mut places = vec![directory.join("session.wasm")];
-    // Cargo leaves this in the folders that it builds into, TARGET/debug for example; `make
-    // component` writes into TARGET itself.
-    if directory.join(".cargo-lock").exists() {
-        places.extend(directory.parent().map(|target| target.join("session.wasm")));
-    }
-    if let Some(found) = places.iter().find(|place| place.is_file()) {
-        return Ok(found.clone());
-    }
-    let looked: Vec<_> = places.iter().map(|place| format!("\n  {}", place.display())).collect();
-    Err(format!(
-        "the component session.wasm was not found: \
-         put it beside the program, or say with --component FILE where it is. Looked for it at:{}",
-        looked.concat()
-    ))
+    let component = match given {
+        Some(path) => Component::from_file(path, cache.as_ref()),
+        None => Component::from_bytes(BUNDLED_COMPONENT, cache.as_ref()),
+    };
+    component.map_err(|error| error.to_string())
 }
 
 /// For compiled code, in a place that belongs to the user who runs this.
