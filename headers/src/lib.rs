@@ -189,15 +189,53 @@ impl Answer {
 /// same, so that only what differs counts as changed.
 pub fn text_of(new: &RawValue, old: Option<&RawValue>) -> Box<RawValue> {
     let means = |text: &RawValue, value: &Value| {
-        serde_json::from_str::<Value>(text.get()).is_ok_and(|old| old == *value)
+        serde_json::from_str::<Value>(text.get()).is_ok_and(|old| is_same(&old, value))
     };
     match (old, serde_json::from_str::<Value>(new.get())) {
         (Some(old), Ok(value)) if means(old, &value) => old.to_owned(),
+        // Digits that would be lost: to languages that have such integers they are the value.
+        (_, Ok(_)) if has_huge_integer(new.get()) => new.to_owned(),
         // Without spaces, as JavaScript writes it.
         (_, Ok(value)) => to_raw_value(&value).unwrap_or_else(|_| new.to_owned()),
         // A lone surrogate is no text, but JSON.
         (_, Err(_)) => new.to_owned(),
     }
+}
+
+/// Whether two values are the same to every language: 1.0 is 1.
+fn is_same(one: &Value, other: &Value) -> bool {
+    /// Up to here a double is one integer (ECMA-262: Number.MAX_SAFE_INTEGER).
+    const EXACT: f64 = 9_007_199_254_740_991.0;
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => {
+            let (a, b) = (one.as_f64(), other.as_f64());
+            one == other || (a == b && a.is_some_and(|a| a.abs() <= EXACT))
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len()
+                && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            let has = |(key, value)| other.get(key).is_some_and(|other| is_same(value, other));
+            one.len() == other.len() && one.iter().all(has)
+        }
+        (one, other) => one == other,
+    }
+}
+
+/// Whether a JSON text has an integer beyond 64 bits.
+fn has_huge_integer(json: &str) -> bool {
+    // Every other piece is outside of strings, once escaped quotation marks are gone.
+    if json.len() < 19 {
+        return false;
+    }
+    let plain = json.replace("\\\\", "").replace("\\\"", "");
+    let outside = plain.split('"').step_by(2);
+    let is_part = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
+    let numbers = outside.flat_map(|text| text.split(move |c| !is_part(c)));
+    numbers
+        .filter(|number| number.len() > 18 && !number.contains(['.', 'e', 'E']))
+        .any(|number| number.parse::<u64>().is_err() && number.parse::<i64>().is_err())
 }
 
 /// Apply a merge patch (RFC 7396, section 2).
@@ -219,10 +257,16 @@ pub fn merge_into(target: &mut Value, patch: Map<String, Value>) {
     }
 }
 
+/// Whether there is a Set-Cookie of the cookie `name`.
+pub fn has_set_cookie(headers: &HeaderMap, name: &str) -> bool {
+    let values = headers.get_all(SET_COOKIE);
+    values.iter().any(|value| cookie_name(value.as_bytes()) == name.as_bytes())
+}
+
 /// Remove every Set-Cookie of the cookie `name`; whether there was one.
 pub fn remove_set_cookie(headers: &mut HeaderMap, name: &str) -> bool {
     let is_ours = |value: &HeaderValue| cookie_name(value.as_bytes()) == name.as_bytes();
-    if !headers.get_all(SET_COOKIE).iter().any(is_ours) {
+    if !has_set_cookie(headers, name) {
         return false;
     }
     let http::header::Entry::Occupied(entry) = headers.entry(SET_COOKIE) else { return false };
@@ -352,6 +396,27 @@ mod tests {
         let answer = Answer::take(&mut headers);
         assert!(!headers.keys().any(is_ours));
         answer
+    }
+
+    #[test]
+    fn what_means_the_same_keeps_its_text_and_no_digit_is_lost() {
+        for (new, old, text) in [
+            ("1", "1.0", "1.0"),
+            ("[1,{\"a\":2.0}]", "[1.0, {\"a\":2}]", "[1.0, {\"a\":2}]"),
+            ("-0", "0", "0"),
+            ("1", "1.5", "1"),
+            // Neighbours that are one number to JavaScript, and two to others.
+            ("9007199254740993", "9007199254740992", "9007199254740993"),
+            ("9007199254740992", "9007199254740993.0", "9007199254740992"),
+            ("18446744073709551617", "1", "18446744073709551617"),
+            ("[\"\\\"\", -9223372036854775809]", "1", "[\"\\\"\", -9223372036854775809]"),
+            // A number in a text is none.
+            ("\"18446744073709551617\\u0041\"", "1", "\"18446744073709551617A\""),
+            ("[ 1 , 2.50 ]", "1", "[1,2.5]"),
+        ] {
+            let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+            assert_eq!(text_of(&raw(new), Some(&raw(old))).get(), text, "{new} for {old}");
+        }
     }
 
     #[test]

@@ -584,7 +584,9 @@ fn lines_about_a_request_say_which_one_and_numbers_are_numbers() {
         let id = "X-Request-Id: an-id";
         caller.get("/quote%22?secret=hunter2", &[id, "Say: Edge-Session: ["]);
         caller.get("/a/../b", &[id]);
-        caller.get("/large", &[id, "Say-Status: 431", r#"Say: Edge-Session: {"a":1}"#]);
+        caller.get("/", &[id, r#"Say: Edge-Session: {"a":1}"#]);
+        let too_large = caller.get("/large", &[id, "Say-Status: 431", "Say: Edge-Session: {}"]);
+        assert_eq!(too_large.text(), "The application takes no request with so large a header.\n");
         caller.get("/large", &[id, "Say-Status: 414"]);
         let log = server.log();
         assert!(!log.contains("hunter2"), "{log}");

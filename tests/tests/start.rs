@@ -6,9 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use edge_session_tests::{
-    Launch, SECRET, binary, checkout, component, free_port, temp_dir, wait_for,
-};
+use edge_session_tests::{Launch, SECRET, binary, component, free_port, temp_dir, wait_for};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777

@@ -122,7 +122,7 @@ fn shared_sessions_are_read_and_nothing_else() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.head.all("set-cookie"), ["connect.sid=s%3Amine.of-the-application; Path=/"]);
     let asked = app.last();
-    assert_eq!(asked.head.header("edge-session-id"), Some(&*id));
+    assert_eq!(asked.head.header("edge-session-id"), Some(""), "headers cannot change it");
     assert!(asked.head.header("edge-session").is_some_and(|data| data.contains("viewCount")));
     assert!(asked.head.all("cookie").join(";").contains(&cookie), "the application reads it, too");
     // Who has none gets none, and the application is told of none.
@@ -134,6 +134,23 @@ fn shared_sessions_are_read_and_nothing_else() {
         assert_eq!(asked.head.header("edge-session"), Some("{}"));
         assert_eq!(gateway.caller().ask("GET", "/account", headers, b"").status, 401);
     }
+    assert_eq!(database.session(&id), before, "neither changed nor touched");
+    // To the application the first cookie of the name counts, so it does to guards.
+    let sessions = database.sessions();
+    let logged_in =
+        doc! { "$set": { "session": r#"{"cookie":{"path":"/"},"passport":{"user":1}}"# } };
+    sessions.update_one(doc! { "_id": &id }, logged_in).run().unwrap();
+    let before = database.session(&id);
+    let ask = |cookies: &str| gateway.caller().ask("GET", "/account", &[cookies], b"").status;
+    assert_eq!(ask(&pair), 200);
+    for first in ["garbage", "s%3Aforged.AAAA", "s%3A.x", ""] {
+        let twice = format!("Cookie: connect.sid={first}; connect.sid={cookie}");
+        assert_eq!(ask(&twice), 401, "{first}");
+    }
+    // What a cache might hand to others is private where the application sets its cookie.
+    let public = "Say: Cache-Control: public, s-maxage=100";
+    let answer = gateway.caller().ask("GET", "/", &[&pair, own, public], b"");
+    assert_eq!(answer.head.header("cache-control"), Some("private"));
     assert_eq!(database.session(&id), before, "neither changed nor touched");
     assert_eq!(database.sessions().count_documents(doc! {}).run().unwrap(), 1);
     gateway.stop();

@@ -347,7 +347,7 @@ impl Shared {
         {
             return logout::answer(&request, session.as_ref(), then);
         }
-        let identity = settings.identity.as_deref();
+        let identity = &settings.renewed_for;
         let verdict =
             guards::check(&settings.guards, identity, &admitted.path, session.as_ref(), &request);
         if let Verdict::Refused(response) = verdict {
@@ -415,7 +415,9 @@ impl Shared {
         headers::hide_cookie(&mut head.headers, admin::COOKIE_NAME);
         let session_now = session.map(|session| (session.id(), session.to_json()));
         let told = session_now.as_ref().map(|(id, data)| (id.as_str(), data.as_str()));
-        contract::tell(&mut head.headers, told);
+        // Without its identifier nobody takes it for one that headers can change.
+        let named = told.map(|(id, data)| (if settings.is_shared { "" } else { id }, data));
+        contract::tell(&mut head.headers, named);
         // What the application answers may depend on it.
         let has_session = told.is_some_and(|(_, data)| data != "{}");
         let progress = Progress::default();
@@ -455,6 +457,10 @@ impl Shared {
                  header, and its server may allow only smaller ones",
                 head.status.as_u16()
             );
+            if head.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+                // The rest need not come: Node resets the connection.
+                return Err(Refusal::HeaderTooLarge);
+            }
         }
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = headers::upgrade(&head.headers);
@@ -495,11 +501,18 @@ impl Shared {
                 tracing::warn!("an application's change of a session is not valid: {what}");
                 Refusal::BadContract
             })?;
+        } else if !answer.is_nothing() {
+            tracing::warn!(
+                "an application answered with session headers where there is no session: the path \
+                 is outside cookie.path, and they change nothing"
+            );
         }
         let answered_by = head.extensions.remove::<AnsweredBy>();
-        if session.is_some()
-            && !settings.is_shared
-            && contract::remove_set_cookie(&mut head.headers, &self.cookie_name)
+        if settings.is_shared {
+            if contract::has_set_cookie(&head.headers, &self.cookie_name) {
+                contract::keep_private(&mut head.headers);
+            }
+        } else if contract::remove_set_cookie(&mut head.headers, &self.cookie_name)
             && let Some(name) = answered_by.as_ref().and_then(AnsweredBy::untold)
         {
             tracing::warn!(

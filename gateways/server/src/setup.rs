@@ -8,7 +8,9 @@ use std::sync::Arc;
 use edge_session::store::{
     Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store,
 };
-use edge_session::{BUNDLED_COMPONENT, CodeCache, Component, Options, Problem, SessionHasher};
+use edge_session::{
+    BUNDLED_COMPONENT, CodeCache, Component, Options, Preset, Problem, SessionHasher,
+};
 use edge_session_headers::is_of_kubernetes;
 
 use crate::admin::inspector::Inspector;
@@ -229,6 +231,11 @@ fn configure(
     if settings.gateway.is_some() {
         // What nobody trusted says is removed before. The application is told the same.
         options.proxy.get_or_insert(true);
+    }
+    if settings.gateway.as_ref().is_some_and(|gateway| gateway.is_shared) {
+        // Of several cookies of the name the first one counts to the application: guards must
+        // not look at another visitor than it does.
+        options.preset = Preset::Express;
     }
     problems.extend(unknown_variables(env::vars_os()));
     problems.extend(wrong_level(&env::var(telemetry::VARIABLE).unwrap_or_default()));

@@ -34,8 +34,13 @@ fn a_person_gets_a_page_a_script_a_problem_and_others_a_line_of_text() {
             "request_id": "an-id.1",
         });
         assert_eq!((problem.status, problem.json()), (status, expected));
-        let line = caller.get(path, &["Accept: */*"]);
-        assert_eq!((line.status, line.text()), (status, format!("{text}\n")));
+        for accept in ["*/*", "application/jsonp", "application/json;q=0", "text/htmlx"] {
+            let line = caller.get(path, &[&format!("Accept: {accept}")]);
+            assert_eq!((line.status, line.text()), (status, format!("{text}\n")), "{accept}");
+        }
+        // A person waits for the answer to a form, too.
+        let form = caller.ask("POST", path, &[NAVIGATION, "Content-Length: 0"], b"");
+        assert_eq!(form.head.header("content-type"), Some("text/html; charset=utf-8"));
     }
     server.stop();
 }
@@ -58,6 +63,10 @@ fn an_application_answers_as_it_likes_and_an_operator_has_pages_of_its_own() {
     let app = Upstream::parrot();
     let dir = temp_dir("pages-");
     std::fs::write(dir.path().join("403.html"), "<p>Ours: {request-id}, {request-id}").unwrap();
+    // These are called otherwise.
+    for name in ["+401.html", "0401.html", "401.htm", "99.html"] {
+        std::fs::write(dir.path().join(name), "<p>not this one").unwrap();
+    }
     let config = format!(
         "[gateway]\nerror_pages = {:?}\n[[guard]]\npaths = [\"/no\", \"/login\"]\nrequire = \"/u\"\n\
          [[guard]]\npaths = [\"/internal\"]\ndeny = true",
@@ -75,6 +84,33 @@ fn an_application_answers_as_it_likes_and_an_operator_has_pages_of_its_own() {
         assert_eq!((answer.status, answer.text()), (status, "{}".to_owned()), "the application's");
     }
     server.stop();
+}
+
+#[test]
+fn a_page_that_is_no_file_or_too_large_is_refused_at_the_start() {
+    let dir = temp_dir("pages-");
+    let config = format!(
+        "upstream = \":9\"\n[gateway]\nerror_pages = {:?}",
+        dir.path().display().to_string()
+    );
+    let file = dir.path().join("edge.toml");
+    std::fs::write(&file, config).unwrap();
+    let page = dir.path().join("500.html");
+    let check = || {
+        let arguments = ["check", "--config", "edge.toml"];
+        let (done, said) = Launch::new("memory:").run(dir.path(), &arguments);
+        assert!(!done, "{said}");
+        said
+    };
+    std::fs::create_dir(&page).unwrap();
+    assert!(check().contains("500.html: it is no file"));
+    std::fs::remove_dir(&page).unwrap();
+    // A pipe that nobody writes to.
+    let made = std::process::Command::new("mkfifo").arg(&page).status().unwrap();
+    assert!(made.success() && check().contains("500.html: it is no file"));
+    std::fs::remove_file(&page).unwrap();
+    std::fs::write(&page, vec![b'x'; (1 << 20) + 1]).unwrap();
+    assert!(check().contains("500.html: it has more than 1048576 bytes"));
 }
 
 #[test]

@@ -134,11 +134,22 @@ fn who_is_logged_in_and_may_not_is_refused_and_not_sent_to_log_in_for_ever() {
         (r#"{"user":null}"#, 302, 302),
         (r#"{"role":"user"}"#, 403, 302),
         ("{}", 302, 302),
+        // What applications write where there is nobody, or nothing.
+        (r#"{"user":"","staff":false}"#, 302, 302),
+        (r#"{"user":0,"staff":0}"#, 403, 200),
     ] {
         let mut caller = logged_in(&server, data);
         assert_eq!(caller.get("/admin", NAVIGATION).status, admin, "{data}");
         assert_eq!(caller.get("/staff", NAVIGATION).status, staff, "{data}");
     }
+    server.stop();
+    // Without an identity, whoever has what one of the guards wants is logged in.
+    let config = config.replace("identity = \"/user\"", "").replace("/staff\"]", "/user\"]");
+    let config = config.replace("require = \"/staff\"", "require = \"/user\"");
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(&config).start();
+    let mut zoe = logged_in(&server, r#"{"user":"zoe"}"#);
+    assert_eq!(zoe.get("/user", NAVIGATION).status, 200);
+    assert_eq!(zoe.get("/admin", NAVIGATION).status, 403);
     server.stop();
 }
 

@@ -209,6 +209,53 @@ fn a_malformed_request_of_http2_reaches_no_application() {
 }
 
 #[test]
+fn head_is_answered_without_a_body_whoever_answers() {
+    let upstream = Upstream::app(|_| Reply::text("ok"));
+    let config = "[[guard]]\npaths = [\"/internal\"]\ndeny = true";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let builtin = Launch::new("memory:").start();
+    for (server, path) in [
+        (&server, "/internal"),
+        (&server, "/a/../b"),
+        (&server, "/"),
+        (&builtin, "/nowhere"),
+        (&builtin, "/"),
+    ] {
+        for accept in ["text/html", "application/json", "*/*"] {
+            let mut client = Http2::open(server);
+            let fields = [
+                (":method", "HEAD"),
+                (":scheme", "http"),
+                (":path", path),
+                (":authority", "a"),
+                ("accept", accept),
+            ];
+            let stream = client.ask_by(&block(&fields));
+            // The next request's answer comes after all of it.
+            let (mut head_flags, mut next) = (None, None);
+            while next.is_none() {
+                let head = client.wire.exactly(9).unwrap();
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                client.wire.exactly(length).unwrap();
+                let on = u32::from_be_bytes(head[5..9].try_into().unwrap());
+                match head[3] {
+                    HEADERS if on == stream => {
+                        head_flags = Some(head[4]);
+                        next = Some(client.get("/"));
+                    }
+                    DATA if on == stream => panic!("{path}: a body"),
+                    _ => {}
+                }
+            }
+            assert_eq!(head_flags.unwrap() & END_STREAM, END_STREAM, "{path} {accept}");
+            assert!(matches!(client.end_of(next.unwrap()), End::Answered(_)), "{path} {accept}");
+        }
+    }
+    server.stop();
+    builtin.stop();
+}
+
+#[test]
 fn a_body_of_http2_that_is_not_as_long_as_it_says_is_no_whole_one() {
     let (upstream, server) = pair();
     for body in ["hell", "hello!"] {

@@ -18,9 +18,9 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::response::IntoResponse as _;
 use edge_session::Encrypted;
-use http::header::{CACHE_CONTROL, CONNECTION, COOKIE, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Request, Response, StatusCode, Version};
-use http_body::{Frame, SizeHint};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -317,10 +317,14 @@ async fn answer(
     mut request: Request<Body>,
 ) -> Result<Response<Placed>, Infallible> {
     let is_http1 = request.version() < Version::HTTP_2;
-    let turn_away = |request, why| {
-        let response = service.turn_away(request, connection.address, why);
-        response.map(|body| Placed { body, _peer: None })
+    let is_head = *request.method() == Method::HEAD;
+    let complete = |response: Response<Body>, peer| {
+        // hyper does that for HTTP/1 alone.
+        let response = if is_head && !is_http1 { without_body(response) } else { response };
+        response.map(|body| Placed { body, _peer: peer })
     };
+    let turn_away =
+        |request, why| complete(service.turn_away(request, connection.address, why), None);
     if !is_http1 && has_too_many_fields(request.headers()) {
         return Ok(turn_away(request, TurnedAway::TooManyFields));
     }
@@ -350,7 +354,16 @@ async fn answer(
         let close = HeaderValue::from_static("close");
         response.headers_mut().entry(CONNECTION).or_insert(close);
     }
-    Ok(response.map(|body| Placed { body, _peer: Some(peer) }))
+    Ok(complete(response, Some(peer)))
+}
+
+/// What HEAD is answered: as long as it would be, and without a body (RFC 9110, section 9.3.2).
+fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        head.headers.entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    Response::from_parts(head, Body::empty())
 }
 
 fn has_too_many_fields(headers: &HeaderMap) -> bool {

@@ -2,18 +2,18 @@
 //! one, a problem (RFC 9457) where a script asks for JSON, else a line of text.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::Path;
 
 use axum::body::Body;
 use http::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
-    X_CONTENT_TYPE_OPTIONS,
+    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Request, Response, StatusCode};
 use maud::{DOCTYPE, PreEscaped, html};
 use serde_json::json;
 
-use super::guards::is_navigation;
+use super::guards::{accepts, wants_page};
 
 const STYLE: &str = include_str!("error_page.css");
 
@@ -23,6 +23,9 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'n
 
 /// In a page of one's own, what stands for the request's identifier.
 const REQUEST_ID: &str = "{request-id}";
+
+/// The largest page of one's own, in bytes. Every answer has a copy.
+const LARGEST: u64 = 1 << 20;
 
 /// How somebody wants to be told.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,15 +37,13 @@ pub(crate) enum Form {
 
 impl Form {
     pub(crate) fn of(request: &Request<Body>) -> Self {
-        if is_navigation(request) {
+        if wants_page(request) {
             return Self::Page;
         }
-        let accepted = request.headers().get_all(ACCEPT).iter();
-        let wants_json = accepted.filter_map(|value| value.to_str().ok()).any(|value| {
-            let value = value.to_ascii_lowercase();
-            value.contains("application/json") || value.contains("application/problem+json")
-        });
-        if wants_json { Self::Problem } else { Self::Text }
+        match accepts(request.headers(), &["application/json", "application/problem+json"]) {
+            true => Self::Problem,
+            false => Self::Text,
+        }
     }
 }
 
@@ -60,11 +61,20 @@ impl ErrorPages {
         let mut pages = HashMap::new();
         for entry in std::fs::read_dir(directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
+            let failed = |why: &dyn Display| format!("cannot read {}: {why}", path.display());
             let is_page = path.extension().is_some_and(|it| it == "html");
-            let status = path.file_stem().and_then(|it| it.to_str()?.parse::<u16>().ok());
+            let name = path.file_stem().and_then(|it| it.to_str()).filter(|it| it.len() == 3);
+            let status = name.and_then(|it| it.parse::<u16>().ok());
             if let Some(status) = status.filter(|it| is_page && (400..600).contains(it)) {
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                // Of a pipe there might never be an end.
+                match std::fs::metadata(&path).map_err(|error| failed(&error))? {
+                    it if !it.is_file() => return Err(failed(&"it is no file")),
+                    it if it.len() > LARGEST => {
+                        return Err(failed(&format_args!("it has more than {LARGEST} bytes")));
+                    }
+                    _ => {}
+                }
+                let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
                 pages.insert(status, text);
             }
         }

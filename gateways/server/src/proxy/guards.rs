@@ -7,7 +7,7 @@ use http::header::{
     ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, HeaderValue, LOCATION, ORIGIN,
     VARY,
 };
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -61,10 +61,10 @@ pub(crate) enum Verdict {
     Refused(Response<Body>),
 }
 
-/// Whether a request may pass. `identity` is the JSON pointer to who is logged in.
+/// Whether a request may pass. `identity` has the JSON pointers to who is logged in.
 pub(crate) fn check(
     guards: &[Guard],
-    identity: Option<&str>,
+    identity: &[String],
     path: &RulePath,
     session: Option<&Session>,
     request: &Request<Body>,
@@ -90,12 +90,13 @@ pub(crate) fn check(
                     continue;
                 }
                 let at = |pointer| session.and_then(|session| session.pointer(pointer));
-                let is_somebody = |value: &Value| !value.is_null();
+                let is_logged_in =
+                    || identity.iter().any(|it| at(it).is_some_and(|value| is_somebody(&value)));
                 let passes = match (at(pointer).filter(is_somebody), equals) {
                     (Some(value), Some(wanted)) => value == *wanted,
                     (Some(_), None) => true,
                     // To log in once more would change nothing.
-                    (None, _) if identity.and_then(at).is_some_and(|it| is_somebody(&it)) => false,
+                    (None, _) if is_logged_in() => false,
                     (None, _) => {
                         return Verdict::Refused(match login {
                             Some(login) if is_navigation(request) => to_login(login, request),
@@ -110,6 +111,12 @@ pub(crate) fn check(
         }
     }
     verdict
+}
+
+/// Whether a value says who somebody is, or that something is so. Applications write these
+/// others where nobody is logged in; 0 may be an identifier, as it may to passport.
+fn is_somebody(value: &Value) -> bool {
+    !matches!(value, Value::Null | Value::Bool(false)) && value.as_str() != Some("")
 }
 
 /// Whether it is what browsers ask before a request to another site (Fetch, section 3.2.2), and
@@ -149,11 +156,14 @@ pub(crate) fn only_cors(response: Response<Body>) -> Response<Body> {
 }
 
 /// Whether a person waits for a page (Fetch Metadata; browsers without it say what they
-/// accept). Scripts say so by a header of theirs, or ask for JSON first.
+/// accept) that a redirection can lead elsewhere.
 pub(super) fn is_navigation(request: &Request<Body>) -> bool {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return false;
-    }
+    matches!(*request.method(), Method::GET | Method::HEAD) && wants_page(request)
+}
+
+/// Whether a person waits for the answer, to a form, too. Scripts say what they are by a header
+/// of theirs, or ask for JSON first.
+pub(super) fn wants_page(request: &Request<Body>) -> bool {
     let headers = request.headers();
     let is_script = headers
         .get("x-requested-with")
@@ -161,12 +171,23 @@ pub(super) fn is_navigation(request: &Request<Body>) -> bool {
     match headers.get("sec-fetch-mode") {
         _ if is_script => false,
         Some(mode) => mode == "navigate",
-        None => {
-            let accepted = headers.get_all(ACCEPT).iter().filter_map(|it| it.to_str().ok());
-            let accepted = accepted.map(str::to_ascii_lowercase).collect::<Vec<_>>().join(",");
-            accepted.contains("text/html") && !accepted.contains("application/json")
-        }
+        None => accepts(headers, &["text/html"]) && !accepts(headers, &["application/json"]),
     }
+}
+
+/// Whether one of these media types is named as acceptable (RFC 9110, section 12.5.1).
+pub(super) fn accepts(headers: &HeaderMap, types: &[&str]) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let is_refused = parts.any(|part| {
+            let weight =
+                part.split_once('=').filter(|(key, _)| key.trim().eq_ignore_ascii_case("q"));
+            weight.is_some_and(|(_, weight)| weight.trim().parse::<f32>().is_ok_and(|it| it <= 0.0))
+        });
+        !is_refused && types.iter().any(|it| it.eq_ignore_ascii_case(name))
+    })
 }
 
 fn to_login(login: &str, request: &Request<Body>) -> Response<Body> {

@@ -28,6 +28,8 @@ pub(crate) enum Refusal {
     Loop,
     RequestTimeout,
     BodyTooLarge,
+    /// The application's server takes no header so large; the session is a part of it.
+    HeaderTooLarge,
     /// The application answered with session headers that are none.
     BadContract,
     UpstreamUnreachable,
@@ -52,6 +54,7 @@ impl Refusal {
             Self::Loop => "loop",
             Self::RequestTimeout => "request-timeout",
             Self::BodyTooLarge => "body-too-large",
+            Self::HeaderTooLarge => "header-too-large",
             Self::BadContract => "bad-contract",
             Self::UpstreamUnreachable => "upstream-unreachable",
             Self::UpstreamFailed => "upstream-failed",
@@ -84,6 +87,10 @@ impl Refusal {
                 (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive.")
             }
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request is too large."),
+            Self::HeaderTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "The application takes no request with so large a header.",
+            ),
             Self::BadContract | Self::UpstreamFailed => {
                 (StatusCode::BAD_GATEWAY, "The application gave no valid answer.")
             }
