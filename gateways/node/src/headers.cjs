@@ -5,10 +5,18 @@
 const TELLS = 'edge-session'
 const NAMES = 'edge-session-id'
 
+const NOWHERE = 'the gateway has no session for this request, so that nothing can be kept in it: the path is ' +
+  'outside cookie.path, or gateway.sessions is "shared" and the application has them itself'
+
 /** Express middleware, in place of `session(options)`. */
 function headerSessions () {
   return function (req, res, next) {
     if (req.session) return next()
+    if (visits.has(req)) {
+      // The one before was destroyed.
+      begin(req, {})
+      return next()
+    }
     let data
     try {
       data = told(req.headers)
@@ -17,14 +25,24 @@ function headerSessions () {
     }
     req.sessionID = req.headers[NAMES]
     begin(req, data)
-    const visit = { before: JSON.stringify(req.session), action: undefined }
+    const text = JSON.stringify(req.session)
+    const visit = { before: text, saved: text, action: undefined }
     visits.set(req, visit)
     const { writeHead } = res
     let isAnswered = false
+    let isTold = false
     res.writeHead = function (...head) {
       if (!isAnswered) {
-        isAnswered = true
-        answer(req, res, visit)
+        try {
+          answer(req, res, visit)
+          isAnswered = true
+        } catch (error) {
+          // Whoever makes a page of the error must be able to send it: the second time, nothing
+          // is changed.
+          isAnswered = isTold
+          isTold = true
+          if (!isAnswered) throw error
+        }
       }
       return writeHead.apply(this, head)
     }
@@ -57,15 +75,55 @@ function told (headers) {
 /** Tell the gateway what the application wants. */
 function answer (req, res, { before, action }) {
   const { session } = req
-  if (action === 'destroy' && !session) {
-    res.setHeader('Edge-Session-Action', 'destroy')
-    return
-  }
-  if (action) res.setHeader('Edge-Session-Action', action)
   // null: it stays as it is.
-  if (!session) return
-  const text = JSON.stringify(session)
-  if (action || text !== before) res.setHeader('Edge-Session', toAscii(text))
+  const now = session ? JSON.stringify(session) : undefined
+  const isChanged = now !== undefined && now !== before
+  if (!action && !isChanged) return
+  if (!req.headers[NAMES]) throw new Error(NOWHERE)
+  // What was destroyed and has begun once more is another session.
+  const begins = action === 'destroy' && now !== undefined && now !== '{}'
+  const data = now !== undefined && (begins || action !== 'destroy') ? toAscii(whole(now, req.headers[TELLS])) : undefined
+  if (action) res.setHeader('Edge-Session-Action', begins ? 'regenerate' : action)
+  if (data !== undefined) res.setHeader('Edge-Session', data)
+}
+
+/** All data, of this JSON. What did not change has the text that it came with: JavaScript cannot hold all numbers. */
+function whole (json, header) {
+  const came = members(header)
+  const texts = Object.entries(JSON.parse(json)).map(([key, value]) => {
+    const [text, old] = [JSON.stringify(value), came.get(key)]
+    const isOld = old !== undefined && JSON.stringify(JSON.parse(old)) === text
+    return `${JSON.stringify(key)}:${isOld ? old : text}`
+  })
+  return `{${texts.join(',')}}`
+}
+
+/** The text of each value of a JSON object that has been parsed already. */
+function members (json) {
+  const found = new Map()
+  let depth = 0
+  let start = -1
+  let key
+  for (let at = 0; at < json.length; at++) {
+    const char = json[at]
+    if (char === '"') {
+      const from = at
+      for (at++; json[at] !== '"'; at++) if (json[at] === '\\') at++
+      if (depth === 1 && start === -1) key = JSON.parse(json.slice(from, at + 1))
+    } else if (char === '{' || char === '[') {
+      depth++
+    } else if (char === ':' && depth === 1 && start === -1) {
+      start = at + 1
+    } else {
+      const ends = char === '}' || char === ']'
+      if (depth === 1 && start !== -1 && (char === ',' || ends)) {
+        found.set(key, json.slice(start, at).trim())
+        start = -1
+      }
+      if (ends) depth--
+    }
+  }
+  return found
 }
 
 /** Node sends Latin-1 in headers, and the gateway takes UTF-8: ASCII is both. */
@@ -97,24 +155,31 @@ class Session {
   get id () { return this.req.sessionID }
 
   /** The gateway saves it before the answer reaches the visitor. */
-  save (callback) { return done(this, callback) }
+  save (callback) {
+    const { req } = this
+    return done(this, callback, () => { visits.get(req).saved = JSON.stringify(this) })
+  }
 
   /** The gateway does that at every request. */
   touch () { return this }
 
   resetMaxAge () { return this }
 
-  /** The data as the request came with them. */
+  /** The data as they were saved last, or as the request came with them. */
   reload (callback) {
     const { req } = this
-    return done(this, callback, () => begin(req, told(req.headers)))
+    return done(this, callback, () => {
+      const { saved } = visits.get(req)
+      if (saved === undefined) throw new Error('failed to load session')
+      begin(req, JSON.parse(saved))
+    })
   }
 
   /** Empty, and under a new identifier once the answer has reached the gateway. */
   regenerate (callback) {
     const { req } = this
     return done(this, callback, () => {
-      visits.get(req).action = 'regenerate'
+      end(req, 'regenerate')
       begin(req, {})
     })
   }
@@ -122,10 +187,16 @@ class Session {
   destroy (callback) {
     const { req } = this
     return done(this, callback, () => {
-      visits.get(req).action = 'destroy'
+      end(req, 'destroy')
       delete req.session
     })
   }
+}
+
+function end (req, action) {
+  const visit = visits.get(req)
+  visit.action = action
+  visit.saved = undefined
 }
 
 function hide (object, key, value) {

@@ -51,9 +51,10 @@ test('a change is answered by the whole session, and nothing by nothing', async 
     app.get('/null', (req, res) => { req.session.a = 1; req.session = null; res.end() })
     app.get('/circle', (req, res) => { req.session.self = req.session; res.end('unreachable') })
   })
-  assert.deepEqual(await ask('/count', '{}', { id: '' }), {
-    status: 200, body: '1  ', session: '{"views":1}', action: undefined
-  })
+  const nowhere = await ask('/count', '{}', { id: '' })
+  assert.deepEqual([nowhere.status, nowhere.session], [500, undefined])
+  assert.match(nowhere.body, /no session for this request.*outside cookie.path/)
+  assert.equal((await ask('/read', '{"b":1}', { id: '' })).status, 200)
   assert.equal((await ask('/count', '{"views":1}')).body, '2 an-id an-id')
   const deep = await ask('/deep', '{"cart":{"apples":[]}}')
   assert.equal(deep.session, '{"cart":{"apples":["\\u00e9\\u2028\\ud83d\\ude00"]}}')
@@ -107,6 +108,70 @@ test('regenerate, destroy, reload and save do what they do in express-session', 
   const promised = await ask('/promises', '{"a":1}')
   assert.deepEqual([promised.body, promised.action], ['1', 'destroy'])
   assert.deepEqual((await ask('/touch', '{}')).body, 'true')
+})
+
+test('reload has what was saved, and nothing that was ended', async t => {
+  const called = (session, method) => new Promise(resolve => session[method](error => resolve(error?.message)))
+  const ask = await application(t, app => {
+    app.get('/saved', async (req, res) => {
+      req.session.a++
+      await called(req.session, 'save')
+      req.session.a++
+      await called(req.session, 'reload')
+      res.send(`${req.session.a}`)
+    })
+    app.get('/:end', async (req, res) => {
+      const { session } = req
+      await called(session, req.params.end)
+      res.send(`${await called(session, 'reload')} ${req.session?.a}`)
+    })
+  })
+  const saved = await ask('/saved', '{"a":1}')
+  assert.deepEqual([saved.body, saved.session], ['2', '{"a":2}'])
+  const regenerated = await ask('/regenerate', '{"a":1}')
+  assert.deepEqual([regenerated.body, regenerated.action], ['failed to load session undefined', 'regenerate'])
+  const destroyed = await ask('/destroy', '{"a":1}')
+  assert.deepEqual([destroyed.body, destroyed.action, destroyed.session],
+    ['failed to load session undefined', 'destroy', undefined])
+})
+
+test('what begins after the end is another session', async t => {
+  const ask = await application(t, app => {
+    app.get('/again', (req, res, next) => req.session.destroy(next), headerSessions(), (req, res) => {
+      assert.deepEqual(Object.keys(req.session), [])
+      if (req.query.b) req.session.b = req.query.b
+      res.end()
+    })
+    app.get('/put', (req, res) => req.session.destroy(() => { req.session = { b: 1 }; res.end() }))
+  })
+  const empty = await ask('/again', '{"a":1}')
+  assert.deepEqual([empty.status, empty.action, empty.session], [200, 'destroy', undefined])
+  const filled = await ask('/again?b=2', '{"a":1}')
+  assert.deepEqual([filled.action, filled.session], ['regenerate', '{"b":"2"}'])
+  const put = await ask('/put', '{"a":1}')
+  assert.deepEqual([put.action, put.session], ['regenerate', '{"b":1}'])
+})
+
+test('numbers that JavaScript cannot hold pass through as they came', async t => {
+  const ask = await application(t, app => app.get('/', (req, res) => { req.session.s = 1; res.end() }))
+  const data = '{"k":1.0,"big":9007199254740993,"deep":{"a":[1e2, "}:,\\\""]},"\\u0062":2.50}'
+  assert.equal((await ask('/', data)).session,
+    '{"k":1.0,"big":9007199254740993,"deep":{"a":[1e2, "}:,\\\""]},"b":2.50,"s":1}')
+})
+
+test('an answer that could not be made changes the session once it can be made', async t => {
+  const ask = await application(t, app => {
+    app.get('/mended', (req, res) => {
+      req.session.admin = true
+      req.session.bad = 10n
+      try { res.send('never') } catch { delete req.session.bad; res.send('caught') }
+    })
+    app.get('/left', (req, res) => { req.session.admin = true; req.session.bad = 10n; res.end() })
+  })
+  const mended = await ask('/mended', '{}')
+  assert.deepEqual([mended.status, mended.body, mended.session], [200, 'caught', '{"admin":true}'])
+  const left = await ask('/left', '{}')
+  assert.deepEqual([left.status, left.session, left.action], [500, undefined, undefined])
 })
 
 test('a request that did not come through the gateway is an error, without a word of its session', async t => {

@@ -13,6 +13,7 @@ from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
 from django.test import AsyncClient, Client, override_settings
 
 from edge_session.headers import HeadersError, Session, SessionError, read
@@ -267,3 +268,14 @@ def test_a_value_that_cannot_be_kept_fails_the_request() -> None:
     assert response.status_code == 500 and not response.has_header("Edge-Session")
     with pytest.raises(SessionError, match=r"outside cookie\.path"):
         answered(lambda it: it.session.update({"a": 1}), id="")
+
+
+def test_a_middleware_outside_that_answers_304_is_refused() -> None:
+    conditional = "django.middleware.http.ConditionalGetMiddleware"
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, conditional]):
+        assert Client().get("/act", headers=told()).status_code == 200
+    with (
+        override_settings(MIDDLEWARE=[conditional, *settings.MIDDLEWARE]),
+        pytest.raises(ImproperlyConfigured, match="logouts too"),
+    ):
+        Client().get("/act", headers=told())

@@ -59,6 +59,19 @@ def test_what_is_put_into_it_is_answered() -> None:
     assert answered(lambda one: setattr(one, "modified", True), cart) == {}
 
 
+def test_a_response_that_is_made_once_carries_nobodys_session_to_others() -> None:
+    once = flask.Response("the same for all")
+
+    def log_in(session: Any) -> flask.Response:
+        session["user"] = "ada"
+        return once
+
+    assert visit(app(log_in)).headers["Edge-Session"] == '{"user":"ada"}'
+    assert "Edge-Session" not in visit(app(lambda session: once), '{"user":"bob"}').headers
+    again = visit(app(log_in), '{"user":"bob"}').headers
+    assert again.getlist("Edge-Session") == ['{"user":"ada"}']
+
+
 def test_clear_ends_the_session_and_what_comes_then_is_another_one() -> None:
     def tutorial(one: Any) -> None:
         one.clear()

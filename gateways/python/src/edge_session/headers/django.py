@@ -6,8 +6,10 @@ MIDDLEWARE has `edge_session.headers.django.SessionMiddleware` in place of
 
 from typing import Any, NoReturn
 
+from django.conf import settings
 from django.contrib.sessions import middleware as _django
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
@@ -111,6 +113,7 @@ class SessionMiddleware(_django.SessionMiddleware):
     """
 
     def __init__(self, get_response: Any) -> None:
+        _check_order()
         # Django's own imports SESSION_ENGINE.
         MiddlewareMixin.__init__(self, get_response)
 
@@ -136,6 +139,18 @@ class SessionMiddleware(_django.SessionMiddleware):
             else:
                 response[name] = value
         return response
+
+
+def _check_order() -> None:
+    """Refuse a middleware outside that would make a 304 of an answer, without its headers."""
+    conditional = "django.middleware.http.ConditionalGetMiddleware"
+    ours = f"{__name__}.{SessionMiddleware.__name__}"
+    order = list(settings.MIDDLEWARE)
+    if conditional in order and ours in order and order.index(conditional) < order.index(ours):
+        raise ImproperlyConfigured(
+            f"MIDDLEWARE has {conditional} before {ours}: where it answers 304, changes of "
+            "sessions would be lost, logouts too. Put it after"
+        )
 
 
 def _no_lifetime() -> NoReturn:

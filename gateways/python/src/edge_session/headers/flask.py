@@ -6,8 +6,8 @@ from flask import Flask, Request, Response
 from flask import sessions as _flask
 from flask.json.tag import TaggedJSONSerializer
 
+from . import ACTION, SESSION, Told, read_environ
 from . import Session as _Session
-from . import Told, read_environ
 
 
 class Session(_Session, _flask.SessionMixin):
@@ -44,4 +44,7 @@ class SessionInterface(_flask.SessionInterface):
     def save_session(self, app: Flask, session: object, response: Response) -> None:
         # A request that was refused has none.
         if isinstance(session, Session):
+            # A response that is made once, for all, may have those of another request.
+            for name in (SESSION, ACTION):
+                del response.headers[name]
             response.headers.extend(session._answer())
