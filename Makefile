@@ -2,12 +2,15 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run test interop mutants component bundle middleware bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
+.PHONY: run check test interop mutants component bundle middleware bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
 	@exec scripts/run $(ARGS)
 
-test: ## set up, build, run every test, lint (ARGS="…" go to `cargo test`, then without lint)
+check: ## formatting, lints and unit tests, within a minute (ARGS=guards: the unit tests of that name)
+	@exec scripts/check $(ARGS)
+
+test: ## set up, build, run every test, lint (ARGS=guards: the tests of that name, and what they need)
 	@exec scripts/test $(ARGS)
 
 interop: ## compare with express-session and connect-mongo (CASES=5000 of each set; ARGS="--seed N --set text")
@@ -29,9 +32,9 @@ middleware: ## build the components for wasi:http, target/middleware.wasm and a 
 	@[ -f target/middleware.wasm ] || echo "==> building the middleware, up to 5 minutes the first time …"
 	@cargo run -q -p xtask -- middleware
 
-bench: component ## measure what a session costs, beside tower-sessions (ARGS=--quick: only try it out)
+bench: ## measure what a session costs, beside tower-sessions (ARGS=--quick: only try it out)
 	@scripts/setup wrk
-	@cargo run --release -p edge-session-bench -- $(ARGS)
+	@cargo run --profile dist -p edge-session-bench -- $(ARGS)
 
 bench-gateway: ## measure the gateway beside nginx and Express (ARGS=--quick: only try it out)
 	@bench/run-gateway $(ARGS)

@@ -129,7 +129,7 @@ fn directory() -> PathBuf {
 }
 
 fn component_path() -> PathBuf {
-    directory().join("../target/session.wasm")
+    directory().join("../host/session.wasm")
 }
 
 fn say(text: impl std::fmt::Display) {

@@ -10,7 +10,7 @@ use crate::identifier;
 use crate::lifecycle::{self, Facts, Storage};
 use crate::moved;
 use crate::options;
-use crate::session_cookie::{SessionCookie, Usual};
+use crate::session_cookie::{CookieTemplate, SessionCookie};
 use crate::signature::Keys;
 use crate::wit::{
     Action, Change, Conflicts, Content, Event, Exchange, Failure, Known, Millis, OnStoreError,
@@ -41,7 +41,7 @@ pub struct Engine {
     options: Options,
     keys: Keys,
     /// Of sessions that insecure and secure requests begin.
-    usual_cookies: [Usual; 2],
+    cookie_templates: [CookieTemplate; 2],
 }
 
 /// What is to be stored and sent.
@@ -60,8 +60,9 @@ impl Engine {
             return Err(problems);
         }
         let keys = Keys::new(&options.secrets);
-        let usual_cookies = [false, true].map(|secure| Usual::new(&options.cookie, secure));
-        Ok(Self { options, keys, usual_cookies })
+        let cookie_templates =
+            [false, true].map(|secure| CookieTemplate::new(&options.cookie, secure));
+        Ok(Self { options, keys, cookie_templates })
     }
 
     /// Begin an exchange: read the cookie, and ask for the session that it names.
@@ -662,14 +663,15 @@ impl Engine {
         if text.len() > self.options.max_session_bytes as usize {
             return Err(Damaged);
         }
-        let length = |text: &str| self.usual_cookies.iter().find_map(|usual| usual.length(text));
+        let length =
+            |text: &str| self.cookie_templates.iter().find_map(|template| template.length(text));
         Document::parse(text, length)
     }
 
     /// Read its cookie.
     fn cookie<'a>(&self, text: &'a str) -> Result<SessionCookie<'a>, Damaged> {
-        let usual = self.usual_cookies.iter().find_map(|usual| usual.read(text));
-        usual.map_or_else(|| SessionCookie::parse(text), Ok)
+        let template = self.cookie_templates.iter().find_map(|template| template.read(text));
+        template.map_or_else(|| SessionCookie::parse(text), Ok)
     }
 
     /// A response that carries somebody's cookie must not be served to others.

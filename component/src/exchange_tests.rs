@@ -52,13 +52,13 @@ impl Environment for World {
 }
 
 impl World {
-    fn new(spoil: impl FnOnce(&mut Options)) -> Self {
-        Self::with(Preset::Safe, spoil)
+    fn new(configure: impl FnOnce(&mut Options)) -> Self {
+        Self::with(Preset::Safe, configure)
     }
 
-    fn with(preset: Preset, spoil: impl FnOnce(&mut Options)) -> Self {
+    fn with(preset: Preset, configure: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options { secrets: vec![vec![b'k'; 32]], ..defaults(preset) };
-        spoil(&mut options);
+        configure(&mut options);
         Self {
             engine: Engine::open(options).unwrap_or_else(|problems| panic!("{problems:?}")),
             now: Cell::new(START),
@@ -1003,8 +1003,8 @@ fn moves_are_noted_where_changes_merge_and_nobody_expects_express_session() {
         (Preset::Express, |o| o.conflicts = Conflicts::Merge),
         (Preset::Safe, |o| o.conflicts = Conflicts::Overwrite),
     ];
-    for (preset, spoil) in cases {
-        let world = World::with(preset, spoil);
+    for (preset, configure) in cases {
+        let world = World::with(preset, configure);
         let old = world.visitor();
         let beside = [(); 3].map(|()| world.open(Some(&old)));
         let renew = Change { action: Action::Renew, ..set("user", "\"ada\"") };

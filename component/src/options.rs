@@ -272,9 +272,9 @@ mod tests {
                 o.cookie.expires = Some(1);
             }),
         ];
-        for (option, spoil) in cases {
+        for (option, configure) in cases {
             let mut options = safe();
-            spoil(&mut options);
+            configure(&mut options);
             assert_eq!(named(&options), [option]);
         }
     }

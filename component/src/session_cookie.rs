@@ -315,7 +315,7 @@ impl<'a> SessionCookie<'a> {
 /// The cookie of the sessions that an engine itself begins, as text. Nearly all that it
 /// reads are like it but for their expiry, and need not be taken apart: that would be the
 /// costliest part of a request.
-pub(crate) struct Usual {
+pub(crate) struct CookieTemplate {
     /// The text up to the value of `expires`, and what follows it.
     before: String,
     after: String,
@@ -324,7 +324,7 @@ pub(crate) struct Usual {
     places: [Option<Range<usize>>; 9],
 }
 
-impl Usual {
+impl CookieTemplate {
     pub(crate) fn new(options: &CookieOptions, secure: bool) -> Self {
         let (text, places) = SessionCookie::new(options, secure, 0).to_text_and_places();
         let expires = places[EXPIRES].clone().unwrap_or(text.len()..text.len());
@@ -714,15 +714,15 @@ mod tests {
                 same_site: Some(SameSite::Lax),
                 ..express()
             };
-            let usual = Usual::new(&options, secure);
+            let template = CookieTemplate::new(&options, secure);
             let cookie = SessionCookie::new(&options, secure, now);
             let mut text = cookie.to_text();
-            prop_assert_eq!(usual.read(&text), Some(cookie));
+            prop_assert_eq!(template.read(&text), Some(cookie));
             let length = text.len();
-            prop_assert_eq!(usual.length(&(text.clone() + ",x")), Some(length));
+            prop_assert_eq!(template.length(&(text.clone() + ",x")), Some(length));
             let cut = cut % length;
             text.replace_range(cut..=cut, &with);
-            if let Some(read) = usual.read(&text) {
+            if let Some(read) = template.read(&text) {
                 prop_assert_eq!(SessionCookie::parse(&text), Ok(read));
             }
         }

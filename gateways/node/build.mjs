@@ -7,9 +7,7 @@ import { transpile } from '@bytecodealliance/jco'
 import { build, transform } from 'esbuild'
 
 const path = relative => fileURLToPath(new URL(relative, import.meta.url))
-const component = await readFile(path('../../target/session.wasm')).catch(error => {
-  throw new Error('there is no target/session.wasm: run `make component`', { cause: error })
-})
+const component = await readFile(path('../../host/session.wasm'))
 
 const { files } = await transpile(component, {
   name: 'session',

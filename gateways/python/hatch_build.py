@@ -15,7 +15,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
         root = Path(self.root)
         if version == "editable" or (root / "src" / INSIDE).exists():
             return
-        made = os.environ.get("EDGE_SESSION_COMPONENT") or root / "../../target/session.wasm"
+        made = os.environ.get("EDGE_SESSION_COMPONENT") or root / "../../host/session.wasm"
         wasm = Path(made).resolve()
         if not wasm.exists():
             raise FileNotFoundError(f"{wasm} is made by `make component`")

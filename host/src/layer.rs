@@ -14,9 +14,9 @@ use tower_service::Service;
 
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
+use crate::driver::{Begun, Driver};
 use crate::error::OptionsError;
-use crate::lasting::Lasting;
-use crate::sessions::{Begun, Sessions};
+use crate::run_to_completion::RunToCompletion;
 use crate::store::Store;
 use crate::{Options, Session, SessionHasher};
 
@@ -49,7 +49,7 @@ pub struct Refused(pub &'static str);
 /// ```
 #[derive(Clone)]
 pub struct SessionLayer {
-    sessions: Arc<Sessions>,
+    driver: Arc<Driver>,
     reads_only: bool,
 }
 
@@ -72,8 +72,8 @@ impl SessionLayer {
         store: Arc<dyn Store>,
         deadline: Duration,
     ) -> Result<Self, OptionsError> {
-        let sessions = Arc::new(Sessions::new(component, options, store, deadline)?);
-        Ok(Self { sessions, reads_only: false })
+        let driver = Arc::new(Driver::new(component, options, store, deadline)?);
+        Ok(Self { driver, reads_only: false })
     }
 
     /// As it is, for sessions that another program has: they are read, and never begun, changed or
@@ -85,17 +85,17 @@ impl SessionLayer {
 
     /// Whether the store answers; if not, why.
     pub async fn check_store(&self) -> Result<(), String> {
-        self.sessions.store().check().await
+        self.driver.store().check().await
     }
 
     /// What gives sessions their names in logs.
     pub fn hasher(&self) -> &SessionHasher {
-        self.sessions.hasher()
+        self.driver.hasher()
     }
 
     /// The options that are in force.
     pub fn options(&self) -> &Options {
-        self.sessions.options()
+        self.driver.options()
     }
 }
 
@@ -110,7 +110,7 @@ impl<S> Layer<S> for SessionLayer {
     type Service = SessionService<S>;
 
     fn layer(&self, inner: S) -> SessionService<S> {
-        SessionService { inner, sessions: self.sessions.clone(), reads_only: self.reads_only }
+        SessionService { inner, driver: self.driver.clone(), reads_only: self.reads_only }
     }
 }
 
@@ -118,7 +118,7 @@ impl<S> Layer<S> for SessionLayer {
 #[derive(Clone)]
 pub struct SessionService<S> {
     inner: S,
-    sessions: Arc<Sessions>,
+    driver: Arc<Driver>,
     reads_only: bool,
 }
 
@@ -148,9 +148,9 @@ where
         // The service that was polled ready is the one to call.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
-        let (sessions, reads_only) = (self.sessions.clone(), self.reads_only);
+        let (driver, reads_only) = (self.driver.clone(), self.reads_only);
         Box::pin(async move {
-            let (session, known) = match sessions.begin(&facts(&request), reads_only).await {
+            let (session, known) = match driver.begin(&facts(&request), reads_only).await {
                 Begun::Session(session, known) => (*session, known),
                 Begun::None => return inner.call(request).await,
                 Begun::Failed(failure) => return Ok(refusal(&failure)),
@@ -163,8 +163,8 @@ where
             }
             // To its end, though the visitor leaves: a logout is done, a renewal not left half-way.
             let change = session.change();
-            let finish = Box::pin(async move { sessions.finish(exchange, known, change).await });
-            let outcome = Lasting::new(finish).await;
+            let finish = Box::pin(async move { driver.finish(exchange, known, change).await });
+            let outcome = RunToCompletion::new(finish).await;
             if let Some(failure) = &outcome.failure {
                 return Ok(refusal(failure));
             }

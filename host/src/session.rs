@@ -136,7 +136,7 @@ pub enum SessionError {
     },
     /// What should be the whole data is not a JSON object.
     #[error("the session's data is not a JSON object: {source}")]
-    NoObject {
+    NotAnObject {
         /// What is wrong with it.
         source: ValueError,
     },
@@ -282,7 +282,7 @@ impl Session {
     /// keep their text, so that only what differs counts as changed.
     pub fn set_json(&self, json: &str) -> Result<(), SessionError> {
         let new: IndexMap<String, &RawValue> = serde_json::from_str(json)
-            .map_err(|source| SessionError::NoObject { source: ValueError(source) })?;
+            .map_err(|source| SessionError::NotAnObject { source: ValueError(source) })?;
         let mut state = self.lock();
         let mut edits = Edits::default();
         {
@@ -652,7 +652,7 @@ mod tests {
             assert!(!shown.contains("hunter2"), "{shown}");
             let (SessionError::Serialize { source, .. }
             | SessionError::Deserialize { source, .. }
-            | SessionError::NoObject { source }) = &error;
+            | SessionError::NotAnObject { source }) = &error;
             assert!(!source.in_full().to_string().is_empty(), "who asks is told");
         }
         let error = session.get::<u64>("password").unwrap_err().to_string();

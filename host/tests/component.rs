@@ -192,8 +192,8 @@ async fn a_large_session_is_not_worked_on_by_the_thread_that_serves_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_as_large_as_they_may_be_are_changed_by_many_at_once() {
     let store = with_session(",[1]", (15 << 20) - 1024).await;
-    let spoil = |o: &mut edge_session::Options| o.max_session_bytes = 15 << 20;
-    let gateway = Arc::new(Gateway::with(component(), spoil, store));
+    let configure = |o: &mut edge_session::Options| o.max_session_bytes = 15 << 20;
+    let gateway = Arc::new(Gateway::with(component(), configure, store));
     let mut running = tokio::task::JoinSet::new();
     for n in 0..4 {
         let gateway = gateway.clone();

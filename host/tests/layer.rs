@@ -106,8 +106,8 @@ async fn a_reserved_key_is_an_error_and_nothing_is_stored() {
 
 #[tokio::test]
 async fn an_encrypted_request_gets_a_secure_cookie() {
-    let spoil = |o: &mut edge_session::Options| o.cookie.secure = Some(Secure::Always);
-    let gateway = Gateway::with(component(), spoil, Arc::new(MemoryStore::default()));
+    let configure = |o: &mut edge_session::Options| o.cookie.secure = Some(Secure::Always);
+    let gateway = Gateway::with(component(), configure, Arc::new(MemoryStore::default()));
     assert!(!gateway.get("/", None).await.headers().contains_key("set-cookie"));
     // What a client says of itself counts for nothing unless a proxy is trusted.
     let claimed = gateway.send(Request::get("/").header("x-forwarded-proto", "https"), None).await;
@@ -193,11 +193,11 @@ async fn a_store_that_is_down_denies_by_default() {
 #[tokio::test]
 async fn or_lets_everybody_be_anonymous() {
     for conflicts in [Conflicts::Merge, Conflicts::Overwrite] {
-        let spoil = |o: &mut edge_session::Options| {
+        let configure = |o: &mut edge_session::Options| {
             o.on_store_error = OnStoreError::Anonymous;
             o.conflicts = conflicts;
         };
-        let gateway = Gateway::with(component(), spoil, Arc::new(Failing));
+        let gateway = Gateway::with(component(), configure, Arc::new(Failing));
         for cookie in [None, Some(signed("somebody"))] {
             let response = gateway.get("/", cookie.as_deref()).await;
             assert_eq!((response.status().as_u16(), visits(&response)), (200, 1));

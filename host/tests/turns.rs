@@ -85,8 +85,8 @@ impl Processes {
         let store = Arc::new(store);
         let component = component();
         let gateway = |_| {
-            let spoil = |o: &mut edge_session::Options| o.max_session_bytes = max_session_bytes;
-            Arc::new(Gateway::with(component.clone(), spoil, store.clone()))
+            let configure = |o: &mut edge_session::Options| o.max_session_bytes = max_session_bytes;
+            Arc::new(Gateway::with(component.clone(), configure, store.clone()))
         };
         let gateways: Vec<_> = (0..count).map(gateway).collect();
         let cookie = cookie(&gateways[0].get("/", None).await);

@@ -169,13 +169,16 @@ impl Launch {
 
     /// Gives a command its environment, and nothing of the test's own.
     fn settle(&self, command: &mut Command, dir: &Path) {
-        let component = component();
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("EDGE_SESSION_") || name == "RUST_LOG" {
                 command.env_remove(name);
             }
         }
-        command.env("EDGE_SESSION_COMPONENT", component).envs(&self.env).current_dir(dir);
+        // The program has one of its own.
+        if let Some(component) = std::env::var_os("EDGE_SESSION_COMPONENT") {
+            command.env("EDGE_SESSION_COMPONENT", component);
+        }
+        command.envs(&self.env).current_dir(dir);
     }
 
     fn spawn(&self, port: u16, handed: Option<OwnedFd>) -> Server {
@@ -229,8 +232,8 @@ impl Launch {
 
 /// The component under test.
 pub fn component() -> PathBuf {
-    let usual = || checkout().join("target/session.wasm");
-    built("EDGE_SESSION_COMPONENT", usual, "make component")
+    let usual = || checkout().join("host/session.wasm");
+    built("EDGE_SESSION_COMPONENT", usual, "make bundle")
 }
 
 /// The binary under test.

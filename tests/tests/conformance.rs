@@ -100,7 +100,7 @@ fn start_process(mut command: Command, store: &str, options: &Value) -> Running 
 
 fn component() -> PathBuf {
     std::env::var_os("EDGE_SESSION_COMPONENT")
-        .map_or_else(|| checkout().join("target/session.wasm"), PathBuf::from)
+        .map_or_else(|| checkout().join("host/session.wasm"), PathBuf::from)
 }
 
 fn start_layer(store: &str, options: &Value) -> Running {

@@ -18,7 +18,7 @@ fn example(file: &str) -> PathBuf {
 }
 
 fn component() -> PathBuf {
-    checkout().join("target/session.wasm")
+    checkout().join("host/session.wasm")
 }
 
 #[test]

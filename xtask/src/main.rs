@@ -154,6 +154,7 @@ impl Target {
             .args(packages.iter().flat_map(|package| ["-p", package]))
             .env("CARGO_TARGET_DIR", &self.wasm_dir)
             .env("RUSTFLAGS", format!("{RUSTFLAGS} {flags}"))
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
             .env("CARGO_PROFILE_RELEASE_LTO", "fat")
             .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
         if !cargo.status()?.success() {

@@ -1,4 +1,4 @@
-//! Sessions in an axum application. After `make component`, in the repository's root:
+//! Sessions in an axum application. In the repository's root:
 //! `EDGE_SESSION_SECRET=$(openssl rand -base64 48) cargo run -p example-axum`, then
 //! http://127.0.0.1:3000.
 

@@ -1,4 +1,4 @@
-//! Sessions in a store of one's own. After `make component`, in the repository's root:
+//! Sessions in a store of one's own. In the repository's root:
 //! `EDGE_SESSION_SECRET=$(openssl rand -base64 48) cargo run -p example-custom-store`, then
 //! http://127.0.0.1:3000. What this one keeps in a map could be in any database that can
 //! replace a value on the condition that it is still the one that was read.

@@ -9,8 +9,8 @@ import { sha256, modules } from '../generated/about.js'
 
 const path = relative => fileURLToPath(new URL(relative, import.meta.url))
 
-test('generated/ is from target/session.wasm', async () => {
-  const component = await readFile(path('../../../target/session.wasm'))
+test('generated/ is from host/session.wasm', async () => {
+  const component = await readFile(path('../../../host/session.wasm'))
   assert.equal(sha256, createHash('sha256').update(component).digest('hex'))
 })
 

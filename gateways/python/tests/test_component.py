@@ -21,7 +21,7 @@ from edge_session import (
 )
 
 PROJECT = Path(__file__).resolve().parents[1]
-MADE = PROJECT.parents[1] / "target" / "session.wasm"
+MADE = PROJECT.parents[1] / "host" / "session.wasm"
 
 
 def digest(wasm: bytes) -> str:

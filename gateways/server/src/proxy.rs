@@ -44,7 +44,7 @@ use self::error_page::{ErrorPages, Form};
 use self::guards::Verdict;
 pub(crate) use self::guards::{Guard, Rule};
 pub(crate) use self::headers::TrustedProxies;
-use self::journal::{Journal, Page};
+use self::journal::{Journal, RequestLog};
 pub(crate) use self::path::{PlainPath, RulePath};
 pub(crate) use self::pool::AppAddress;
 use self::readers::Readers;
@@ -123,6 +123,8 @@ struct Shared {
     journal: Journal,
     readers: Option<Readers>,
     error_pages: ErrorPages,
+    /// JSON pointers to who is logged in.
+    identities: Vec<String>,
 }
 
 /// Who answers.
@@ -165,8 +167,16 @@ impl Proxy {
         };
         let error_pages =
             error_pages(&settings).map_err(|why| format!("gateway.error_pages: {why}"))?;
-        let shared = Shared { settings, applications, cookie_name, journal, readers, error_pages };
-        let shared = Arc::new(shared);
+        let identities = guards::identities(&settings.guards, settings.identity.as_deref());
+        let shared = Arc::new(Shared {
+            settings,
+            applications,
+            cookie_name,
+            journal,
+            readers,
+            error_pages,
+            identities,
+        });
         Ok(Self { inner: layer.layer(Behind(shared.clone())), shared })
     }
 
@@ -274,18 +284,18 @@ impl Service<Request<Body>> for Proxy {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let admitted = self.admit(&mut request);
         let is_trusted = request.extensions().get().is_some_and(|it: &Admitted| it.is_trusted);
-        let page = self.shared.journal.open(&mut request, is_trusted);
+        let log = self.shared.journal.open(&mut request, is_trusted);
         // Given up when the visitor leaves before the application has begun to answer. After
         // that the layer sees to it that what it has answered is saved.
         let form = Form::of(&request);
         let answer = admitted.map(|()| self.inner.call(request));
-        let (shared, asked) = (self.shared.clone(), page.asked.clone());
+        let (shared, asked) = (self.shared.clone(), log.asked.clone());
         Box::pin(async move {
             let mut response = match answer {
                 Ok(answer) => asked.during(answer).await?,
                 Err(refusal) => refusal.respond(),
             };
-            shared.complete(page, form, &mut response);
+            shared.complete(log, form, &mut response);
             Ok(response)
         })
     }
@@ -300,9 +310,9 @@ impl Answers for Proxy {
     ) -> Response<Body> {
         let is_trusted = self.shared.settings.trusted_proxies.contains(address);
         name(request.headers_mut(), is_trusted);
-        let page = self.shared.journal.open(&mut request, is_trusted);
+        let log = self.shared.journal.open(&mut request, is_trusted);
         let mut response = Refusal::TurnedAway(why).respond();
-        self.shared.complete(page, Form::of(&request), &mut response);
+        self.shared.complete(log, Form::of(&request), &mut response);
         response
     }
 }
@@ -324,14 +334,14 @@ impl Service<Request<Body>> for Behind {
 
 impl Shared {
     /// Put what the gateway says itself into the form that is wanted, and write all down.
-    fn complete(&self, page: Page, form: Form, response: &mut Response<Body>) {
+    fn complete(&self, log: RequestLog, form: Form, response: &mut Response<Body>) {
         let refused = response.extensions_mut().remove::<Refused>();
         let refusal = response.extensions().get::<Refusal>();
         let wrong = refusal.map(|it| it.text()).or(refused.map(|Refused(text)| text));
         if let Some(wrong) = wrong {
-            self.error_pages.fill(form, wrong, page.asked.id(), response);
+            self.error_pages.fill(form, wrong, log.asked.id(), response);
         }
-        self.journal.close(page, response);
+        self.journal.close(log, response);
     }
 
     async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
@@ -347,9 +357,13 @@ impl Shared {
         {
             return logout::answer(&request, session.as_ref(), then);
         }
-        let identity = &settings.renewed_for;
-        let verdict =
-            guards::check(&settings.guards, identity, &admitted.path, session.as_ref(), &request);
+        let verdict = guards::check(
+            &settings.guards,
+            &self.identities,
+            &admitted.path,
+            session.as_ref(),
+            &request,
+        );
         if let Verdict::Refused(response) = verdict {
             return response;
         }
@@ -359,7 +373,7 @@ impl Shared {
             Err(refusal) => refusal.respond(),
         };
         if let Some(session) = session.filter(|_| self.journal.wants_session()) {
-            response.extensions_mut().insert(journal::Of(session));
+            response.extensions_mut().insert(journal::RequestSession(session));
         }
         response
     }

@@ -19,8 +19,8 @@ pub(crate) const SECRET: &[u8] = b"only-for-tests-0123456789-abcdefghij";
 pub(crate) fn component_path() -> PathBuf {
     // Not `env!`: checkouts may share a target directory.
     let manifest = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
-    let path = std::path::Path::new(&manifest).join("../target/session.wasm");
-    assert!(path.exists(), "{} is missing: run `make component`", path.display());
+    let path = std::path::Path::new(&manifest).join("session.wasm");
+    assert!(path.exists(), "{} is missing: run `make bundle`", path.display());
     path
 }
 
@@ -42,11 +42,11 @@ impl Gateway {
 
     pub(crate) fn with(
         component: Component,
-        spoil: impl FnOnce(&mut Options),
+        configure: impl FnOnce(&mut Options),
         store: Arc<dyn Store>,
     ) -> Self {
         let mut options = options(&component);
-        spoil(&mut options);
+        configure(&mut options);
         let deadline = Duration::from_secs(2);
         let layer = SessionLayer::with_deadline(component, options, store, deadline).unwrap();
         let app =

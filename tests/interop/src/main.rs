@@ -104,7 +104,7 @@ async fn rig(sets: &[Set], package: Package) -> Result<Rig, String> {
     let uri = std::env::var("MONGODB_URI").map_err(|_| "MONGODB_URI names no MongoDB server")?;
     let (server, parameters) = uri.split_once('?').unwrap_or((&uri, ""));
     let with_database = format!("{}/{DATABASE}?{parameters}", server.trim_end_matches('/'));
-    let component = Component::from_file(checkout.join("target/session.wasm"), None)
+    let component = Component::from_file(checkout.join("host/session.wasm"), None)
         .map_err(|error| error.to_string())?
         .with_clock(world::clock);
     let defaults =

@@ -151,7 +151,7 @@ fn what_cannot_be_served_is_refused_at_the_start() {
     };
     let text = file("app.txt", b"hello");
     let module = file("module.wasm", b"\0asm\x01\0\0\0");
-    let session = checkout().join("target/session.wasm").display().to_string();
+    let session = checkout().join("host/session.wasm").display().to_string();
     let middleware = checkout().join("target/middleware.wasm").display().to_string();
     for (path, what) in [
         ("/does/not/exist.wasm", "cannot read the application /does/not/exist.wasm"),

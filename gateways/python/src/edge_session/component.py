@@ -40,8 +40,8 @@ class CallFailed(Exception):
 def component_path() -> Path:
     """Where the component is looked for.
 
-    `EDGE_SESSION_COMPONENT`, else the copy in the installed package, else what `make component`
-    made in the checkout that this package is in.
+    `EDGE_SESSION_COMPONENT`, else the copy in the installed package, else the one in the checkout
+    that this package is in.
     """
     if path := os.environ.get("EDGE_SESSION_COMPONENT"):
         return Path(path)
@@ -49,7 +49,7 @@ def component_path() -> Path:
     installed = here.with_name("session.wasm")
     if installed.exists() or len(here.parents) < 5:
         return installed
-    return here.parents[4] / "target" / "session.wasm"
+    return here.parents[4] / "host" / "session.wasm"
 
 
 class Component:

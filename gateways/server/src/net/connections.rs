@@ -152,7 +152,7 @@ pub(crate) async fn serve(
             () = &mut stop => break,
         };
         let Some((stream, connection)) = accepted else { continue };
-        let guest = Guest {
+        let accepted = Accepted {
             connection,
             tls: tls.clone(),
             limits: limits.clone(),
@@ -160,7 +160,7 @@ pub(crate) async fn serve(
             idle_closing: idle_closing.clone(),
             is_draining: is_draining.clone(),
         };
-        tokio::spawn(guest.welcome(stream));
+        tokio::spawn(accepted.welcome(stream));
         // However many come, what is at work goes on between them.
         yield_now().await;
     }
@@ -204,7 +204,7 @@ async fn accept(
 }
 
 /// What a connection needs.
-struct Guest<S> {
+struct Accepted<S> {
     connection: Arc<Connection>,
     tls: Option<Tls>,
     limits: Arc<Limits>,
@@ -213,7 +213,7 @@ struct Guest<S> {
     is_draining: Arc<AtomicBool>,
 }
 
-impl<S: Answers> Guest<S> {
+impl<S: Answers> Accepted<S> {
     async fn welcome(self, stream: Stream) {
         let connection = self.connection.clone();
         tokio::select! {

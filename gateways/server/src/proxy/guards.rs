@@ -46,6 +46,16 @@ pub(crate) enum Rule {
     },
 }
 
+/// The JSON pointers to who is logged in: the identity, else what guards want to be there. A value
+/// that has to be a certain one says what somebody may do, not who it is.
+pub(crate) fn identities(guards: &[Guard], identity: Option<&str>) -> Vec<String> {
+    let pointers = guards.iter().filter_map(|guard| match &guard.rule {
+        Rule::Require { pointer, equals: None, .. } => Some(pointer.clone()),
+        _ => None,
+    });
+    identity.map_or_else(|| pointers.collect(), |identity| vec![identity.to_owned()])
+}
+
 impl Guard {
     /// Whether it lets in those who have something in their sessions.
     pub(crate) fn wants_session(&self) -> bool {

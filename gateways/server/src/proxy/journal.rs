@@ -23,7 +23,7 @@ pub(crate) struct Journal {
 }
 
 /// What is written about one request.
-pub(crate) struct Page {
+pub(crate) struct RequestLog {
     began: Instant,
     pub(super) asked: Asked,
     span: Option<RequestSpan>,
@@ -33,7 +33,7 @@ pub(crate) struct Page {
 
 /// The session of a response's request, for the log.
 #[derive(Clone)]
-pub(crate) struct Of(pub(crate) Session);
+pub(crate) struct RequestSession(pub(crate) Session);
 
 impl Journal {
     pub(crate) fn new(hasher: SessionHasher, traces: Option<Traces>, logs_requests: bool) -> Self {
@@ -47,9 +47,9 @@ impl Journal {
         }
     }
 
-    /// Of a request that comes from a trusted proxy, or not.
-    pub(crate) fn open(&self, request: &mut Request<Body>, is_trusted: bool) -> Page {
-        Page {
+    /// RequestSession a request that comes from a trusted proxy, or not.
+    pub(crate) fn open(&self, request: &mut Request<Body>, is_trusted: bool) -> RequestLog {
+        RequestLog {
             began: Instant::now(),
             span: self.traces.as_ref().map(|traces| traces.begin(request, is_trusted)),
             asked: Asked {
@@ -65,8 +65,8 @@ impl Journal {
         self.logs_requests
     }
 
-    pub(crate) fn close(&self, page: Page, response: &mut Response<Body>) {
-        let Page { began, asked, span, method } = page;
+    pub(crate) fn close(&self, log: RequestLog, response: &mut Response<Body>) {
+        let RequestLog { began, asked, span, method } = log;
         let took = began.elapsed();
         let status = response.status();
         if let Some(counter) = self.requests.get(usize::from(status.as_u16() / 100).wrapping_sub(1))
@@ -83,8 +83,8 @@ impl Journal {
             tracing::info!(status, reason, request, path, "a request was refused");
         }
         if let Some(method) = method {
-            let of = response.extensions_mut().remove::<Of>();
-            let session = of.map(|Of(session)| self.hasher.name(&session.id()));
+            let of = response.extensions_mut().remove::<RequestSession>();
+            let session = of.map(|RequestSession(session)| self.hasher.name(&session.id()));
             let session = session.as_deref().unwrap_or("-");
             let status = status.as_u16();
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

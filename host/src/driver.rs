@@ -43,7 +43,7 @@ const UNREADABLE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const UNREADABLE_FOR: Duration = Duration::from_secs(10);
 
 /// The component and a store, joined.
-pub(crate) struct Sessions {
+pub(crate) struct Driver {
     instances: Instances,
     store: TimedStore,
     counters: Arc<Counters>,
@@ -110,7 +110,7 @@ pub(crate) enum Begun {
     Failed(wit::Failure),
 }
 
-impl Sessions {
+impl Driver {
     pub(crate) fn new(
         component: Component,
         options: Options,

@@ -7,15 +7,17 @@ use std::task::{Context, Poll, ready};
 use tokio::runtime::Handle;
 
 /// A future that ends in any case: when it is dropped, it goes on in a task of its own.
-pub(crate) struct Lasting<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+pub(crate) struct RunToCompletion<T: Send + 'static>(
+    Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+);
 
-impl<T: Send + 'static> Lasting<T> {
+impl<T: Send + 'static> RunToCompletion<T> {
     pub(crate) fn new(future: Pin<Box<dyn Future<Output = T> + Send>>) -> Self {
         Self(Some(future))
     }
 }
 
-impl<T: Send + 'static> Future for Lasting<T> {
+impl<T: Send + 'static> Future for RunToCompletion<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
@@ -26,7 +28,7 @@ impl<T: Send + 'static> Future for Lasting<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Lasting<T> {
+impl<T: Send + 'static> Drop for RunToCompletion<T> {
     fn drop(&mut self) {
         // One that panicked has ended. Without a runtime the program ends.
         if let Some(rest) = self.0.take().filter(|_| !std::thread::panicking())
