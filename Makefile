@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run check test interop mutants component bundle middleware bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
+.PHONY: run check test interop mutants component bundle middleware package bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -32,6 +32,9 @@ middleware: ## build the components for wasi:http, target/middleware.wasm and a 
 	@[ -f target/middleware.wasm ] || echo "==> building the middleware, up to 5 minutes the first time …"
 	@cargo run -q -p xtask -- middleware
 
+package: ## make everything that is published, in target/dist-packages
+	@exec scripts/package
+
 bench: ## measure what a session costs, beside tower-sessions (ARGS=--quick: only try it out)
 	@scripts/setup wrk
 	@cargo run --profile dist -p edge-session-bench -- $(ARGS)
@@ -60,7 +63,7 @@ fmt: ## format the sources
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
 setup: ## install what building and testing need, without building anything
-	@scripts/setup wasm node python php mongod wasmtime browser fuzz deny wrk
+	@scripts/setup wasm node python php mongod wasmtime browser fuzz deny wrk oci
 
 clean: ## remove all that was built or installed here; data/, with its sessions and secret, stays
 	cargo clean

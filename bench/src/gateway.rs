@@ -17,7 +17,7 @@ use self::database::Database;
 use self::subjects::{Ground, Kind, Proxy, Server, nginx};
 use crate::plots::{Bar, Panel, svg};
 use crate::process::last_core;
-use crate::report::{Report, locked};
+use crate::report::{Report, limit, locked};
 use crate::wrk::Load;
 use crate::{Result, directory, median, say};
 
@@ -269,7 +269,8 @@ fn tables(
         writeln!(
             table,
             "\nA returning visitor's request with its session in memory costs **{ratio:.2}×** \
-             nginx's CPU time (round by round {least:.2} to {most:.2}). The limit is 1.5.\n"
+             nginx's CPU time (round by round {least:.2} to {most:.2}). {}\n",
+            limit(ratio, 1.5)
         )?;
     }
     let panels = cells.iter().map(|(at, case)| {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::process::{Process, last_core, on_core};
+use crate::report::limit;
 use crate::server::Kind;
 use crate::wrk::Load;
 use crate::{Effort, Result, median, say};
@@ -122,9 +123,10 @@ fn table(
     writeln!(
         table,
         "\nThe session's share is **{:.2}×** that of tower-sessions (medians of {} rounds; \
-         round by round {least:.2} to {most:.2}). The limit is 0.8, the aim 0.5.",
+         round by round {least:.2} to {most:.2}). {}",
         our_share / their_share,
         rounds.len(),
+        limit(our_share / their_share, 0.8),
     )?;
     Ok(table)
 }

@@ -49,6 +49,11 @@ impl Report {
     }
 }
 
+/// Whether a ratio is within its limit.
+pub(crate) fn limit(ratio: f64, limit: f64) -> String {
+    format!("The limit of {limit} is {}.", if ratio <= limit { "held" } else { "missed" })
+}
+
 /// The version of a dependency that this program was built with.
 pub(crate) fn locked(name: &str) -> &'static str {
     let entry = format!("name = \"{name}\"\nversion = \"");

@@ -1,5 +1,5 @@
 //! What express-session 1.19.0, cookie 0.7.2 and cookie-signature 1.0.7 themselves make of
-//! certain inputs: `testdata/vectors.json` holds their answers.
+//! certain inputs: `testdata/vectors.json` holds their answers, which tests/node/vectors.mjs asks for.
 
 use serde_json::Value;
 

@@ -1,17 +1,16 @@
 //! What is counted: handles into the `metrics` facade, taken once, since looking one up
 //! by its labels costs more than counting.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
 
 use crate::bindings::exports::edge::session::engine as wit;
 
-/// Names of [`wit::Origin`] in its order.
 const ORIGINS: [&str; 8] =
     ["loaded", "absent", "malformed", "forged", "oversized", "unknown", "damaged", "detached"];
 
-/// Names of [`wit::Event`] in its order.
 const EVENTS: [&str; 7] = ["none", "created", "saved", "touched", "moved", "destroyed", "gone"];
 
 const FAILURES: [&str; 4] = ["unavailable", "invalid-change", "too-large", "contention"];
@@ -21,6 +20,8 @@ const OPERATIONS: [&str; 5] = ["load", "create", "replace", "touch", "delete"];
 pub(crate) struct Counters {
     begun: [Counter; 8],
     finished: [Counter; 7],
+    /// As the counter of the event, for those who read it.
+    created: AtomicU64,
     conflicts: Counter,
     failures: [Counter; 4],
     store_seconds: [Histogram; 5],
@@ -33,6 +34,7 @@ impl Counters {
         Self {
             begun: ORIGINS.map(|it| counter!("edge_session_begun_total", "origin" => it)),
             finished: EVENTS.map(|it| counter!("edge_session_finished_total", "event" => it)),
+            created: AtomicU64::new(0),
             conflicts: counter!("edge_session_conflicts_total"),
             failures: FAILURES.map(|it| counter!("edge_session_failures_total", "reason" => it)),
             store_seconds: OPERATIONS
@@ -43,14 +45,22 @@ impl Counters {
     }
 
     pub(crate) fn begun(&self, origin: wit::Origin) {
-        self.begun[origin as usize].increment(1);
+        self.begun[origin_place(origin)].increment(1);
     }
 
     pub(crate) fn finished(&self, outcome: &wit::Outcome) {
-        self.finished[outcome.event as usize].increment(1);
+        self.finished[event_place(outcome.event)].increment(1);
+        if outcome.event == wit::Event::Created {
+            self.created.fetch_add(1, Ordering::Relaxed);
+        }
         if outcome.conflicts > 0 {
             self.conflicts.increment(outcome.conflicts.into());
         }
+    }
+
+    /// How many sessions were created.
+    pub(crate) fn created(&self) -> u64 {
+        self.created.load(Ordering::Relaxed)
     }
 
     pub(crate) fn failed(&self, failure: &wit::Failure) {
@@ -73,12 +83,37 @@ impl Counters {
 
 /// A word for logs.
 pub(crate) fn origin_name(origin: wit::Origin) -> &'static str {
-    ORIGINS[origin as usize]
+    ORIGINS[origin_place(origin)]
 }
 
 /// A word for logs.
 pub(crate) fn event_name(event: wit::Event) -> &'static str {
-    EVENTS[event as usize]
+    EVENTS[event_place(event)]
+}
+
+fn origin_place(origin: wit::Origin) -> usize {
+    match origin {
+        wit::Origin::Loaded => 0,
+        wit::Origin::Absent => 1,
+        wit::Origin::Malformed => 2,
+        wit::Origin::Forged => 3,
+        wit::Origin::Oversized => 4,
+        wit::Origin::Unknown => 5,
+        wit::Origin::Damaged => 6,
+        wit::Origin::Detached => 7,
+    }
+}
+
+fn event_place(event: wit::Event) -> usize {
+    match event {
+        wit::Event::None => 0,
+        wit::Event::Created => 1,
+        wit::Event::Saved => 2,
+        wit::Event::Touched => 3,
+        wit::Event::Moved => 4,
+        wit::Event::Destroyed => 5,
+        wit::Event::Gone => 6,
+    }
 }
 
 /// Which of the five operations, and a word for it.
@@ -98,12 +133,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_in_the_order_of_the_contract() {
+    fn names_are_those_of_the_contract() {
         assert_eq!(origin_name(wit::Origin::Loaded), "loaded");
         assert_eq!(origin_name(wit::Origin::Oversized), "oversized");
         assert_eq!(origin_name(wit::Origin::Detached), "detached");
-        assert_eq!(EVENTS[wit::Event::None as usize], "none");
-        assert_eq!(EVENTS[wit::Event::Moved as usize], "moved");
-        assert_eq!(EVENTS[wit::Event::Gone as usize], "gone");
+        assert_eq!(event_name(wit::Event::None), "none");
+        assert_eq!(event_name(wit::Event::Moved), "moved");
+        assert_eq!(event_name(wit::Event::Gone), "gone");
     }
 }

@@ -479,6 +479,11 @@ impl Driver {
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many sessions were created.
+    pub(crate) fn created(&self) -> u64 {
+        self.counters.created()
+    }
+
     pub(crate) fn store(&self) -> &TimedStore {
         &self.store
     }

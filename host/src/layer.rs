@@ -88,6 +88,11 @@ impl SessionLayer {
         self.driver.store().check().await
     }
 
+    /// How many sessions this layer and its clones have created.
+    pub fn created(&self) -> u64 {
+        self.driver.created()
+    }
+
     /// What gives sessions their names in logs.
     pub fn hasher(&self) -> &SessionHasher {
         self.driver.hasher()

@@ -114,8 +114,9 @@ impl Drop for ExpressApp {
     }
 }
 
+/// A command that runs one of them.
 #[track_caller]
-pub(crate) fn command(program: &str) -> Command {
+pub fn command(program: &str) -> Command {
     command_in("tests/node", program)
 }
 

@@ -5,6 +5,12 @@ use edge_session_tests::{Database, Launch, SECRET};
 use mongodb::bson::doc;
 
 #[test]
+fn the_vectors_are_what_the_real_packages_answer() {
+    let output = node::command("vectors.mjs").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
 fn express_counts_on_from_our_cookie_and_we_from_its() {
     let database = Database::new();
     let ours = Launch::new(database.url()).start();

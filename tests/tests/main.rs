@@ -8,6 +8,7 @@ mod conformance;
 mod counter;
 mod crashes;
 mod damaged_documents;
+mod deploy;
 mod embedding;
 mod gateway;
 mod interop;

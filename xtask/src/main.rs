@@ -1,9 +1,11 @@
 //! Builds the WebAssembly components: `cargo run -p xtask -- component` makes
 //! `target/session.wasm`, `bundle` puts that one into the library, and `middleware` makes those for
-//! `wasi:http`.
+//! `wasi:http`. `oci DIRECTORY` makes artefacts for registries of them.
 //!
 //! What cargo cannot do by itself: find out which way of compiling to WebAssembly works on this
 //! machine, turn core modules into components, and join those.
+
+mod oci;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -46,17 +48,24 @@ Either of these provides it:
 `scripts/setup wasm` tries both.";
 
 fn main() -> ExitCode {
-    let result = match env::args().skip(1).collect::<Vec<_>>().as_slice() {
-        [verb] if verb == "component" => component(),
-        [verb] if verb == "bundle" => bundle(),
-        [verb] if verb == "middleware" => middleware(),
-        _ => Err("usage: cargo run -p xtask -- component | bundle | middleware".into()),
-    };
-    match result {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    match env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [verb] if verb == "component" => component(),
+        [verb] if verb == "bundle" => bundle(),
+        [verb] if verb == "middleware" => middleware(),
+        [verb, directory] if verb == "oci" => oci::write(&Target::find()?.root, directory.as_ref()),
+        _ => {
+            Err("usage: cargo run -p xtask -- component | bundle | middleware | oci DIRECTORY"
+                .into())
         }
     }
 }
@@ -138,7 +147,7 @@ impl Target {
             hash.update(format!("{name} {}\n", text.len()));
             hash.update(text);
         }
-        let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hexadecimal(&hash.finalize());
         let cargo = cargo()?;
         let compiler = cargo.get_envs().find(|(name, _)| *name == "RUSTC").and_then(|it| it.1);
         let compiler = output(Command::new(compiler.unwrap_or("rustc".as_ref())).arg("--version"))?;
@@ -261,6 +270,10 @@ fn cargo() -> Result<Command> {
         .env("RUSTC", debian)
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
     Ok(cargo)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn output(command: &mut Command) -> Result<String> {

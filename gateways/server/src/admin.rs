@@ -90,7 +90,7 @@ impl Admin {
                 tracing::warn!("the admin token crosses the network unencrypted: see admin.listen");
             }
             let history = self.history.clone();
-            tokio::spawn(history.keep(self.recorder.clone(), self.inspector.clone()));
+            tokio::spawn(history.keep(self.layer.clone(), self.inspector.clone()));
         }
         let limits = Limits {
             bounds: Bounds {
@@ -295,7 +295,7 @@ async fn list(_: Operator, State(admin): State<Admin>, Query(search): Query<Sear
     match admin.inspector.list(subject, ON_A_PAGE).await {
         Ok(listing) => {
             let has_subjects = admin.inspector.identity.is_some();
-            let charts = admin.history.charts(listing.total, &admin.recorder);
+            let charts = admin.history.charts(listing.total, admin.layer.created());
             let done = search.ended.map(|ended| Ended { ended, unreadable: search.unreadable });
             let page_ = pages::list(&listing, subject, done, has_subjects, &charts);
             page(StatusCode::OK, page_)

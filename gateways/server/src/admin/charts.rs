@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use edge_session::SessionLayer;
 use maud::{Markup, html};
-use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::admin::inspector::Inspector;
 
@@ -56,12 +56,12 @@ impl Past {
 
 impl History {
     /// Write down every minute. Never ends.
-    pub(crate) async fn keep(self, recorder: PrometheusHandle, inspector: Inspector) {
+    pub(crate) async fn keep(self, layer: SessionLayer, inspector: Inspector) {
         let mut ticks = tokio::time::interval(Duration::from_secs(60));
         loop {
             ticks.tick().await;
             let Ok(active) = inspector.browse.count().await else { continue };
-            self.past().end_minute(active, created(&recorder.render()));
+            self.past().end_minute(active, layer.created());
         }
     }
 
@@ -69,12 +69,8 @@ impl History {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pictures, up to now.
-    pub(crate) fn charts(&self, active: u64, recorder: &PrometheusHandle) -> Markup {
-        self.drawn(active, created(&recorder.render()))
-    }
-
-    fn drawn(&self, active: u64, created: u64) -> Markup {
+    /// The pictures, up to now: there are `active` sessions, and `created` have begun.
+    pub(crate) fn charts(&self, active: u64, created: u64) -> Markup {
         let minutes: Vec<Minute> = {
             let past = self.past();
             past.minutes.iter().copied().chain([past.current(active, created)]).collect()
@@ -88,13 +84,6 @@ impl History {
             }
         }
     }
-}
-
-/// How many sessions were created, as the metrics say.
-fn created(metrics: &str) -> u64 {
-    const NAME: &str = "edge_session_finished_total{event=\"created\"} ";
-    let line = metrics.lines().find_map(|line| line.strip_prefix(NAME));
-    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 fn chart(title: &str, unit: &str, when: &str, values: &[u64]) -> Markup {
@@ -123,20 +112,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_created_is_read_from_the_metrics() {
-        let metrics = "# TYPE x counter\nedge_session_finished_total{event=\"saved\"} 5\n\
-                       edge_session_finished_total{event=\"created\"} 12\n";
-        assert_eq!(created(metrics), 12);
-        assert_eq!(created(""), 0);
-    }
-
-    #[test]
     fn only_the_last_hour_is_shown() {
         let history = History::default();
         for active in 0..100 {
             history.past().end_minute(active, 7);
         }
-        let page = history.drawn(123, 7).into_string();
+        let page = history.charts(123, 7).into_string();
         assert_eq!(page.matches("<rect").count(), 3 * MINUTES);
         assert!(page.contains(">123</span> now"));
     }
@@ -146,7 +127,7 @@ mod tests {
         let history = History::default();
         history.past().end_minute(5, 5);
         // Ten began, and three of all have ended.
-        let page = history.drawn(12, 15).into_string();
+        let page = history.charts(12, 15).into_string();
         for part in [">10</span> in this minute", ">12</span> now", ">3</span> in this minute"] {
             assert!(page.contains(part), "{part}: {page}");
         }

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 use crate::net::connections::client_of;
+use crate::web::hexadecimal;
 
 /// How long a login in a browser lasts.
 pub(super) const LOGIN_LASTS: Duration = Duration::from_secs(8 * 60 * 60);
@@ -83,7 +84,7 @@ impl Key {
 
     fn sign(&self, end: &str) -> String {
         let tag = hmac::sign(&lock(&self.passes), end.as_bytes());
-        tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(tag.as_ref())
     }
 }
 

@@ -1,11 +1,11 @@
 //! The admin pages' HTML.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use maud::{DOCTYPE, Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::admin::inspector::{Ended, InspectError, Listed, Listing, Shown, harmless};
+use crate::admin::inspector::{Ended, InspectError, Listed, Listing, Shown, harmless, now};
 
 fn frame(title: &str, is_in: bool, content: &Markup) -> Markup {
     html! {
@@ -219,11 +219,6 @@ fn subject(listed: &Listed) -> &str {
         None if listed.unreadable => "unreadable",
         None => "—",
     }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn age(listed: &Listed, now: u64) -> String {

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Body;
 use http::header::AUTHORIZATION;
@@ -13,7 +13,9 @@ use hyper_util::rt::TokioExecutor;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
-use crate::admin::inspector::{Ended, InspectError, Inspector, Listed, Listing, Shown, harmless};
+use crate::admin::inspector::{
+    Ended, InspectError, Inspector, Listed, Listing, Shown, harmless, now,
+};
 use crate::admin::span;
 use crate::cli::SessionsCommand;
 use crate::setup::{Setup, is_mongodb};
@@ -227,11 +229,6 @@ impl Source {
 
 fn escaped(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A listing for people.

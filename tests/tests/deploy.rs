@@ -1,0 +1,70 @@
+//! The files of `deploy/` and `.github/`, looked at by who knows their form. None of them was run: there is
+//! neither Docker, nor Kubernetes, nor GitHub in the tests.
+
+use std::process::Command;
+
+use edge_session_tests::{Launch, checkout, node, temp_dir};
+
+fn python() -> Command {
+    Command::new(std::env::var_os("EDGE_SESSION_PYTHON").expect("run scripts/setup python"))
+}
+
+#[test]
+fn the_workflows_are_what_github_takes() {
+    let mut lint = node::command("workflows.mjs");
+    let workflows = checkout().join(".github/workflows");
+    let output =
+        lint.args(["ci.yml", "release.yml"].map(|it| workflows.join(it))).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "{said}{output:?}");
+    // A mistake is found.
+    let dir = temp_dir("workflows-");
+    let wrong = dir.path().join("wrong.yml");
+    let text = std::fs::read_to_string(workflows.join("ci.yml")).unwrap();
+    std::fs::write(&wrong, text.replace("runs-on", "run-on")).unwrap();
+    let output = node::command("workflows.mjs").arg(&wrong).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("run-on"));
+}
+
+#[test]
+fn the_manifests_are_what_kubernetes_takes() {
+    let mut validate = python();
+    validate.args(["-m", "kubernetes_validate", "--strict", "--quiet"]);
+    let output = validate.arg(checkout().join("deploy/kubernetes.yaml")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The variables that a deployment sets are those that the program reads, with values that it takes.
+#[test]
+fn what_the_deployments_configure_is_in_order() {
+    let dir = temp_dir("deploy-");
+    let read = "import json, sys, yaml\n\
+                name, text = sys.argv[1], open(sys.argv[1]).read()\n\
+                if name.endswith('compose.yaml'):\n\
+                \x20   env = yaml.safe_load(text)['services']['edge-session']['environment']\n\
+                else:\n\
+                \x20   deployment = next(it for it in yaml.safe_load_all(text) if it['kind'] == 'Deployment')\n\
+                \x20   container = deployment['spec']['template']['spec']['containers'][0]\n\
+                \x20   env = {it['name']: it.get('value') for it in container['env']}\n\
+                print(json.dumps(env))";
+    for (file, least) in [("compose.yaml", 2), ("kubernetes.yaml", 5)] {
+        let file = checkout().join("deploy").join(file);
+        let output = python().args(["-c", read]).arg(&file).output().unwrap();
+        let env: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        assert!(env.len() >= least);
+        let mut launch = Launch::new("mongodb://mongodb:27017/app");
+        for (name, value) in &env {
+            // Secrets are references.
+            match value.as_str().filter(|value| !value.contains("${") && !name.contains("SECRET")) {
+                Some(value) => launch = launch.env(name, value),
+                None => assert!(
+                    ["EDGE_SESSION_SECRET", "EDGE_SESSION_SECRET_FILE", "EDGE_SESSION_STORE"]
+                        .contains(&&**name)
+                ),
+            }
+        }
+        let (done, said) = launch.run(dir.path(), &["check"]);
+        assert!(done, "{}: {said}", file.display());
+    }
+}
