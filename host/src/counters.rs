@@ -1,5 +1,5 @@
-//! What is counted: handles into the `metrics` facade, taken once, since looking one up
-//! by its labels costs more than counting.
+//! Metrics. Handles into the `metrics` facade are created once, because looking one up by its
+//! labels costs more than counting.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use metrics::{Counter, Histogram, counter, histogram};
 
 use crate::bindings::exports::edge::session::engine as wit;
 
-/// Names of [`wit::Origin`] in its order.
+/// Names of [`wit::Origin`], in its order.
 const ORIGINS: [&str; 8] =
     ["loaded", "absent", "malformed", "forged", "oversized", "unknown", "damaged", "detached"];
 
-/// Names of [`wit::Event`] in its order.
+/// Names of [`wit::Event`], in its order.
 const EVENTS: [&str; 7] = ["none", "created", "saved", "touched", "moved", "destroyed", "gone"];
 
 const FAILURES: [&str; 4] = ["unavailable", "invalid-change", "too-large", "contention"];
@@ -28,7 +28,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Handles of the recorder that is installed now.
+    /// Creates handles of the currently installed recorder.
     pub(crate) fn new() -> Self {
         Self {
             begun: ORIGINS.map(|it| counter!("edge_session_begun_total", "origin" => it)),
@@ -71,17 +71,17 @@ impl Counters {
     }
 }
 
-/// A word for logs.
+/// Returns the origin's name for logs.
 pub(crate) fn origin_name(origin: wit::Origin) -> &'static str {
     ORIGINS[origin as usize]
 }
 
-/// A word for logs.
+/// Returns the event's name for logs.
 pub(crate) fn event_name(event: wit::Event) -> &'static str {
     EVENTS[event as usize]
 }
 
-/// Which of the five operations, and a word for it.
+/// Returns the index of the store operation and its name.
 pub(crate) fn operation(request: &wit::StoreRequest) -> (usize, &'static str) {
     let operation = match request {
         wit::StoreRequest::Load => 0,
