@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(names(&exports), ["edge:session/store@0.1.0"]);
     }
 
-    /// Composes the components as the documentation describes, with `wac plug`.
+    /// Composes the components as `wac plug` does, which the documentation describes.
     #[test]
     fn wac_plug_joins_them_too() {
         let mut graph = CompositionGraph::new();

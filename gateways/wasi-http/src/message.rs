@@ -113,7 +113,7 @@ impl From<Response> for Outgoing {
 impl From<Outgoing> for Response {
     fn from(outgoing: Outgoing) -> Self {
         // Passed on as they are: reading a stream that the application echoes, which may originate
-        // here, is an error that traps the instance.
+        // here, is an error that ends the instance.
         let Body { content, trailers } = outgoing.body;
         let headers = match write(&outgoing.headers) {
             Ok(headers) => headers,
