@@ -40,8 +40,8 @@ impl Component {
         Self::compile(bytes, "what was given", cache)
     }
 
-    /// Loads and compiles the bundled component, [`BUNDLED_COMPONENT`]. Compiling takes about 0.3
-    /// s. To keep the compiled code, pass the bytes and a cache to [`Self::from_bytes`].
+    /// Loads and compiles the bundled component, [`BUNDLED_COMPONENT`], in about 0.3 s. To keep the
+    /// compiled code, pass the bytes and a cache to [`Self::from_bytes`].
     pub fn bundled() -> Result<Self, ComponentError> {
         Self::compile(BUNDLED_COMPONENT, "the component of this crate", None)
     }

@@ -78,8 +78,8 @@ pub(crate) enum InspectError {
 }
 
 impl Inspector {
-    /// Lists at most `limit` sessions whose subject contains `subject`, ignoring case, or cannot be
-    /// read.
+    /// Lists at most `limit` sessions whose subject contains `subject`, ignoring case, or is
+    /// unreadable.
     pub(crate) async fn list(
         &self,
         subject: Option<&str>,
