@@ -93,7 +93,7 @@ pub struct MongoOptions {
     pub last_modified: bool,
     /// How identifiers are mapped. Default: [`TransformId::None`].
     pub transform_id: TransformId,
-    /// Encrypt sessions. Unencrypted ones are then not trusted. Default: none.
+    /// Encrypt sessions. Sessions in other forms are then not trusted. Default: none.
     pub crypto: Option<Crypto>,
     /// A larger session counts as unreadable and is fetched only once: set it together with
     /// [`crate::Options::max_session_bytes`]. Default: 1 MiB.

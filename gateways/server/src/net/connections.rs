@@ -186,7 +186,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Accepts the next connection as soon as there is a place for it.
+/// Accepts the next connection, and waits for a place for it.
 async fn accept(
     listener: &Listener,
     places: &Arc<Places>,

@@ -153,7 +153,7 @@ fn is_said_by_proxies(name: &str) -> bool {
 }
 
 /// Returns whether frameworks or servers use a header in place of the request's target, bypassing
-/// all rules about paths: the first two Symfony, Zend and ASP.NET; the others nginx recipes,
+/// all rules about paths: the first two by Symfony, Zend and ASP.NET; the others by nginx recipes,
 /// gunicorn, Flask, IIS and Envoy.
 fn replaces_target(name: &str) -> bool {
     matches!(
