@@ -1,11 +1,12 @@
-//! How an application behind a gateway reads and changes its session: by headers. The rules
-//! alone, for all gateways that have them.
+//! The headers by which an application behind a gateway reads and changes its session. This crate
+//! contains only the rules, for all gateways that support them.
 //!
-//! It is told `Edge-Session-Id` and `Edge-Session`, the session's data as JSON in ASCII. It
-//! may answer with `Edge-Session`, the whole new data, or with `Edge-Session-Merge`, a JSON
+//! The application receives `Edge-Session-Id` and `Edge-Session`, the session's data as ASCII JSON.
+//! It may answer with `Edge-Session`, the whole new data, or with `Edge-Session-Merge`, a JSON
 //! merge patch (RFC 7396), and with `Edge-Session-Action`: `destroy`, `regenerate` or `touch`.
 //!
-//! And what a response must say to caches that carries a session's cookie.
+//! The crate also contains the rules for the caching headers of a response that carries a session's
+//! cookie.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,9 +21,9 @@ const SESSION: HeaderName = HeaderName::from_static("edge-session");
 const MERGE: HeaderName = HeaderName::from_static("edge-session-merge");
 const ACTION: HeaderName = HeaderName::from_static("edge-session-action");
 
-/// A header's name as applications may read it. CGI has letters, digits and one character for
-/// all others (`HTTP_EDGE_SESSION`: RFC 3875, section 4.1.18), and so have PHP and WSGI: to them
-/// `Edge.Session`, `Edge_Session` and `Edge-Session` are one.
+/// Returns a header's name as applications may read it. CGI keeps letters and digits and maps every
+/// other character to one (`HTTP_EDGE_SESSION`: RFC 3875, section 4.1.18), as do PHP and WSGI: for
+/// them `Edge.Session`, `Edge_Session` and `Edge-Session` are the same.
 pub fn dashed(name: &HeaderName) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     match name.as_str().bytes().all(is_plain) {
@@ -31,8 +32,9 @@ pub fn dashed(name: &HeaderName) -> Cow<'_, str> {
     }
 }
 
-/// Whether Kubernetes sets a variable, for a service whose name begins as ours: `…_SERVICE_HOST`,
-/// `…_SERVICE_PORT_HTTP`, `…_PORT`, `…_PORT_8080_TCP_ADDR`. Nobody has set it for us.
+/// Returns whether Kubernetes sets this variable for a service whose name has our prefix:
+/// `…_SERVICE_HOST`, `…_SERVICE_PORT_HTTP`, `…_PORT`, `…_PORT_8080_TCP_ADDR`. Such a variable is
+/// not a setting.
 pub fn is_of_kubernetes(variable: &str) -> bool {
     let mut after_port = variable.split("_PORT_").skip(1);
     variable.ends_with("_SERVICE_HOST")
@@ -41,20 +43,20 @@ pub fn is_of_kubernetes(variable: &str) -> bool {
         || after_port.any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Whether a header is one that only the gateway and its applications may say to each other,
-/// in any spelling that an application may take for it.
+/// Returns whether a header is reserved for the gateway and its applications, in any spelling that
+/// an application may read as such.
 pub fn is_ours(name: &HeaderName) -> bool {
     dashed(name).starts_with(PREFIX)
 }
 
-/// Remove everything that only the gateway and its applications may say to each other;
-/// whether there was something.
+/// Removes all headers reserved for the gateway and its applications, and returns whether there
+/// were any.
 pub fn strip(headers: &mut HeaderMap) -> bool {
     remove_where(headers, is_ours)
 }
 
-/// Remove the headers that are meant; whether there was one. One look at each name costs less
-/// than looking for each of many.
+/// Removes the headers that match, and returns whether there were any. Checking each name once
+/// costs less than looking up many names.
 pub fn remove_where(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) -> bool {
     let meant: Vec<_> = headers.keys().filter(|name| is_meant(name)).cloned().collect();
     for name in &meant {
@@ -63,12 +65,12 @@ pub fn remove_where(headers: &mut HeaderMap, is_meant: impl Fn(&HeaderName) -> b
     !meant.is_empty()
 }
 
-/// Tell the application about its request's session: the identifier, and the data as a JSON
-/// object. Both headers are on every request, empty ones on one that has no session, so that
-/// nothing else that an application takes for them can stand in their place.
+/// Sets the application's session headers: the identifier, and the data as a JSON object. Requests
+/// without a session get both headers, too, with empty values, so that no other header can be
+/// mistaken for them.
 pub fn tell(headers: &mut HeaderMap, session: Option<(&str, &str)>) {
     let value = |(id, data)| {
-        // Identifiers that a cookie carried in and JSON in ASCII are header values.
+        // Identifiers from cookies and ASCII JSON are valid header values.
         Some((HeaderValue::try_from(id).ok()?, HeaderValue::try_from(to_ascii(data)).ok()?))
     };
     let nothing = || (HeaderValue::from_static(""), HeaderValue::from_static("{}"));
@@ -77,7 +79,7 @@ pub fn tell(headers: &mut HeaderMap, session: Option<(&str, &str)>) {
     headers.insert(SESSION, data);
 }
 
-/// A JSON text in printable ASCII: escapes where there is more, which only strings hold.
+/// Converts JSON to printable ASCII. Escapes all other characters, which occur only in strings.
 fn to_ascii(json: &str) -> String {
     if json.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return json.to_owned();
@@ -86,7 +88,7 @@ fn to_ascii(json: &str) -> String {
     for c in json.chars() {
         match c {
             ' '..='~' => ascii.push(c),
-            // Between values only: in strings they are escaped already.
+            // These occur only between values: strings contain them escaped.
             '\t' | '\n' | '\r' => ascii.push(' '),
             c => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
@@ -98,42 +100,42 @@ fn to_ascii(json: &str) -> String {
     ascii
 }
 
-/// What the application wants of the session.
+/// What the application requests for its session.
 #[derive(Debug, Default, PartialEq)]
 pub struct Answer {
-    /// What shall happen to the data.
+    /// The change of the data.
     pub change: Change,
-    /// What shall happen to the session as a whole.
+    /// The change of the session as a whole.
     pub action: Action,
 }
 
-/// What the application wants of the session's data.
+/// What the application requests for the session's data.
 #[derive(Debug, Default, PartialEq)]
 pub enum Change {
-    /// It stays as it is.
+    /// Keep the data.
     #[default]
     Nothing,
-    /// This JSON object takes its place.
+    /// Replace the data with this JSON object.
     Whole(String),
-    /// This merge patch is applied to it.
+    /// Apply this merge patch to the data.
     Merge(Map<String, Value>),
 }
 
-/// What the application wants of the session as a whole.
+/// What the application requests for the session as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Action {
-    /// It goes on.
+    /// Keep the session.
     #[default]
     Keep,
-    /// It ends.
+    /// End the session.
     Destroy,
-    /// It ends, and another one begins with the data of this answer.
+    /// End the session, and begin another one with the data of this answer.
     Regenerate,
 }
 
 impl Answer {
-    /// Take the application's answer out of the response's headers. An error says what is
-    /// wrong with it, without any of its values: they are secret.
+    /// Takes the application's answer out of the response's headers. An error says what is wrong,
+    /// without quoting values, which are secret.
     pub fn take(headers: &mut HeaderMap) -> Result<Self, &'static str> {
         if !headers.keys().any(is_ours) {
             return Ok(Self::default());
@@ -154,7 +156,7 @@ impl Answer {
             (Some(_), Some(_)) => {
                 return Err("Edge-Session and Edge-Session-Merge exclude each other");
             }
-            // A lone surrogate is no text, but JSON: values are not looked into.
+            // A lone surrogate is valid JSON, though not Unicode text: values are not parsed.
             (Some(whole), None) => match serde_json::from_str::<BTreeMap<String, &RawValue>>(whole)
             {
                 Ok(_) => Change::Whole(whole.to_owned()),
@@ -179,32 +181,33 @@ impl Answer {
         Ok(Self { change, action })
     }
 
-    /// Whether the application wants nothing.
+    /// Returns whether the application requests nothing.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// The text to store for a value that takes the place of `old`: the old text where both mean the
-/// same, so that only what differs counts as changed.
+/// Returns the text to store for a value that replaces `old`: the old text if both are equal, so
+/// that only real differences count as changes.
 pub fn text_of(new: &RawValue, old: Option<&RawValue>) -> Box<RawValue> {
     let means = |text: &RawValue, value: &Value| {
         serde_json::from_str::<Value>(text.get()).is_ok_and(|old| is_same(&old, value))
     };
     match (old, serde_json::from_str::<Value>(new.get())) {
         (Some(old), Ok(value)) if means(old, &value) => old.to_owned(),
-        // Digits that would be lost: to languages that have such integers they are the value.
+        // Keep digits that a double would lose: in languages with large integers they are
+        // significant.
         (_, Ok(_)) if has_huge_integer(new.get()) => new.to_owned(),
         // Without spaces, as JavaScript writes it.
         (_, Ok(value)) => to_raw_value(&value).unwrap_or_else(|_| new.to_owned()),
-        // A lone surrogate is no text, but JSON.
+        // A lone surrogate is valid JSON, though not Unicode text.
         (_, Err(_)) => new.to_owned(),
     }
 }
 
-/// Whether two values are the same to every language: 1.0 is 1.
+/// Returns whether two values are equal in every language: 1.0 is 1.
 fn is_same(one: &Value, other: &Value) -> bool {
-    /// Up to here a double is one integer (ECMA-262: Number.MAX_SAFE_INTEGER).
+    /// Up to this, a double stands for exactly one integer (ECMA-262: Number.MAX_SAFE_INTEGER).
     const EXACT: f64 = 9_007_199_254_740_991.0;
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => {
@@ -223,9 +226,9 @@ fn is_same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Whether a JSON text has an integer beyond 64 bits.
+/// Returns whether a JSON text contains an integer beyond 64 bits.
 fn has_huge_integer(json: &str) -> bool {
-    // Every other piece is outside of strings, once escaped quotation marks are gone.
+    // Without escaped quotation marks, every other piece is outside of strings.
     if json.len() < 19 {
         return false;
     }
@@ -238,13 +241,13 @@ fn has_huge_integer(json: &str) -> bool {
         .any(|number| number.parse::<u64>().is_err() && number.parse::<i64>().is_err())
 }
 
-/// Apply a merge patch (RFC 7396, section 2).
+/// Applies a merge patch (RFC 7396, section 2).
 pub fn merge_into(target: &mut Value, patch: Map<String, Value>) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
     let Value::Object(target) = target else { return };
-    // All at once: the others move up a single time.
+    // Removes all keys at once, so that the others are moved only once.
     if patch.values().any(Value::is_null) {
         target.retain(|key, _| !patch.get(key).is_some_and(Value::is_null));
     }
@@ -257,13 +260,13 @@ pub fn merge_into(target: &mut Value, patch: Map<String, Value>) {
     }
 }
 
-/// Whether there is a Set-Cookie of the cookie `name`.
+/// Returns whether there is a Set-Cookie for the cookie `name`.
 pub fn has_set_cookie(headers: &HeaderMap, name: &str) -> bool {
     let values = headers.get_all(SET_COOKIE);
     values.iter().any(|value| cookie_name(value.as_bytes()) == name.as_bytes())
 }
 
-/// Remove every Set-Cookie of the cookie `name`; whether there was one.
+/// Removes every Set-Cookie for the cookie `name`, and returns whether there was one.
 pub fn remove_set_cookie(headers: &mut HeaderMap, name: &str) -> bool {
     let is_ours = |value: &HeaderValue| cookie_name(value.as_bytes()) == name.as_bytes();
     if !has_set_cookie(headers, name) {
@@ -278,9 +281,9 @@ pub fn remove_set_cookie(headers: &mut HeaderMap, name: &str) -> bool {
     true
 }
 
-/// Keep a response that carries somebody's cookie from those whom a shared cache would hand it
-/// to as well: `Cache-Control: no-store`, or what the application said there as
-/// [`cache_control`] has it, and `Vary: Cookie`.
+/// Prevents shared caches from serving a response with a visitor's cookie to others: sets
+/// `Cache-Control: no-store`, or the application's value as changed by [`cache_control`], and
+/// `Vary: Cookie`.
 pub fn keep_private(headers: &mut HeaderMap) {
     let old: Vec<_> = headers.get_all(CACHE_CONTROL).iter().map(HeaderValue::as_bytes).collect();
     let new = match old.is_empty() {
@@ -288,11 +291,11 @@ pub fn keep_private(headers: &mut HeaderMap) {
         // Several fields are one list (RFC 9110, section 5.3).
         false => cache_control(&old.join(&b", "[..])),
     };
-    // Made of header values, it is one.
+    // Joined header values form a valid header value.
     if let Ok(new) = HeaderValue::from_bytes(&new) {
         headers.insert(CACHE_CONTROL, new);
     }
-    // For shared caches alone, which then do not look at Cache-Control (RFC 9213).
+    // These are for shared caches, which then ignore Cache-Control (RFC 9213).
     let is_targeted = |name: &&HeaderName| {
         let name = name.as_str();
         name == "surrogate-control" || name.ends_with("-cache-control")
@@ -304,8 +307,8 @@ pub fn keep_private(headers: &mut HeaderMap) {
     vary_by_cookie(headers);
 }
 
-/// Say that a response is only for who asks with the same cookies: `Vary: Cookie`, unless it says
-/// so already.
+/// Adds `Vary: Cookie`, unless already present, so that caches serve the response only to requests
+/// with the same cookies.
 pub fn vary_by_cookie(headers: &mut HeaderMap) {
     let varies = headers.get_all(VARY).iter().any(|value| {
         let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
@@ -316,8 +319,8 @@ pub fn vary_by_cookie(headers: &mut HeaderMap) {
     }
 }
 
-/// A Cache-Control by which no shared cache keeps the response: without `public` and `s-maxage`,
-/// and with `private` where neither that nor `no-store` says so already. All else is as it was.
+/// Returns a Cache-Control that forbids shared caching: removes `public` and `s-maxage`, and adds
+/// `private` unless it or `no-store` is present. Other directives are unchanged.
 pub fn cache_control(value: &[u8]) -> Vec<u8> {
     let directives = directives(value).into_iter().filter(|directive| {
         let (name, _) = parts(directive);
@@ -325,21 +328,22 @@ pub fn cache_control(value: &[u8]) -> Vec<u8> {
     });
     let mut directives: Vec<_> = directives.collect();
     let has = |sought: &[u8]| {
-        // `private="x-user"` is about that field alone.
+        // `private="x-user"` restricts only that field.
         let is_sought = |(name, argument): (&[u8], &[u8])| {
             argument.is_empty() && name.eq_ignore_ascii_case(sought)
         };
         directives.iter().any(|directive| is_sought(parts(directive)))
     };
-    // Who understands the status ignores `no-store` beside `must-understand` (RFC 9111, 5.2.2.3).
+    // Beside `must-understand`, `no-store` is ignored by caches that understand the status (RFC
+    // 9111, 5.2.2.3).
     if !has(b"private") && (!has(b"no-store") || has(b"must-understand")) {
-        // In front: behind a quotation mark that is never closed it would be no directive.
+        // In front, because after an unclosed quotation mark it would not be a directive.
         directives.insert(0, b"private");
     }
     directives.join(&b", "[..])
 }
 
-/// What is between the commas of a list, but not within quotation marks (RFC 9110, 5.6.4).
+/// Splits a list at its commas, except within quotation marks (RFC 9110, 5.6.4).
 fn directives(value: &[u8]) -> Vec<&[u8]> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let pieces = value.split(|byte| {
@@ -355,20 +359,20 @@ fn directives(value: &[u8]) -> Vec<&[u8]> {
     pieces.map(<[u8]>::trim_ascii).filter(|piece| !piece.is_empty()).collect()
 }
 
-/// A directive's name, and its argument.
+/// Splits a directive into its name and its argument.
 fn parts(directive: &[u8]) -> (&[u8], &[u8]) {
     let equals = directive.iter().position(|byte| *byte == b'=').unwrap_or(directive.len());
     let argument = directive.get(equals + 1..).unwrap_or_default();
     (directive[..equals].trim_ascii(), argument.trim_ascii())
 }
 
-/// The name in a `name=value` of a Cookie or Set-Cookie header.
+/// Returns the name in a `name=value` of a Cookie or Set-Cookie header.
 pub fn cookie_name(pair: &[u8]) -> &[u8] {
     let end = pair.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(pair.len());
     pair[..end].trim_ascii()
 }
 
-/// The value of a header that may come once, and is text.
+/// Returns the value of a header that must be text and occur at most once.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, &'static str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -405,12 +409,12 @@ mod tests {
             ("[1,{\"a\":2.0}]", "[1.0, {\"a\":2}]", "[1.0, {\"a\":2}]"),
             ("-0", "0", "0"),
             ("1", "1.5", "1"),
-            // Neighbours that are one number to JavaScript, and two to others.
+            // Adjacent integers that are equal in JavaScript but not in other languages.
             ("9007199254740993", "9007199254740992", "9007199254740993"),
             ("9007199254740992", "9007199254740993.0", "9007199254740992"),
             ("18446744073709551617", "1", "18446744073709551617"),
             ("[\"\\\"\", -9223372036854775809]", "1", "[\"\\\"\", -9223372036854775809]"),
-            // A number in a text is none.
+            // Digits in a string are not a number.
             ("\"18446744073709551617\\u0041\"", "1", "\"18446744073709551617A\""),
             ("[ 1 , 2.50 ]", "1", "[1,2.5]"),
         ] {
@@ -557,8 +561,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever an application says, its other directives stay, in their order, and none lets
-        /// a shared cache keep the response.
+        /// Whatever the application sends, its other directives stay, in their order, and no shared
+        /// cache may store the response.
         #[test]
         fn directives_of_others_stay_as_they_are(
             said in proptest::collection::vec(

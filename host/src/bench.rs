@@ -1,4 +1,4 @@
-//! The component's runner without HTTP and without a store: for `bench/`, not for use.
+//! Runs the component without HTTP and without a store, for `bench/` only.
 
 use crate::bindings::exports::edge::session::engine;
 use crate::instance::Instances;
@@ -9,29 +9,29 @@ pub mod wit {
     pub use super::engine::*;
 }
 
-/// What runs the component inside a [`crate::SessionLayer`]. Panics where that one
-/// would answer with an error.
+/// Runs the component as a [`crate::SessionLayer`] does. Panics where the layer would answer with
+/// an error.
 pub struct Runner(Instances);
 
 const TRAPPED: &str = "the component runs";
 
 impl Runner {
-    /// Check the options and make the first instance.
+    /// Checks the options and creates the first instance.
     pub fn open(component: Component, options: Options) -> Result<Self, OptionsError> {
         Ok(Self(Instances::open(component.0, options)?))
     }
 
-    /// Begin an exchange.
+    /// Begins an exchange.
     pub fn begin(&self, request: &wit::Request) -> wit::Step {
         self.0.begin(request).expect(TRAPPED)
     }
 
-    /// The store has answered to a load.
+    /// Resumes an exchange after the store has answered a load.
     pub fn resume(&self, exchange: wit::Exchange, known: &wit::Known) -> wit::Step {
         self.0.at_once(&exchange, known, None, Some(&wit::StoreReply::Found)).expect(TRAPPED)
     }
 
-    /// The application is done.
+    /// Finishes an exchange with the application's change.
     pub fn finish(
         &self,
         exchange: wit::Exchange,

@@ -1,24 +1,23 @@
-//! The directory in which compiled code is kept from one start to the next.
+//! The directory that keeps compiled code between starts.
 
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// What is found there is executed: the bits of a mode that let others change it.
+/// Mode bits that let other users change an entry. Cached code is executed, so they are refused.
 const OTHERS_WRITE: u32 = 0o022;
 const OTHERS: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 
-/// A directory for compiled code, in which nobody else can put any: what is found there is
-/// executed.
+/// A directory for compiled code that no other user can write to. The code in it is executed.
 ///
-/// [`Self::open`] makes sure of that as OpenSSH does for its keys (`StrictModes`): the directory,
-/// without symbolic links, and each of its parents up to the root belong to the user who runs
-/// this, or to root, and nobody else may write to them, by group neither. More lenient than
-/// OpenSSH, it accepts a parent that all may write to when its sticky bit is set, as `/tmp` has
-/// it: there, an entry of ours can be removed or renamed by nobody else. And it looks at what is
-/// in the directory, which others may have been able to write to before.
+/// [`Self::open`] checks this as OpenSSH does for its keys (`StrictModes`): the directory, with
+/// symbolic links resolved, and each of its parents up to the root belong to the current user or to
+/// root, and no other user or group may write to them. More lenient than OpenSSH, it accepts a
+/// world-writable parent with the sticky bit, such as `/tmp`, where other users cannot remove or
+/// rename our entries. It also checks the directory's existing content, which may date from when
+/// others could write to it.
 #[derive(Clone, Debug)]
 pub struct CodeCache(PathBuf);
 
@@ -31,8 +30,8 @@ pub struct CodeCacheError {
 }
 
 impl CodeCache {
-    /// A directory for this purpose alone, by its absolute path. It is made if it is missing, its
-    /// parents as well, and closed to everybody else (0700).
+    /// Opens a directory dedicated to compiled code, by its absolute path. Creates it and its
+    /// parents if they are missing, and makes it private (0700).
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, CodeCacheError> {
         let directory = directory.as_ref();
         prepare(directory)
@@ -45,12 +44,12 @@ impl CodeCache {
     }
 }
 
-/// The directory without symbolic links, once it is made and safe.
+/// Creates the directory, checks it, and returns its path with symbolic links resolved.
 fn prepare(directory: &Path) -> Result<PathBuf, String> {
     if !directory.is_absolute() {
         return Err("the path is not absolute".to_owned());
     }
-    // Nothing is made in a place of somebody else's: not even there is an empty directory ours.
+    // Check first: even an empty directory must not be created where another user has control.
     let existing = directory.ancestors().find_map(|ancestor| fs::canonicalize(ancestor).ok());
     check_parents(&existing.ok_or("there is no such path")?)?;
     match DirBuilder::new().recursive(true).mode(0o700).create(directory) {
@@ -70,8 +69,8 @@ fn prepare(directory: &Path) -> Result<PathBuf, String> {
     Ok(directory)
 }
 
-/// Check the owner of a directory, whose path has no symbolic links, and of all its parents, and
-/// that what is in them is kept from others.
+/// Checks the owner and the mode of a directory, whose path has no symbolic links, and of all its
+/// parents.
 fn check_parents(directory: &Path) -> Result<(), String> {
     for path in directory.ancestors() {
         let metadata = look_at(path)?;
@@ -87,14 +86,14 @@ fn check_parents(directory: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Check all that is in a directory; the modes only unless it is closed to all others.
+/// Checks everything in a directory; modes only if the directory is not closed to other users.
 fn check_content(directory: &Path, is_closed: bool) -> Result<(), String> {
     let wrong = |error: std::io::Error| format!("{}: {error}", directory.display());
     for entry in fs::read_dir(directory).map_err(wrong)? {
         let path = entry.map_err(wrong)?.path();
         let metadata = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata,
-            // Another process tidies up.
+            // Another process is cleaning up.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(format!("{}: {error}", path.display())),
         };
@@ -148,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder that is fit, and the cache to be in it.
+    /// Returns a suitable parent directory and the path of a cache to be created in it.
     fn place() -> (TempDir, PathBuf) {
         let place = tempfile::tempdir().unwrap();
         let cache = place.path().join("edge-session/compiled");
@@ -218,7 +217,7 @@ mod tests {
         let (place, cache) = place();
         set_mode(place.path(), 0o1777);
         CodeCache::open(&cache).unwrap();
-        // That it cannot be renamed keeps nobody from writing into it.
+        // The sticky bit prevents renaming but not writing into the directory.
         set_mode(&cache, 0o1777);
         refused(&cache, "may be written to by others");
     }
@@ -256,7 +255,7 @@ mod tests {
         fs::remove_file(&cache).unwrap();
         symlink(place.path().join("nowhere"), &cache).unwrap();
         refused(&cache, "cannot be made");
-        // And none that is in it.
+        // A symbolic link inside the directory is refused, too.
         fs::remove_file(&cache).unwrap();
         symlink("/etc/passwd", target.join("code")).unwrap();
         refused(&target, "is a symbolic link");
@@ -274,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_somebody_else_is_refused() {
-        // Only root can give something away; for others, root's is all that there is to see.
+        // Only root can change a file's owner; other users can test only with files that root owns.
         let is_root = own_user() == 0;
         for name in ["edge-session", "edge-session/compiled", "edge-session/compiled/code"] {
             let (place, cache) = place();

@@ -1,4 +1,4 @@
-//! `session.wasm`, loaded and compiled.
+//! Loads and compiles `session.wasm`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::instance;
 use crate::runtime::{Runtime, engine};
 use crate::{Options, Preset};
 
-/// The bytes of the component that comes with this crate: `session.wasm`, for other runtimes, too.
+/// The bytes of the bundled component, `session.wasm`, for use with other runtimes, too.
 pub const BUNDLED_COMPONENT: &[u8] = include_bytes!("../session.wasm");
 
 /// The session logic, compiled for this machine. Cheap to clone.
@@ -21,10 +21,10 @@ pub const BUNDLED_COMPONENT: &[u8] = include_bytes!("../session.wasm");
 pub struct Component(pub(crate) Runtime);
 
 impl Component {
-    /// Load the component in the file `path`.
+    /// Loads the component from the file `path`.
     ///
-    /// The compiled code is kept in `cache`, so that only the first start compiles; none: it is
-    /// compiled at every start, which takes about 0.3 s.
+    /// `cache` keeps the compiled code, so that only the first start compiles. Without a cache
+    /// every start compiles, which takes about 0.3 s.
     pub fn from_file(
         path: impl AsRef<Path>,
         cache: Option<&CodeCache>,
@@ -35,14 +35,13 @@ impl Component {
         Self::compile(&bytes, &path.display().to_string(), cache)
     }
 
-    /// As [`Self::from_file`], from the bytes of such a file.
+    /// Loads the component from bytes, otherwise as [`Self::from_file`].
     pub fn from_bytes(bytes: &[u8], cache: Option<&CodeCache>) -> Result<Self, ComponentError> {
         Self::compile(bytes, "what was given", cache)
     }
 
-    /// The component that comes with this crate, [`BUNDLED_COMPONENT`]. It is compiled now, which
-    /// takes about 0.3 s; to keep the compiled code, give its bytes to [`Self::from_bytes`] together
-    /// with a cache.
+    /// Loads and compiles the bundled component, [`BUNDLED_COMPONENT`], in about 0.3 s. To keep the
+    /// compiled code, pass the bytes and a cache to [`Self::from_bytes`].
     pub fn bundled() -> Result<Self, ComponentError> {
         Self::compile(BUNDLED_COMPONENT, "the component of this crate", None)
     }
@@ -57,7 +56,7 @@ impl Component {
         let refused = |reason: &str| {
             Err(ComponentError::NotAComponent { name: name.clone(), reason: reason.to_owned() })
         };
-        // The magic number, and then the version and layer: 1 and 0 are a core module's.
+        // The magic number, then version and layer: a core module has 1 and 0.
         match bytes {
             [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => return refused("it is a core module"),
             [0, b'a', b's', b'm', ..] => {}
@@ -76,26 +75,26 @@ impl Component {
         let pre = linker.instantiate_pre(&component).and_then(SessionPre::new);
         let made = pre.and_then(|pre| {
             let runtime = Runtime { pre, clock: Arc::new(SystemTime::now) };
-            // The functions' types are compared at the first call.
+            // wasmtime compares the functions' types only at the first call.
             instance::defaults(&runtime, Preset::Safe)?;
             Ok(Self(runtime))
         });
         made.map_err(|error| ComponentError::OtherWorld { name, reason: reason(error) })
     }
 
-    /// Take the time from `clock` instead of the system: for tests.
+    /// Takes the time from `clock` instead of the system: for tests.
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self(Runtime { clock: Arc::new(clock), ..self.0 })
     }
 
-    /// The options that a preset stands for. `secrets` is empty and must be set.
+    /// Returns the options that a preset stands for. `secrets` is empty and must be set.
     pub fn defaults(&self, preset: Preset) -> Result<Options, ComponentError> {
         instance::defaults(&self.0, preset)
             .map_err(|error| ComponentError::Runtime(format!("{error:#}")))
     }
 
-    /// Everything that is wrong with `options`.
+    /// Checks `options`. The error lists everything that is wrong with them.
     pub fn check(&self, options: &Options) -> Result<(), OptionsError> {
         instance::check(&self.0, options)
     }

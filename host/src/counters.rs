@@ -1,5 +1,5 @@
-//! What is counted: handles into the `metrics` facade, taken once, since looking one up
-//! by its labels costs more than counting.
+//! Metrics. Handles into the `metrics` facade are created once, because looking one up by its
+//! labels costs more than counting.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Handles of the recorder that is installed now.
+    /// Creates handles of the currently installed recorder.
     pub(crate) fn new() -> Self {
         Self {
             begun: ORIGINS.map(|it| counter!("edge_session_begun_total", "origin" => it)),
@@ -81,12 +81,12 @@ impl Counters {
     }
 }
 
-/// A word for logs.
+/// Returns the origin's name for logs.
 pub(crate) fn origin_name(origin: wit::Origin) -> &'static str {
     ORIGINS[origin_place(origin)]
 }
 
-/// A word for logs.
+/// Returns the event's name for logs.
 pub(crate) fn event_name(event: wit::Event) -> &'static str {
     EVENTS[event_place(event)]
 }
@@ -116,7 +116,7 @@ fn event_place(event: wit::Event) -> usize {
     }
 }
 
-/// Which of the five operations, and a word for it.
+/// Returns the index of the store operation and its name.
 pub(crate) fn operation(request: &wit::StoreRequest) -> (usize, &'static str) {
     let operation = match request {
         wit::StoreRequest::Load => 0,

@@ -1,4 +1,4 @@
-//! The loop that every gateway runs: ask the component, do what it says to the store.
+//! The loop that every gateway runs: it asks the component and performs the store operations.
 
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
@@ -24,25 +24,25 @@ use crate::store::{Content, Store, Stored};
 use crate::timed_store::TimedStore;
 use crate::turns::{Entered, Turns, Waiting, Word};
 
-/// No request waits longer for its turn at a session that others are changing.
+/// The longest time that a request waits for its turn while others change the same session.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// So many changes of one session are stored by one write, beside the first.
+/// How many changes of waiting requests one write stores in addition to the first.
 const TAKEN_ALONG: usize = 63;
 
-/// The longest that a request makes way for other processes after a second conflict. It
-/// doubles with each further one, up to [`LONGEST_PAUSE`].
+/// The longest pause after a second conflict with another process. It doubles with each further
+/// conflict, up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(4);
 
-/// As [`PAUSE`], after many conflicts.
+/// The upper bound of [`PAUSE`] after many conflicts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 
-/// So many large sessions that cannot be read are remembered, and for so long: to fetch one and to
-/// read it takes milliseconds, each time for nothing, and others wait.
+/// How many large unreadable sessions are remembered, and for how long. Fetching and reading one
+/// takes milliseconds to no avail and delays other requests.
 const UNREADABLE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const UNREADABLE_FOR: Duration = Duration::from_secs(10);
 
-/// The component and a store, joined.
+/// Joins the component and a store.
 pub(crate) struct Driver {
     instances: Instances,
     store: TimedStore,
@@ -50,19 +50,20 @@ pub(crate) struct Driver {
     hasher: SessionHasher,
     turns: Turns<Job, wit::Outcome>,
     loads: Turns<(), Loaded>,
-    /// Whether it was said that a cookie was not sent.
+    /// Whether the warning about an unsent cookie was logged.
     is_insecure_told: AtomicBool,
     /// Large sessions that could not be read, and when.
     unreadable: Mutex<LruCache<String, Instant>>,
 }
 
-/// What the store said to one who wants to know a session.
+/// The store's answer to a load.
 type Loaded = (wit::StoreReply, Option<Stored>);
 
-/// A request's wish to store something, of which the component has decided what.
+/// A request's store operation, as the component has decided it.
 struct Job {
     work: Work,
-    /// None: to be decided anew, for a change that was to be stored with others and was not.
+    /// None: to be decided again, because the change was to be stored together with others and was
+    /// not.
     request: Option<wit::StoreRequest>,
     on_done: Option<wit::Outcome>,
 }
@@ -75,23 +76,23 @@ impl Job {
         Self { work: Work { exchange, ..work }, request: Some(request), on_done }
     }
 
-    /// Whether others who change the session can make it fail.
+    /// Returns whether concurrent changes of the session can make it fail.
     fn is_conditional(&self) -> bool {
         self.is_save() || matches!(self.request, Some(wit::StoreRequest::Delete(true)))
     }
 
-    /// Whether it stores a change in place of what is known.
+    /// Returns whether it stores a change in place of the known session.
     fn is_save(&self) -> bool {
         let may_store = match &self.request {
             None => true,
             Some(wit::StoreRequest::Replace(replacement)) => replacement.only_known,
             Some(_) => false,
         };
-        // One who follows a session that has moved only asks where it is.
+        // A request that follows a moved session only asks for its new place.
         may_store && self.work.exchange.phase == wit::Phase::Saving
     }
 
-    /// Take out what a save stores.
+    /// Takes the content that a save stores.
     fn content(&mut self) -> Option<Content> {
         match self.request.take() {
             Some(wit::StoreRequest::Replace(replacement)) => Some(replacement.content),
@@ -100,11 +101,11 @@ impl Job {
     }
 }
 
-/// What a request begins with.
+/// The result of beginning a request.
 pub(crate) enum Begun {
-    /// The application may use this session. What the store said of it is for `finish`.
+    /// The application may use this session. `finish` needs what the store returned.
     Session(Box<wit::Session>, wit::Known),
-    /// The path has none.
+    /// The path has no session.
     None,
     /// The request cannot be answered.
     Failed(wit::Failure),
@@ -128,7 +129,7 @@ impl Driver {
         Ok(Self { instances, store, counters, hasher, turns, loads, is_insecure_told, unreadable })
     }
 
-    /// `reads_only`: a session that is not there does not begin here.
+    /// Begins a request. With `reads_only`, a missing session is not created.
     pub(crate) async fn begin(&self, request: &wit::Request, reads_only: bool) -> Begun {
         let mut known = wit::Known { loaded: None, current: None };
         let mut step = self.instances.begin(request);
@@ -164,9 +165,10 @@ impl Driver {
                                 "a stored session cannot be read, or is beyond the limits, and is \
                                  left alone"
                             );
-                            // It counts for nothing, and may be large.
+                            // The damaged data is not used, and may be large.
                             known.loaded = None;
-                            // Where another program has the sessions, they may be well at any time.
+                            // If another program owns the sessions, they may become readable at any
+                            // time.
                             if let Some(id) = large.filter(|_| !reads_only) {
                                 self.unreadable().put(id, Instant::now());
                             }
@@ -222,14 +224,15 @@ impl Driver {
         outcome
     }
 
-    /// Load a session, once for all who wait for it. Who comes while it is being loaded waits for
-    /// the next time, because a change may have been stored since this one began: so a thousand
-    /// requests of one session ask the store for little, and those of others need not wait. It
-    /// goes on when the one who began it leaves, or those who wait would all begin anew.
+    /// Loads a session, once for all requests that wait for it. A request that arrives during a
+    /// load waits for the next one, because a change may have been stored since the load began. A
+    /// thousand requests for one session thus cost the store few operations and do not delay other
+    /// sessions. The load continues if the request that began it is dropped; otherwise all waiting
+    /// requests would start over.
     async fn load(&self, id: &str, known: &mut wit::Known) -> wit::StoreReply {
         let unreadable = self.unreadable().get(id).copied();
         if unreadable.is_some_and(|since| since.elapsed() < UNREADABLE_FOR) {
-            // The component finds that it is damaged.
+            // The component reports it as damaged.
             known.loaded = Some(Stored { data: String::new(), expires: None, touched: None });
             return wit::StoreReply::Found;
         }
@@ -238,7 +241,7 @@ impl Driver {
                 Entered::Turn(turn, ()) => break turn,
                 Entered::Waiting(answer, _) => match answer.await {
                     Ok(Word::Turn(turn, ())) => break turn,
-                    // Who was to load it has left.
+                    // The request that was to load it has gone.
                     Ok(Word::Alone(())) | Err(_) => {}
                     Ok(Word::Answer((reply, loaded))) => {
                         known.loaded = loaded;
@@ -260,7 +263,7 @@ impl Driver {
             tell(along.into_iter().map(|waiting| (waiting.word, loaded.clone())).collect());
             loaded
         });
-        // A store in memory is done at once, and needs no task.
+        // A memory store completes at once and needs no task.
         let first = poll_fn(|context| Poll::Ready(loading.as_mut().poll(context))).await;
         let (reply, loaded) = match first {
             Poll::Ready(loaded) => loaded,
@@ -272,7 +275,7 @@ impl Driver {
         reply
     }
 
-    /// Let the component decide about a change, and do all that it says.
+    /// Lets the component decide about a change, and performs its store operations.
     async fn carry_out(&self, work: Work, unavailable: &mut Option<String>) -> wit::Outcome {
         let mut turn = None;
         let mut conflicts = 0;
@@ -301,7 +304,7 @@ impl Driver {
             let is_conditional = matches!(request, wit::StoreRequest::Delete(true));
             let left = turn.as_mut().filter(|_| is_conditional).and_then(|turn| turn.left.take());
             let mut reply = match left {
-                // Another request has changed it: no need to ask.
+                // Another request has changed it: no need to ask the store.
                 Some(left) => {
                     work.known.current = Some(left);
                     wit::StoreReply::Conflict
@@ -322,8 +325,9 @@ impl Driver {
         }
     }
 
-    /// Wait until nobody else in this process is changing the session. Another request may do
-    /// the job meanwhile: its outcome; or as much of it as concerns this session.
+    /// Waits until no other request of this process is changing the session. Another request may do
+    /// the job meanwhile: either entirely, in which case its outcome is returned, or as far as it
+    /// concerns this session.
     async fn turn(&self, job: Job) -> Result<(Option<Turn>, Job), wit::Outcome> {
         let id = job.work.exchange.id.clone();
         let (mut answer, ticket) = match self.turns.enter(&id, job) {
@@ -344,16 +348,17 @@ impl Driver {
                 Err(_) if self.turns.leave(&id, &ticket) => {
                     return Err(failed(wit::Failure::Contention));
                 }
-                // It is being stored with another one: to give up now could be a lie.
+                // Another request is already storing the change, so reporting a failure now could
+                // be wrong.
                 Err(_) => {}
             }
         }
     }
 
-    /// Store a change, and by the same write the changes of those who wait behind it: each is
-    /// merged onto the one before it. While another process changes the session, too, fewer at
-    /// a time, which takes less long and so succeeds more easily. An error is what is left to do
-    /// where the session is not there any more.
+    /// Stores a change together with the changes of waiting requests, each merged onto the previous
+    /// one. After each conflict with another process, fewer are stored at once, which takes less
+    /// time and therefore succeeds more easily. The error is the remaining job if the session no
+    /// longer exists.
     async fn save(&self, turn: &mut Turn, mut job: Job) -> Result<wit::Outcome, Job> {
         let mut most = TAKEN_ALONG;
         let mut conflicts = 0;
@@ -367,16 +372,16 @@ impl Driver {
             let Some(mut content) = job.content() else { return Ok(undecided()) };
             let mut along = Vec::new();
             for Waiting { job, word, ticket } in turn.take(most, Job::is_save) {
-                // Other sessions' requests go on in between.
+                // Lets requests of other sessions proceed in between.
                 yield_now().await;
                 match self.onto(Some(stored(&content)), job).await {
                     Ok(mut job) => {
                         content = job.content().unwrap_or(content);
-                        // That was never stored.
+                        // The session that it was decided for was never stored.
                         job.work.known.current = None;
                         along.push(Waiting { job, word, ticket });
                     }
-                    // This one cannot be stored; it leaves no trace.
+                    // This change cannot be stored; it is left out.
                     Err(outcome) => Waiting::tell(word, outcome),
                 }
             }
@@ -399,7 +404,7 @@ impl Driver {
                     conflicts += 1;
                     reply = self.make_way(conflicts, &mut work).await;
                 }
-                // One of them may be what the store cannot keep: each by itself.
+                // The store may refuse only one of them: store each separately.
                 wit::StoreReply::Refused(_) if !along.is_empty() => {
                     turn.put_back(along);
                     most = 0;
@@ -408,7 +413,7 @@ impl Driver {
                 reply => {
                     for Waiting { job, word, .. } in along {
                         match decided(self.instances.resume(job.work, reply.clone()).await) {
-                            // Nobody there: it has waited for too long.
+                            // The receiver is gone: its request has timed out.
                             Ok(next) => drop(word.send(Word::Alone(next))),
                             Err(outcome) => Waiting::tell(word, outcome),
                         }
@@ -423,7 +428,7 @@ impl Driver {
         }
     }
 
-    /// The same change, decided anew for a session that is `current` now; none: as it was loaded.
+    /// Decides the same change again for the session `current`; none: the session as loaded.
     async fn onto(&self, current: Option<Stored>, job: Job) -> Result<Job, wit::Outcome> {
         let mut work = job.work;
         work.known.current = current;
@@ -431,9 +436,9 @@ impl Driver {
         if job.is_save() { Ok(job) } else { Err(undecided()) }
     }
 
-    /// After a conflict, which only another process can have caused: from the second one on,
-    /// wait for a while that nobody can foresee, so that not all try again at once, and look
-    /// what the session is then.
+    /// Handles a conflict, which only another process can have caused. From the second conflict on,
+    /// it pauses for a random time, so that processes do not retry simultaneously, and then loads
+    /// the session again.
     async fn make_way(&self, conflicts: u32, work: &mut Work) -> wit::StoreReply {
         if conflicts < 2 {
             return wit::StoreReply::Conflict;
@@ -451,8 +456,7 @@ impl Driver {
         }
     }
 
-    /// Tell what became of a session. Its beginning and end may be of interest to those who
-    /// look for an attack.
+    /// Logs the outcome. The beginning and the end of a session help to detect attacks.
     fn log(&self, id: &str, outcome: &wit::Outcome) {
         let event = event_name(outcome.event);
         let session = || self.hasher.name(outcome.new_id.as_deref().unwrap_or(id));
@@ -470,7 +474,7 @@ impl Driver {
         }
     }
 
-    /// The name of a session for logs.
+    /// Returns the hasher that names sessions in logs.
     pub(crate) fn hasher(&self) -> &SessionHasher {
         &self.hasher
     }
@@ -512,7 +516,7 @@ impl Driver {
     }
 }
 
-/// Tell those who wait, one after the other: all at once, they would make everybody else wait.
+/// Notifies waiting requests one by one: all at once would delay every other request.
 fn tell<Job, Answer>(all: Vec<(oneshot::Sender<Word<Job, Answer>>, Answer)>)
 where
     Job: Send + 'static,
@@ -529,13 +533,12 @@ where
     });
 }
 
-/// A session that will have been stored.
+/// The session as it will be once stored.
 fn stored(content: &Content) -> Stored {
     Stored { data: content.data.clone(), expires: Some(content.expires), touched: None }
 }
 
-/// What the component answered to one who wants to store something: what is to be done, or
-/// the end.
+/// Converts the component's answer to a change: the next store operation, or the final outcome.
 fn decided(answer: wasmtime::Result<(Work, wit::Step)>) -> Result<Job, wit::Outcome> {
     match answer {
         Ok((work, wit::Step::Store(pending))) => Ok(Job::new(pending, work)),
@@ -545,7 +548,7 @@ fn decided(answer: wasmtime::Result<(Work, wit::Step)>) -> Result<Job, wit::Outc
     }
 }
 
-/// The component broke its contract.
+/// The outcome if the component broke its contract.
 fn undecided() -> wit::Outcome {
     failed(trapped(&"it answered with a step that has no place there"))
 }

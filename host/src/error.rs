@@ -1,51 +1,51 @@
-//! Why a component, or its options, cannot be used.
+//! Errors of loading a component or of its options.
 
 use std::path::PathBuf;
 
 use crate::Problem;
 
-/// Why a component cannot be used.
+/// A component that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ComponentError {
     /// The file cannot be read.
     #[error("cannot read the component {path}: {source}. It is made by `make component`")]
     Unreadable {
-        /// Which file.
+        /// The file's path.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Something else than a component.
+    /// The bytes are not a component.
     #[error("{name} is not a WebAssembly component: {reason}")]
     NotAComponent {
-        /// Which one: its file, for example.
+        /// The component's name, for example its file.
         name: String,
-        /// What the compiler says.
+        /// The compiler's message.
         reason: String,
     },
-    /// A component, but not one of the world `edge:session/session`.
+    /// A component of another world than `edge:session/session`.
     #[error(
         "{name} is a component of another world: {reason}. Expected is one that exports \
          edge:session/engine@0.1.0 and imports nothing but wasi:clocks/wall-clock@0.2 and \
          wasi:random/random@0.2"
     )]
     OtherWorld {
-        /// Which one: its file, for example.
+        /// The component's name, for example its file.
         name: String,
         /// What does not fit.
         reason: String,
     },
-    /// The engine that runs components cannot be set up on this machine.
+    /// The WebAssembly engine cannot be set up on this machine.
     #[error("cannot set up WebAssembly on this machine: {0}")]
     Runtime(String),
 }
 
-/// The options cannot be used, and why: everything that is wrong with them.
+/// Options that cannot be used, with everything that is wrong with them.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct OptionsError {
-    /// What is wrong, one entry for each problem.
+    /// The problems, one entry each.
     pub problems: Vec<Problem>,
 }
 

@@ -1,9 +1,10 @@
-//! What is at a JSON pointer in a session's data: one reading, for guards, for the rule that a
-//! login renews the session, and for operators.
+//! Looks up a JSON pointer in a session's data, in the same way for guards, for renewal at login,
+//! and for operators.
 //!
-//! serde reads fewer texts as a [`Value`] than applications write as JSON: no lone surrogate
-//! (`"\ud800"`), and no nesting above 127. Only what the pointer leads through is looked at, as
-//! text, so that such a value hides nothing beside it.
+//! serde cannot read every JSON text that applications write as a [`Value`]: it refuses a lone
+//! surrogate (`"\ud800"`) and nesting above 127. The lookup therefore parses only the values along
+//! the pointer's path and keeps the others as text, so that an unreadable value does not hide its
+//! siblings.
 
 use std::borrow::Cow;
 
@@ -12,23 +13,23 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// What was found at a JSON pointer (RFC 6901) in a session's data.
+/// The result of looking up a JSON pointer (RFC 6901) in a session's data.
 #[derive(Clone)]
 pub struct Found(Result<Option<Box<RawValue>>, Unreadable>);
 
-/// A value is there, or may be, that cannot be read.
+/// A value that exists, or may exist, and cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("what is there cannot be read")]
 pub struct Unreadable;
 
 impl Found {
-    /// Look into a session's stored data. Nothing is at a pointer that is empty or does not
-    /// begin with a slash.
+    /// Looks into a session's stored data. A pointer that is empty or does not begin with a slash
+    /// finds nothing.
     pub fn in_data(data: &str, pointer: &str) -> Self {
         Self::among(|key| member(data, key), pointer)
     }
 
-    /// Look into data whose values by key are these.
+    /// Looks into data whose top-level values are returned by `value`.
     pub(crate) fn among<'d>(
         value: impl FnOnce(&str) -> Result<Option<&'d RawValue>, Unreadable>,
         pointer: &str,
@@ -38,13 +39,13 @@ impl Found {
         Self(found.map(|value| value.map(ToOwned::to_owned)))
     }
 
-    /// The value, if there is one.
+    /// Returns the value, if there is one.
     pub fn value(&self) -> Result<Option<Value>, Unreadable> {
         let text = self.text()?;
         text.map(|text| serde_json::from_str(text).map_err(|_| Unreadable)).transpose()
     }
 
-    /// The value's JSON text, also where it is one that has no [`Value`].
+    /// Returns the value's JSON text, even if the value has no [`Value`].
     pub fn text(&self) -> Result<Option<&str>, Unreadable> {
         match &self.0 {
             Ok(value) => Ok(value.as_deref().map(RawValue::get)),
@@ -52,8 +53,8 @@ impl Found {
         }
     }
 
-    /// Whether it is the same beyond doubt: nothing in both places, the same text, or two
-    /// spellings of one string. What cannot be read is not the same as anything.
+    /// Returns whether both are certainly equal: both absent, the same text, or two spellings of
+    /// one string. An unreadable value equals nothing.
     pub fn is_surely(&self, other: &Self) -> bool {
         let string = |text: &str| serde_json::from_str::<String>(text).ok();
         match (self.text(), other.text()) {
@@ -67,20 +68,20 @@ impl Found {
 }
 
 impl std::fmt::Debug for Found {
-    /// Without the value, which is a secret.
+    /// Omits the value, which is secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Found").finish_non_exhaustive()
     }
 }
 
-/// A pointer's first key, and the rest of it.
+/// Splits a pointer into its first key and the rest.
 fn first(pointer: &str) -> Option<(String, &str)> {
     let pointer = pointer.strip_prefix('/')?;
     let (key, rest) = pointer.split_at(pointer.find('/').unwrap_or(pointer.len()));
     Some((key.replace("~1", "/").replace("~0", "~"), rest))
 }
 
-/// What is at `pointer` in a value.
+/// Returns the value at `pointer` inside a value.
 fn below<'d>(
     mut value: &'d RawValue,
     mut pointer: &str,
@@ -97,7 +98,7 @@ fn below<'d>(
     Ok(Some(value))
 }
 
-/// An element of a JSON array.
+/// Returns an element of a JSON array.
 fn element<'d>(array: &'d str, index: &str) -> Result<Option<&'d RawValue>, Unreadable> {
     let is_index = index == "0" || !index.starts_with(['0', '+']);
     let Some(index) = index.parse::<usize>().ok().filter(|_| is_index) else { return Ok(None) };
@@ -105,7 +106,7 @@ fn element<'d>(array: &'d str, index: &str) -> Result<Option<&'d RawValue>, Unre
     Ok(elements.get(index).copied())
 }
 
-/// The value of one key in a JSON object, without keeping the others.
+/// Returns the value of one key of a JSON object, without keeping the others.
 pub(crate) fn member<'d>(object: &'d str, key: &str) -> Result<Option<&'d RawValue>, Unreadable> {
     let mut deserializer = serde_json::Deserializer::from_str(object);
     let found = deserializer.deserialize_map(Member(key)).map_err(|_| Unreadable)?;
@@ -113,8 +114,8 @@ pub(crate) fn member<'d>(object: &'d str, key: &str) -> Result<Option<&'d RawVal
     Ok(found)
 }
 
-/// The members of a JSON object by their keys, without those whose key is no text (a lone
-/// surrogate).
+/// Returns the members of a JSON object by key, omitting keys that are not Unicode text (lone
+/// surrogates).
 pub(crate) fn members(object: &str) -> Result<IndexMap<Cow<'_, str>, &RawValue>, Unreadable> {
     let mut deserializer = serde_json::Deserializer::from_str(object);
     let members = deserializer.deserialize_map(Members).map_err(|_| Unreadable)?;
@@ -143,7 +144,7 @@ impl<'d> Visitor<'d> for Members {
     }
 }
 
-/// A key, if it is a text.
+/// Deserializes a key, if it is Unicode text.
 struct Text;
 
 impl<'d> DeserializeSeed<'d> for Text {
@@ -181,7 +182,7 @@ impl<'d> Visitor<'d> for Member<'_> {
 
     fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        // Of a key that is there twice, the last one counts, as in JavaScript.
+        // If a key occurs twice, the last one counts, as in JavaScript.
         while let Some(is_it) = map.next_key_seed(Is(self.0))? {
             let value = map.next_value::<&RawValue>()?;
             if is_it {
@@ -192,14 +193,14 @@ impl<'d> Visitor<'d> for Member<'_> {
     }
 }
 
-/// Whether a key is this one.
+/// Deserializes to whether a key equals this one.
 struct Is<'k>(&'k str);
 
 impl<'d> DeserializeSeed<'d> for Is<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'d>>(self, deserializer: D) -> Result<bool, D::Error> {
-        // As bytes, a key may be a lone surrogate.
+        // Bytes, because a key may hold a lone surrogate.
         deserializer.deserialize_bytes(self)
     }
 }
@@ -286,7 +287,7 @@ mod tests {
         }
         assert!(at(r#""zo\u00eb""#).is_surely(&at("\"zo\u{eb}\"")));
         assert!(!unreadable.is_surely(&unreadable));
-        // The same number to JavaScript, and two users to others.
+        // Equal as JavaScript numbers, but two different users to other programs.
         assert!(!at("10000000000000000000001").is_surely(&at("10000000000000000000002")));
     }
 

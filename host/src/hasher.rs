@@ -1,30 +1,30 @@
-//! Names of sessions for logs and for operators.
+//! Names for sessions in logs and for operators.
 
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 
-/// Gives every session a short name that says nothing of its identifier: a salted hash. It
-/// is the same in all processes with the same secret.
+/// Gives each session a short name, a salted hash, that does not reveal its identifier. All
+/// processes with the same secret give the same names.
 #[derive(Clone)]
 pub struct SessionHasher(hmac::Key);
 
-/// Hexadecimal digits of a name: 48 bits tell the sessions of one site apart.
+/// Hexadecimal digits of a name: 48 bits distinguish the sessions of one site.
 const DIGITS: usize = 12;
 
 impl SessionHasher {
-    /// `secret` is the one that signs cookies. It cannot be found out from the names.
+    /// Creates a hasher from `secret`, which signs cookies. The names do not reveal it.
     pub fn new(secret: &[u8]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let salt = hmac::sign(&key, b"edge-session: names of sessions");
         Self(hmac::Key::new(hmac::HMAC_SHA256, salt.as_ref()))
     }
 
-    /// The name of the session with this identifier.
+    /// Returns the name of the session with this identifier.
     pub fn name(&self, id: &str) -> String {
         self.name_of_digest(&sha256(id))
     }
 
-    /// The name of the session whose identifier has this SHA-256, in hexadecimal:
+    /// Returns the name of the session whose identifier has this SHA-256 in hexadecimal:
     /// [`crate::store::Entry::digest`].
     pub fn name_of_digest(&self, digest: &str) -> String {
         let mut name = hexadecimal(hmac::sign(&self.0, digest.as_bytes()).as_ref());
@@ -34,13 +34,13 @@ impl SessionHasher {
 }
 
 impl std::fmt::Debug for SessionHasher {
-    /// Without the salt.
+    /// Omits the salt.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SessionHasher").finish_non_exhaustive()
     }
 }
 
-/// The SHA-256 of an identifier in hexadecimal.
+/// Returns the SHA-256 of an identifier in hexadecimal.
 pub(crate) fn sha256(id: &str) -> String {
     hexadecimal(digest(&SHA256, id.as_bytes()).as_ref())
 }

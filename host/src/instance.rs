@@ -1,4 +1,4 @@
-//! Running instances of the component, and the pool that hands them out.
+//! Running instances of the component, and the pool that provides them.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,20 +16,20 @@ use crate::bindings::exports::edge::session::engine::{
 use crate::error::OptionsError;
 use crate::runtime::{Runtime, State, TICKS_PER_CALL};
 
-/// An instance whose engine is open.
+/// An instance with an open engine.
 struct Instance {
     store: Store<State>,
     session: Session,
     engine: ResourceAny,
 }
 
-/// The options that `preset` stands for.
+/// Returns the options that `preset` stands for.
 pub(crate) fn defaults(runtime: &Runtime, preset: Preset) -> wasmtime::Result<Options> {
     let (mut store, session) = runtime.instantiate()?;
     session.edge_session_engine().call_defaults(&mut store, preset)
 }
 
-/// Why instances cannot be had.
+/// Why an instance cannot be created.
 enum OpenError {
     Options(Vec<Problem>),
     Trap(wasmtime::Error),
@@ -48,7 +48,7 @@ impl From<OpenError> for OptionsError {
     }
 }
 
-/// Whether an engine can be opened with `options`.
+/// Checks whether an engine can be opened with `options`.
 pub(crate) fn check(runtime: &Runtime, options: &Options) -> Result<(), OptionsError> {
     Instance::open(runtime, options)?;
     Ok(())
@@ -66,25 +66,25 @@ impl Instance {
     }
 }
 
-/// Calls with more text than this, in bytes, are large: they take milliseconds.
+/// Calls with more bytes of text than this are large: they take milliseconds.
 pub(crate) const LARGE: usize = 64 << 10;
 
-/// How long a call with so many bytes of text may take, in ticks: a hundred times what it
-/// takes on an idle machine, since other threads want the processors, too.
+/// Returns how many ticks a call with this many bytes of text may take: a hundred times the
+/// duration on an idle machine, because other threads compete for the processors.
 fn ticks(bytes: usize) -> u64 {
     TICKS_PER_CALL * (1 + (bytes >> 20) as u64 * 2)
 }
 
-/// What a call after the beginning is about.
+/// The arguments of a call after the beginning.
 pub(crate) struct Work {
     pub(crate) exchange: Exchange,
     pub(crate) known: Known,
-    /// What the application did; none before it.
+    /// The application's change; none before it has run.
     pub(crate) change: Option<Change>,
 }
 
 impl Work {
-    /// How much text there is, in bytes.
+    /// Returns the size of the text, in bytes.
     fn size(&self) -> usize {
         let stored = |stored: &Option<Stored>| stored.as_ref().map_or(0, |it| it.data.len());
         let change = match self.change.as_ref().map(|change| &change.data) {
@@ -101,25 +101,24 @@ impl Work {
 
 /// Instances with the same options.
 ///
-/// There is one for each thread that calls, so that a call is an ordinary function call and
-/// seldom waits for another. Calls about large sessions would hold up all others of their
-/// thread. They are made on tokio's threads for blocking work, each with an instance of its
-/// own that is given up afterwards, together with its memory; and so few at once that half of
-/// the processors remain for the others. Beyond that they wait, in their order, without a
-/// thread.
+/// Each calling thread has an instance, so a call is an ordinary function call that seldom waits
+/// for another. Calls with large sessions would block all other calls of their thread. They run on
+/// tokio's blocking threads, each with its own instance that is dropped afterwards to free its
+/// memory. A semaphore limits them to half of the processors; further ones wait in order, without
+/// occupying a thread.
 pub(crate) struct Instances(Arc<Shared>);
 
 struct Shared {
     runtime: Runtime,
     options: Options,
     slots: Box<[Mutex<Option<Instance>>]>,
-    /// For large calls.
+    /// Limits large calls.
     permits: Arc<Semaphore>,
 }
 
 impl Instances {
     pub(crate) fn open(runtime: Runtime, options: Options) -> Result<Self, OptionsError> {
-        // The options are checked here, once, with the first instance.
+        // The first instance checks the options once for all.
         let first = Instance::open(&runtime, &options)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let slots: Box<[_]> = (0..threads).map(|_| Mutex::default()).collect();
@@ -139,7 +138,7 @@ impl Instances {
         })
     }
 
-    /// As [`Self::finish`] and [`Self::resume`], whatever the size: for `bench/`.
+    /// Calls as [`Self::finish`] and [`Self::resume`] do, whatever the size: for `bench/`.
     #[cfg(feature = "bench")]
     pub(crate) fn at_once(
         &self,
@@ -151,12 +150,12 @@ impl Instances {
         self.0.call(|instance| instance.answer(exchange, known, change, reply))
     }
 
-    /// The application is done.
+    /// Finishes an exchange with the application's change.
     pub(crate) async fn finish(&self, work: Work) -> wasmtime::Result<(Work, Step)> {
         self.answer(work, None).await
     }
 
-    /// The store has replied.
+    /// Resumes an exchange with the store's reply.
     pub(crate) async fn resume(
         &self,
         work: Work,
@@ -182,7 +181,7 @@ impl Instances {
         let permit = self.0.permits.clone().acquire_owned().await?;
         let shared = self.0.clone();
         let large = move || {
-            // Until it is over, also when nobody waits for it any more.
+            // Held until the call ends, even if its caller has gone.
             let _permit = permit;
             let mut instance = shared.instance()?;
             instance.store.set_epoch_deadline(ticks(bytes));
@@ -193,7 +192,7 @@ impl Instances {
 }
 
 impl Instance {
-    /// After the beginning: to the application's change, or to the store's reply.
+    /// Passes on the application's change or the store's reply.
     fn answer(
         &mut self,
         exchange: &Exchange,
@@ -227,15 +226,15 @@ impl Shared {
         })
     }
 
-    /// Call this thread's instance. One that trapped is in no state to be trusted: it is
-    /// dropped, and the next call makes a new one.
+    /// Calls this thread's instance. An instance that trapped cannot be trusted: it is dropped, and
+    /// the next call creates a new one.
     fn call<T>(
         &self,
         call: impl FnOnce(&mut Instance) -> wasmtime::Result<T>,
     ) -> wasmtime::Result<T> {
         let slot = &self.slots[thread_number() % self.slots.len()];
         let mut slot = slot.lock().unwrap_or_else(|poisoned| {
-            // A panic went through a call: what it left is not to be trusted either.
+            // A panic unwound through a call: the instance it left cannot be trusted either.
             slot.clear_poison();
             let mut slot = poisoned.into_inner();
             *slot = None;
@@ -255,7 +254,7 @@ impl Shared {
     }
 }
 
-/// Threads numbered in the order in which they first came here.
+/// Returns this thread's number, in the order of first calls.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static NUMBER: Cell<Option<usize>> = const { Cell::new(None) });

@@ -1,4 +1,4 @@
-//! The tower layer: a session for every request.
+//! The tower layer, which gives every request a session.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,19 +22,19 @@ use crate::{Options, Session, SessionHasher};
 
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
-/// How long a store may take for one operation, unless it is configured.
+/// The default deadline of a store operation.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Put this into a request's extensions when its connection is TLS of the gateway's own.
+/// A request extension that marks a TLS connection terminated by the gateway itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Encrypted;
 
-/// In the extensions of an answer that a [`SessionService`] gives itself, since the session failed:
-/// what its body says, for those who want to say it in another form.
+/// A response extension that a [`SessionService`] sets when it answers itself because the session
+/// failed. It holds the body's text, for gateways that want another format.
 #[derive(Clone, Copy, Debug)]
 pub struct Refused(pub &'static str);
 
-/// Gives every request a [`Session`], and every response its cookie.
+/// Gives every request a [`Session`] and every response its cookie.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,8 +54,8 @@ pub struct SessionLayer {
 }
 
 impl SessionLayer {
-    /// Check the options, and join the component to a store. Every store operation may take
-    /// 2 seconds.
+    /// Checks the options, and joins the component to a store. A store operation may take 2
+    /// seconds.
     pub fn new(
         component: Component,
         options: Options,
@@ -64,8 +64,8 @@ impl SessionLayer {
         Self::with_deadline(component, options, Arc::new(store), DEADLINE)
     }
 
-    /// As [`Self::new`], with a store that is shared and another deadline for each of its
-    /// operations. A request makes two of them as a rule.
+    /// Creates a layer as [`Self::new`] does, with a shared store and another deadline for each of
+    /// its operations. A request usually makes two.
     pub fn with_deadline(
         component: Component,
         options: Options,
@@ -76,36 +76,36 @@ impl SessionLayer {
         Ok(Self { driver, reads_only: false })
     }
 
-    /// As it is, for sessions that another program has: they are read, and never begun, changed or
-    /// touched. What is done to a [`Session`] is forgotten, and no cookie is sent.
+    /// Makes the layer read-only, for sessions that another program owns: they are never created,
+    /// changed or touched. Changes to a [`Session`] are discarded, and no cookie is sent.
     #[must_use]
     pub fn read_only(self) -> Self {
         Self { reads_only: true, ..self }
     }
 
-    /// Whether the store answers; if not, why.
+    /// Checks whether the store answers; the error says why not.
     pub async fn check_store(&self) -> Result<(), String> {
         self.driver.store().check().await
     }
 
-    /// How many sessions this layer and its clones have created.
+    /// Returns the number of sessions that this layer and its clones have created.
     pub fn created(&self) -> u64 {
         self.driver.created()
     }
 
-    /// What gives sessions their names in logs.
+    /// Returns the hasher that names sessions in logs.
     pub fn hasher(&self) -> &SessionHasher {
         self.driver.hasher()
     }
 
-    /// The options that are in force.
+    /// Returns the options in force.
     pub fn options(&self) -> &Options {
         self.driver.options()
     }
 }
 
 impl std::fmt::Debug for SessionLayer {
-    /// Without the options: they hold the secrets.
+    /// Omits the options, which hold the secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SessionLayer").finish_non_exhaustive()
     }
@@ -119,7 +119,7 @@ impl<S> Layer<S> for SessionLayer {
     }
 }
 
-/// A service behind a [`SessionLayer`].
+/// A service wrapped by a [`SessionLayer`].
 #[derive(Clone)]
 pub struct SessionService<S> {
     inner: S,
@@ -150,7 +150,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
-        // The service that was polled ready is the one to call.
+        // Call the service that was polled ready, and leave its clone.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let (driver, reads_only) = (self.driver.clone(), self.reads_only);
@@ -166,7 +166,8 @@ where
             if reads_only {
                 return Ok(response);
             }
-            // To its end, though the visitor leaves: a logout is done, a renewal not left half-way.
+            // Runs to completion even if the client disconnects, so that a logout takes effect and
+            // a renewal is not left half-done.
             let change = session.change();
             let finish = Box::pin(async move { driver.finish(exchange, known, change).await });
             let outcome = RunToCompletion::new(finish).await;
@@ -197,7 +198,7 @@ fn facts<B>(request: &Request<B>) -> wit::Request {
     }
 }
 
-/// The answer to a request whose session failed. The log says why.
+/// Returns the response to a request whose session failed. The log says why.
 fn refusal<B: From<&'static str>>(failure: &wit::Failure) -> Response<B> {
     let (status, text) = match failure {
         wit::Failure::Unavailable(_) => {

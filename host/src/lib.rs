@@ -1,6 +1,6 @@
 //! Web sessions compatible with express-session, decided by a WebAssembly component.
 //!
-//! A gateway embeds them as a tower layer; handlers extract a [`Session`]:
+//! A gateway embeds them as a tower layer, and handlers extract a [`Session`]:
 //!
 //! ```no_run
 //! use axum::{Router, routing::get};
@@ -22,11 +22,10 @@
 //! # }
 //! ```
 //!
-//! The rules of sessions are not in this crate but in the component (`session.wasm`),
-//! which imports a clock and randomness and nothing else. This crate runs it, keeps
-//! sessions in a [`store::Store`], and speaks HTTP.
+//! The rules of sessions are in the component (`session.wasm`), which imports only a clock and
+//! randomness. This crate runs it, keeps sessions in a [`store::Store`], and speaks HTTP.
 
-// The examples of both READMEs are compiled with those of this crate.
+// Compiles the examples of both READMEs with this crate's doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 #[doc = include_str!("../README.md")]

@@ -1,4 +1,4 @@
-//! Work that ends in any case.
+//! A future that completes even if its caller drops it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::runtime::Handle;
 
-/// A future that ends in any case: when it is dropped, it goes on in a task of its own.
+/// Runs a future to completion: if dropped early, it continues on a spawned task.
 pub(crate) struct RunToCompletion<T: Send + 'static>(
     Option<Pin<Box<dyn Future<Output = T> + Send>>>,
 );
@@ -30,7 +30,7 @@ impl<T: Send + 'static> Future for RunToCompletion<T> {
 
 impl<T: Send + 'static> Drop for RunToCompletion<T> {
     fn drop(&mut self) {
-        // One that panicked has ended. Without a runtime the program ends.
+        // A future that panicked must not be polled again. Without a runtime the process is ending.
         if let Some(rest) = self.0.take().filter(|_| !std::thread::panicking())
             && let Ok(runtime) = Handle::try_current()
         {

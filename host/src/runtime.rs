@@ -1,4 +1,4 @@
-//! wasmtime, set up for the component: the engine, and what an instance can reach.
+//! wasmtime, configured for the component: the engine, and what an instance can access.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,16 +15,17 @@ use crate::bindings::wasi::{clocks::wall_clock, random::random};
 use crate::bindings::{Session, SessionPre};
 use crate::code_cache::CodeCache;
 
-/// How often time is looked at while the component runs.
+/// The interval at which a running call is checked against its deadline.
 const TICK: Duration = Duration::from_millis(10);
 
-/// A call into the component that takes this long is ended: one takes microseconds.
+/// A call into the component that takes this many ticks is aborted; a normal call takes
+/// microseconds.
 pub(crate) const TICKS_PER_CALL: u64 = 20;
 
-/// The most memory that one instance may use. A session passes through it a few times.
+/// The maximum memory of one instance. The component copies a session a few times.
 pub(crate) const MAX_MEMORY: usize = 128 << 20;
 
-/// Where the component's time comes from.
+/// The source of the component's time.
 pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// The component, ready to be instantiated. Cheap to clone.
@@ -35,7 +36,7 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// A new instance, with memory and a source of randomness of its own.
+    /// Creates an instance with its own memory and source of randomness.
     pub(crate) fn instantiate(&self) -> wasmtime::Result<(Store<State>, Session)> {
         let state = State {
             clock: self.clock.clone(),
@@ -51,7 +52,7 @@ impl Runtime {
     }
 }
 
-/// What an instance can reach: the time, randomness, and its memory limit.
+/// What an instance can access: the time, randomness, and its memory limit.
 pub(crate) struct State {
     clock: Clock,
     random: StdRng,
@@ -71,7 +72,7 @@ impl wall_clock::Host for State {
 
 impl random::Host for State {
     fn get_random_bytes(&mut self, len: u64) -> Vec<u8> {
-        // Longer than any honest request for randomness.
+        // Bounds a request for randomness; valid ones are shorter.
         let mut bytes = vec![0; len.min(1 << 16) as usize];
         self.random.fill(bytes.as_mut_slice());
         bytes
@@ -82,8 +83,8 @@ impl random::Host for State {
     }
 }
 
-/// An engine for synchronous components: without support for concurrency inside the
-/// component, a call is several times cheaper.
+/// Creates an engine for synchronous components: without concurrency inside the component, a call
+/// is several times cheaper.
 pub(crate) fn engine(cache: Option<&CodeCache>) -> wasmtime::Result<wasmtime::Engine> {
     let mut pool = PoolingAllocationConfig::default();
     pool.max_memory_size(MAX_MEMORY).linear_memory_keep_resident(1 << 20);

@@ -20,11 +20,11 @@ use crate::bindings::exports::edge::session::engine as wit;
 use crate::found::{Found, Unreadable, member, members};
 use crate::{Cookie, CookieEdit, Origin};
 
-/// One visitor's session, for the length of one request.
+/// One visitor's session, for the duration of one request.
 ///
-/// Extract it in an axum handler, or take it from the request's extensions anywhere else.
-/// All clones are the same session. Changes are stored when the handler is done, before
-/// the response's headers leave; a handler that fails to answer changes nothing.
+/// Extract it in an axum handler, or take it from the request's extensions elsewhere. All clones
+/// share the same session. Changes are stored after the handler returns and before the response's
+/// headers are sent; if the inner service returns an error, nothing is changed.
 ///
 /// ```
 /// # use edge_session::Session;
@@ -46,16 +46,16 @@ struct State {
     cookie_edits: Vec<CookieEdit>,
     expires: Option<u64>,
     edits: Edits,
-    /// The data that was there counts no more.
+    /// Whether the stored data is discarded.
     is_cleared: bool,
     action: wit::Action,
 }
 
-/// What was done to a key.
+/// An edit of one key.
 enum Edit {
     Set(Box<RawValue>),
     Removed,
-    /// Removed, and set after that: it comes last now.
+    /// Removed and then set again, which moves the key to the end.
     SetAnew(Box<RawValue>),
 }
 
@@ -68,10 +68,10 @@ impl Edit {
     }
 }
 
-/// What was done to keys.
+/// The edits of all keys.
 #[derive(Default)]
 struct Edits {
-    /// With a number each, in the order in which JavaScript's objects keep them.
+    /// Each with a number that preserves the key order of JavaScript objects.
     by_key: HashMap<String, (usize, Edit)>,
     next: usize,
 }
@@ -113,51 +113,52 @@ impl Edits {
         list.into_iter().map(|(key, (_, edit))| (key, edit)).collect()
     }
 
-    /// Whether what was stored for the key counts no more: another value comes last, or none.
+    /// Returns whether the stored value of the key no longer counts: it was removed, or moved to
+    /// the end.
     fn leaves_out(&self, key: &str) -> bool {
         matches!(self.get(key), Some(Edit::Removed | Edit::SetAnew(_)))
     }
 }
 
-/// A value that cannot be stored, or is stored in another form than was asked for. Errors name
-/// keys and types, and hold no values, neither shown nor debugged: those are the visitors'.
+/// A value that cannot be stored or read in the requested form. Errors name keys and types. Neither
+/// `Display` nor `Debug` shows values, which are the visitor's.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
     /// The value cannot be written as JSON.
     #[error("the session value `{key}` cannot be written as JSON: it is of the type {given}")]
     Serialize {
-        /// Which key.
+        /// The key.
         key: String,
         /// The value's Rust type.
         given: &'static str,
-        /// What is wrong with the value.
+        /// The problem with the value.
         source: ValueError,
     },
-    /// What should be the whole data is not a JSON object.
+    /// The new data is not a JSON object.
     #[error("the session's data is not a JSON object: {source}")]
     NotAnObject {
-        /// What is wrong with it.
+        /// The problem with the data.
         source: ValueError,
     },
-    /// The stored value is not of the type that was asked for.
+    /// The stored value is not of the requested type.
     #[error("the session value `{key}` cannot be read as {expected}: {source}")]
     Deserialize {
-        /// Which key.
+        /// The key.
         key: String,
-        /// The Rust type that was asked for.
+        /// The requested Rust type.
         expected: &'static str,
         /// How the value differs.
         source: ValueError,
     },
 }
 
-/// What serde says of a value. Its words may quote the value, which is a secret: shown or
-/// debugged, this says only where in the value's JSON the problem is.
+/// serde's error about a value. serde's message may quote the value, which is secret: `Display` and
+/// `Debug` give only the position in the value's JSON.
 pub struct ValueError(serde_json::Error);
 
 impl ValueError {
-    /// In serde's own words, which may quote the value: nothing for a log or a visitor.
+    /// Returns serde's own error, which may quote the value: not for logs or visitors.
     pub fn in_full(&self) -> &serde_json::Error {
         &self.0
     }
@@ -181,7 +182,7 @@ impl std::fmt::Debug for ValueError {
 }
 
 impl IntoResponse for SessionError {
-    /// 500, without details.
+    /// Responds with 500, without details.
     fn into_response(self) -> Response {
         tracing::error!("{self}");
         (StatusCode::INTERNAL_SERVER_ERROR, "session error\n").into_response()
@@ -189,7 +190,7 @@ impl IntoResponse for SessionError {
 }
 
 impl Session {
-    /// The handle for the application, and what stays with the gateway.
+    /// Creates the application's handle, and returns it with the exchange that the gateway keeps.
     pub(crate) fn new(session: wit::Session) -> (Self, wit::Exchange) {
         let wit::Session { exchange, data, cookie, expires } = session;
         let state = State {
@@ -210,10 +211,10 @@ impl Session {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value of `key`, if there is one.
+    /// Returns the value of `key`, if there is one.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
         let state = self.lock();
-        // The component hands over JSON objects only, and any of those can be looked into.
+        // The component passes only JSON objects, which can always be searched.
         let raw = state.value(key).unwrap_or(None);
         raw.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(|source| {
             let expected = std::any::type_name::<T>();
@@ -221,8 +222,8 @@ impl Session {
         })
     }
 
-    /// Set `key` to `value`, as JSON. `cookie` and the names of JavaScript's
-    /// `Session.prototype` (`id`, `save`, `toString`, …) cannot be keys: the request fails.
+    /// Sets `key` to `value`, as JSON. `cookie` and the names of JavaScript's `Session.prototype`
+    /// (`id`, `save`, `toString`, …) are not allowed as keys and make the request fail.
     pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), SessionError> {
         let raw = to_raw_value(&value).map_err(|source| {
             let given = std::any::type_name_of_val(&value);
@@ -236,50 +237,50 @@ impl Session {
         self.lock().edits.set(key, raw);
     }
 
-    /// Remove `key`.
+    /// Removes `key`.
     pub fn remove(&self, key: &str) {
         self.lock().edits.remove(key.to_owned());
     }
 
-    /// Remove all keys.
+    /// Removes all keys.
     pub fn clear(&self) {
         let mut state = self.lock();
         state.edits = Edits::default();
         state.is_cleared = true;
     }
 
-    /// All values, as they are now.
+    /// Returns all current values.
     pub fn data(&self) -> Map<String, Value> {
         let state = self.lock();
-        // What is not Unicode text (a lone surrogate) has no `Value`.
+        // A text that is not Unicode (a lone surrogate) has no `Value`.
         let value = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or(Value::Null);
         state.now().into_iter().map(|(key, raw)| (key.into_owned(), value(raw))).collect()
     }
 
-    /// The value at a JSON pointer (RFC 6901), as it is now; none also where the pointer is
-    /// empty or the value cannot be read, which [`Self::find`] tells apart.
+    /// Returns the current value at a JSON pointer (RFC 6901). Also none if the pointer is empty or
+    /// the value cannot be read; [`Self::find`] distinguishes these.
     pub fn pointer(&self, pointer: &str) -> Option<Value> {
         self.find(pointer).value().ok().flatten()
     }
 
-    /// What is at a JSON pointer (RFC 6901) now.
+    /// Looks up a JSON pointer (RFC 6901) in the current data.
     pub fn find(&self, pointer: &str) -> Found {
         let state = self.lock();
         Found::among(|key| state.value(key), pointer)
     }
 
-    /// All data as a JSON object. As long as nothing was changed, this is the stored text.
+    /// Returns all data as a JSON object; the stored text if nothing was changed.
     pub fn to_json(&self) -> String {
         let state = self.lock();
         if state.edits.is_empty() && !state.is_cleared {
             return state.data.clone();
         }
-        // Texts that are JSON already always can be written.
+        // Serialization cannot fail: the values are JSON already.
         serde_json::to_string(&state.now()).unwrap_or_else(|_| "{}".to_owned())
     }
 
-    /// Put a JSON object in place of all data. Values that mean the same as what was there
-    /// keep their text, so that only what differs counts as changed.
+    /// Replaces all data with a JSON object. Values that equal the previous ones keep their text,
+    /// so that only real differences count as changes.
     pub fn set_json(&self, json: &str) -> Result<(), SessionError> {
         let new: IndexMap<String, &RawValue> = serde_json::from_str(json)
             .map_err(|source| SessionError::NotAnObject { source: ValueError(source) })?;
@@ -297,8 +298,8 @@ impl Session {
         Ok(())
     }
 
-    /// Apply a JSON merge patch (RFC 7396) to the data: null removes, objects merge, all else
-    /// is set. Fails, with nothing changed, where an object would go into what cannot be read.
+    /// Applies a JSON merge patch (RFC 7396) to the data: null removes, objects merge, everything
+    /// else is set. Fails without any change if an object would be merged into an unreadable value.
     pub fn merge(&self, patch: Map<String, Value>) -> Result<(), SessionError> {
         let mut state = self.lock();
         for (key, raw) in state.merged(patch)? {
@@ -310,8 +311,8 @@ impl Session {
         Ok(())
     }
 
-    /// Go on under a new identifier, with the data: call it when a visitor's privileges
-    /// change, at login above all, so that an identifier that somebody planted is worthless.
+    /// Renews the session: keeps the data under a new identifier. Call it when a visitor's
+    /// privileges change, above all at login, to prevent session fixation.
     pub fn renew(&self) {
         let mut state = self.lock();
         if state.action == wit::Action::Keep {
@@ -319,7 +320,7 @@ impl Session {
         }
     }
 
-    /// Delete the session and begin an empty one under a new identifier.
+    /// Deletes the session and begins an empty one under a new identifier.
     pub fn regenerate(&self) {
         self.clear();
         let mut state = self.lock();
@@ -327,58 +328,58 @@ impl Session {
         state.cookie_edits.clear();
     }
 
-    /// As setting `req.session` to null: the option `unset` says whether the session stays as
-    /// it is stored or is deleted, as by [`Self::destroy`].
+    /// Corresponds to setting `req.session` to null: depending on the option `unset`, the stored
+    /// session is kept unchanged or deleted as by [`Self::destroy`].
     pub fn unset(&self) {
         let mut state = self.lock();
         state.action = match state.action {
-            // The stored one was given up before.
+            // The stored session was already given up.
             wit::Action::Regenerate | wit::Action::Destroy => wit::Action::Destroy,
             _ => wit::Action::Unset,
         };
     }
 
-    /// Delete the session and clear the browser's cookie: logout.
+    /// Deletes the session and clears the browser's cookie: logout.
     pub fn destroy(&self) {
         self.clear();
         self.lock().action = wit::Action::Destroy;
     }
 
-    /// Set how long this session and its cookie live from the last request on: "remember
+    /// Sets the lifetime of this session and its cookie, counted from the last request: "remember
     /// me". None: until the browser closes. Other sessions keep the configured lifetime.
     pub fn set_max_age(&self, max_age: Option<Duration>) {
-        // The furthest that dates go: to the year 9999 and beyond.
+        // The largest time value of a JavaScript Date, far beyond the year 9999.
         let millis = |age: Duration| (age.as_millis() as f64).min(8.64e15);
         self.set_cookie(CookieEdit::MaxAge(max_age.map(millis)));
     }
 
-    /// Assign a setting of this session's cookie. [`Self::set_max_age`] is the usual one.
+    /// Assigns a setting of this session's cookie. [`Self::set_max_age`] is the usual one.
     pub fn set_cookie(&self, setting: CookieEdit) {
         self.lock().cookie_edits.push(setting);
     }
 
-    /// The session's identifier. It is a secret as good as a password: never log or show it.
+    /// Returns the session's identifier. It is as secret as a password: never log or show it.
     pub fn id(&self) -> String {
         self.lock().id.clone()
     }
 
-    /// Where the session comes from.
+    /// Returns where the session comes from.
     pub fn origin(&self) -> Origin {
         self.lock().origin
     }
 
-    /// The session's cookie, as it was when the request came.
+    /// Returns the session's cookie as it was at the beginning of the request.
     pub fn cookie(&self) -> Cookie {
         self.lock().cookie.clone()
     }
 
-    /// When the stored session ends unless it is used; none for one that is not stored yet.
+    /// Returns when the stored session expires unless it is used; none if it is not stored yet.
     pub fn expires(&self) -> Option<SystemTime> {
         let expires = self.lock().expires?;
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(expires))
     }
 
-    /// What the application did.
+    /// Returns the application's change.
     pub(crate) fn change(&self) -> wit::Change {
         let mut state = self.lock();
         let edits = std::mem::take(&mut state.edits);
@@ -386,7 +387,7 @@ impl Session {
             let order = edits.in_order().into_iter();
             let kept: IndexMap<_, _> =
                 order.filter_map(|(key, edit)| Some((key, edit.value()?))).collect();
-            // Texts that are JSON already always can be written.
+            // Serialization cannot fail: the values are JSON already.
             wit::DataChange::Whole(serde_json::to_string(&kept).unwrap_or_else(|_| "{}".to_owned()))
         } else if edits.is_empty() {
             wit::DataChange::Nothing
@@ -409,11 +410,11 @@ impl Session {
     }
 }
 
-/// A key, and what it shall hold; none: it is removed.
+/// A key and its new value; none: the key is removed.
 type Patched = (String, Option<Box<RawValue>>);
 
 impl State {
-    /// The value of `key`, as it is now.
+    /// Returns the current value of `key`.
     fn value(&self, key: &str) -> Result<Option<&RawValue>, Unreadable> {
         match self.edits.get(key) {
             Some(edit) => Ok(edit.value()),
@@ -422,7 +423,7 @@ impl State {
         }
     }
 
-    /// The stored values that still count.
+    /// Returns the stored values, unless they were cleared.
     fn stored(&self) -> IndexMap<Cow<'_, str>, &RawValue> {
         if self.is_cleared {
             return IndexMap::new();
@@ -430,9 +431,9 @@ impl State {
         members(&self.data).unwrap_or_default()
     }
 
-    /// What a merge patch makes of the values that it names.
+    /// Returns the new values of the keys in a merge patch.
     fn merged(&self, patch: Map<String, Value>) -> Result<Vec<Patched>, SessionError> {
-        // Taken apart once, however many values are looked at.
+        // Parsed once, however many values are needed.
         let stored = match patch.values().any(Value::is_object) {
             true => self.stored(),
             false => IndexMap::new(),
@@ -468,7 +469,7 @@ impl State {
         Ok(merged)
     }
 
-    /// All values as they are now.
+    /// Returns all current values.
     fn now(&self) -> IndexMap<Cow<'_, str>, &RawValue> {
         let mut data = self.stored();
         data.retain(|key, _| !self.edits.leaves_out(key));
@@ -482,19 +483,19 @@ impl State {
 }
 
 impl std::fmt::Debug for Session {
-    /// Neither the identifier nor the data: both are secrets.
+    /// Omits the identifier and the data, which are secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
     }
 }
 
-/// There is no session to extract: the route is not behind a `SessionLayer`, or its path
-/// is outside the cookie's path.
+/// No session was found to extract: the route is not behind a `SessionLayer`, or its path is
+/// outside the cookie's path.
 #[derive(Clone, Copy, Debug)]
 pub struct NoSession;
 
 impl IntoResponse for NoSession {
-    /// 500: it is the gateway's mistake, not the visitor's.
+    /// Responds with 500: it is the gateway's mistake, not the visitor's.
     fn into_response(self) -> Response {
         tracing::error!(
             "a handler wants a session and there is none: is the route behind a SessionLayer, \
@@ -548,7 +549,7 @@ mod tests {
         })))
     }
 
-    /// What the component is told of changed data.
+    /// Returns the whole data that the component would get.
     fn whole(session: &Session) -> String {
         match session.change().data {
             wit::DataChange::Whole(text) => text.to_string(),
@@ -571,7 +572,7 @@ mod tests {
             assert!(session.set_json(json).is_err(), "{json}");
         }
         assert_eq!(session.to_json(), r#"{"a":1}"#);
-        // JSON, though no text.
+        // Valid JSON that is not Unicode text.
         session.set_json(r#"{"a":"\ud800"}"#).unwrap();
         assert_eq!(session.to_json(), r#"{"a":"\ud800"}"#);
     }

@@ -1,7 +1,7 @@
-//! Where sessions are kept.
+//! Stores, which keep sessions.
 //!
-//! A store is five operations on texts. It knows nothing of cookies, signatures or
-//! the rules of sessions: these are the component's.
+//! A store has five operations on texts. It knows nothing about cookies, signatures or session
+//! rules, which belong to the component.
 
 use async_trait::async_trait;
 
@@ -33,13 +33,14 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// `message` is for the log: it must hold no session identifier and no password.
+    /// Creates an error. `message` is logged: it must contain no session identifier and no
+    /// password.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), is_refusal: false, source: None }
     }
 
-    /// The store works, and can never keep such a session. The request fails, whatever the
-    /// options say of stores that do not answer.
+    /// Creates an error of a store that works but can never keep this session. The request fails,
+    /// whatever the options say about unavailable stores.
     pub fn refused(message: impl Into<String>) -> Self {
         Self { is_refusal: true, ..Self::new(message) }
     }
@@ -48,14 +49,14 @@ impl StoreError {
         self.is_refusal
     }
 
-    /// Keep what caused it.
+    /// Adds the error's cause.
     #[must_use]
     pub fn caused_by(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..self }
     }
 }
 
-/// What became of a [`Store::create`].
+/// The result of a [`Store::create`].
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub enum Created {
@@ -65,37 +66,36 @@ pub enum Created {
     Taken,
 }
 
-/// What became of a change.
+/// The result of a change.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub enum Changed {
-    /// It was made.
+    /// The change was made.
     Done,
-    /// There is no such session, or it has expired; nothing was changed.
+    /// The session does not exist or has expired; nothing was changed.
     Missing,
-    /// The stored text is not the expected one; nothing was changed. This one is stored.
+    /// The stored text is not the expected one; nothing was changed. Contains what is stored.
     Conflict(Stored),
 }
 
-/// Five operations. Times are milliseconds since the Unix epoch.
+/// Five operations on sessions. Times are milliseconds since the Unix epoch.
 ///
-/// To every operation an expired session is a missing one. What was answered is
-/// durable to the degree that the store promises in its documentation. The host puts a
-/// deadline around every call, and drops it then: an operation that was dropped may have
-/// been done or not, but never by half.
+/// Every operation treats an expired session as missing. A confirmed write is as durable as the
+/// store's documentation promises. The host sets a deadline for every call and drops the call when
+/// it passes: a dropped operation may or may not have been done, but never partially.
 ///
-/// [`conformance`] tests all promises of an implementation.
+/// [`conformance`] tests an implementation against all of these promises.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// The session `id`, or none.
+    /// Returns the session `id`, or none.
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError>;
 
-    /// Store a session whose identifier is new. Never overwrites.
+    /// Stores a session under a new identifier. Never overwrites.
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError>;
 
-    /// Store `content` in place of what is there; without `expected` in any case, created
-    /// when it is missing. With `expected` only while the stored text equals it: comparing
-    /// and writing are one atomic operation.
+    /// Replaces the stored session with `content`. Without `expected`, it does so unconditionally
+    /// and creates a missing session (upsert). With `expected`, only if the stored text equals it:
+    /// comparing and writing are one atomic operation.
     async fn replace(
         &self,
         id: &str,
@@ -103,50 +103,50 @@ pub trait Store: Send + Sync + 'static {
         expected: Option<&str>,
     ) -> Result<Changed, StoreError>;
 
-    /// Move the expiry. Never creates, never changes the text, never conflicts.
+    /// Moves the expiry. Never creates a session, never changes the text, never conflicts.
     async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError>;
 
-    /// Delete the session; with `expected` only while the stored text equals it.
+    /// Deletes the session; with `expected` only if the stored text equals it.
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError>;
 }
 
-/// A session as an operator looks at it.
+/// A session as shown to an operator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// What the store calls it, for [`Browse::remove`]. It may be the identifier: a secret.
+    /// The store's key, for [`Browse::remove`]. It may be the identifier, which is secret.
     pub key: String,
-    /// The SHA-256 of its identifier, in hexadecimal.
+    /// The SHA-256 of the session's identifier, in hexadecimal.
     pub digest: String,
-    /// What is stored.
+    /// The stored session.
     pub stored: Stored,
-    /// When it was created; none where the store does not keep that.
+    /// When it was created; none if the store does not record that.
     pub created: Option<u64>,
 }
 
-/// Some of the sessions of a store.
+/// One page of a store's sessions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// Sessions that have not expired, in no order that means anything.
+    /// Sessions that have not expired, in no particular order.
     pub entries: Vec<Entry>,
-    /// Where to go on; none: these were the last ones.
+    /// Where the next page begins; none after the last page.
     pub next: Option<String>,
 }
 
-/// Looking at all sessions, for operators: no gateway needs it, and no request waits for it.
+/// Lists all sessions for operators. Gateways do not need it, and no request waits for it.
 #[async_trait]
 pub trait Browse: Send + Sync + 'static {
-    /// The first sessions, or those after a page. A session that is created or ended meanwhile
-    /// may be on a page or not; any other is on exactly one.
+    /// Returns the first page, or the page after `after`. A session that is created or ended during
+    /// the listing may or may not appear; every other session appears exactly once.
     async fn page(&self, after: Option<&str>) -> Result<Page, StoreError>;
 
-    /// Delete what [`Entry::key`] names; whether it was there.
+    /// Deletes the session with this [`Entry::key`], and returns whether it existed.
     async fn remove(&self, key: &str) -> Result<bool, StoreError>;
 
-    /// How many sessions there are, about: expired ones may be among them.
+    /// Returns the approximate number of sessions, which may include expired ones.
     async fn count(&self) -> Result<u64, StoreError>;
 }
 
-/// Milliseconds since the Unix epoch.
+/// Returns the current time in milliseconds since the Unix epoch.
 pub(crate) fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)

@@ -1,4 +1,4 @@
-//! The store as the loop asks it: within a deadline, and counted.
+//! A store with a deadline and counters, for the loop.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -10,7 +10,7 @@ use crate::bindings::exports::edge::session::engine as wit;
 use crate::counters::{Counters, operation};
 use crate::store::{Changed, Created, Store, StoreError};
 
-/// A store, how long it may take for an operation, and where its operations are counted.
+/// A store with its deadline for one operation and the counters of its operations.
 #[derive(Clone)]
 pub(crate) struct TimedStore {
     store: Arc<dyn Store>,
@@ -23,7 +23,7 @@ impl TimedStore {
         Self { store, deadline, counters }
     }
 
-    /// Do what the component asks of the store, within the deadline, and keep what it says.
+    /// Performs a store operation within the deadline, and records the result in `known`.
     pub(crate) async fn perform(
         &self,
         id: &str,
@@ -33,7 +33,7 @@ impl TimedStore {
         let (operation, name) = operation(&request);
         let began = Instant::now();
         let mut work = pin!(perform(&*self.store, id, request, known));
-        // A store in memory is done at once, and needs no timer.
+        // A memory store completes at once and needs no timer.
         let done = match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
             Poll::Ready(done) => Ok(done),
             Poll::Pending => tokio::time::timeout(self.deadline, work).await,
@@ -55,12 +55,12 @@ impl TimedStore {
         wit::StoreReply::Unavailable(format!("{name}: {why}"))
     }
 
-    /// Whether sessions can be read and written.
+    /// Checks whether sessions can be read and written.
     pub(crate) async fn check(&self) -> Result<(), String> {
         let mut known = wit::Known { loaded: None, current: None };
         for request in [wit::StoreRequest::Load, wit::StoreRequest::Touch(1)] {
-            // No identifier is that short: the store has to look for it and finds nothing. Who may
-            // not write is told so all the same.
+            // Identifiers are longer: the store has to search and finds nothing. Missing write
+            // permission is reported all the same.
             match self.perform("-", request, &mut known).await {
                 wit::StoreReply::Unavailable(why) | wit::StoreReply::Refused(why) => {
                     return Err(why);

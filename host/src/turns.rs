@@ -1,13 +1,13 @@
-//! Requests of this process that change one session at once take turns.
+//! Serializes the requests of this process that change the same session.
 //!
-//! A change is stored only while the stored text is the one that it was made for. All at once,
-//! many changes of one session would make one another fail, each time anew: a storm of writes
-//! that store nothing. So the first request has the turn, and those that come meanwhile wait,
-//! in their order. The next one gets the turn together with what its predecessor has stored,
-//! which spares it a read, and may [take along](Turn::take) what others wait to do.
+//! A change is stored only if the stored text is still the one that it was made for. Concurrent
+//! changes of one session would therefore make each other fail again and again: many writes that
+//! store nothing. Instead, the first request gets the turn and later ones wait in order. The next
+//! request gets the turn together with what its predecessor stored, which saves a read, and may
+//! [take along](Turn::take) the jobs of other waiting requests.
 //!
-//! A line exists only while a request is at work on the session, so that there are never more
-//! lines than requests.
+//! A queue exists only while a request is working on the session, so that there are never more
+//! queues than requests.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,10 @@ use tokio::sync::oneshot;
 
 use crate::store::Stored;
 
-/// So many requests wait for one session; more are refused.
+/// How many requests may wait for one session; more are refused.
 const MAX_WAITING: usize = 1024;
 
-/// Those who wait for each session that somebody has the turn of.
+/// The requests that wait for each session whose turn is taken.
 struct Lines<Job, Answer>(Mutex<HashMap<String, VecDeque<Waiting<Job, Answer>>>>);
 
 impl<Job, Answer> Lines<Job, Answer> {
@@ -28,57 +28,57 @@ impl<Job, Answer> Lines<Job, Answer> {
     }
 }
 
-/// Who waits.
+/// A waiting request.
 pub(crate) struct Waiting<Job, Answer> {
-    /// What it is to do.
+    /// The job to do.
     pub(crate) job: Job,
-    /// To be told of the end of waiting.
+    /// Ends the wait.
     pub(crate) word: oneshot::Sender<Word<Job, Answer>>,
-    /// By which it is known when it leaves.
+    /// Identifies the request when it leaves.
     pub(crate) ticket: Ticket,
 }
 
-/// One for each who waits.
+/// Identifies a waiting request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ticket(Arc<()>);
 
 impl<Job, Answer> Waiting<Job, Answer> {
-    /// Tell one who waits that its job is done.
+    /// Tells a waiting request that its job is done.
     pub(crate) fn tell(word: oneshot::Sender<Word<Job, Answer>>, answer: Answer) {
-        // Nobody there: it has waited for too long.
+        // The receiver is gone: its request has timed out.
         let _ = word.send(Word::Answer(answer));
     }
 }
 
-/// The end of waiting.
+/// How a wait ends.
 pub(crate) enum Word<Job, Answer> {
-    /// It is this one's turn; here is its job again.
+    /// The turn, and the request's own job.
     Turn(Turn<Job, Answer>, Job),
-    /// Another one has done the job.
+    /// Another request has done the job.
     Answer(Answer),
-    /// What is left of the job has nothing to do with this session any more.
+    /// The rest of the job no longer concerns this session.
     Alone(Job),
 }
 
-/// The right to change a session. When it is dropped, the next one has it.
+/// The right to change a session. Dropping it passes it to the next request.
 pub(crate) struct Turn<Job, Answer> {
     lines: Arc<Lines<Job, Answer>>,
     id: String,
-    /// What is stored, where this process has stored it last.
+    /// The stored session, if this process was the last to store it.
     pub(crate) left: Option<Stored>,
 }
 
-/// What becomes of one who comes.
+/// The result of entering a queue.
 pub(crate) enum Entered<Job, Answer> {
-    /// Nobody else is at work on the session.
+    /// No other request is working on the session.
     Turn(Turn<Job, Answer>, Job),
-    /// Wait for this, or give the ticket back: [`Turns::leave`].
+    /// Await the receiver, or leave the queue with the ticket: [`Turns::leave`].
     Waiting(oneshot::Receiver<Word<Job, Answer>>, Ticket),
-    /// Too many wait.
+    /// Too many requests are waiting.
     Full,
 }
 
-/// Lends out the turns.
+/// Hands out the turns.
 pub(crate) struct Turns<Job, Answer>(Arc<Lines<Job, Answer>>);
 
 impl<Job, Answer> Turns<Job, Answer> {
@@ -86,7 +86,7 @@ impl<Job, Answer> Turns<Job, Answer> {
         Self(Arc::new(Lines(Mutex::default())))
     }
 
-    /// Get into the line of the session `id`.
+    /// Enters the queue of the session `id`.
     pub(crate) fn enter(&self, id: &str, job: Job) -> Entered<Job, Answer> {
         let mut lines = self.0.lock();
         let Some(line) = lines.get_mut(id) else {
@@ -97,7 +97,7 @@ impl<Job, Answer> Turns<Job, Answer> {
             );
         };
         if line.len() >= MAX_WAITING {
-            // Those who have left do not count.
+            // Requests that have gone do not count.
             line.retain(|waiting| !waiting.word.is_closed());
             if line.len() >= MAX_WAITING {
                 return Entered::Full;
@@ -109,8 +109,8 @@ impl<Job, Answer> Turns<Job, Answer> {
         Entered::Waiting(answer, ticket)
     }
 
-    /// Wait no more. False: the job has been taken along, or its turn has come, so that there
-    /// will be a word.
+    /// Leaves the queue. False: the job has been taken along or its turn has come, so the receiver
+    /// will get a word.
     pub(crate) fn leave(&self, id: &str, ticket: &Ticket) -> bool {
         let mut lines = self.0.lock();
         let Some(line) = lines.get_mut(id) else { return false };
@@ -121,12 +121,12 @@ impl<Job, Answer> Turns<Job, Answer> {
 }
 
 impl<Job, Answer> Turn<Job, Answer> {
-    /// Whether it is for the session `id`.
+    /// Returns whether the turn is for the session `id`.
     pub(crate) fn is_of(&self, id: &str) -> bool {
         self.id == id
     }
 
-    /// The jobs of those who are next, as long as they are `fit` to be done together.
+    /// Takes up to `most` of the next jobs, as long as they are `fit` to be done together.
     pub(crate) fn take(
         &mut self,
         most: usize,
@@ -147,7 +147,7 @@ impl<Job, Answer> Turn<Job, Answer> {
         taken
     }
 
-    /// Let those wait on, before all others.
+    /// Puts requests back at the front of the queue.
     pub(crate) fn put_back(&mut self, waiting: Vec<Waiting<Job, Answer>>) {
         let mut lines = self.lines.lock();
         if let Some(line) = lines.get_mut(&self.id) {
@@ -171,7 +171,7 @@ impl<Job, Answer> Drop for Turn<Job, Answer> {
         if let Some(Waiting { job, word, .. }) = next {
             let id = std::mem::take(&mut self.id);
             let turn = Self { lines: self.lines.clone(), id, left: self.left.take() };
-            // One that has just left drops it, which passes it on.
+            // If the receiver has just gone, the turn is dropped, which passes it on.
             let _ = word.send(Word::Turn(turn, job));
         }
     }
@@ -218,7 +218,7 @@ mod tests {
         let mut turn = first(&turns);
         let mut answers: Vec<_> = (1..4).map(|job| waiting(&turns, job)).collect();
         assert!(matches!(turns.enter("b", 0), Entered::Turn(..)), "another session is free");
-        // One that has left is passed over.
+        // A request that has gone is skipped.
         drop(answers.remove(1));
         let left = Stored { data: "text".into(), expires: None, touched: None };
         turn.left = Some(left.clone());

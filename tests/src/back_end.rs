@@ -1,4 +1,4 @@
-//! Back ends that read a request's target each in its own way: `tests/node/back-end.mjs`,
+//! Back ends that each parse a request's target in a different way: `tests/node/back-end.mjs`,
 //! `tests/python/back_end.py` and `tests/php/index.php`.
 
 use std::io::{BufRead, BufReader};
@@ -8,22 +8,23 @@ use std::time::Duration;
 
 use crate::{checkout, free_port, node, wait_for};
 
-/// A running back end. It answers with what it takes the target for: `SECRET` when that is
-/// `/internal` or below, `PUBLIC` when it is `/public` or below, `OTHER` otherwise; and at
-/// `/public/headers` with what it was told, as JSON.
+/// A running back end. It answers with its reading of the target: `SECRET` for `/internal` or
+/// below, `PUBLIC` for `/public` or below, otherwise `OTHER`; and at `/public/headers` with the
+/// headers that it received, as JSON.
 pub struct BackEnd {
     child: Child,
     port: u16,
 }
 
 impl BackEnd {
-    /// Node: `url` is `new URL`, `express` is Express.
+    /// Starts Node: `url` uses `new URL`, `express` uses Express.
     #[track_caller]
     pub fn node(how: &str) -> Self {
         Self::printing_its_port(node::command("back-end.mjs").arg(how))
     }
 
-    /// Python: `raw` is `urlsplit` of the request line; `bottle` and `flask`.
+    /// Starts Python: `raw` uses `urlsplit` on the request line; `bottle` and `flask` use these
+    /// frameworks.
     #[track_caller]
     pub fn python(how: &str) -> Self {
         let python = std::env::var_os("EDGE_SESSION_PYTHON").expect(
@@ -33,14 +34,14 @@ impl BackEnd {
         Self::printing_its_port(Command::new(python).arg(program).arg(how))
     }
 
-    /// PHP's built-in server.
+    /// Starts PHP's built-in server.
     #[track_caller]
     pub fn php() -> Self {
         let port = free_port();
         let child = Command::new("php")
             .args(["-S", &format!("127.0.0.1:{port}"), "index.php"])
             .current_dir(checkout().join("tests/php"))
-            // A line for each request.
+            // It logs every request.
             .stderr(Stdio::null())
             .spawn()
             .expect("PHP is missing: run scripts/setup php");

@@ -1,10 +1,9 @@
-//! What the black-box tests stand on: the built binary as a child process ([`Server`]), its
-//! visitors ([`Visitor`], [`Caller`], [`Wire`]), applications behind it ([`Upstream`]), a real
-//! MongoDB ([`Database`], [`Mongod`]), the Node programs ([`node`]) and real back ends
-//! ([`BackEnd`]).
+//! The tools of the black-box tests: the built binary as a child process ([`Server`]), its clients
+//! ([`Visitor`], [`Caller`], [`Wire`]), applications behind it ([`Upstream`]), a real MongoDB
+//! ([`Database`], [`Mongod`]), the Node programs ([`node`]) and real back ends ([`BackEnd`]).
 //!
-//! Nothing here uses the code under test, only its command line, HTTP and what it leaves in its
-//! stores. A tool that is missing fails the test and says how to install it; no test is skipped.
+//! Nothing here uses the code under test, only its command line, HTTP and the data in its stores. A
+//! missing tool fails the test and the error says how to install it; no test is skipped.
 
 mod back_end;
 mod mongo;
@@ -27,9 +26,9 @@ pub use visitor::{Page, Visitor, count_in};
 pub use wasi::Served;
 pub use wire::{Answer, Caller, Head, Wire};
 
-/// The root of this checkout.
+/// Returns the root of this checkout.
 pub fn checkout() -> &'static Path {
-    // As cargo says it now: checkouts may share a target directory, and with it what was compiled.
+    // Read at run time, because checkouts may share a target directory and its compiled tests.
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
         Path::new(&manifest).parent().expect("the crate is a folder of the workspace").into()
@@ -37,7 +36,7 @@ pub fn checkout() -> &'static Path {
     &ROOT
 }
 
-/// A new folder that is removed when it is dropped: on disk, in the folder of the whole run if
+/// Creates a folder on disk that is removed when dropped, inside the folder of the whole run if
 /// there is one.
 pub fn temp_dir(prefix: &str) -> tempfile::TempDir {
     let mut builder = tempfile::Builder::new();
@@ -49,7 +48,7 @@ pub fn temp_dir(prefix: &str) -> tempfile::TempDir {
     .expect("a temporary folder can be made")
 }
 
-/// Tries until `attempt` gives something; panics with `what` when it has not within `limit`.
+/// Repeats `attempt` until it returns a value; panics with `what` after `limit`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -62,8 +61,8 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Opt
     }
 }
 
-/// The path in the environment variable, which `make test` sets, or else the usual one; panics with
-/// `remedy` when nothing is there.
+/// Returns the path in the environment variable, which `make test` sets, or else the usual one;
+/// panics with `remedy` if nothing is there.
 fn built(variable: &str, usual: impl FnOnce() -> PathBuf, remedy: &str) -> PathBuf {
     let path = std::env::var_os(variable).map_or_else(usual, PathBuf::from);
     assert!(path.exists(), "{} is missing: run {remedy}", path.display());

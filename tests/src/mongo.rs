@@ -1,4 +1,4 @@
-//! A real MongoDB: databases for single tests, and servers that a test may hurt.
+//! A real MongoDB: databases for single tests, and servers that a test may disrupt.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 use crate::{checkout, temp_dir};
 
-/// A new, empty database, dropped at the end: on the server of `MONGODB_URI` or on one of its own.
+/// A new, empty database, dropped at the end: on the server of `MONGODB_URI`, else on its own
+/// server.
 pub struct Database {
     client: Client,
     name: String,
@@ -21,7 +22,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// On the server that all tests share.
+    /// Creates a database on the server that all tests share.
     #[track_caller]
     pub fn new() -> Self {
         match std::env::var("MONGODB_URI") {
@@ -44,35 +45,35 @@ impl Database {
         Self { client, url: with_database(uri, &name), name, _own: own }
     }
 
-    /// The connection string, with the database in it: a `--store` URL.
+    /// Returns the connection string with the database: a `--store` URL.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The documents of the sessions.
+    /// Returns the collection of sessions.
     pub fn sessions(&self) -> Collection<Document> {
         self.client.database(&self.name).collection("sessions")
     }
 
-    /// The document of one session.
+    /// Returns the document of one session.
     #[track_caller]
     pub fn session(&self, id: &str) -> Option<Document> {
         self.sessions().find_one(doc! { "_id": id }).run().expect("MongoDB answers")
     }
 
-    /// Do something else with it.
+    /// Runs a command on the database.
     #[track_caller]
     pub fn run(&self, command: Document) {
         self.client.database(&self.name).run_command(command).run().expect("MongoDB does it");
     }
 
-    /// Keep what the database is asked from now on.
+    /// Records all queries from now on.
     #[track_caller]
     pub fn profile(&self) {
         self.run(doc! { "profile": 2 });
     }
 
-    /// How many bytes the answers had by which the document of one session was read since then.
+    /// Returns the response sizes, in bytes, of all reads of one session's document since then.
     #[track_caller]
     pub fn fetched(&self, id: &str) -> Vec<i64> {
         let asked: Collection<Document> =
@@ -96,43 +97,43 @@ impl Default for Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // What is left behind on failure goes with the server.
+        // After a failure, the rest is removed with the server.
         let _ = self.client.database(&self.name).drop().run();
     }
 }
 
-/// A MongoDB server for one test, with its data on disk; a replica set of one.
+/// A MongoDB server for one test, with its data on disk; a replica set with one member.
 pub struct Mongod {
     uri: String,
     dir: TempDir,
 }
 
 impl Mongod {
-    /// Starts one.
+    /// Starts a server.
     #[track_caller]
     pub fn start() -> Self {
         let dir = temp_dir("mongod-");
         Self { uri: start_in(&dir), dir }
     }
 
-    /// The connection string with a database in it: a `--store` URL.
+    /// Returns the connection string with a database: a `--store` URL.
     pub fn url(&self) -> String {
         with_database(&self.uri, "edge_session_test")
     }
 
-    /// Runs a command of the `admin` database.
+    /// Runs a command on the `admin` database.
     #[track_caller]
     pub fn admin(&self, command: Document) -> Document {
         let client = Client::with_uri_str(&self.uri).expect("it is a connection string");
         client.database("admin").run_command(command).run().expect("MongoDB does as told")
     }
 
-    /// `kill -9`
+    /// Kills the server: `kill -9`.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
     }
 
-    /// Stops it in its tracks: connections stay open, and nothing is answered.
+    /// Suspends the server: connections stay open, and no request is answered.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
@@ -142,7 +143,7 @@ impl Mongod {
         self.signal(Signal::CONT);
     }
 
-    /// Starts it again after [`Mongod::kill`], on the same data and port.
+    /// Restarts the server after [`Mongod::kill`], with the same data and port.
     #[track_caller]
     pub fn restart(&self) {
         assert_eq!(start_in(&self.dir), self.uri);
@@ -160,19 +161,19 @@ pub struct ReplicaSet {
 }
 
 impl ReplicaSet {
-    /// Starts them.
+    /// Starts the servers.
     #[track_caller]
     pub fn start() -> Self {
         let dir = temp_dir("mongods-");
         Self { uri: start("start-three", &dir), dir }
     }
 
-    /// The connection string with a database in it: a `--store` URL.
+    /// Returns the connection string with a database: a `--store` URL.
     pub fn url(&self) -> String {
         with_database(&self.uri, "edge_session_test")
     }
 
-    /// `kill -9` of the server that takes writes.
+    /// Kills the primary server: `kill -9`.
     #[track_caller]
     pub fn kill_primary(&self) {
         let members = ["1", "2", "3"].map(|member| self.dir.path().join(member));
@@ -195,11 +196,11 @@ impl Drop for ReplicaSet {
     }
 }
 
-/// To the server of a folder.
+/// Sends a signal to the server of a folder.
 fn send(signal: Signal, dir: &Path) {
     let pid = fs::read_to_string(dir.join("pid")).expect("mongod wrote its pid");
     let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("it is a pid");
-    // Failing means that it has ended already.
+    // A failure means that it has already exited.
     let _ = kill_process(pid, signal);
 }
 
@@ -222,7 +223,7 @@ fn start(action: &str, dir: &TempDir) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// The connection string with this database instead of any that it names.
+/// Replaces the database in a connection string.
 fn with_database(uri: &str, name: &str) -> String {
     let (hosts, options) =
         uri.split_once('?').map_or((uri, None), |(hosts, options)| (hosts, Some(options)));

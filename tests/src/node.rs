@@ -1,4 +1,4 @@
-//! The programs in `tests/node`: the peers that edge-session is compared with, and a browser.
+//! The programs in `tests/node`: the reference implementations, and a browser.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::checkout;
 
-/// Runs one of the programs to its end and returns what it printed.
+/// Runs a program to its end and returns its output.
 #[track_caller]
 pub fn run(program: &str, argument: &str, env: &[(&str, &str)]) -> String {
     let output =
@@ -17,8 +17,8 @@ pub fn run(program: &str, argument: &str, env: &[(&str, &str)]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Takes a browser with an empty profile through `steps` (`browser.mjs` says which there are) and
-/// returns its note after each one: `url`, `status`, `text`, `cookies`.
+/// Runs `steps` in a browser with an empty profile (`browser.mjs` lists the possible ones) and
+/// returns its state after each: `url`, `status`, `text`, `cookies`.
 #[track_caller]
 pub fn browse(javascript: bool, steps: &[Value]) -> Vec<Value> {
     let task = json!({ "javascript": javascript, "steps": steps });
@@ -26,11 +26,11 @@ pub fn browse(javascript: bool, steps: &[Value]) -> Vec<Value> {
         .expect("browser.mjs prints JSON")
 }
 
-/// A view counter that knows sessions by the gateway's headers, running.
+/// A running view counter that uses the session headers.
 pub struct App(ExpressApp);
 
 impl App {
-    /// `tests/python/counter_app.py`
+    /// Starts `tests/python/counter_app.py`.
     #[track_caller]
     pub fn python() -> Self {
         let mut command = Command::new("python3");
@@ -38,38 +38,38 @@ impl App {
         Self(ExpressApp::run(command, "", ""))
     }
 
-    /// `tests/node/gateway-app.mjs`
+    /// Starts `tests/node/gateway-app.mjs`.
     #[track_caller]
     pub fn express() -> Self {
         Self(ExpressApp::run(command("gateway-app.mjs"), "", ""))
     }
 
-    /// `tests/node/headers-app.mjs`
+    /// Starts `tests/node/headers-app.mjs`.
     #[track_caller]
     pub fn with_header_sessions() -> Self {
         Self(ExpressApp::run(command("headers-app.mjs"), "", ""))
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// Returns `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         self.0.url()
     }
 }
 
-/// The view counter on Express, express-session and connect-mongo, running.
+/// A running view counter on Express, express-session and connect-mongo.
 pub struct ExpressApp {
     child: Child,
     port: u16,
 }
 
 impl ExpressApp {
-    /// Starts it with this secret on this database.
+    /// Starts the application with this secret and database.
     #[track_caller]
     pub fn start(secret: &str, mongodb: &str) -> Self {
         Self::run(command("express-app.mjs"), secret, mongodb)
     }
 
-    /// The same with connect-mongodb-session in place of connect-mongo.
+    /// Starts the application with connect-mongodb-session instead of connect-mongo.
     #[track_caller]
     pub fn with_other_store(secret: &str, mongodb: &str) -> Self {
         let mut command = command("express-app.mjs");
@@ -77,7 +77,7 @@ impl ExpressApp {
         Self::run(command, secret, mongodb)
     }
 
-    /// The application of `examples/with-express`.
+    /// Starts the application of `examples/with-express`.
     #[track_caller]
     pub fn example(secret: &str, mongodb: &str) -> Self {
         let mut command = command_in("examples/with-express", "app.mjs");
@@ -96,12 +96,12 @@ impl ExpressApp {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its output is piped");
         BufReader::new(stdout).read_line(&mut line).expect("its output can be read");
-        // The port, or an address that ends with it.
+        // Either the port or an address that ends with it.
         let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
         Self { child, port: port.expect("the application prints its port") }
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// Returns `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::{Caller, Visitor, Wire, built, checkout, temp_dir, wait_for};
 
-/// The secret that servers get unless a test sets another.
+/// The secret of servers, unless a test sets another.
 pub const SECRET: &str = "only-for-tests-0123456789-abcdefghij";
 
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// With this `--store` URL and [`SECRET`].
+    /// Creates a launch with this `--store` URL and [`SECRET`].
     pub fn new(store: &str) -> Self {
         let launch = Self {
             env: BTreeMap::new(),
@@ -52,68 +52,69 @@ impl Launch {
         launch.env("EDGE_SESSION_STORE", store).env("EDGE_SESSION_SECRET", SECRET)
     }
 
-    /// With an environment variable. All `EDGE_SESSION_*` of the test's own environment are removed.
+    /// Sets an environment variable. All `EDGE_SESSION_*` of the test's own environment are
+    /// removed.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.into(), value.into());
         self
     }
 
-    /// Without an environment variable that [`Launch::new`] sets.
+    /// Removes an environment variable that [`Launch::new`] sets.
     pub fn without_env(mut self, name: &str) -> Self {
         self.env.remove(name);
         self
     }
 
-    /// With so many open files at most.
+    /// Limits the number of open files.
     pub fn open_files(mut self, most: u32) -> Self {
         self.open_files = Some(most);
         self
     }
 
-    /// Listening there instead of at a port.
+    /// Sets the address to listen on instead of a port.
     pub fn listen(mut self, address: &str) -> Self {
         self.listen = Some(address.into());
         self
     }
 
-    /// With a configuration file of this content.
+    /// Sets the content of the configuration file.
     pub fn config(mut self, toml: &str) -> Self {
         self.config = Some(toml.into());
         self
     }
 
-    /// As a gateway to this application, or to several, separated by commas. Its metrics are
-    /// at an address of their own.
+    /// Makes it a proxy for this application, or for several, separated by commas. Its metrics have
+    /// a separate address.
     pub fn upstream(self, url: &str) -> Self {
         self.env("EDGE_SESSION_UPSTREAM", url).as_gateway()
     }
 
-    /// In front of the component `target/NAME` of `make middleware`.
+    /// Makes it run the component `target/NAME` of `make middleware`.
     pub fn app(self, name: &str) -> Self {
         let component = checkout().join("target").join(name);
         assert!(component.exists(), "{} is missing: run make middleware", component.display());
         self.env("EDGE_SESSION_APP", &component.display().to_string()).as_gateway()
     }
 
-    /// As a gateway whose admin address the settings say: at this port.
+    /// Makes it a proxy whose settings put the admin address at this port.
     pub fn as_gateway_at(mut self, port: u16) -> Self {
         self.admin = Some(port);
         self.as_gateway()
     }
 
-    /// As a gateway to whatever the configuration file says.
+    /// Makes it a proxy for the applications in the configuration file.
     pub fn as_gateway(mut self) -> Self {
         self.is_gateway = true;
         self
     }
 
-    /// Starts it on a free port and waits until it is healthy.
+    /// Starts the server on a free port and waits until it is healthy.
     #[track_caller]
     pub fn start(&self) -> Server {
         self.ready(self.spawn(free_port(), None))
     }
 
-    /// Starts it on a socket that is handed over, and waits until it is healthy.
+    /// Starts the server on a handed-over socket and waits until it is healthy.
     #[track_caller]
     pub fn start_on(&self, listener: &TcpListener) -> Server {
         let port = listener.local_addr().expect("it is bound").port();
@@ -121,7 +122,7 @@ impl Launch {
         self.ready(self.spawn(port, Some(handed.into())))
     }
 
-    /// The same with a unix socket.
+    /// Starts the server on a handed-over unix socket and waits until it is healthy.
     #[track_caller]
     pub fn start_on_unix(&self, listener: &UnixListener) -> Server {
         let handed = listener.try_clone().expect("a socket can have two handles");
@@ -134,7 +135,7 @@ impl Launch {
             if let Some(status) = server.child.try_wait().expect("the child can be asked") {
                 panic!("the server ended with {status} instead of serving");
             }
-            // A gateway's own paths are all the applications'.
+            // A proxy's own paths all belong to the applications.
             let health = match server.admin {
                 Some(port) => format!("http://127.0.0.1:{port}/readyz"),
                 None => format!("{}/healthz", server.url()),
@@ -144,7 +145,7 @@ impl Launch {
         server
     }
 
-    /// Starts it, expects it to refuse within ten seconds, and returns all that it printed.
+    /// Starts the server, expects it to refuse within ten seconds, and returns its output.
     #[track_caller]
     pub fn refusal(&self) -> String {
         let mut server = self.spawn(free_port(), None);
@@ -156,8 +157,8 @@ impl Launch {
         output
     }
 
-    /// Runs another command of the program to its end, in this folder, with the same settings:
-    /// whether it succeeded, and what it printed.
+    /// Runs another command of the program in this folder with the same settings. Returns whether
+    /// it succeeded, and its output.
     #[track_caller]
     pub fn run(&self, dir: &Path, arguments: &[&str]) -> (bool, String) {
         let mut command = Command::new(binary());
@@ -167,14 +168,14 @@ impl Launch {
         (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
     }
 
-    /// Gives a command its environment, and nothing of the test's own.
+    /// Sets a command's environment, without the test's own variables.
     fn settle(&self, command: &mut Command, dir: &Path) {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("EDGE_SESSION_") || name == "RUST_LOG" {
                 command.env_remove(name);
             }
         }
-        // The program has one of its own.
+        // The program has its own component.
         if let Some(component) = std::env::var_os("EDGE_SESSION_COMPONENT") {
             command.env("EDGE_SESSION_COMPONENT", component);
         }
@@ -196,7 +197,7 @@ impl Launch {
                 }
             },
             Some(handed) => {
-                // The socket comes as standard input, and is handed on as systemd does it.
+                // The socket arrives as standard input and is passed on as systemd does.
                 let mut command = Command::new("sh");
                 let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
                 command.args(["-c", script]).arg(binary);
@@ -230,19 +231,19 @@ impl Launch {
     }
 }
 
-/// The component under test.
+/// Returns the component under test.
 pub fn component() -> PathBuf {
     let usual = || checkout().join("host/session.wasm");
     built("EDGE_SESSION_COMPONENT", usual, "make bundle")
 }
 
-/// The binary under test.
+/// Returns the binary under test.
 pub fn binary() -> PathBuf {
     let usual = || target_dir().join("debug/edge-session");
     built("EDGE_SESSION_BIN", usual, "cargo build -p edge-session-server")
 }
 
-/// A running `edge-session serve`. However it ends, its log is checked for what must not be there.
+/// A running `edge-session serve`. At its end, its log is always checked for confidential strings.
 pub struct Server {
     child: Child,
     port: u16,
@@ -252,40 +253,39 @@ pub struct Server {
 }
 
 impl Server {
-    /// `http://127.0.0.1:PORT`
+    /// Returns `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
     }
 
-    /// `127.0.0.1:PORT`
+    /// Returns `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Somebody who was never here.
+    /// Returns a new visitor.
     pub fn visitor(&self) -> Visitor {
         Visitor::new(self.url(), self.confidential.clone())
     }
 
-    /// Somebody who was never here, and who says things that no browser would.
+    /// Returns a new caller, who can send requests that no browser would.
     pub fn caller(&self) -> Caller {
         Caller::new(self.address(), self.confidential.clone())
     }
 
-    /// A new connection to it.
+    /// Opens a new connection to the server.
     #[track_caller]
     pub fn wire(&self) -> Wire {
         Wire::open(self.address())
     }
 
-    /// The port of a gateway's admin address.
+    /// Returns the port of a proxy's admin address.
     #[track_caller]
     pub fn admin_port(&self) -> u16 {
         self.admin.expect("only a gateway has an admin address")
     }
 
-    /// The value of a gateway's metric, by its name and labels as they are shown; 0 if there is
-    /// none.
+    /// Returns the value of a proxy's metric, by its name and labels as shown; 0 if missing.
     #[track_caller]
     pub fn metric(&self, name: &str) -> u64 {
         let port = self.admin_port();
@@ -295,13 +295,13 @@ impl Server {
         line.map_or(0, |value| value.parse().expect("a metric is a number"))
     }
 
-    /// How many requests and connections a gateway refused for this reason.
+    /// Returns how many requests and connections a proxy refused for this reason.
     #[track_caller]
     pub fn refused(&self, reason: &str) -> u64 {
         self.metric(&format!("edge_session_refused_total{{reason=\"{reason}\"}}"))
     }
 
-    /// A line of its `/proc/PID/status`, such as VmHWM, in KiB.
+    /// Returns a value of `/proc/PID/status`, such as VmHWM, in KiB.
     #[track_caller]
     pub fn memory(&self, key: &str) -> u64 {
         let pid = self.pid().as_raw_nonzero();
@@ -311,41 +311,41 @@ impl Server {
         number.unwrap_or_else(|| panic!("{key} is not in: {status}"))
     }
 
-    /// How long it has computed so far.
+    /// Returns the CPU time used so far.
     #[track_caller]
     pub fn cpu(&self) -> Duration {
         let pid = self.pid().as_raw_nonzero();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-        // The second field, a name in brackets, may hold spaces.
+        // The second field, a name in brackets, may contain spaces.
         let fields = stat.rsplit_once(')').expect("it has a name").1.split_whitespace();
         let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number"));
         Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
-    /// SIGHUP
+    /// Sends SIGHUP.
     pub fn hang_up(&self) {
         kill_process(self.pid(), Signal::HUP).expect("the server is still there");
     }
 
-    /// Waits until it has ended, and it must end well.
+    /// Waits for the server to exit, which must succeed.
     #[track_caller]
     pub fn ended(mut self) {
         let status = self.wait(STOPPED_WITHIN);
         assert!(status.success(), "it ended with {status}");
     }
 
-    /// What it printed so far, on either stream.
+    /// Returns the output so far, of both streams.
     pub fn log(&self) -> String {
         let log = fs::read(self.dir.path().join("log")).expect("the log can be read");
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Asks it to stop, without waiting.
+    /// Sends SIGTERM, without waiting.
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("the server is still there");
     }
 
-    /// SIGTERM, and it must end well.
+    /// Sends SIGTERM and waits for a successful exit.
     #[track_caller]
     pub fn stop(mut self) {
         self.terminate();
@@ -353,7 +353,7 @@ impl Server {
         assert!(status.success(), "stopped by SIGTERM, it ended with {status}");
     }
 
-    /// `kill -9`
+    /// Kills the server: `kill -9`.
     pub fn kill(mut self) {
         self.end();
     }
@@ -370,7 +370,7 @@ impl Server {
     }
 
     fn end(&mut self) {
-        // Failing means that it has ended already.
+        // A failure means that it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -391,13 +391,13 @@ impl Drop for Server {
     }
 }
 
-/// Cargo's target folder: the test itself runs in `TARGET/PROFILE/deps`.
+/// Returns cargo's target folder: the test itself runs in `TARGET/PROFILE/deps`.
 fn target_dir() -> PathBuf {
     let test = std::env::current_exe().expect("a program knows its path");
     test.ancestors().nth(3).expect("the test is in TARGET/PROFILE/deps").to_owned()
 }
 
-/// A port below those that the kernel hands to clients, so that none of those takes it in between.
+/// Returns a port below the kernel's ephemeral range, so that no client takes it in the meantime.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = std::process::id() as u16;

@@ -1,5 +1,5 @@
-//! An application behind the gateway: it remembers every byte that it was sent, and answers
-//! whatever a test wants, HTTP or not.
+//! An application behind the proxy: it records all bytes that it receives, and answers as a test
+//! requires, with valid HTTP or not.
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -19,14 +19,14 @@ pub struct Upstream {
 #[derive(Default)]
 struct State {
     asked: Mutex<Vec<Asked>>,
-    /// What came on each connection.
+    /// The bytes received on each connection.
     bytes: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
     open: Mutex<Vec<TcpStream>>,
     connections: AtomicUsize,
     is_over: AtomicBool,
 }
 
-/// A request as it arrived.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// The method.
@@ -35,24 +35,24 @@ pub struct Asked {
     pub target: String,
     /// All headers.
     pub head: Head,
-    /// The body, as far as the application read it.
+    /// The body, as far as the application has read it.
     pub body: Vec<u8>,
-    /// What came after a body in chunks.
+    /// The trailers of a chunked body.
     pub trailers: Vec<(String, String)>,
 }
 
-/// A request that waits for its answer.
+/// A request that awaits its response.
 pub struct Call {
-    /// What is asked.
+    /// The request.
     pub asked: Asked,
-    /// The connection that it came by.
+    /// The request's connection.
     pub wire: Wire,
     at: usize,
     state: Arc<State>,
     is_last: bool,
 }
 
-/// An answer with a length.
+/// A response with a length.
 pub struct Reply {
     status: u16,
     headers: Vec<u8>,
@@ -60,7 +60,7 @@ pub struct Reply {
 }
 
 impl Upstream {
-    /// An application that answers whole requests by whole replies.
+    /// Starts an application that reads whole requests and sends whole responses.
     #[track_caller]
     pub fn app(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
         Self::raw(move |call| {
@@ -71,21 +71,20 @@ impl Upstream {
         })
     }
 
-    /// An application that says what its visitors tell it to say: each `Say` header of a request
-    /// is a header of the answer, `Say-Status` its status, and the body is the session that
-    /// the application was told of.
+    /// Starts an application that sends what the request specifies: each `Say` header is a header
+    /// of the response, `Say-Status` its status, and the body is the session in the request.
     #[track_caller]
     pub fn parrot() -> Self {
         Self::app(Asked::parrot)
     }
 
-    /// An application that talks to the connection itself, from the head of each request on.
+    /// Starts an application that handles the connection itself after the head of each request.
     #[track_caller]
     pub fn raw(talk: impl Fn(&mut Call) + Send + Sync + 'static) -> Self {
         Self::at("127.0.0.1:0", talk)
     }
 
-    /// The same at a certain address.
+    /// Starts such an application at a given address.
     #[track_caller]
     pub fn at(address: &str, talk: impl Fn(&mut Call) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).expect("the address is free");
@@ -104,45 +103,45 @@ impl Upstream {
         Self { address, state }
     }
 
-    /// Whether every connection has been closed.
+    /// Returns whether every connection has been closed.
     pub fn is_left(&self) -> bool {
         self.state.connections.load(Relaxed) == 0
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// Returns `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// `127.0.0.1:PORT`
+    /// Returns `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.state.asked.lock().unwrap().clone()
     }
 
-    /// The latest request.
+    /// Returns the latest request.
     #[track_caller]
     pub fn last(&self) -> Asked {
         self.asked().pop().expect("the application was asked")
     }
 
-    /// The latest request for this target.
+    /// Returns the latest request for this target.
     #[track_caller]
     pub fn last_of(&self, target: &str) -> Asked {
         let mut asked = self.asked().into_iter();
         asked.rfind(|it| it.target == target).expect("the application was asked for it")
     }
 
-    /// How many requests there were so far.
+    /// Returns the number of requests so far.
     pub fn count(&self) -> usize {
         self.state.asked.lock().unwrap().len()
     }
 
-    /// All that came so far, connection by connection.
+    /// Returns all received data so far, by connection.
     pub fn received(&self) -> Vec<String> {
         let all = self.state.bytes.lock().unwrap();
         all.iter().map(|one| String::from_utf8_lossy(&one.lock().unwrap()).into_owned()).collect()
@@ -155,7 +154,7 @@ impl Drop for Upstream {
         for stream in self.state.open.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
-        // So that the thread sees it, and the address is free again.
+        // Wakes the thread, so that it exits and frees the address.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -201,37 +200,37 @@ impl Call {
         Ok(())
     }
 
-    /// Sends bytes, to whoever is still there.
+    /// Sends bytes; a closed connection is not an error.
     pub fn say(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.wire.try_send(bytes);
     }
 
-    /// Sends an answer.
+    /// Sends a response.
     pub fn reply(&mut self, reply: Reply) {
         self.say(reply.into_bytes());
     }
 
-    /// The connection ends after this.
+    /// Closes the connection after this request.
     pub fn hang_up(&mut self) {
         self.is_last = true;
     }
 }
 
 impl Asked {
-    /// The only header of this name.
+    /// Returns the only header with this name.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.header(name)
     }
 
-    /// The session that the application is told of.
+    /// Returns the session that the application received.
     #[track_caller]
     pub fn session(&self) -> Value {
         let text = self.header("edge-session").expect("the application is told of a session");
         serde_json::from_str(text).expect("it is JSON")
     }
 
-    /// The answer of [`Upstream::parrot`].
+    /// Returns the response of [`Upstream::parrot`].
     pub fn parrot(&self) -> Reply {
         let status = self.header("say-status").and_then(|status| status.parse().ok());
         let mut reply = Reply::new(status.unwrap_or(200));
@@ -244,24 +243,24 @@ impl Asked {
 }
 
 impl Reply {
-    /// An answer with this status.
+    /// Creates a response with this status.
     pub fn new(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
-    /// 200 with this text.
+    /// Creates a response with status 200 and this text.
     pub fn text(text: &str) -> Self {
         Self::new(200).line("Content-Type: text/html; charset=utf-8").body(text)
     }
 
-    /// With this header line.
+    /// Adds a header line.
     pub fn line(mut self, line: impl AsRef<[u8]>) -> Self {
         self.headers.extend(line.as_ref());
         self.headers.extend(b"\r\n");
         self
     }
 
-    /// With this body.
+    /// Sets the body.
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = body.as_ref().to_vec();
         self

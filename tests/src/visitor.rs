@@ -1,4 +1,4 @@
-//! A visitor: a small HTTP client that keeps cookies, and keeps them raw so that tests can look.
+//! A visitor: a small HTTP client that keeps cookies unparsed, so that tests can inspect them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,11 +8,10 @@ use ureq::{Agent, RequestBuilder};
 
 use crate::server::Confidential;
 
-/// Longer than any deadline of the server, so that a request that hangs fails its test.
+/// Longer than any deadline of the server, so that a hanging request fails its test.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Somebody with a cookie jar. A clone is the same person in another tab: it has the cookies of
-/// now, and from then on its own.
+/// A client with a cookie jar. A clone has a copy of the jar, which is separate from then on.
 #[derive(Clone)]
 pub struct Visitor {
     agent: Agent,
@@ -34,25 +33,25 @@ impl Visitor {
         Self { agent, url, cookies: BTreeMap::new(), csrf: None, confidential }
     }
 
-    /// The same person, from now on at another server: a cookie does not know about ports.
+    /// Directs the visitor to another server, with the same cookies: cookies ignore ports.
     pub fn moved_to(mut self, url: String) -> Self {
         self.url = url;
         self
     }
 
-    /// GET, without following redirects.
+    /// Sends a GET, without following redirects.
     #[track_caller]
     pub fn get(&mut self, path: &str) -> Page {
         self.try_get(path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
-    /// GET, for when the server may be gone.
+    /// Sends a GET to a server that may be gone.
     pub fn try_get(&mut self, path: &str) -> Result<Page, ureq::Error> {
         let response = self.with_cookies(self.agent.get(format!("{}{path}", self.url))).call()?;
         self.take_in(response)
     }
 
-    /// POST of a form, with the CSRF token of the last form that a page showed.
+    /// Posts a form, with the CSRF token of the last form shown.
     #[track_caller]
     pub fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
         let csrf = self.csrf.clone().expect("a page with a form was shown");
@@ -60,7 +59,7 @@ impl Visitor {
         self.post_without_csrf(path, &fields)
     }
 
-    /// POST of a form just as given.
+    /// Posts a form exactly as given.
     #[track_caller]
     pub fn post_without_csrf(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
         let request = self.with_cookies(self.agent.post(format!("{}{path}", self.url)));
@@ -70,20 +69,20 @@ impl Visitor {
             .unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
-    /// Shows the form and sends it.
+    /// Loads the login form and submits it.
     #[track_caller]
     pub fn log_in(&mut self, username: &str) -> Page {
         self.get("/login");
         self.post("/login", &[("username", username)])
     }
 
-    /// The session cookie as the server wrote it.
+    /// Returns the session cookie as the server sent it.
     #[track_caller]
     pub fn cookie(&self) -> &str {
         self.cookies.get("connect.sid").expect("the visitor has a session cookie")
     }
 
-    /// Whether there is a session cookie.
+    /// Returns whether there is a session cookie.
     pub fn has_cookie(&self) -> bool {
         self.cookies.contains_key("connect.sid")
     }
@@ -93,13 +92,13 @@ impl Visitor {
         self.cookies.insert("connect.sid".into(), value.into());
     }
 
-    /// The identifier in the session cookie `s%3AID.SIGNATURE`.
+    /// Returns the identifier in the session cookie `s%3AID.SIGNATURE`.
     #[track_caller]
     pub fn session_id(&self) -> String {
         identifier_and_signature(self.cookie()).0.to_owned()
     }
 
-    /// All cookies as a request header's value.
+    /// Returns all cookies as the value of a request header.
     pub fn cookie_header(&self) -> String {
         let pairs: Vec<_> =
             self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -162,25 +161,25 @@ pub struct Page {
 }
 
 impl Page {
-    /// The number in "you have visited this page N times".
+    /// Returns the number in "you have visited this page N times".
     #[track_caller]
     pub fn count(&self) -> u64 {
         assert_eq!(self.status, 200, "not a counter page: {self:#?}");
         count_in(&self.body)
     }
 
-    /// The `Set-Cookie` headers, unparsed.
+    /// Returns the `Set-Cookie` headers, unparsed.
     pub fn set_cookies(&self) -> Vec<&str> {
         let all = self.headers.get_all("set-cookie").iter();
         all.map(|value| value.to_str().expect("our own cookies are ASCII")).collect()
     }
 
-    /// Where it redirects to.
+    /// Returns the target of a redirect.
     pub fn location(&self) -> Option<&str> {
         self.headers.get("location").and_then(|value| value.to_str().ok())
     }
 
-    /// The value of a hidden form field.
+    /// Returns the value of a hidden form field.
     fn hidden(&self, name: &str) -> Option<&str> {
         let at = self.body.find(&format!("name=\"{name}\""))?;
         let tag = &self.body[self.body[..at].rfind('<')?..];
@@ -189,7 +188,7 @@ impl Page {
     }
 }
 
-/// The number in "you have visited this page N times".
+/// Returns the number in "you have visited this page N times".
 #[track_caller]
 pub fn count_in(text: &str) -> u64 {
     text.split_once("you have visited this page ")

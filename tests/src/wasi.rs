@@ -11,7 +11,7 @@ use crate::server::Confidential;
 use crate::{Caller, built, checkout, free_port, temp_dir, wait_for};
 
 /// The middleware with the tests' application (`tests/wasi-app`) and a store in the instance's
-/// memory. It ends with this.
+/// memory. It stops when dropped.
 pub struct Served {
     child: Child,
     address: SocketAddr,
@@ -20,7 +20,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// With these environment variables, and no others.
+    /// Starts it with only these environment variables.
     #[track_caller]
     pub fn start(env: &[(String, String)]) -> Self {
         let wasmtime =
@@ -32,8 +32,8 @@ impl Served {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut command = Command::new(wasmtime);
         command.args(["serve", "-Scli", "-Skeyvalue", "--addr", &address.to_string()]);
-        // What is stored is in the memory of one instance: it has to stay, and to stay the only
-        // one. wasmtime makes another one for a request that comes while the first is at work
+        // The store is in the memory of one instance, so that instance must stay and remain the
+        // only one. wasmtime creates another one for a request that arrives while the first is busy
         // in another thread.
         command.env("TOKIO_WORKER_THREADS", "1");
         command.args(["--max-instance-reuse-count", "1000000"]);
@@ -56,17 +56,17 @@ impl Served {
         served
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// Returns `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Somebody who comes for the first time.
+    /// Returns a new caller.
     pub fn caller(&self) -> Caller {
         Caller::new(self.address.to_string(), self.confidential.clone())
     }
 
-    /// All that was printed so far.
+    /// Returns the output so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).expect("the log can be read")
     }
@@ -74,7 +74,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // Failing means that it has ended already.
+        // A failure means that it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let log = self.log();

@@ -1,4 +1,5 @@
-//! HTTP/1 byte by byte: what a well-behaved client library would never send, or would hide.
+//! HTTP/1 byte by byte, including what a well-behaved client library would never send or would
+//! hide.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, SocketAddrV4, TcpStream, ToSocketAddrs};
@@ -9,15 +10,15 @@ use serde_json::Value;
 
 use crate::server::Confidential;
 
-/// Longer than any deadline of a test, so that whatever hangs fails its test.
+/// Longer than any deadline of a test, so that a hang fails its test.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One end of a connection.
 pub struct Wire {
     stream: TcpStream,
-    /// What came and was not used yet.
+    /// Bytes received but not used yet.
     ahead: Vec<u8>,
-    /// All that came.
+    /// All bytes received.
     record: Option<Arc<Mutex<Vec<u8>>>>,
 }
 
@@ -26,7 +27,7 @@ pub struct Wire {
 pub struct Head {
     /// The request line or the status line.
     pub first: String,
-    /// Names as they came.
+    /// Names as received.
     pub headers: Vec<(String, String)>,
 }
 
@@ -37,20 +38,20 @@ pub struct Answer {
     pub status: u16,
     /// All headers and the status line.
     pub head: Head,
-    /// The body, without chunks.
+    /// The body, dechunked.
     pub body: Vec<u8>,
-    /// What came after a body in chunks.
+    /// The trailers of a chunked body.
     pub trailers: Vec<(String, String)>,
 }
 
 impl Wire {
-    /// A new connection to `HOST:PORT`.
+    /// Opens a connection to `HOST:PORT`.
     #[track_caller]
     pub fn open(address: impl ToSocketAddrs) -> Self {
         Self::over(TcpStream::connect(address).expect("somebody listens"))
     }
 
-    /// A new connection to `HOST:PORT` from this address of this machine, such as 127.0.0.2.
+    /// Opens a connection to `HOST:PORT` from this local address, such as 127.0.0.2.
     #[track_caller]
     pub fn open_from(source: &str, address: &str) -> Self {
         use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
@@ -80,29 +81,29 @@ impl Wire {
         self.stream.try_clone().expect("a connection can have two handles")
     }
 
-    /// Writes these bytes.
+    /// Sends bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.try_send(bytes).expect("the other side takes it");
         self
     }
 
-    /// Writes these bytes, if the other side is still there.
+    /// Sends bytes, if the peer is still connected.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Nothing more will be sent.
+    /// Shuts down the sending direction.
     pub fn finish(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Ends the connection.
+    /// Closes the connection.
     pub fn close(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// The next bytes, whatever they are; none at the end.
+    /// Returns the next bytes; none at the end.
     pub fn some(&mut self) -> Result<Vec<u8>> {
         if self.ahead.is_empty() {
             self.fill()?;
@@ -110,7 +111,7 @@ impl Wire {
         Ok(std::mem::take(&mut self.ahead))
     }
 
-    /// So many bytes.
+    /// Returns exactly `count` bytes.
     pub fn exactly(&mut self, count: usize) -> Result<Vec<u8>> {
         while self.ahead.len() < count {
             self.fill_or_fail()?;
@@ -119,7 +120,7 @@ impl Wire {
         Ok(std::mem::replace(&mut self.ahead, rest))
     }
 
-    /// All until the other side closes. A reset is an end, too.
+    /// Returns everything until the peer closes. A reset counts as the end, too.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         loop {
@@ -134,7 +135,7 @@ impl Wire {
         }
     }
 
-    /// Reads a head; none when the connection ends before one.
+    /// Reads a head; none if the connection ends before one.
     pub fn try_head(&mut self) -> Result<Option<Head>> {
         let end = loop {
             if let Some(at) = self.ahead.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -155,13 +156,13 @@ impl Wire {
         Ok(Some(Head { first, headers: fields(lines) }))
     }
 
-    /// The head of a response.
+    /// Reads the head of a response.
     #[track_caller]
     pub fn head(&mut self) -> Head {
         self.try_head().expect("it can be read").expect("there is an answer")
     }
 
-    /// A response to anything but HEAD. An error: it ended before its end.
+    /// Reads a response to any method but HEAD. An error means that it is incomplete.
     pub fn try_answer(&mut self) -> Result<Answer> {
         let head = self.try_head()?.ok_or(ErrorKind::UnexpectedEof)?;
         let status = head.status();
@@ -172,13 +173,13 @@ impl Wire {
         Ok(Answer { status, head, body, trailers })
     }
 
-    /// A whole response to anything but HEAD.
+    /// Reads a complete response to any method but HEAD.
     #[track_caller]
     pub fn answer(&mut self) -> Answer {
         self.try_answer().unwrap_or_else(|error| panic!("no whole answer: {error}"))
     }
 
-    /// The body after a head, and its trailers.
+    /// Reads the body after a head, and its trailers.
     #[allow(clippy::type_complexity)]
     pub(crate) fn body(
         &mut self,
@@ -214,7 +215,7 @@ impl Wire {
         Ok((std::mem::take(&mut self.ahead), Vec::new()))
     }
 
-    /// The next chunk of a body; an empty one is the last, and its trailers come next.
+    /// Reads the next chunk of a body; an empty one is the last, followed by the trailers.
     pub fn chunk(&mut self) -> Result<Vec<u8>> {
         let line = self.line()?;
         let size = line.split(';').next().unwrap_or_default().trim();
@@ -261,7 +262,7 @@ fn fields<'l>(lines: impl Iterator<Item = &'l str>) -> Vec<(String, String)> {
 }
 
 impl Head {
-    /// The only header of this name; panics when there are more.
+    /// Returns the only header with this name; panics if there are more.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
@@ -269,19 +270,19 @@ impl Head {
         all.first().copied()
     }
 
-    /// All headers of this name.
+    /// Returns all headers with this name.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let ours = self.headers.iter().filter(|(it, _)| it.eq_ignore_ascii_case(name));
         ours.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// Whether there is any header whose name begins like this.
+    /// Returns whether any header's name begins with this prefix.
     pub fn has_any(&self, prefix: &str) -> bool {
         let prefix = prefix.to_ascii_lowercase();
         self.headers.iter().any(|(name, _)| name.to_ascii_lowercase().starts_with(&prefix))
     }
 
-    /// A response's status code.
+    /// Returns a response's status code.
     #[track_caller]
     pub fn status(&self) -> u16 {
         let code = self.first.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -290,20 +291,20 @@ impl Head {
 }
 
 impl Answer {
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:#?}"))
     }
 }
 
-/// Somebody with a session cookie who says exactly what a test wants, each time on a connection
-/// of its own.
+/// A client with a session cookie that sends exactly what a test specifies, on a new connection
+/// each time.
 #[derive(Clone)]
 pub struct Caller {
     address: String,
@@ -317,13 +318,13 @@ impl Caller {
         Self { address, confidential, cookie: None }
     }
 
-    /// GET with these header lines.
+    /// Sends a GET with these header lines.
     #[track_caller]
     pub fn get(&mut self, target: &str, headers: &[&str]) -> Answer {
         self.ask("GET", target, headers, b"")
     }
 
-    /// A request with these header lines.
+    /// Sends a request with these header lines.
     #[track_caller]
     pub fn ask(&mut self, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Answer {
         let mut wire = self.begin(method, target, headers, body);
@@ -332,7 +333,7 @@ impl Caller {
         answer
     }
 
-    /// Sends a request and leaves the answer to the test.
+    /// Sends a request and leaves the response to the test.
     #[track_caller]
     pub fn begin(&self, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Wire {
         let mut lines = vec![format!("{method} {target} HTTP/1.1")];
@@ -354,7 +355,7 @@ impl Caller {
         wire
     }
 
-    /// Keeps the session cookie that an answer sets.
+    /// Keeps the session cookie that a response sets.
     pub fn take_in(&mut self, head: &Head) {
         for cookie in head.all("set-cookie") {
             let pair = cookie.split(';').next().unwrap_or_default();
@@ -367,7 +368,7 @@ impl Caller {
         }
     }
 
-    /// The identifier in the session cookie.
+    /// Returns the identifier in the session cookie.
     #[track_caller]
     pub fn session_id(&self) -> String {
         let signed = self.cookie.as_deref().and_then(|cookie| cookie.strip_prefix("s%3A"));

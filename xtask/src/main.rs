@@ -1,9 +1,9 @@
-//! Builds the WebAssembly components: `cargo run -p xtask -- component` makes
-//! `target/session.wasm`, `bundle` puts that one into the library, and `middleware` makes those for
-//! `wasi:http`. `oci DIRECTORY` makes artefacts for registries of them.
+//! Builds the WebAssembly components: `cargo run -p xtask -- component` builds
+//! `target/session.wasm`, `bundle` copies it into the library, `middleware` builds those for
+//! `wasi:http`, and `oci DIRECTORY` packs the first for OCI registries.
 //!
-//! What cargo cannot do by itself: find out which way of compiling to WebAssembly works on this
-//! machine, turn core modules into components, and join those.
+//! This does what cargo cannot: it finds a way to compile to WebAssembly on this machine, turns
+//! core modules into components, and composes them.
 
 mod oci;
 
@@ -23,20 +23,20 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// SIMD is what sha2 is fast with.
+/// sha2 is fast only with SIMD.
 const RUSTFLAGS: &str = "-Ctarget-feature=+simd128";
 
-/// A small stack keeps the memory of an instance of session.wasm small, which parses no JSON
-/// recursively.
+/// A small stack keeps the memory of a session.wasm instance small. It suffices because
+/// session.wasm does not parse JSON recursively.
 const SMALL_STACK: &str = "-Clink-arg=-zstack-size=65536";
 
 /// The library's copy of session.wasm.
 const BUNDLED: &str = "host/session.wasm";
 
-/// What session.wasm is made from. Compilers differ in the bytes that they make of it.
+/// The sources of session.wasm. Different compilers build different bytes from them.
 const SOURCES: [&str; 3] = ["component/Cargo.toml", "component/src", "wit"];
 
-/// The custom section of session.wasm that says what it was made from.
+/// The custom section of session.wasm that records its sources.
 const ORIGIN: &str = "edge-session";
 
 const HANDLER: &str = "wasi:http/handler@0.3.0";
@@ -74,15 +74,15 @@ fn component() -> Result<()> {
     let target = Target::find()?;
     let module = target.compile(&["edge-session-component"], SMALL_STACK)?.remove(0);
     let mut component = encode(&module)?;
-    // Nothing that runs a component looks at custom sections.
+    // Runtimes ignore custom sections.
     let origin = target.origin()?;
     CustomSection { name: ORIGIN.into(), data: origin.as_bytes().into() }
         .append_to_component(&mut component);
     target.write("session.wasm", &component)
 }
 
-/// The library holds a copy of the component, so that nobody who depends on it needs a compiler
-/// for WebAssembly. It is checked in, and a test compares it.
+/// Copies the component into the library, so that users of the library need no WebAssembly
+/// compiler. The copy is checked in, and a test compares it.
 fn bundle() -> Result<()> {
     component()?;
     let target = Target::find()?;
@@ -92,8 +92,9 @@ fn bundle() -> Result<()> {
     Ok(())
 }
 
-/// The middleware, a store and an application, alone and joined; and, for the tests, an
-/// application that does as each request says, alone and joined, with a way to ask the store.
+/// Builds the middleware, a store and an application, separately and composed. For the tests, also
+/// builds an application controlled by each request, separately and composed with a way to query
+/// the store.
 fn middleware() -> Result<()> {
     let target = Target::find()?;
     let packages = [
@@ -115,17 +116,16 @@ fn middleware() -> Result<()> {
     target.write("served-for-tests.wasm", &joined)
 }
 
-/// Where things are.
+/// The paths of the build.
 struct Target {
     root: PathBuf,
-    /// Of its own: the flags differ from those of native builds.
+    /// A separate directory, because the flags differ from those of native builds.
     wasm_dir: PathBuf,
 }
 
 impl Target {
     fn find() -> Result<Self> {
-        // As cargo says it now, not as it was when this was compiled: checkouts may share a
-        // target directory.
+        // Read at run time, not at compile time, because checkouts may share a target directory.
         let manifest =
             env::var("CARGO_MANIFEST_DIR").map_err(|_| "run it by `cargo run -p xtask`")?;
         let root = Path::new(&manifest).parent().ok_or("no workspace")?.to_owned();
@@ -133,7 +133,7 @@ impl Target {
         Ok(Self { root, wasm_dir: target_dir.join("wasm") })
     }
 
-    /// What session.wasm is made from, and by which compiler, as text.
+    /// Returns the sources of session.wasm and the compiler, as text.
     fn origin(&self) -> Result<String> {
         let mut files = Vec::new();
         for source in SOURCES {
@@ -154,7 +154,7 @@ impl Target {
         Ok(format!("sources {hash}\ncompiler {compiler}\n"))
     }
 
-    /// The core modules of these packages.
+    /// Compiles these packages to core modules.
     fn compile(&self, packages: &[&str], flags: &str) -> Result<Vec<Vec<u8>>> {
         let mut cargo = cargo()?;
         cargo
@@ -183,7 +183,7 @@ impl Target {
             return Ok(());
         }
         fs::create_dir_all(self.root.join("target"))?;
-        // Written aside and renamed: a running host never sees half a file.
+        // Written to another file and renamed, so that a running host never sees a partial file.
         let aside = path.with_extension("wasm.new");
         fs::write(&aside, component)?;
         fs::rename(&aside, &path)?;
@@ -192,7 +192,7 @@ impl Target {
     }
 }
 
-/// All files below `path`. What is for the middleware alone is in a directory of its own.
+/// Collects all files below `path`, except the middleware's own directory.
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !path.is_dir() {
         files.push(path.to_owned());
@@ -204,7 +204,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Make a core module a component.
+/// Turns a core module into a component.
 fn encode(module: &[u8]) -> Result<Vec<u8>> {
     wit_component::ComponentEncoder::default()
         .validate(true)
@@ -213,8 +213,8 @@ fn encode(module: &[u8]) -> Result<Vec<u8>> {
         .map_err(|error| format!("a module cannot be made a component: {error:#}").into())
 }
 
-/// One component out of several: each is given what those before it export. Its own export is
-/// the handler of the last one.
+/// Composes several components: each imports what the previous ones export. The result exports the
+/// handler of the last one.
 fn join(components: &[&[u8]]) -> Result<Vec<u8>> {
     let mut graph = CompositionGraph::new();
     let mut offered = BTreeMap::new();
@@ -240,8 +240,8 @@ fn join(components: &[&[u8]]) -> Result<Vec<u8>> {
     Ok(graph.encode(EncodeOptions::default())?)
 }
 
-/// A cargo that can compile for [`TARGET`]: the usual one where its standard library is
-/// installed, else Debian's compiler with a standard library built from source.
+/// Returns a cargo that can compile for [`TARGET`]: the default one if the target's standard
+/// library is installed, else Debian's compiler with a standard library built from source.
 fn cargo() -> Result<Command> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
     let libdir =
@@ -260,7 +260,7 @@ fn cargo() -> Result<Command> {
     if !sources.is_ok_and(|sources| sources.exists()) {
         return Err(NO_TOOLCHAIN.into());
     }
-    // Its library sources need its own compiler, and rustup's linker for WebAssembly.
+    // Its library sources need its own compiler, and rustup's WebAssembly linker.
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
     let host = output(Command::new("rustc").args(["--print", "host-tuple"]))?;
     let linker = Path::new(&sysroot).join("lib/rustlib").join(host).join("bin/rust-lld");
@@ -290,7 +290,7 @@ mod tests {
 
     use super::*;
 
-    /// Interfaces, with how many functions each has.
+    /// Interfaces, each with its number of functions.
     type Interfaces = Vec<(String, usize)>;
 
     fn built(name: &str) -> PathBuf {
@@ -299,7 +299,7 @@ mod tests {
         path
     }
 
-    /// What a component in `target/` imports and exports.
+    /// Returns the imports and exports of a component in `target/`.
     fn world(name: &str) -> (Interfaces, Interfaces) {
         let path = built(name);
         let mut types = Types::default();
@@ -329,7 +329,7 @@ mod tests {
         let [bundled, made] = [bundled, made].map(|path| fs::read(path).unwrap());
         let origin = target.origin().unwrap();
         let sources = origin.lines().next().unwrap();
-        // The section is the last one.
+        // The section is at the end.
         let last = |component: &[u8]| {
             String::from_utf8_lossy(&component[component.len().saturating_sub(200)..]).into_owned()
         };
@@ -378,7 +378,7 @@ mod tests {
         assert_eq!(names(&exports), ["edge:session/store@0.1.0"]);
     }
 
-    /// As the documentation says it: this is what `wac plug` does.
+    /// Composes the components as `wac plug` does, which the documentation describes.
     #[test]
     fn wac_plug_joins_them_too() {
         let mut graph = CompositionGraph::new();
@@ -401,7 +401,7 @@ mod tests {
     fn joined_they_need_what_a_host_of_wasi_http_has() {
         let (imports, exports) = world("served.wasm");
         let ours = imports.iter().filter(|(name, _)| !name.starts_with("wasi:"));
-        // Types without functions, which no host has to provide.
+        // Only types, no functions for a host to provide.
         assert_eq!(
             ours.cloned().collect::<Vec<_>>(),
             [("edge:session/engine@0.1.0".to_owned(), 0)]

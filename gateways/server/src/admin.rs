@@ -1,4 +1,4 @@
-//! The admin address: metrics, whether the program is well, and, with a token, its sessions.
+//! The admin address: metrics, health, and, with a token, the sessions.
 
 mod charts;
 pub(crate) mod inspector;
@@ -34,24 +34,24 @@ use crate::net::address::{Address, Bound};
 use crate::net::connections::{self, Bounds, Limits, Peer};
 use crate::web::with_safe_headers;
 
-/// The cookie that opens the sessions. It is for nobody else: see the gateway.
+/// The cookie that grants access to the sessions. The proxy hides it from applications.
 pub(crate) const COOKIE_NAME: &str = "edge-session-admin";
 
-/// How many sessions a page shows, and how many are told at once.
+/// How many sessions a page shows, and how many the command line can list.
 const ON_A_PAGE: usize = 100;
 const TOLD_AT_ONCE: usize = 10_000;
 
-/// How many connections may be open: few people and programs ask.
+/// The maximum number of open connections: few people and programs use this address.
 pub(crate) const CONNECTIONS: usize = 64;
 
-/// How long a request may take, and how long until it has come as a whole.
+/// How long a request may take in total, and until it has arrived completely.
 const WHOLE: Duration = Duration::from_secs(60);
 const COMING: Duration = Duration::from_secs(5);
 
-/// The largest form, in bytes.
+/// The maximum size of a form, in bytes.
 const FORM_BYTES: usize = 16 * 1024;
 
-/// What the admin address shows.
+/// The service of the admin address.
 #[derive(Clone)]
 pub(crate) struct Admin {
     layer: SessionLayer,
@@ -59,12 +59,12 @@ pub(crate) struct Admin {
     inspector: Inspector,
     history: History,
     key: Option<Key>,
-    /// The names that it may be asked for by.
+    /// The host names that it accepts.
     hosts: Arc<[String]>,
 }
 
 impl Admin {
-    /// Without a token, sessions can neither be seen nor ended.
+    /// Without a token, sessions can be neither seen nor ended.
     pub(crate) fn new(
         layer: SessionLayer,
         recorder: PrometheusHandle,
@@ -77,7 +77,7 @@ impl Admin {
         Self { layer, recorder, inspector, history, key, hosts }
     }
 
-    /// Serve in the background, as long as the program runs.
+    /// Serves in the background until the program ends.
     pub(crate) async fn serve(self, address: SocketAddr) -> Result<(), String> {
         let bound = Bound::new(&Address::Port(address));
         let listener = bound
@@ -136,10 +136,10 @@ impl Admin {
     }
 }
 
-// ------------------------------------------------------------------- who may come in ----
+// ------------------------------------------------------------------------ access ----
 
-/// A page of another site can have its own name lead here (DNS rebinding), and would then read
-/// what it likes.
+/// Refuses unknown host names. Otherwise a page of another site could point its own name here (DNS
+/// rebinding) and read everything.
 async fn of_known_host(
     State(hosts): State<Arc<[String]>>,
     request: Request,
@@ -147,7 +147,7 @@ async fn of_known_host(
 ) -> Response {
     let header = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
     let host = header.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    // Every browser says one.
+    // Every browser sends a host.
     if host.is_none_or(|host| is_known(host, &hosts)) {
         return next.run(request).await;
     }
@@ -170,7 +170,7 @@ fn is_known(host: &str, hosts: &[String]) -> bool {
         || hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// A request that never ends must not keep its place.
+/// Limits a request's duration, so that a stalled request does not occupy its place forever.
 async fn in_time(request: Request, next: Next) -> Response {
     let late = || (StatusCode::REQUEST_TIMEOUT, "the request took too long\n").into_response();
     let (head, body) = request.into_parts();
@@ -186,7 +186,7 @@ async fn in_time(request: Request, next: Next) -> Response {
     timeout(WHOLE, next.run(request)).await.unwrap_or_else(|_| late())
 }
 
-/// Whether it is the token. A wrong one is told after a while.
+/// Returns whether `token` is the right one, after a delay if not.
 async fn opens(key: &Key, token: &str, peer: &Peer) -> bool {
     let is_token = key.opens(token, peer.address).await;
     if !is_token {
@@ -196,7 +196,7 @@ async fn opens(key: &Key, token: &str, peer: &Peer) -> bool {
     is_token
 }
 
-/// Somebody who has the token. No handler of sessions goes without.
+/// A client that has authenticated with the token. Every handler of sessions extracts it.
 struct Operator;
 
 impl FromRequestParts<Admin> for Operator {
@@ -229,7 +229,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     pairs.find(|(name, _)| name.trim() == COOKIE_NAME).map(|(_, value)| value.trim())
 }
 
-/// The cookie is for requests of its own site; this is for browsers that do not know that.
+/// Refuses forms of other sites, for browsers that do not support `SameSite` cookies.
 fn is_own_form(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin")
 }
@@ -281,7 +281,7 @@ async fn style() -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/css; charset=utf-8"), (CACHE_CONTROL, "private, max-age=3600")], CSS)
 }
 
-/// What is looked for, and what was just done.
+/// The search, and the result of the last action.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Search {
@@ -355,7 +355,7 @@ async fn end_all(_: Operator, State(admin): State<Admin>, Form(form): Form<Subje
             tracing::warn!(
                 "an operator ended {ended} sessions of somebody; {unreadable} cannot be read"
             );
-            // These are on the page of whatever subject.
+            // Unreadable sessions are listed for every subject.
             let subject = utf8_percent_encode(&form.subject, NON_ALPHANUMERIC);
             let query = format!("ended={ended}&unreadable={unreadable}&subject={subject}");
             Redirect::to(&format!("/sessions?{query}")).into_response()

@@ -1,6 +1,6 @@
-//! The configuration file: TOML in express-session's and connect-mongo's words.
+//! The configuration file: TOML with the option names of express-session and connect-mongo.
 //!
-//! Reading never stops at the first problem: all are collected, each under its key.
+//! Reading does not stop at the first problem: it collects all of them, each with its key.
 
 mod gateway;
 mod hints;
@@ -28,7 +28,7 @@ use crate::telemetry::Log;
 pub(crate) use self::hints::{line_of, meant};
 pub(crate) use self::together::{problems, warnings};
 
-/// A configuration file's preset has to be known before the options that it sets.
+/// A configuration file. Its preset must be known before the options that depend on it.
 pub(crate) struct File {
     root: Section,
     cookie: Section,
@@ -42,33 +42,33 @@ pub(crate) struct File {
     pub(crate) preset: Preset,
 }
 
-/// What a configuration file says beside the component's options.
+/// The settings of a configuration file besides the component's options.
 pub(crate) struct Settings {
     pub(crate) listen: Option<Address>,
     pub(crate) store: Option<String>,
     pub(crate) mongodb: MongoOptions,
-    /// How sessions are encrypted. The secret is not in the file.
+    /// How sessions are encrypted. The file does not contain the secret.
     pub(crate) crypto: Option<CryptoFormat>,
-    /// What clients may do.
+    /// Limits on clients.
     pub(crate) limits: Limits,
-    /// The JSON pointer to who is logged in.
+    /// The JSON pointer to the logged-in user.
     pub(crate) identity: Option<String>,
-    /// None: the built-in application.
+    /// None: the demo.
     pub(crate) gateway: Option<proxy::Settings>,
     pub(crate) tls: Option<TlsFiles>,
-    /// Where metrics and the admin page are.
+    /// The address of the metrics and the admin pages.
     pub(crate) admin: Option<SocketAddr>,
-    /// The names, beside addresses and localhost, that they are asked for by.
+    /// The host names that the admin address accepts besides addresses and localhost.
     pub(crate) admin_hosts: Vec<String>,
     pub(crate) log: Log,
     /// Where traces are sent by OTLP.
     pub(crate) otlp: Option<String>,
 }
 
-/// A file with every key and what it is for: what `edge-session init` writes.
+/// The file that `edge-session init` writes, with every key and its purpose.
 pub(crate) const TEMPLATE: &str = include_str!("config/edge-session.toml");
 
-/// All keys, those of a section after its name. Each may also be given by an environment variable.
+/// All keys, with their sections. Each can also be set by an environment variable.
 pub(crate) const KEYS: &[&str] = &[
     "preset",
     "listen",
@@ -141,7 +141,7 @@ pub(crate) const KEYS: &[&str] = &[
     "telemetry.otlp",
 ];
 
-/// The environment variable for a key: `EDGE_SESSION_COOKIE_MAX_AGE` for `cookie.max_age`.
+/// Returns the environment variable of a key: `EDGE_SESSION_COOKIE_MAX_AGE` for `cookie.max_age`.
 pub(crate) fn variable(key: &str) -> String {
     match key {
         "store.url" => "EDGE_SESSION_STORE".to_owned(),
@@ -150,8 +150,7 @@ pub(crate) fn variable(key: &str) -> String {
 }
 
 impl File {
-    /// What a file says, and in its place what variables do. Fails only where the text is
-    /// not TOML.
+    /// Parses a file; variables override its keys. Fails only if the text is not TOML.
     pub(crate) fn parse(
         text: &str,
         variable: impl Fn(&str) -> Option<String>,
@@ -163,7 +162,7 @@ impl File {
                 None => Some((&mut table, key)),
                 Some((section, key)) => {
                     let section = table.entry(section).or_insert_with(|| Table::new().into());
-                    // What is no table is a problem that is reported later.
+                    // A section that is not a table is reported later.
                     section.as_table_mut().map(|section| (section, key))
                 }
             };
@@ -174,13 +173,13 @@ impl File {
         Ok(Self::new(table))
     }
 
-    /// With an application, or several separated by commas, behind all paths without a route.
+    /// Sets an application, or several separated by commas, for all paths without a route.
     pub(crate) fn with_upstream(mut self, upstream: &str) -> Self {
         self.gateway.upstream = Some(Value::String(upstream.to_owned()));
         self
     }
 
-    /// With a component as the application.
+    /// Sets a component as the application.
     pub(crate) fn with_app(mut self, file: &str) -> Self {
         self.gateway.app = Some(Value::String(file.to_owned()));
         self
@@ -214,7 +213,7 @@ impl File {
         Self { root, cookie, store, gateway, tls, admin, log, telemetry, problems, preset }
     }
 
-    /// Put what the file says into `options`, which are the preset's.
+    /// Applies the file to `options`, which are the preset's.
     pub(crate) fn apply(self, options: &mut Options) -> (Settings, Vec<Problem>) {
         let Self { mut root, mut cookie, mut store, gateway, mut problems, preset: _, .. } = self;
         let Self { mut tls, mut admin, mut log, mut telemetry, .. } = self;
@@ -337,7 +336,7 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-/// The sections of the file, and what is beside them without a variable of the same name.
+/// The sections of the file, and the keys beside them that have no variable of the same name.
 const SECTIONS: [&str; 12] = [
     "cookie",
     "store",
@@ -353,7 +352,7 @@ const SECTIONS: [&str; 12] = [
     "app",
 ];
 
-/// A key that is none: which one may be meant.
+/// Returns the message for an unknown key, with the key that was probably meant.
 fn not_an_option(prefix: &str, key: &str) -> String {
     let of_tables = |keys: &'static [&'static str]| meant(key, keys.iter().copied());
     let known = match prefix.split('[').next() {
@@ -369,7 +368,8 @@ fn not_an_option(prefix: &str, key: &str) -> String {
     }
 }
 
-/// What is wrong, and where. The line itself may hold a password.
+/// Returns the problem and its position. The line itself is omitted, since it may contain a
+/// password.
 fn not_toml(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
@@ -378,7 +378,7 @@ fn not_toml(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}, column {column}: {message}")
 }
 
-/// A text for a message, unless it may hold a password: an address does.
+/// Quotes a text in a message, unless it may contain a password, as URLs do.
 fn quoted(text: &str) -> String {
     match text.contains('@') || text.contains("://") || text.len() > 60 {
         true => "a text".to_owned(),
@@ -386,7 +386,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// What a value is, in the words of people. Texts are not quoted: one may hold a password.
+/// Describes a value. Texts are not quoted, since one may contain a password.
 fn kind(value: &Value) -> String {
     match value {
         Value::String(_) => "a text".to_owned(),
@@ -399,7 +399,7 @@ fn kind(value: &Value) -> String {
     }
 }
 
-/// What serde says of a value that is of another type, in the words of people.
+/// Rewrites serde's message about a value of another type in plain words.
 fn mismatch(kind: String, message: &str) -> String {
     let expected = match message.rsplit_once("expected ").map_or(message, |(_, it)| it.trim()) {
         "u64" | "u32" | "u16" | "u8" | "usize"
@@ -417,14 +417,14 @@ fn mismatch(kind: String, message: &str) -> String {
     format!("is {kind}, not {expected}")
 }
 
-/// What a variable says: TOML, or a text without its quotation marks.
+/// Parses a variable's value: TOML, or a text without quotation marks.
 fn value_of(text: &str) -> Value {
     let table = format!("value = {text}").parse::<Table>();
     let value = table.ok().filter(|table| table.len() == 1).and_then(|mut it| it.remove("value"));
     value.unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// One table of the file. Keys that were read are taken out.
+/// One table of the file. Keys are removed as they are read.
 struct Section {
     prefix: String,
     table: Table,
@@ -447,13 +447,13 @@ impl Section {
         }
     }
 
-    /// Where to listen.
+    /// Reads an address to listen on.
     fn address(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<Address> {
         let parsed = self.take::<String>(key, problems)?.parse();
         parsed.map_err(|message| problems.push(self.problem(key, message))).ok()
     }
 
-    /// The same, where no unix socket will do.
+    /// Reads an address that must not be a unix socket.
     fn port(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<SocketAddr> {
         match self.address(key, problems)? {
             Address::Port(address) => Some(address),
@@ -465,7 +465,7 @@ impl Section {
         }
     }
 
-    /// One of several words.
+    /// Reads one of several words.
     fn choose<T: Copy>(
         &mut self,
         key: &str,
@@ -476,7 +476,7 @@ impl Section {
         let chosen = choices.iter().find(|(word, _)| value.as_str() == Some(word));
         if chosen.is_none() {
             let words: Vec<_> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
-            // Whatever else is there may hold a secret.
+            // A value of another type may contain a secret.
             let is = match &value {
                 Value::String(word) => quoted(word),
                 other => format!("a value of the type {}", other.type_str()),
@@ -500,7 +500,7 @@ impl Section {
         }
     }
 
-    /// A date with an offset (RFC 3339), in milliseconds since the Unix epoch.
+    /// Reads a date with an offset (RFC 3339), in milliseconds since the Unix epoch.
     fn date(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<u64> {
         let value = self.table.remove(key)?;
         let text = match &value {
@@ -518,7 +518,7 @@ impl Section {
         millis
     }
 
-    /// A number of minutes, at least one.
+    /// Reads a number of minutes, at least one.
     fn minutes(&mut self, key: &str, problems: &mut Vec<Problem>) -> Option<Duration> {
         let minutes: u32 = self.take(key, problems)?;
         if minutes == 0 {
@@ -540,7 +540,7 @@ impl Section {
 mod tests {
     use super::*;
 
-    /// Options as a preset might have them; the real ones are the component's.
+    /// Options as a preset might set them; the real ones are in the component.
     fn options() -> Options {
         Options {
             preset: Preset::Safe,
@@ -698,7 +698,7 @@ mod tests {
         );
     }
 
-    /// The template with all that is commented out, but for what contradicts something else.
+    /// Returns the template with everything uncommented except contradicting keys.
     fn whole_template() -> String {
         let is_prose = |line: &str| {
             let text = line.trim_start_matches("# ");
@@ -723,7 +723,7 @@ mod tests {
         assert_eq!(settings.mongodb.timeout, unset.mongodb.timeout);
         assert_eq!(settings.limits, unset.limits);
         assert_eq!(settings.log, unset.log);
-        // The gateway's defaults show when there is something to be a gateway for.
+        // The proxy's defaults apply only if there is an application.
         let with_upstream = |text: &str| {
             let file = File::parse(text, |_| None).unwrap().with_upstream("http://a:1");
             file.apply(&mut options.clone()).0.gateway.unwrap()
@@ -736,7 +736,7 @@ mod tests {
         let text = whole_template();
         let mut options = options();
         let (settings, problems) = File::parse(&text, |_| None).unwrap().apply(&mut options);
-        // Two lines offer two ways to say what the application is.
+        // The template shows two alternative ways to set the application.
         let [Problem { name, message }] = &problems[..] else { panic!("{problems:?}") };
         assert_eq!((name.as_str(), &message[..19]), ("app", "excludes `upstream`"));
         let gateway = settings.gateway.unwrap();
@@ -809,7 +809,7 @@ mod tests {
             };
             let line = format!("{key} = {value}");
             let by_file = match *key {
-                // Tables of their own, which a line cannot hold.
+                // These are tables, which do not fit on one line.
                 "route" | "guard" => {
                     let mut table = Table::new();
                     table.insert((*key).to_owned(), value.clone());

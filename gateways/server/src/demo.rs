@@ -1,7 +1,7 @@
-//! The built-in application: a view counter, a login, and a look into one's own session.
+//! The built-in application: a view counter, a login, and a view of the visitor's own session.
 //!
-//! It shows what sessions do, and gives tests something to hold on to. It works without
-//! JavaScript, and nothing in it is of use to the gateway.
+//! It demonstrates sessions and serves the tests. It works without JavaScript, and the proxy does
+//! not use it.
 
 mod csrf;
 mod form;
@@ -28,12 +28,12 @@ use self::form::Checked;
 use self::pages::{Draft, Lifetimes, Login, Panel, Visitor};
 use crate::web::with_safe_headers;
 
-/// How long a visitor is remembered who asks for it.
+/// How long "remember me" keeps a visitor logged in.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 const VIEW_COUNT: &str = "viewCount";
-/// Where passport keeps who is logged in, `{"user": NAME}`: an Express application behind the
-/// same store knows our visitors, and we know its.
+/// passport's key for the logged-in user, `{"user": NAME}`: an Express application with the same
+/// store shares its logins with this one.
 const PASSPORT: &str = "passport";
 
 const MAX_NAME: usize = 64;
@@ -41,11 +41,11 @@ const MAX_KEY: usize = 64;
 const MAX_VALUE: usize = 1024;
 const MAX_RETURN: usize = 2048;
 
-/// The largest form: 1024 characters of four bytes, each of them as `%XX`, and then some.
+/// The maximum size of a form: 1024 characters of four bytes, each written as `%XX`, plus the rest.
 const MAX_FORM_BYTES: usize = 16 * 1024;
 
-/// Keys that the session's cookie, JavaScript's `Session.prototype` and
-/// `Object.prototype`, or this application have taken.
+/// Keys reserved by the session's cookie, by JavaScript's `Session.prototype` and
+/// `Object.prototype`, or by this application.
 const RESERVED_KEYS: [&str; 24] = [
     VIEW_COUNT,
     PASSPORT,
@@ -73,10 +73,10 @@ const RESERVED_KEYS: [&str; 24] = [
     "__lookupSetter__",
 ];
 
-/// The application, to be put behind a [`SessionLayer`].
+/// Returns the application, to be wrapped in a [`SessionLayer`].
 ///
-/// With that layer also as an [`Extension`], the counter's page knows the cookie's name
-/// and the store's lifetime, which a session alone does not tell.
+/// If that layer is also added as an [`Extension`], the counter's page shows the cookie's name and
+/// the store's lifetime, which a session alone does not contain.
 pub(crate) fn router() -> Router {
     Router::new()
         .route("/", get(counter))
@@ -128,7 +128,7 @@ async fn show_login(
 async fn style() -> impl IntoResponse {
     let headers = [
         (CONTENT_TYPE, "text/css; charset=utf-8"),
-        // Not for shared caches: a rolling session may add its cookie to any answer.
+        // Not for shared caches: a rolling session may add its cookie to any response.
         (CACHE_CONTROL, "private, max-age=3600"),
     ];
     (headers, include_str!("demo/style.css"))
@@ -151,7 +151,7 @@ async fn method_not_allowed(
 
 // ------------------------------------------------------------------------ the forms ----
 
-/// The login form as it is sent.
+/// The submitted login form.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct LoginFields {
@@ -173,7 +173,7 @@ async fn log_in(
         let markup = pages::login(&form_visitor(&session)?, &login, Some(problem));
         return Ok(page(StatusCode::UNPROCESSABLE_ENTITY, markup));
     }
-    // Whoever knew the identifier or the token before must not share in the login.
+    // Prevents session fixation: an identifier or token known before the login becomes useless.
     session.renew();
     csrf::renew(&session)?;
     session.insert(PASSPORT, json!({ "user": login.username }))?;
@@ -192,7 +192,7 @@ fn check_username(name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// A form that has nothing but its token.
+/// A form that contains only its token.
 #[derive(Deserialize)]
 struct NoFields {}
 
@@ -201,7 +201,7 @@ async fn log_out(session: Session, Checked(NoFields {}): Checked<NoFields>) -> R
     Redirect::to("/")
 }
 
-/// The form that sets a value, as it is sent.
+/// The submitted form that sets a value.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ValueFields {
@@ -239,8 +239,8 @@ fn check_value(key: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a path leads to this site in every browser's reading: some take `//` and `/\`
-/// for the beginning of a host, and drop tabs and line ends before they look.
+/// Returns whether every browser resolves a path on this site: some read `//` and `/\` as the
+/// beginning of a host, and first drop tabs and line ends.
 fn is_local(path: &str) -> bool {
     let mut start = path.chars();
     start.next() == Some('/')
@@ -249,7 +249,7 @@ fn is_local(path: &str) -> bool {
         && path.len() <= MAX_RETURN
 }
 
-/// The same address in the characters that a header may have.
+/// Percent-encodes an address for a header.
 fn header_text(path: &str) -> String {
     const NOT_VISIBLE: &AsciiSet = &CONTROLS.add(b' ');
     utf8_percent_encode(path, NOT_VISIBLE).to_string()
@@ -257,8 +257,8 @@ fn header_text(path: &str) -> String {
 
 // ---------------------------------------------------------------------- the session ----
 
-/// A text in the session. Another application behind the same store may keep something
-/// else there, which is none of ours.
+/// Returns a text in the session. Other types of value, which another application with the same
+/// store may set, are ignored.
 fn text(session: &Session, key: &str) -> Result<Option<String>, SessionError> {
     Ok(match session.get::<Value>(key)? {
         Some(Value::String(text)) => Some(text),
@@ -266,20 +266,20 @@ fn text(session: &Session, key: &str) -> Result<Option<String>, SessionError> {
     })
 }
 
-/// Who is logged in. Another application behind the same store may keep something else
-/// there, which is none of ours.
+/// Returns the logged-in user. Other types of value, which another application with the same store
+/// may set, are ignored.
 fn user(session: &Session) -> Result<Option<String>, SessionError> {
     let passport = session.get::<Value>(PASSPORT)?.unwrap_or_default();
     Ok(passport["user"].as_str().map(str::to_owned))
 }
 
-/// The visitor of a page that has a form.
+/// Returns the visitor of a page with a form.
 fn form_visitor(session: &Session) -> Result<Visitor, SessionError> {
     Ok(Visitor { user: user(session)?, token: csrf::token(session)? })
 }
 
-/// The visitor of a page that has no form but, for who is logged in, the one to log out:
-/// nobody else gets a session from it.
+/// Returns the visitor of a page whose only form is the logout of logged-in users: other visitors
+/// get no session from it.
 fn known_visitor(session: Option<&Session>) -> Result<Option<Visitor>, SessionError> {
     match session {
         Some(session) if user(session)?.is_some() => form_visitor(session).map(Some),
@@ -287,10 +287,10 @@ fn known_visitor(session: Option<&Session>) -> Result<Option<Visitor>, SessionEr
     }
 }
 
-/// What the counter's page shows of the session: never the identifier.
+/// Returns what the counter's page shows of the session: never the identifier.
 fn panel(session: &Session, layer: Option<&SessionLayer>) -> Panel {
     let cookie = session.cookie();
-    // `as` makes 0 of one that is over at once.
+    // `as` turns a negative age, which expires at once, into 0.
     let in_browser = cookie.original_max_age.map(|age| Duration::from_millis(age as u64));
     let ttl = layer.map(|layer| Duration::from_secs(layer.options().ttl));
     let left = session.expires().and_then(|end| end.duration_since(SystemTime::now()).ok());
@@ -307,7 +307,7 @@ fn panel(session: &Session, layer: Option<&SessionLayer>) -> Panel {
     }
 }
 
-/// A value as the application sees it; none for one that is a secret.
+/// Returns a value as the application sees it; none for a secret.
 fn shown(key: &str, value: &Value) -> Option<String> {
     (key != csrf::KEY).then(|| format!("{value:#}"))
 }

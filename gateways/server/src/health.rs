@@ -1,10 +1,10 @@
-//! Whether requests can be served.
+//! The health check.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use edge_session::SessionLayer;
 
-/// Ready to serve requests, which need the store.
+/// Responds with OK if requests can be served, which requires the store.
 pub(crate) async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &'static str) {
     match layer.check_store().await {
         Ok(()) => (StatusCode::OK, "ok\n"),

@@ -1,4 +1,4 @@
-//! `edge-session`: the program. `edge-session serve` is the main job.
+//! `edge-session`: the program. Its main command is `edge-session serve`.
 
 mod admin;
 mod cli;
@@ -23,8 +23,7 @@ use crate::cli::{Cli, Command};
 use crate::commands::{check, serve, sessions};
 use crate::setup::Setup;
 
-/// Every request allocates some dozens of small pieces, on one thread and not seldom freed on
-/// another.
+/// Every request makes dozens of small allocations, which another thread often frees.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            // Errors at start are for a person: plain text, not a log line.
+            // Errors at start are read by a person: plain text, not a log line.
             eprintln!("edge-session: {message}");
             ExitCode::FAILURE
         }
@@ -65,7 +64,7 @@ fn run(command: Command) -> Result<(), String> {
     }
 }
 
-/// Print a line. Whoever has read enough (`| head -1`) does not mind the rest.
+/// Prints a line. A closed pipe (`| head -1`) is not an error.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
@@ -86,8 +85,8 @@ fn init(file: &Path) -> Result<(), String> {
     }
 }
 
-/// Do it, and leave the rest to the end of the process: the MongoDB driver's tasks may panic when they
-/// are stopped half-way, as they are when a runtime is dropped.
+/// Runs the work, and leaks the runtime until the process ends: dropping it aborts the MongoDB
+/// driver's tasks, which may panic then.
 fn complete<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = runtime()?;
     let result = runtime.block_on(work);
@@ -96,9 +95,9 @@ fn complete<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, Strin
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    // A worker's own queue holds 256 tasks, and more spill into the common one, which is looked at
-    // every 61 tasks as a rule: with 1,000 connections at work, what spilled would starve. As often
-    // it looks what has come by the network, which need not wait that long either.
+    // A worker's local queue holds 256 tasks. Further ones spill into the global queue, which is
+    // polled every 61 tasks by default, so that with 1,000 busy connections they would starve. For
+    // the same reason, network events are polled more often.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .global_queue_interval(1)
         .event_interval(8)

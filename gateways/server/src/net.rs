@@ -1,4 +1,4 @@
-//! Sockets: where they are, who may come in by them, and TLS.
+//! Sockets: addresses, connections and their limits, and TLS.
 
 pub(crate) mod address;
 pub(crate) mod connections;

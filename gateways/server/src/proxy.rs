@@ -1,8 +1,7 @@
 //! The reverse proxy: sessions, guards and a safe cookie for an application in any language.
 //!
-//! A request passes through [`Proxy::admit`] (is it one that can be answered?), the
-//! [`SessionLayer`], [`Shared::answer`] (may it pass, and what does the application say?),
-//! and back.
+//! A request passes through [`Proxy::admit`], which refuses invalid requests, the [`SessionLayer`],
+//! and [`Shared::answer`], which applies the guards and forwards to the application.
 
 mod body;
 mod error_page;
@@ -57,16 +56,16 @@ use crate::net::connections::{Answers, Peer, TurnedAway};
 use crate::net::tunnel;
 use crate::telemetry::traces::Traces;
 
-/// An answer up to this size, in bytes, leaves the application at once: HTTP/1 connections take
-/// it into their buffers, whoever reads.
+/// Responses up to this size, in bytes, are read from the application at once: HTTP/1 connections
+/// buffer them, even if the client reads slowly.
 const TAKEN_AT_ONCE: u64 = 8 * 1024;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A request that has passed gateways of ours so often goes round in a ring.
+/// A request that has passed this many of our gateways is in a loop.
 const MAX_ROUNDS: usize = 5;
 
-/// How the gateway treats requests.
+/// The proxy's settings.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
     /// The application as a component; there are no routes then.
@@ -74,45 +73,45 @@ pub(crate) struct Settings {
     pub(crate) routes: Vec<RouteConfig>,
     pub(crate) guards: Vec<Guard>,
     pub(crate) health: Health,
-    /// The path that ends the session, and where to go from there.
+    /// The path that ends the session, and where it redirects to.
     pub(crate) logout: Option<(RulePath, String)>,
-    /// The JSON pointer to who is logged in.
+    /// The JSON pointer to the logged-in user.
     pub(crate) identity: Option<String>,
-    /// JSON pointers to what changes when somebody logs in: the identity, or what the guards
-    /// look at.
+    /// JSON pointers to the values that change at login: the identity, or the values that guards
+    /// check.
     pub(crate) renewed_for: Vec<String>,
-    /// The application has the sessions itself: they are only read here.
+    /// The application owns the sessions; they are read-only here.
     pub(crate) is_shared: bool,
-    /// The session cookie is not for the applications.
+    /// Whether to hide the session cookie from the applications.
     pub(crate) hide_cookie: bool,
-    /// Escaped slashes in paths are passed on.
+    /// Whether to pass on escaped slashes in paths.
     pub(crate) escaped_slashes: bool,
-    /// Where there are pages in place of the gateway's own.
+    /// The directory of error pages that replace the built-in ones.
     pub(crate) error_pages: Option<PathBuf>,
-    /// Sessions are changed by answers with a status of 500 and above, too.
+    /// Whether responses with a status of 500 and above change sessions, too.
     pub(crate) save_failed: bool,
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) timeouts: UpstreamTimeouts,
-    /// How long a body may stall, in either direction.
+    /// How long a body may make no progress, in either direction.
     pub(crate) idle: Duration,
-    /// How long a whole exchange may take.
+    /// The time limit of a whole exchange.
     pub(crate) whole: Option<Duration>,
-    /// The largest body of a request.
+    /// The maximum size of a request's body.
     pub(crate) body_bytes: Option<u64>,
-    /// How much of a request's body is gathered before the application is asked.
+    /// How much of a request's body is buffered before it is forwarded.
     pub(crate) buffer_bytes: usize,
-    /// How many bytes a second clients have to send or read at least.
+    /// The minimum rate at which clients must send and read, in bytes per second.
     pub(crate) min_rate: Option<u64>,
 }
 
-/// The gateway as a service.
+/// The proxy as a service.
 #[derive(Clone)]
 pub(crate) struct Proxy {
     inner: SessionService<Behind>,
     shared: Arc<Shared>,
 }
 
-/// What is behind the session layer.
+/// The service behind the session layer.
 #[derive(Clone)]
 struct Behind(Arc<Shared>);
 
@@ -123,29 +122,29 @@ struct Shared {
     journal: Journal,
     readers: Option<Readers>,
     error_pages: ErrorPages,
-    /// JSON pointers to who is logged in.
+    /// JSON pointers to the logged-in user.
     identities: Vec<String>,
 }
 
-/// Who answers.
+/// What answers requests.
 enum Applications {
     Upstreams(Upstreams),
     Component(App),
 }
 
-/// What was found out about a request when it was admitted.
+/// The results of admitting a request.
 #[derive(Clone)]
 struct Admitted {
     path: RulePath,
     /// Without its port.
     host: Option<String>,
     peer: Peer,
-    /// It comes from a trusted proxy.
+    /// Whether the request comes from a trusted proxy.
     is_trusted: bool,
 }
 
 impl Proxy {
-    /// With `logs_requests`, every request has its line in the log.
+    /// With `logs_requests`, every request is logged.
     pub(crate) fn new(
         settings: Settings,
         layer: &SessionLayer,
@@ -180,7 +179,7 @@ impl Proxy {
         Ok(Self { inner: layer.layer(Behind(shared.clone())), shared })
     }
 
-    /// Watch the health of the applications, and clients that read slowly. Never ends.
+    /// Checks the applications' health and cuts off slow readers. Never returns.
     pub(crate) async fn watch(&self) {
         let health = async {
             if let Applications::Upstreams(upstreams) = &self.shared.applications {
@@ -195,7 +194,8 @@ impl Proxy {
         tokio::join!(health, readers);
     }
 
-    /// Whether a request can be answered at all, and what is known of it before its session.
+    /// Checks whether a request can be answered at all, and records its properties before its
+    /// session is loaded.
     fn admit(&self, request: &mut Request<Body>) -> Result<(), Refusal> {
         let settings = &self.shared.settings;
         let peer = request.extensions_mut().remove::<Peer>();
@@ -245,12 +245,12 @@ impl Proxy {
     }
 }
 
-/// The operator's pages. An error is for the person who started the program.
+/// Reads the operator's error pages. The error is shown to the person who started the program.
 pub(crate) fn error_pages(settings: &Settings) -> Result<ErrorPages, String> {
     Ok(settings.error_pages.as_deref().map(ErrorPages::read).transpose()?.unwrap_or_default())
 }
 
-/// Give a request its name in logs, unless a proxy in front has.
+/// Sets a request's identifier for logs, unless a trusted proxy has set it.
 fn name(headers: &mut http::HeaderMap, is_trusted: bool) {
     if !is_trusted || !has_request_id(headers) {
         headers.insert(X_REQUEST_ID, new_request_id());
@@ -285,8 +285,8 @@ impl Service<Request<Body>> for Proxy {
         let admitted = self.admit(&mut request);
         let is_trusted = request.extensions().get().is_some_and(|it: &Admitted| it.is_trusted);
         let log = self.shared.journal.open(&mut request, is_trusted);
-        // Given up when the visitor leaves before the application has begun to answer. After
-        // that the layer sees to it that what it has answered is saved.
+        // Dropped if the client disconnects before the application begins to answer. After that,
+        // the layer ensures that the answer's changes are saved.
         let form = Form::of(&request);
         let answer = admitted.map(|()| self.inner.call(request));
         let (shared, asked) = (self.shared.clone(), log.asked.clone());
@@ -333,7 +333,8 @@ impl Service<Request<Body>> for Behind {
 }
 
 impl Shared {
-    /// Put what the gateway says itself into the form that is wanted, and write all down.
+    /// Converts the proxy's own responses to the form that the client accepts, and closes the
+    /// request's log.
     fn complete(&self, log: RequestLog, form: Form, response: &mut Response<Body>) {
         let refused = response.extensions_mut().remove::<Refused>();
         let refusal = response.extensions().get::<Refusal>();
@@ -350,7 +351,7 @@ impl Shared {
             return Refusal::BadRequest("The request was not admitted.").respond();
         };
         let session = request.extensions_mut().remove::<Session>();
-        // One that does not begin here is none.
+        // A shared session that is not stored counts as absent.
         let session = session.filter(|it| !settings.is_shared || it.origin() == Origin::Loaded);
         if let Some((path, then)) = &settings.logout
             && *path == admitted.path
@@ -397,7 +398,7 @@ impl Shared {
         }
     }
 
-    /// Let an application answer.
+    /// Forwards a request to an application.
     async fn forward(
         &self,
         request: Request<Body>,
@@ -425,14 +426,14 @@ impl Shared {
         if settings.hide_cookie {
             headers::hide_cookie(&mut head.headers, &self.cookie_name);
         }
-        // An operator's browser sends it to every port of the host.
+        // An operator's browser sends this cookie to every port of the host.
         headers::hide_cookie(&mut head.headers, admin::COOKIE_NAME);
         let session_now = session.map(|session| (session.id(), session.to_json()));
         let told = session_now.as_ref().map(|(id, data)| (id.as_str(), data.as_str()));
-        // Without its identifier nobody takes it for one that headers can change.
+        // Without an identifier, the application knows that headers cannot change the session.
         let named = told.map(|(id, data)| (if settings.is_shared { "" } else { id }, data));
         contract::tell(&mut head.headers, named);
-        // What the application answers may depend on it.
+        // The response may depend on the session.
         let has_session = told.is_some_and(|(_, data)| data != "{}");
         let progress = Progress::default();
         let body = match body.is_end_stream() {
@@ -457,7 +458,7 @@ impl Shared {
         };
 
         let (mut head, body) = response.into_parts();
-        // What this hop speaks is not what the next one does.
+        // HTTP versions are per hop.
         head.version = Version::HTTP_11;
         if headers::has_unknown_coding(&head.headers) {
             tracing::warn!("an application answered in a coding that nobody undoes");
@@ -472,7 +473,7 @@ impl Shared {
                 head.status.as_u16()
             );
             if head.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
-                // The rest need not come: Node resets the connection.
+                // The rest of the body need not arrive: Node resets the connection.
                 return Err(Refusal::HeaderTooLarge);
             }
         }
@@ -547,7 +548,7 @@ impl Shared {
         if body.is_end_stream() {
             return Ok(Response::from_parts(head, Body::empty()));
         }
-        // Applications may say little for a long time.
+        // Applications may send slowly for a long time.
         let bounds = Bounds { bytes: None, rate: None, ..bounds };
         let is_small = !is_http2 && body.size_hint().upper().is_some_and(|it| it <= TAKEN_AT_ONCE);
         let body = Body::new(Bounded::new(body, bounds, |error: &BoxError| {
@@ -562,8 +563,8 @@ impl Shared {
     }
 }
 
-/// Do to the session what the application wants. When that changes a value that it is renewed
-/// for, or may do so, somebody has logged in or out: the session gets a new identifier.
+/// Applies the application's answer to the session. If that changes, or may change, a value in
+/// `renewed_for`, a user has logged in or out and the session gets a new identifier.
 fn apply(answer: Answer, session: &Session, renewed_for: &[String]) -> Result<(), &'static str> {
     let who = || renewed_for.iter().map(|pointer| session.find(pointer)).collect::<Vec<_>>();
     match answer.action {

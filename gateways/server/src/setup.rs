@@ -1,4 +1,4 @@
-//! What every command begins with: the component, the configuration, the store.
+//! What every command begins with: loads the component, the configuration and the store.
 
 use std::env;
 use std::ffi::OsString;
@@ -21,24 +21,24 @@ use crate::telemetry;
 
 const STORE: &str = "file:data/sessions.redb";
 
-/// What `init` writes unless it is told another name.
+/// The default file name of `init`.
 pub(crate) const FILE: &str = "edge-session.toml";
 
-/// What was configured, and found to be in order.
+/// A validated configuration.
 pub(crate) struct Setup {
     pub(crate) component: Component,
     pub(crate) options: Options,
     pub(crate) settings: Settings,
     pub(crate) store_url: String,
-    /// Opens the sessions at the admin address.
+    /// Grants access to the sessions at the admin address.
     pub(crate) admin_token: Option<String>,
     source: Source,
-    /// What is in order, and no good.
+    /// Settings that are valid but not advisable.
     warnings: Vec<String>,
 }
 
 impl Setup {
-    /// Everything that was configured, or everything that is wrong with it.
+    /// Reads the configuration; the error lists everything that is wrong with it.
     pub(crate) fn read(arguments: &cli::Configured) -> Result<Self, String> {
         let mut warnings = Vec::new();
         let component = load_component(arguments.component.as_deref(), &mut warnings)?;
@@ -60,19 +60,19 @@ impl Setup {
         Ok(Self { component, options, settings, store_url, admin_token, source, warnings })
     }
 
-    /// Problems, each with the place that it comes from.
+    /// Formats problems, each with its place.
     pub(crate) fn tell(&self, problems: &[Problem]) -> String {
         self.source.tell(problems)
     }
 
-    /// Log what is in order, and no good.
+    /// Logs the warnings.
     pub(crate) fn warn(&self) {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
         }
     }
 
-    /// The store, as people are told.
+    /// Returns the store's URL as shown to people.
     pub(crate) fn shown_store(&self) -> String {
         let shown = without_secrets(&self.store_url);
         match &self.settings.mongodb.db_name {
@@ -81,14 +81,14 @@ impl Setup {
         }
     }
 
-    /// What looks at the sessions of a store.
+    /// Returns an inspector for the sessions of a store.
     pub(crate) fn inspector(&self, browse: Arc<dyn Browse>) -> Inspector {
         let secret = self.options.secrets.first().map_or(&[][..], Vec::as_slice);
         let hasher = SessionHasher::new(secret);
         Inspector { browse, hasher, identity: self.settings.identity.clone() }
     }
 
-    /// What will happen, for a person who checks the configuration.
+    /// Describes what `serve` will do, for a person who checks the configuration.
     pub(crate) fn summary(&self) -> String {
         let Settings { gateway, admin, tls, .. } = &self.settings;
         let app = match gateway {
@@ -123,7 +123,7 @@ impl Setup {
     }
 }
 
-/// What counts as a login, if anything does.
+/// Describes what counts as a login, if anything does.
 fn identity(gateway: &proxy::Settings) -> Option<String> {
     if gateway.is_shared {
         return Some(
@@ -158,7 +158,7 @@ fn load_component(given: Option<&Path>, warnings: &mut Vec<String>) -> Result<Co
     component.map_err(|error| error.to_string())
 }
 
-/// For compiled code, in a place that belongs to the user who runs this.
+/// Returns the directory for compiled code, which must belong to the current user.
 fn cache_directory() -> Option<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = absolute("XDG_CACHE_HOME").or(absolute("HOME").map(|home| home.join(".cache")))?;
@@ -169,7 +169,7 @@ fn cache_directory() -> Option<PathBuf> {
 
 /// The configuration file, if there is one.
 struct Source {
-    /// As it was given.
+    /// The path as given.
     file: Option<String>,
     text: String,
 }
@@ -183,7 +183,7 @@ impl Source {
         Ok(Self { file: Some(file), text })
     }
 
-    /// All problems, each with the line or the variable that it comes from.
+    /// Formats all problems, each with its line or variable.
     fn tell(&self, problems: &[Problem]) -> String {
         let place = |problem: &Problem| {
             let variable = config::variable(&problem.name);
@@ -206,13 +206,13 @@ impl Source {
     }
 }
 
-/// What was configured: the component's options, the program's, and the admin token.
+/// Returns the component's options, the program's settings, and the admin token.
 fn configure(
     arguments: &cli::Configured,
     component: &Component,
     source: &Source,
 ) -> Result<(Options, Settings, Option<String>), String> {
-    // What has a flag is read from the environment with it.
+    // Keys with a flag are read from the environment by clap.
     let flags = ["EDGE_SESSION_LISTEN", "EDGE_SESSION_STORE"];
     let variable = |name: &str| env::var(name).ok().filter(|_| !flags.contains(&name));
     let file = File::parse(&source.text, variable).map_err(|error| {
@@ -229,12 +229,13 @@ fn configure(
     let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
     let (mut settings, mut problems) = file.apply(&mut options);
     if settings.gateway.is_some() {
-        // What nobody trusted says is removed before. The application is told the same.
+        // Forwarding headers of untrusted peers have been removed before, and applications are told
+        // the same.
         options.proxy.get_or_insert(true);
     }
     if settings.gateway.as_ref().is_some_and(|gateway| gateway.is_shared) {
-        // Of several cookies of the name the first one counts to the application: guards must
-        // not look at another visitor than it does.
+        // If several cookies have the name, the application uses the first one. Guards must use the
+        // same session.
         options.preset = Preset::Express;
     }
     problems.extend(unknown_variables(env::vars_os()));
@@ -290,7 +291,7 @@ fn configure(
     }
     problems.extend(config::problems(&settings, &options, &store_url));
     if let Err(error) = component.check(&options) {
-        // Where secrets come from is known here; the component would only say that there are none.
+        // The component would only report missing secrets; their source is known here.
         problems.extend(error.problems.into_iter().filter(|p| is_read || p.name != "secret"));
     }
     if problems.is_empty() {
@@ -301,7 +302,7 @@ fn configure(
 
 const PREFIX: &str = "EDGE_SESSION_";
 
-/// Variables with our prefix that nobody reads: they may be spelled wrong.
+/// Returns unknown variables with our prefix, which may be misspelled.
 fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
     const OTHERS: [&str; 11] = [
         "EDGE_SESSION_UPSTREAM",
@@ -326,7 +327,7 @@ fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Pro
         .collect();
     unknown.sort();
     let known: Vec<_> = config::KEYS.iter().map(|key| config::variable(key)).collect();
-    // All begin alike.
+    // All have the same prefix.
     let rest = |name: &str| name.trim_start_matches(PREFIX).to_owned();
     let rests: Vec<_> = known.iter().map(String::as_str).chain(OTHERS).map(rest).collect();
     let problem = |name: String| {
@@ -339,7 +340,8 @@ fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Pro
     unknown.into_iter().map(problem).collect()
 }
 
-/// A word that is no level would be taken for a module's name, and nothing else would be logged.
+/// Reports a word that is not a level: it would be taken for a module's name, and nothing else
+/// would be logged.
 fn wrong_level(text: &str) -> Option<Problem> {
     let levels = ["off", "error", "warn", "info", "debug", "trace", ""];
     let is_level = |piece: &str| {
@@ -351,13 +353,14 @@ fn wrong_level(text: &str) -> Option<Problem> {
     Some(Problem { name: telemetry::VARIABLE.to_owned(), message })
 }
 
-/// A file's text. Editors put a byte-order mark before it, which is no part of it.
+/// Reads a file's text, without the byte-order mark that some editors add.
 fn read_text(path: &Path) -> std::io::Result<String> {
     let text = std::fs::read_to_string(path)?;
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
-/// What a variable says, or else the file that another one names. Whether it is from a file.
+/// Returns a variable's value, or else the content of the file named by another one, and whether it
+/// is from a file.
 fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String> {
     match (env::var(variable), env::var_os(file)) {
         (Ok(_), Some(_)) => Err(format!("{variable} and {file} are both set: unset one")),
@@ -375,7 +378,7 @@ fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String
 const CRYPTO_SECRET: &str = "EDGE_SESSION_CRYPTO_SECRET";
 const CRYPTO_SECRET_FILE: &str = "EDGE_SESSION_CRYPTO_SECRET_FILE";
 
-/// What sessions are encrypted with in the database, if anything.
+/// Returns the secret that encrypts sessions in the database, if any.
 fn crypto_secret() -> Result<Option<Vec<u8>>, String> {
     let (text, is_file) = from_environment(CRYPTO_SECRET, CRYPTO_SECRET_FILE)?;
     let secret = if is_file { text.trim() } else { &text };
@@ -385,7 +388,7 @@ fn crypto_secret() -> Result<Option<Vec<u8>>, String> {
 const ADMIN_TOKEN: &str = "EDGE_SESSION_ADMIN_TOKEN";
 const ADMIN_TOKEN_FILE: &str = "EDGE_SESSION_ADMIN_TOKEN_FILE";
 
-/// What opens the sessions at the admin address, if anything does.
+/// Returns the token for the sessions at the admin address, if any.
 fn admin_token() -> Result<Option<String>, String> {
     const SHORTEST: usize = 16;
     let (token, _) = from_environment(ADMIN_TOKEN, ADMIN_TOKEN_FILE)?;
@@ -401,10 +404,10 @@ fn admin_token() -> Result<Option<String>, String> {
 const SECRET: &str = "EDGE_SESSION_SECRET";
 const SECRET_FILE: &str = "EDGE_SESSION_SECRET_FILE";
 
-/// Shorter than this, what a comma ends is no secret but a piece of one.
+/// Shorter pieces before a comma are treated as parts of a secret that contains commas.
 const SHORTEST_PIECE: usize = 16;
 
-/// The secrets, newest first.
+/// Returns the secrets, newest first.
 fn secrets() -> Result<Vec<Vec<u8>>, String> {
     let (text, is_file) = from_environment(SECRET, SECRET_FILE)?;
     let secrets = split_secrets(&text, is_file)?;
@@ -417,7 +420,7 @@ fn secrets() -> Result<Vec<Vec<u8>>, String> {
     Ok(secrets)
 }
 
-/// A file's lines, or what is between a variable's commas.
+/// Splits a file at its lines, or a variable at its commas.
 fn split_secrets(text: &str, is_file: bool) -> Result<Vec<Vec<u8>>, String> {
     let between = |c| if is_file { c == '\n' } else { c == ',' || c == '\n' };
     let pieces = text.split(between).map(str::trim).filter(|piece| !piece.is_empty());
@@ -434,7 +437,7 @@ fn split_secrets(text: &str, is_file: bool) -> Result<Vec<Vec<u8>>, String> {
     }
 }
 
-/// What programs that read files of variables in other ways leave around a secret.
+/// Warns about quotation marks around a secret, which some readers of variable files keep.
 fn quoted_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
     let quoted = secrets.iter().enumerate().filter(|(_, secret)| {
         let ends = (secret.first(), secret.last());
@@ -449,7 +452,7 @@ fn quoted_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
     })
 }
 
-/// What was not meant to be a secret: a comment, or a line for another program.
+/// Reports pieces that are probably not secrets: a comment, or a line for another program.
 fn odd_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
     let what = |secret: &Vec<u8>| {
         let name = secret.split(|byte| *byte == b'=').next().unwrap_or_default();
@@ -466,7 +469,8 @@ fn odd_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
     odd.map(|(at, what)| format!("secret: number {} {what}", at + 1))
 }
 
-/// What is accepted, and can be guessed (RFC 2104, section 3). A piece of a secret is among it.
+/// Warns about valid secrets that can be guessed (RFC 2104, section 3), such as a piece of a longer
+/// one.
 fn weak_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
     const WEAK: usize = 32;
     let weak = secrets.iter().enumerate().filter(|(_, secret)| secret.len() < WEAK);
@@ -519,7 +523,7 @@ async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Stores, String>
 const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABASE";
 
 fn is_store(url: &str) -> bool {
-    // `file://a/b` is the file /b on the host a.
+    // `file://a/b` means the file /b on the host a.
     let file = url.strip_prefix("file:");
     let is_path = |path: &str| !path.is_empty() && !path.starts_with("//") && !path.contains("://");
     url == "memory:" || is_mongodb(url) || file.is_some_and(is_path)
@@ -534,13 +538,13 @@ pub(crate) fn is_mongodb(url: &str) -> bool {
     url.starts_with("mongodb://") || url.starts_with("mongodb+srv://")
 }
 
-/// A store's URL for people: without user, password and parameters.
+/// Returns a store's URL for people, without user, password and parameters.
 pub(crate) fn without_secrets(url: &str) -> String {
     if url == "memory:" || (url.starts_with("file:") && !url.contains("://")) {
         return url.to_owned();
     }
     let Some((scheme, rest)) = url.split_once("://") else {
-        // What is no URL may hold a password behind its first word.
+        // A malformed URL may contain a password after its first word.
         return match url.find([':', '@', '?']) {
             Some(end) => format!("{}…", &url[..end]),
             None if url.contains("//") => {
@@ -549,9 +553,9 @@ pub(crate) fn without_secrets(url: &str) -> String {
             None => url.to_owned(),
         };
     };
-    // A password that should be escaped may hold anything.
+    // An unescaped password may contain any character.
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
-    // Without an @, what is no port may be one that was cut off.
+    // Without an @, an invalid port may be the beginning of a truncated password.
     let place = hosts.split(['/', '?']).next().unwrap_or_default();
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit() || byte == b']');
     if place.split(',').any(|host| host.rsplit_once(':').is_some_and(|(_, port)| !is_port(port))) {

@@ -1,4 +1,4 @@
-//! What operators see: logs and metrics.
+//! Logs and metrics for operators.
 
 mod catalogue;
 mod of_request;
@@ -22,22 +22,22 @@ use self::summary::Summary;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Log {
     pub(crate) json: bool,
-    /// Every request has its line.
+    /// Whether every request is logged.
     pub(crate) requests: bool,
 }
 
-/// Which lines are logged.
+/// The variable that filters the log.
 pub(crate) const VARIABLE: &str = "EDGE_SESSION_LOG";
 
-/// Seconds, for what a store or an application takes.
+/// Histogram bounds in seconds, for stores and applications.
 const BUCKETS: [f64; 12] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
 
-/// How often what was measured is put into its buckets.
+/// How often measurements are moved into their buckets.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Log to standard error. `EDGE_SESSION_LOG` says how much. What is left out of it is told by
-/// [`Summary::keep`].
+/// Logs to standard error, as filtered by `EDGE_SESSION_LOG`. [`Summary::keep`] reports suppressed
+/// lines.
 pub(crate) fn log(settings: Log) -> Summary {
     let filter = EnvFilter::builder()
         .with_env_var(VARIABLE)
@@ -65,7 +65,7 @@ pub(crate) fn log(settings: Log) -> Summary {
     summary
 }
 
-/// Record metrics from now on.
+/// Begins to record metrics.
 pub(crate) fn record_metrics() -> Result<PrometheusHandle, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("metrics cannot be recorded: {error}");
     let recorder = PrometheusBuilder::new()

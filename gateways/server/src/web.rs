@@ -6,7 +6,7 @@ use axum::http::header::{
 };
 use axum::response::Response;
 
-/// What every answer says to the browser: run nothing, frame nothing, keep no page.
+/// Adds headers that make the browser run no scripts, allow no frames and cache no page.
 pub(crate) async fn with_safe_headers(mut response: Response) -> Response {
     const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; \
                           frame-ancestors 'none'; base-uri 'none'";

@@ -1,4 +1,5 @@
-//! Imports and exports generated from `wit/`. The types of `engine` are those of the linked logic.
+//! Imports and exports generated from `wit/`. The types of `engine` are those of the linked
+//! component.
 #![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
 
 wit_bindgen::generate!({

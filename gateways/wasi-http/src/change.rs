@@ -1,4 +1,4 @@
-//! What an application's answer makes of the session's data.
+//! Applies an application's answer to the session's data.
 
 use edge_session_component::wit::{Action, Change, DataChange, Edit};
 use edge_session_headers::{self as contract, Answer, merge_into, text_of};
@@ -8,12 +8,12 @@ use serde_json::value::RawValue;
 
 const EMPTY: &str = "{}";
 
-/// The session stays as it is.
+/// Returns a change that leaves the session as it is.
 pub(crate) fn nothing() -> Change {
     Change { action: Action::Keep, data: DataChange::Nothing, cookie: Vec::new() }
 }
 
-/// What `answer` wants of a session with this data.
+/// Returns the change that `answer` requests for a session with this data.
 pub(crate) fn of(answer: Answer, data: &str) -> Result<Change, &'static str> {
     let (action, data) = match answer.action {
         contract::Action::Keep => (Action::Keep, data),
@@ -36,7 +36,7 @@ pub(crate) fn of(answer: Answer, data: &str) -> Result<Change, &'static str> {
     Ok(Change { action, data, cookie: Vec::new() })
 }
 
-/// New data in place of all. Values that mean the same as what was there keep their text.
+/// Replaces all data. Values that equal the previous ones keep their text.
 fn whole(old: &IndexMap<String, &RawValue>, json: &str) -> Result<String, &'static str> {
     let new: IndexMap<String, &RawValue> =
         serde_json::from_str(json).map_err(|_| "Edge-Session cannot be read")?;
@@ -48,7 +48,7 @@ fn whole(old: &IndexMap<String, &RawValue>, json: &str) -> Result<String, &'stat
     serde_json::to_string(&data).map_err(|_| "Edge-Session cannot be read")
 }
 
-/// What a merge patch makes of one value; none: it is removed.
+/// Applies a merge patch to one value; none: the value is removed.
 fn patched(old: Option<&RawValue>, patch: Value) -> Result<Option<String>, &'static str> {
     match patch {
         Value::Null => Ok(None),

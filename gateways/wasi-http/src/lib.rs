@@ -1,20 +1,20 @@
 //! Sessions for applications that are `wasi:http` components: `middleware.wasm`.
 //!
-//! It exports a `wasi:http` handler and imports another one, the application. On the way to it
-//! a request is given its session, and on the way back the session is stored, before the
-//! response's headers leave. Bodies pass through and are never gathered. The logic is that of
-//! `session.wasm`, linked in; what the application reads and says are the reverse proxy's headers.
+//! It exports a `wasi:http` handler and imports another one, the application. It adds the session
+//! to the request, and stores the session before the response's headers are sent. Bodies are
+//! streamed, never buffered. The rules are those of `session.wasm`, linked in; the application uses
+//! the same headers as behind the reverse proxy.
 //!
 //! | module | its job |
 //! |---|---|
 //! | `options` | the options, from environment variables |
-//! | `sessions` | the loop: asks the engine, does what it says in the imported store |
-//! | `change` | what an application's answer makes of the session's data |
-//! | `message` | requests and responses, taken apart and put together |
-//! | `log` | a line on stderr |
+//! | `sessions` | the loop: asks the engine and performs its operations on the imported store |
+//! | `change` | applies an application's answer to the session's data |
+//! | `message` | reads and builds requests and responses |
+//! | `log` | writes lines to stderr |
 //!
-//! As `session.wasm`, it exports symbols that only a WebAssembly linker understands: natively,
-//! only its plain modules are of use, to their tests.
+//! Like `session.wasm`, it exports symbols that only a WebAssembly linker understands. In a native
+//! build, only its plain modules are used, by their tests.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 mod bindings;
@@ -38,7 +38,7 @@ use message::{Incoming, Outgoing, refusal};
 use sessions::{Begun, Sessions};
 
 thread_local! {
-    /// Made at an instance's first request; the same for all that follow.
+    /// Created at an instance's first request and used for all later ones.
     static SESSIONS: Result<Rc<Sessions>, String> = Sessions::open().map(Rc::new);
 }
 
@@ -50,7 +50,7 @@ impl Guest for Middleware {
     }
 }
 
-/// The answer before its time: one of our own, or the application's failure.
+/// An early result: our own response, or the application's failure.
 type Early = Result<Response, ErrorCode>;
 
 async fn answer(mut request: Incoming) -> Result<Response, Early> {
@@ -95,7 +95,7 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
     Ok(response.into())
 }
 
-/// Let the application answer.
+/// Calls the application.
 async fn application(request: Incoming) -> Result<Outgoing, Early> {
     let request = Request::try_from(request).map_err(|what| {
         log(format!("a request cannot be handed to the application: {what}"));
@@ -104,8 +104,8 @@ async fn application(request: Incoming) -> Result<Outgoing, Early> {
     handler::handle(request).await.map(Outgoing::from).map_err(Err)
 }
 
-/// Take what the application, which was told `data`, wants of its session out of its answer.
-/// None: that is not valid.
+/// Takes the requested change out of the response of the application, which received `data`. None:
+/// the answer is not valid.
 fn take(response: &mut Outgoing, data: &str) -> Option<Change> {
     let answer = Answer::take(&mut response.headers);
     let change = match answer {
@@ -122,7 +122,7 @@ fn take(response: &mut Outgoing, data: &str) -> Option<Change> {
     change.inspect_err(report).ok()
 }
 
-/// The answer to a request whose session failed. The log says why.
+/// Returns the response to a request whose session failed. The log says why.
 fn failed(failure: &Failure) -> Response {
     match failure {
         Failure::Unavailable(_) => refusal(503, "Sessions are unavailable. Please try again."),

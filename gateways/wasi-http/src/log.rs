@@ -1,10 +1,10 @@
-//! What went wrong, on stderr: the host says where that goes. No line holds an identifier, a
-//! secret or a value of a session.
+//! Logs problems to stderr, which the host redirects. No line contains an identifier, a secret or a
+//! session value.
 
 use crate::bindings::wasi::cli::stderr;
 use crate::bindings::wit_stream;
 
-/// Write a line.
+/// Writes a line.
 pub(crate) fn log(line: impl std::fmt::Display) {
     let line = format!("edge-session: {line}\n").into_bytes();
     let (mut writer, reader) = wit_stream::new();
@@ -12,7 +12,7 @@ pub(crate) fn log(line: impl std::fmt::Display) {
     wit_bindgen::spawn_local(async move {
         writer.write_all(line).await;
         drop(writer);
-        // Whether it could be written: there is nowhere to tell.
+        // A failed write cannot be reported anywhere.
         let _ = written.await;
     });
 }

@@ -1,4 +1,4 @@
-//! Requests and responses, taken apart and put together with other headers.
+//! Reads requests and responses, and rebuilds them with other headers.
 
 use edge_session_component::wit;
 use edge_session_headers as contract;
@@ -12,14 +12,14 @@ use crate::bindings::{wit_future, wit_stream};
 
 type TrailersReader = FutureReader<Result<Option<Trailers>, ErrorCode>>;
 
-/// How much of a body is on its way at a time.
+/// The size of the chunks in which a body is copied.
 const PIECE: usize = 64 * 1024;
 
-/// The logic does not look at more in all Cookie headers together: of more, no more is copied
-/// than shows it.
+/// The limit of the rules for all Cookie headers together. One byte more is copied, to show that
+/// the limit is exceeded.
 const COOKIES: usize = 16 * 1024;
 
-/// A body on its way through.
+/// A body that passes through.
 struct Body {
     content: StreamReader<u8>,
     trailers: TrailersReader,
@@ -58,7 +58,8 @@ impl From<Request> for Incoming {
 }
 
 impl Incoming {
-    /// What sessions depend on. `believes_proto`: X-Forwarded-Proto is believed.
+    /// Returns the request's facts that sessions depend on. `believes_proto`: X-Forwarded-Proto is
+    /// trusted.
     pub(crate) fn facts(&self, believes_proto: bool) -> wit::Request {
         let mut left = COOKIES + 1;
         let cookies = self.headers.get_all(COOKIE).iter().map_while(|value| {
@@ -72,7 +73,7 @@ impl Incoming {
         wit::Request {
             cookies: cookies.collect(),
             path: path.split('?').next().unwrap_or_default().to_owned(),
-            // The connection is the host's, which says what it makes of it.
+            // The host terminates the connection and reports the scheme.
             tls: false,
             secure: matches!(self.scheme, Some(Scheme::Https)),
             forwarded_proto: self
@@ -89,7 +90,7 @@ impl TryFrom<Incoming> for Request {
 
     fn try_from(incoming: Incoming) -> Result<Self, String> {
         let Body { content, trailers } = clean(incoming.body);
-        // Its result says whether the body was read: the application's concern.
+        // The result says whether the body was read, which concerns only the application.
         let headers = write(&incoming.headers)?;
         let (request, _) = Request::new(headers, Some(content), trailers, incoming.options);
         let is_set = request.set_method(&incoming.method).is_ok()
@@ -111,8 +112,8 @@ impl From<Response> for Outgoing {
 
 impl From<Outgoing> for Response {
     fn from(outgoing: Outgoing) -> Self {
-        // As they are: to read what the application echoes, which may be what came from here,
-        // is an error that ends the instance.
+        // Passed on as they are: reading a stream that the application echoes, which may originate
+        // here, is an error that ends the instance.
         let Body { content, trailers } = outgoing.body;
         let headers = match write(&outgoing.headers) {
             Ok(headers) => headers,
@@ -122,25 +123,25 @@ impl From<Outgoing> for Response {
             }
         };
         let (response, _) = Response::new(headers, Some(content), trailers);
-        // It was the status of a response.
+        // A received status is valid.
         let _ = response.set_status_code(outgoing.status);
         response
     }
 }
 
-/// An answer of the middleware's own.
+/// Returns a response of the middleware itself.
 pub(crate) fn refusal(status: u16, text: &'static str) -> Response {
     let headers = Fields::new();
     for (name, value) in
         [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")]
     {
-        // Both are headers.
+        // Both are valid headers.
         let _ = headers.append(name, value.as_bytes());
     }
     let (mut writer, content) = wit_stream::new();
     let (_, trailers) = wit_future::new(|| Ok(None));
     let (response, _) = Response::new(headers, Some(content), trailers);
-    // It is a status.
+    // The status is valid.
     let _ = response.set_status_code(status);
     wit_bindgen::spawn_local(async move {
         writer.write_all(format!("{text}\n").into_bytes()).await;
@@ -150,7 +151,7 @@ pub(crate) fn refusal(status: u16, text: &'static str) -> Response {
 
 fn read(fields: &Fields) -> HeaderMap {
     let pairs = fields.copy_all().into_iter();
-    // What the host has as a header is one.
+    // Headers from the host are valid.
     let pairs = pairs.filter_map(|(name, value)| {
         Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
     });
@@ -162,18 +163,18 @@ fn write(headers: &HeaderMap) -> Result<Fields, String> {
         (name.as_str().to_owned(), value.as_bytes().to_vec())
     };
     let pairs: Vec<_> = headers.iter().map(pair).collect();
-    // With a large session they may be larger than the host allows.
+    // A large session may exceed the host's limit on headers.
     Fields::from_list(&pairs).map_err(|error| format!("its headers were refused ({error})"))
 }
 
-/// A message was received without an error.
+/// Reports that a message was received without an error.
 fn all_is_well() -> FutureReader<Result<(), ErrorCode>> {
     wit_future::new(|| Ok(())).1
 }
 
-/// The same body, piece by piece, without session headers among its trailers. (To hand its
-/// stream on as it is would be less work. But a host may know the trailers that belong to a
-/// stream of its own and never look at ours: wasmtime does.)
+/// Copies the body in chunks and removes session headers from its trailers. (Passing the stream on
+/// unchanged would be cheaper, but a host may use the trailers of its own stream and ignore ours,
+/// as wasmtime does.)
 fn clean(body: Body) -> Body {
     let Body { content: mut from, trailers } = body;
     let (mut to, content) = wit_stream::new();
@@ -196,7 +197,7 @@ fn clean(body: Body) -> Body {
             }
             other => other,
         };
-        // Failing means that nobody wants them.
+        // A failed write means that the trailers are not needed.
         let _ = writer.write(trailers).await;
     });
     Body { content, trailers: cleaned }

@@ -1,4 +1,4 @@
-//! The options, from environment variables: the reference host's, with the same names.
+//! Reads the options from environment variables, named as those of the server.
 
 use edge_session_headers::is_of_kubernetes;
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use edge_session_component::wit::{
 
 const PREFIX: &str = "EDGE_SESSION_";
 
-/// Shorter than this, what a comma ends is no secret but a piece of one.
+/// Shorter pieces before a comma are treated as parts of a secret that contains commas.
 const SHORTEST_PIECE: usize = 16;
 
-/// The variables that were not read yet, and what was wrong with those that were.
+/// The variables that have not been read yet, and the problems of those that have.
 struct Variables<'v> {
     left: BTreeMap<&'v str, &'v str>,
     problems: Vec<Problem>,
@@ -28,7 +28,7 @@ impl<'v> Variables<'v> {
         self.left.remove(key)
     }
 
-    /// A value out of a list.
+    /// Reads one of several named values.
     fn choose<T: Clone>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text(key)?;
         let chosen = choices.iter().find(|(name, _)| *name == text);
@@ -52,8 +52,8 @@ impl<'v> Variables<'v> {
     }
 }
 
-/// The options that these variables say, or all that is wrong with them. What nobody reads is
-/// refused: it may be an option that is spelled wrong.
+/// Returns the options in these variables, or everything that is wrong with them. An unknown
+/// variable is refused, since it may be a misspelled option.
 pub(crate) fn read(environment: &[(String, String)]) -> Result<Options, String> {
     let ours = environment.iter();
     let ours = ours.filter(|(name, _)| !is_of_kubernetes(name));
@@ -126,7 +126,7 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-/// All that is wrong, in one text.
+/// Returns all problems in one text.
 pub(crate) fn explain(problems: &[Problem]) -> String {
     let lines: Vec<_> = problems
         .iter()
@@ -182,7 +182,7 @@ mod tests {
             ("EDGE_SESSION_COOKIE_SAME_SITE", "none"),
             ("EDGE_SESSION_COOKIE_PARTITIONED", "true"),
             ("EDGE_SESSION_COOKIE_PRIORITY", "high"),
-            // Kubernetes says where a service of that name is.
+            // Kubernetes sets these for a service of that name.
             ("EDGE_SESSION_SERVICE_HOST", "10.0.0.1"),
             ("EDGE_SESSION_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
         ])

@@ -1,4 +1,4 @@
-//! The loop that every gateway has: ask the engine, do what it says in the store, ask again.
+//! The loop that every gateway runs: it asks the engine and performs the store operations.
 
 use edge_session_component::wit::{
     Change, Event, Exchange, Failure, Known, Millis, Outcome, Pending, Replacement, Request,
@@ -13,13 +13,13 @@ use crate::bindings::wasi::random0_3_0::random::get_random_u64;
 use crate::log::log;
 use crate::options;
 
-/// The clock and the randomness that the middleware imports.
+/// The imported clock and randomness.
 struct Wasi;
 
 impl Environment for Wasi {
     fn now(&self) -> Millis {
         let now = system_clock::now();
-        // A clock before 1970 is not set.
+        // A clock before 1970 has not been set.
         u64::try_from(now.seconds).unwrap_or(0) * 1000 + u64::from(now.nanoseconds / 1_000_000)
     }
 
@@ -32,14 +32,14 @@ impl Environment for Wasi {
     }
 }
 
-/// The engine of this instance.
+/// This instance's engine.
 pub(crate) struct Sessions {
     engine: Engine,
     cookie_name: String,
     believes_proto: bool,
 }
 
-/// How an exchange begins.
+/// The result of beginning an exchange.
 pub(crate) enum Begun {
     Session(Box<Session>, Known),
     /// The path has no session.
@@ -48,7 +48,8 @@ pub(crate) enum Begun {
 }
 
 impl Sessions {
-    /// With the options that the environment says, or all that is wrong with them.
+    /// Opens the engine with the options of the environment; fails with everything that is wrong
+    /// with them.
     pub(crate) fn open() -> Result<Self, String> {
         let options = options::read(&get_environment())?;
         let cookie_name = options.name.clone();
@@ -61,7 +62,7 @@ impl Sessions {
         &self.cookie_name
     }
 
-    /// Whether the logic wants to know X-Forwarded-Proto.
+    /// Returns whether the rules use X-Forwarded-Proto.
     pub(crate) fn believes_proto(&self) -> bool {
         self.believes_proto
     }
@@ -80,7 +81,7 @@ impl Sessions {
         let step = self.engine.finish(&Wasi, exchange, &known, change);
         match self.run(step, &mut known, Some(change)) {
             Err(outcome) => outcome,
-            // The engine ends here by its contract.
+            // By its contract, the engine is done here.
             Ok(_) => Outcome {
                 event: Event::None,
                 new_id: None,
@@ -123,7 +124,7 @@ impl Sessions {
     }
 }
 
-/// Do what the engine asks of the store, and keep what that says.
+/// Performs a store operation and records the result in `known`.
 fn perform(id: &str, request: StoreRequest, known: &mut Known) -> Result<StoreReply, Error> {
     let last = known.current.as_ref().or(known.loaded.as_ref());
     let expected = |only_known: bool| last.filter(|_| only_known).map(|it| it.data.as_str());
@@ -157,7 +158,7 @@ fn perform(id: &str, request: StoreRequest, known: &mut Known) -> Result<StoreRe
     })
 }
 
-/// Why a request fails. That the store failed was told when it did.
+/// Logs why a request fails. A store failure was logged when it occurred.
 fn report(outcome: &Outcome) {
     match &outcome.failure {
         None | Some(Failure::Unavailable(_)) => {}

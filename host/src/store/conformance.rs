@@ -1,4 +1,4 @@
-//! What every store must do, as a test: for stores of your own.
+//! The test suite for stores, including your own.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -21,12 +21,12 @@ macro_rules! promise {
     };
 }
 
-/// Check every promise of [`Store`].
+/// Checks every promise of [`Store`].
 ///
 /// # Panics
 ///
-/// With a description of the promise that was broken. The store's sessions whose
-/// identifiers begin with `conformance-` are overwritten and deleted.
+/// With a description of the broken promise. Sessions whose identifiers begin with `conformance-`
+/// are overwritten and deleted.
 pub async fn check(store: Arc<impl Store>) {
     let store = Suite { store };
     store.creating().await;
@@ -39,11 +39,11 @@ pub async fn check(store: Arc<impl Store>) {
     store.one_of_many_wins().await;
 }
 
-/// Check every promise of [`Browse`]. The store has to be empty.
+/// Checks every promise of [`Browse`]. The store must be empty.
 ///
 /// # Panics
 ///
-/// With a description of the promise that was broken.
+/// With a description of the broken promise.
 pub async fn check_browsing(store: Arc<impl Store + Browse>) {
     const COUNT: usize = 2500;
     let mut creations = JoinSet::new();
@@ -123,14 +123,14 @@ fn without_touched(changed: Changed) -> Changed {
 }
 
 impl<S: Store> Suite<S> {
-    /// A session in the store, whatever was there before.
+    /// Stores a session, whatever was stored before, and returns its identifier.
     async fn with(&self, id: &str, data: &str) -> String {
         let id = key(id);
         let _ = self.store.replace(&id, content(data), None).await.expect("the store works");
         id
     }
 
-    /// What is stored, but for when it was touched, which a store may say.
+    /// Loads a session without the time of its last touch, which only some stores return.
     async fn load(&self, id: &str) -> Result<Option<Stored>, super::StoreError> {
         Ok(self.store.load(id).await?.map(|stored| Stored { touched: None, ..stored }))
     }

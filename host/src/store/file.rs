@@ -1,10 +1,10 @@
 //! `file:PATH` — sessions in one file, for one process: embedded and durable.
 //!
-//! Reads go to the database directly. Writes go through one thread that puts all that
-//! are waiting into one transaction, so that one fsync serves many requests.
+//! Reads go to the database directly. Writes go through one thread that puts all waiting writes
+//! into one transaction, so that one fsync serves many requests.
 //!
-//! redb gives up for good at the first I/O error, a full disk included. So the thread opens the
-//! file again then: what is there can be read, and writing is tried again after a while.
+//! redb fails permanently after the first I/O error, a full disk included. The thread then reopens
+//! the file, so that sessions can be read, and retries writing after a while.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,10 +22,10 @@ use super::{
     now,
 };
 
-/// Identifier → (expiry, text). No expiry is [`NEVER`].
+/// Identifier → (expiry, text). [`NEVER`] stands for no expiry.
 const SESSIONS: TableDefinition<'_, &str, (u64, &str)> = TableDefinition::new("sessions");
 
-/// (Expiry, identifier), so that expired sessions are found without reading all.
+/// (Expiry, identifier), to find expired sessions without reading all.
 const EXPIRIES: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("expiries");
 
 /// Identifier → when the session was created.
@@ -33,28 +33,28 @@ const CREATED: TableDefinition<'_, &str, u64> = TableDefinition::new("created");
 
 const NEVER: u64 = u64::MAX;
 
-/// Waiting writes that one transaction takes.
+/// The maximum number of writes in one transaction.
 const BATCH: usize = 512;
 
-/// How often expired sessions are deleted, and how many at most in one transaction.
+/// How often expired sessions are deleted, and the maximum number per transaction.
 const SWEEP: Duration = Duration::from_secs(60);
 const SWEPT_AT_ONCE: usize = 10_000;
 
-/// How many sessions are looked at, at once.
+/// The number of sessions read for one page.
 const PAGE: usize = 1000;
 
-/// How long nothing is written after an I/O error.
+/// How long writing pauses after an I/O error.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Sessions in the file of an embedded database. What was answered survives a crash of
-/// the process and of the machine. Cheap to clone.
+/// Sessions in the file of an embedded database. A confirmed write survives a crash of the process
+/// and of the machine. Cheap to clone.
 #[derive(Clone)]
 pub struct FileStore {
     opened: Opened,
     orders: mpsc::Sender<Order>,
 }
 
-/// The database, or why it could not be opened again.
+/// The database, or why it could not be reopened.
 #[derive(Clone)]
 struct Opened(Arc<Mutex<Result<Arc<Database>, String>>>);
 
@@ -69,10 +69,10 @@ impl Opened {
     }
 }
 
-/// What the writing thread is to do.
+/// A task for the writing thread.
 enum Order {
     Write(Write, Reply),
-    /// Open the file again if it has failed, and say when that is done.
+    /// Reopen the file if it has failed, and notify the sender.
     Open(oneshot::Sender<()>),
 }
 
@@ -85,12 +85,12 @@ enum Write {
     Delete(String, Option<String>),
 }
 
-/// What became of a write: of a creation, [`Changed::Conflict`] is [`Created::Taken`].
+/// The result of a write; for a creation, [`Changed::Conflict`] means [`Created::Taken`].
 type Written = Changed;
 
 impl FileStore {
-    /// Open the database in the file `path`; it is made if it is missing, its directory too.
-    /// Only one process at a time can have it open.
+    /// Opens the database in the file `path`, and creates it and its directory if missing. Only one
+    /// process at a time can open it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         if let Some(directory) = path.parent() {
@@ -118,7 +118,7 @@ impl FileStore {
         Ok(Self { opened, orders })
     }
 
-    /// Read from the database, which may wait for the disk.
+    /// Reads from the database, which may wait for the disk.
     async fn read<T: Send + 'static>(
         &self,
         read: impl Fn(&Database) -> Result<T, redb::Error> + Send + Sync + 'static,
@@ -142,7 +142,7 @@ impl FileStore {
             if is_second {
                 return Err(failed);
             }
-            // A write may have failed just now.
+            // A write may have just failed.
             let (done, is_open) = oneshot::channel();
             self.order(Order::Open(done)).await?;
             let _ = is_open.await;
@@ -165,7 +165,7 @@ fn stopped() -> StoreError {
     StoreError::new("the file store's writing thread has stopped")
 }
 
-/// Whether the database does nothing any more after this error.
+/// Returns whether the database can no longer be used after this error.
 fn is_final(error: &redb::Error) -> bool {
     use redb::Error as E;
     matches!(
@@ -174,8 +174,8 @@ fn is_final(error: &redb::Error) -> bool {
     )
 }
 
-/// A file of a database, readable by its owner only: session data is private. `may_begin`: an empty
-/// one is made where there is none.
+/// Opens the database's file, readable by its owner only, since session data is private. Creates a
+/// missing file only with `may_begin`.
 fn open(path: &Path, may_begin: bool) -> Result<Database, StoreError> {
     let failed = |reason: String| {
         StoreError::new(format!("cannot open the session file {}: {reason}", path.display()))
@@ -190,7 +190,7 @@ fn open(path: &Path, may_begin: bool) -> Result<Database, StoreError> {
         return Err(failed("it has become empty".to_owned()));
     }
     if holds_nothing {
-        // What a first start on a full disk has left.
+        // A first start on a full disk left an unusable file.
         file.set_len(0).map_err(|error| failed(error.to_string()))?;
     }
     let backend = redb::backends::FileBackend::new(file);
@@ -205,17 +205,17 @@ fn open(path: &Path, may_begin: bool) -> Result<Database, StoreError> {
     Ok(database)
 }
 
-/// Whether there is nothing but zeros in it.
+/// Returns whether the file contains only zeros.
 fn holds_nothing(mut file: &std::fs::File) -> std::io::Result<bool> {
     use std::io::{Read as _, Seek as _};
-    // More than redb begins with; its first bytes say what the file is.
+    // Longer than redb's header, whose first bytes identify the file.
     let mut begin = Vec::new();
     file.take(1 << 12).read_to_end(&mut begin)?;
     file.rewind()?;
     Ok(begin.iter().all(|byte| *byte == 0))
 }
 
-/// Which file is at a path; None: none.
+/// Returns the identity of the file at a path; none if there is no file.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     #[cfg(unix)]
     {
@@ -228,7 +228,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     }
 }
 
-/// So that reading never meets a database without them. Where they are, nothing is written: the
+/// Creates missing tables, so that every read finds them. Writes nothing if they exist, because the
 /// disk may be full.
 fn make_tables(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_read()?;
@@ -331,18 +331,18 @@ fn stored((expires, data): (u64, &str)) -> Stored {
     Stored { data: data.to_owned(), expires: (expires != NEVER).then_some(expires), touched: None }
 }
 
-/// Where the file is, and which one it was when it was opened.
+/// The file's path, and its identity when it was opened.
 struct Place {
     path: PathBuf,
     file: Option<(u64, u64)>,
-    /// How long it was after the last write of ours.
+    /// The file's length after our last write.
     length: u64,
-    /// When it was said that it is not there.
+    /// When it was last reported as missing.
     told: Option<Instant>,
 }
 
 impl Place {
-    /// What is written goes on into the file that was opened, wherever that is.
+    /// Reports that the file was moved or replaced: writes still go to the file that was opened.
     fn tell_if_moved(&mut self) {
         let is_due = self.told.is_none_or(|told| told.elapsed() > SWEEP);
         let is_shorter = std::fs::metadata(&self.path).is_ok_and(|it| it.len() < self.length);
@@ -363,12 +363,12 @@ struct Writer<Open> {
     open: Open,
     queue: mpsc::Receiver<Order>,
     pause: Duration,
-    /// When there was an I/O error, and which; none since something was written.
+    /// The last I/O error and when it occurred; none after a successful write.
     failed: Option<(Instant, String)>,
 }
 
 impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
-    /// Until the last store handle is gone.
+    /// Runs until the last store handle is dropped.
     fn run(mut self) {
         let mut last_sweep = now();
         while let Some(first) = self.queue.blocking_recv() {
@@ -400,7 +400,7 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
             match self.write(writes, due) {
                 Ok(results) => {
                     for (reply, result) in replies.into_iter().zip(results) {
-                        // Who has stopped waiting is told nothing.
+                        // The receiver may have stopped waiting.
                         let _ = reply.send(Ok(result));
                     }
                 }
@@ -436,7 +436,7 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
                 let why = error.to_string();
                 if is_final(&error) {
                     self.failed = Some((Instant::now(), why.clone()));
-                    // For those who read.
+                    // So that reads work again.
                     self.open_again();
                 }
                 Err(why)
@@ -458,12 +458,12 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
     fn open_again(&mut self) {
         let meanwhile = Err("the session file is being opened again".to_owned());
         if let Ok(old) = self.opened.replace(meanwhile) {
-            // Those who read from it hold it for a moment, and nobody can open it meanwhile.
+            // Readers hold the old database only briefly, and no new reader can get it meanwhile.
             while Arc::strong_count(&old) > 1 {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        // A new, empty one would be taken for the sessions.
+        // Creates no file: a new, empty one would look as if all sessions were gone.
         let opened = (self.open)(&self.place.path, false);
         self.place.file = identity(&self.place.path);
         match &opened {
@@ -477,7 +477,7 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
     }
 }
 
-/// All of the batch, or, on an error, nothing of it.
+/// Commits the whole batch or, on an error, nothing.
 fn commit(
     database: &Database,
     batch: Vec<Write>,
@@ -546,7 +546,7 @@ impl Tables<'_> {
         Ok(found.filter(|stored| !is_expired(stored.expires, self.now)))
     }
 
-    /// Why a write that demands `expected` cannot be done.
+    /// Returns why a write that requires `expected` cannot be done.
     fn refusal(&self, id: &str, expected: Option<&str>) -> Result<Option<Changed>, redb::Error> {
         let Some(expected) = expected else { return Ok(None) };
         Ok(match self.live(id)? {
@@ -608,7 +608,7 @@ mod tests {
         let busy = FileStore::open(&path).err().unwrap().to_string();
         assert!(busy.contains("another process has it open"), "{busy}");
         drop(store);
-        // The writing thread closes the file when it notices.
+        // The writing thread closes the file when it notices the drop.
         let store = loop {
             match FileStore::open(&path) {
                 Ok(store) => break store,
@@ -682,7 +682,7 @@ mod tests {
         assert!(FileStore::open(&garbage).is_err());
     }
 
-    /// A disk that can be full, or break.
+    /// A disk that can be full or fail.
     #[derive(Debug)]
     struct Disk {
         file: redb::backends::FileBackend,
@@ -747,7 +747,7 @@ mod tests {
             assert!(store.load("b").await.unwrap().is_none(), "{kind}");
             assert_eq!(store.create("b", content(NEVER - 1)).await.unwrap(), Created::Done);
             assert!(store.load("b").await.unwrap().is_some(), "{kind}");
-            // While it cannot be opened, no empty one stands in for it.
+            // While the file cannot be opened, no empty one replaces it.
             let aside = directory.path().join("aside");
             std::fs::rename(&path, &aside).unwrap();
             *error.lock().unwrap() = Some(kind);

@@ -1,4 +1,4 @@
-//! `memory:` — sessions in this process, gone with it.
+//! `memory:` — sessions in this process, lost when it ends.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,14 @@ use super::{
     now,
 };
 
-/// Locks that requests of different sessions seldom share.
+/// The number of locks: requests of different sessions seldom share one.
 const SHARDS: usize = 16;
 
-/// What an entry costs beside its texts: keys, pointers, the allocator's share.
+/// The size of an entry beside its texts: keys, pointers, the allocator's overhead.
 const OVERHEAD: usize = 168;
 
-/// Sessions in memory, for one process. Bounded: when it is full, the sessions that were
-/// not used for longest make room, expired ones first.
+/// Sessions in memory, for one process. Bounded: a full store evicts the least recently used
+/// sessions. Each write also removes expired sessions from among the least recently used.
 pub struct MemoryStore {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
@@ -36,15 +36,15 @@ struct Kept {
 }
 
 impl Default for MemoryStore {
-    /// At most 512 MiB.
+    /// Creates a store of at most 512 MiB.
     fn default() -> Self {
         Self::with_max_bytes(512 << 20)
     }
 }
 
 impl MemoryStore {
-    /// At most about `max_bytes` of memory. A single session larger than a sixteenth of it
-    /// is not kept.
+    /// Creates a store of at most about `max_bytes` of memory. A session larger than a sixteenth of
+    /// that is not kept.
     pub fn with_max_bytes(max_bytes: usize) -> Self {
         let shard =
             || Shard { sessions: LruCache::unbounded(), bytes: 0, max_bytes: max_bytes / SHARDS };
@@ -62,7 +62,7 @@ fn cost(id: &str, data: &str) -> usize {
 }
 
 impl Shard {
-    /// The session `id`, unless it has expired.
+    /// Returns the session `id`, unless it has expired.
     fn live(&mut self, id: &str) -> Option<&mut Stored> {
         let stored = &mut self.sessions.get_mut(id)?.stored;
         (!is_expired(stored.expires, now())).then_some(stored)
@@ -91,7 +91,7 @@ impl Shard {
                 self.sessions.put(id.to_owned(), Kept { stored, created: now() });
             }
         }
-        // What was put is the one that was used last: it stays.
+        // The new entry is the most recently used one and therefore stays.
         while self.bytes > self.max_bytes {
             let Some((old, evicted)) = self.sessions.pop_lru() else { break };
             self.bytes -= self::cost(&old, &evicted.stored.data);
@@ -109,8 +109,8 @@ impl Shard {
         true
     }
 
-    /// Every write looks at the two sessions that were not used for longest, so that
-    /// expired ones go without anybody asking for them.
+    /// Every write checks the two least recently used sessions, so that expired ones are removed
+    /// even if they are never requested.
     fn expire_some(&mut self) {
         let now = now();
         for _ in 0..2 {
@@ -185,7 +185,7 @@ impl Store for MemoryStore {
 
 #[async_trait]
 impl Browse for MemoryStore {
-    /// A page is a shard.
+    /// Each shard is one page.
     async fn page(&self, after: Option<&str>) -> Result<Page, StoreError> {
         let at = after.map_or(0, |after| after.parse().unwrap_or(SHARDS));
         let Some(shard) = self.shards.get(at) else { return Ok(Page::default()) };

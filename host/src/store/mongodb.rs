@@ -32,10 +32,10 @@ use crypto::Cipher;
 pub use crypto::{Crypto, CryptoFormat};
 use format::Format;
 
-/// The server's code for a unique key that is in use.
+/// The server's code for a duplicate key in a unique index.
 const DUPLICATE_KEY: i32 = 11000;
 
-/// What it answers to a document that it can never keep.
+/// The server's codes for a document that it can never store.
 const REFUSALS: [(i32, &str); 4] = [
     (121, "the collection's validator does not allow it"),
     (10334, "it is too large"),
@@ -43,64 +43,62 @@ const REFUSALS: [(i32, &str); 4] = [
     (17420, "it is too large"),
 ];
 
-/// A conditional write in a format that the server cannot compare is tried so often while
-/// others change the document.
+/// Attempts at a client-side compare-and-swap, for formats that the server cannot compare.
 const TRIES: usize = 16;
 
-/// So many documents that are too large are known.
+/// How many documents that are too large are remembered.
 const KNOWN_LARGE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// Who deletes expired documents. Expired sessions are never served, whoever does.
+/// How expired documents are deleted. Expired sessions are never served, whichever is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AutoRemove {
-    /// MongoDB, by a TTL index on `expires` that is made at start.
+    /// By MongoDB, with a TTL index on `expires` that is created at start.
     #[default]
     Native,
-    /// This process, every [`MongoOptions::auto_remove_interval`].
+    /// By this process, every [`MongoOptions::auto_remove_interval`].
     Interval,
-    /// Nobody here.
+    /// Not by this process.
     Disabled,
 }
 
-/// What a session's identifier becomes as a document's `_id`.
+/// How a session's identifier is mapped to a document's `_id`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransformId {
-    /// Itself.
+    /// Unchanged.
     #[default]
     None,
-    /// Its SHA-256 in hexadecimal: who reads the database cannot use what is there.
+    /// Its SHA-256 in hexadecimal, so that reading the database does not reveal usable identifiers.
     Sha256,
 }
 
-/// connect-mongo's options, as far as they concern the database.
+/// connect-mongo's options that concern the database.
 #[derive(Clone, Debug)]
 pub struct MongoOptions {
     /// The collection. Default: `sessions`.
     pub collection: String,
-    /// The database. Default: the one that the URI names, else `test`.
+    /// The database. Default: the one named in the URI, else `test`.
     pub db_name: Option<String>,
-    /// Who deletes expired documents. Default: [`AutoRemove::Native`].
+    /// How expired documents are deleted. Default: [`AutoRemove::Native`].
     pub auto_remove: AutoRemove,
     /// How often they are deleted with [`AutoRemove::Interval`]. Default: 10 minutes.
     pub auto_remove_interval: Duration,
-    /// Store sessions as JSON text, else as documents. Either is read. Default: true.
+    /// Store sessions as JSON text instead of documents. Both are read. Default: true.
     pub stringify: bool,
     /// Keep `createdAt` and `updatedAt` in the documents. Default: false.
     pub timestamps: bool,
     /// Keep `lastModified` in the documents, as connect-mongo does with `touchAfter`: set it
     /// together with [`crate::Options::touch_after`]. Default: false.
     pub last_modified: bool,
-    /// What identifiers become. Default: [`TransformId::None`].
+    /// How identifiers are mapped. Default: [`TransformId::None`].
     pub transform_id: TransformId,
-    /// Encrypt sessions. Others are not trusted then. Default: none.
+    /// Encrypt sessions. Sessions in other forms are then not trusted. Default: none.
     pub crypto: Option<Crypto>,
-    /// A larger session counts as one that cannot be read, and is fetched only once: set it
-    /// together with [`crate::Options::max_session_bytes`]. Default: 1 MiB.
+    /// A larger session counts as unreadable and is fetched only once: set it together with
+    /// [`crate::Options::max_session_bytes`]. Default: 1 MiB.
     pub max_session_bytes: u32,
-    /// How long to wait for a server that can be written to, and for a connection.
-    /// Default: 2 s.
+    /// How long to wait for a writable server and for a connection. Default: 2 s.
     pub timeout: Duration,
 }
 
@@ -122,24 +120,24 @@ impl Default for MongoOptions {
     }
 }
 
-/// Sessions in a MongoDB collection. What was answered was written with the URI's write
-/// concern, else with `majority`; sessions are read from the primary, whatever the URI says.
+/// Sessions in a MongoDB collection. Writes use the URI's write concern, else `majority`. Reads go
+/// to the primary, whatever the URI says.
 pub struct MongoStore {
     documents: Documents,
     clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
-    /// For operations that are under way.
+    /// Limits concurrent operations.
     permits: Arc<Semaphore>,
     /// Deletes expired documents.
     remover: Option<JoinHandle<()>>,
 }
 
-/// The documents, and what is done to them.
+/// The collection of documents, and its operations.
 #[derive(Clone)]
 struct Documents {
     sessions: Collection<Document>,
     format: Arc<Format>,
     max_session_bytes: usize,
-    /// Documents that were larger, lately.
+    /// Keys of documents that were recently found to be larger.
     large: Arc<Mutex<LruCache<String, ()>>>,
     transform_id: TransformId,
     timestamps: bool,
@@ -157,13 +155,13 @@ impl Drop for MongoStore {
 }
 
 impl MongoStore {
-    /// Connect to the server, and make the TTL index.
+    /// Connects to the server, and creates the TTL index.
     pub async fn connect(uri: &str, options: &MongoOptions) -> Result<Self, StoreError> {
         let invalid = |error| {
-            // Not the driver's text alone: it may quote a part of the URI.
+            // Hides the driver's text, which may quote a part of the URI.
             StoreError::new("the mongodb:// address is not valid").caused_by(Hidden::from(error))
         };
-        // A mongodb+srv:// address is looked up in the DNS.
+        // A mongodb+srv:// address is resolved by DNS.
         let (mut client, without_effect) =
             within(options.timeout * 2, address::read(uri)).await??;
         if !without_effect.is_empty() {
@@ -178,21 +176,21 @@ impl MongoStore {
         Self::from_client(&client, options).await
     }
 
-    /// Whether `uri` is an address that can be connected to, without connecting. What is returned
-    /// are the names of its options that change nothing here. The servers of a `mongodb+srv://`
-    /// address are looked up in the DNS.
+    /// Checks that `uri` is a valid address, without connecting, and returns the names of its
+    /// options that have no effect here. The servers of a `mongodb+srv://` address are resolved by
+    /// DNS.
     pub async fn check_address(uri: &str) -> Result<Vec<String>, StoreError> {
         let (_, without_effect) = address::read(uri).await?;
         Ok(without_effect.into_iter().map(str::to_owned).collect())
     }
 
-    /// Use a client that the application has already, with the write concern of its own.
+    /// Creates a store with the application's client, whose write concern applies.
     pub async fn from_client(client: &Client, options: &MongoOptions) -> Result<Self, StoreError> {
         let database = match &options.db_name {
             Some(name) => client.database(name),
             None => client.default_database().unwrap_or_else(|| client.database("test")),
         };
-        // Who reads a session that is not the last one loses changes: a secondary will not do.
+        // Read from the primary: changes based on a secondary's outdated session would be lost.
         let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
         let read = CollectionOptions::builder().selection_criteria(primary).build();
         let sessions: Collection<Document> =
@@ -227,16 +225,16 @@ impl MongoStore {
         Ok(Self { documents, clock: Arc::new(SystemTime::now), permits, remover })
     }
 
-    /// Take the time from `clock` instead of the system: for tests.
+    /// Takes the time from `clock` instead of the system: for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Do something to the documents, to its end even when nobody waits for it any more: the
-    /// driver's pool of connections stalls for good when those who wait for one are gone
-    /// (mongodb 3.9: it looks at one of them for every connection that is free).
+    /// Runs an operation to completion even if its caller is dropped: the driver's connection pool
+    /// stalls for good when waiters for a connection are dropped (mongodb 3.9 checks one waiter per
+    /// free connection).
     async fn run<T: Send + 'static, F: Future<Output = Result<T, StoreError>> + Send>(
         &self,
         work: impl FnOnce(Documents) -> F + Send + 'static,
@@ -247,7 +245,7 @@ impl MongoStore {
         let now = DateTime::from_system_time((self.clock)());
         let documents = Documents { now, ..self.documents.clone() };
         let task = tokio::spawn(async move {
-            // A connection may be lost without anybody telling.
+            // A connection may be lost without an error.
             let result = within(PATIENCE, work(documents)).await;
             drop(permit);
             result?
@@ -257,7 +255,7 @@ impl MongoStore {
 }
 
 impl Documents {
-    /// The document's `_id`.
+    /// Returns the document's `_id`.
     fn key(&self, id: &str) -> String {
         match self.transform_id {
             TransformId::None => id.to_owned(),
@@ -265,7 +263,7 @@ impl Documents {
         }
     }
 
-    /// connect-mongo's query: the document of that `_id` which has not expired.
+    /// Returns connect-mongo's query for the document with this `_id` that has not expired.
     fn live(&self, key: &str) -> Document {
         doc! {
             "_id": key,
@@ -290,7 +288,7 @@ impl Documents {
         }
     }
 
-    /// What an update sets beside what is stored.
+    /// Returns the update that sets `set` and the configured timestamps.
     fn update(&self, mut set: Document, is_new_allowed: bool) -> Document {
         if self.last_modified {
             set.insert("lastModified", self.now);
@@ -305,8 +303,8 @@ impl Documents {
         update
     }
 
-    /// Do a conditional write: `write` gets the query for a document that holds the expected
-    /// session, and that document where it had to be read, and says how many it met.
+    /// Performs a conditional write. `write` gets the query for a document that holds the expected
+    /// session, and the document if it had to be read, and returns how many documents matched.
     async fn conditionally<F: Future<Output = Result<u64, StoreError>>>(
         &self,
         key: &str,
@@ -320,7 +318,7 @@ impl Documents {
                 return Ok(Changed::Done);
             }
         }
-        // Compared here, and written if the document is still the same.
+        // Compare here, and write only if the document is unchanged.
         let mut last = Changed::Missing;
         for _ in 0..TRIES {
             let Some(document) = self.find(key).await? else { return Ok(Changed::Missing) };
@@ -340,8 +338,8 @@ impl Documents {
     }
 }
 
-/// Make the TTL index. Where that cannot be done, somebody else may have made one, under whatever
-/// name; else expired documents stay, which does nobody harm for a while.
+/// Creates the TTL index. If that fails, another program may have created one, under any name.
+/// Otherwise expired documents stay, which is harmless for a while.
 async fn let_expire(sessions: &Collection<Document>) -> mongodb::error::Result<()> {
     let index = IndexModel::builder()
         .keys(doc! { "expires": 1 })
@@ -384,7 +382,7 @@ async fn remove_expired(sessions: Collection<Document>, interval: Duration) {
     }
 }
 
-/// The driver has no socket timeout.
+/// Limits the duration of `work`, because the driver has no socket timeout.
 async fn within<T>(limit: Duration, work: impl IntoFuture<Output = T>) -> Result<T, StoreError> {
     tokio::time::timeout(limit, work.into_future()).await.map_err(|_| {
         StoreError::new(format!("MongoDB did not answer within {} s", limit.as_secs_f32()))
@@ -396,8 +394,8 @@ fn date(millis: u64) -> Bson {
 }
 
 impl Documents {
-    /// A session that was too large is not fetched again, unless it has become smaller: 15 MiB take
-    /// a while, each time for nothing, and others wait.
+    /// Loads a session, unless it was too large and has not shrunk: fetching 15 MiB takes a while,
+    /// to no avail, and delays other requests.
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         let key = self.key(id);
         let mut find = self.sessions.find_one(self.live(&key));
@@ -416,7 +414,7 @@ impl Documents {
     }
 
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
-        // In the order that an upsert of connect-mongo's leaves.
+        // In the member order of connect-mongo's upsert.
         let mut document = doc! { "_id": self.key(id) };
         if self.timestamps {
             document.insert("createdAt", self.now);
@@ -475,7 +473,7 @@ impl Documents {
 
     async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
         let update = if self.last_modified {
-            // connect-mongo moves `lastModified` only where there is one.
+            // connect-mongo updates `lastModified` only if it exists.
             let is_date = doc! { "$eq": [{ "$type": "$lastModified" }, "date"] };
             let moved = doc! { "$cond": [is_date, self.now, "$$REMOVE"] };
             let mut set = doc! { "expires": date(expires), "lastModified": moved };
@@ -538,18 +536,18 @@ impl Store for MongoStore {
     }
 }
 
-/// After this an operation is given up. Longer than any deadline: see [`MongoStore::run`].
+/// The time limit of an operation. Longer than any deadline: see [`MongoStore::run`].
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many operations are under way at once; more wait.
+/// The maximum number of concurrent operations; further ones wait.
 const AT_ONCE: usize = 256;
 
-/// How many documents are looked at, at once.
+/// The number of documents read for one page.
 const PAGE: i64 = 1000;
 
 impl Documents {
     async fn page(&self, after: Option<&str>) -> Result<Page, StoreError> {
-        // Documents of other tools may have other keys: these are not looked at.
+        // Documents of other tools may have keys of other types, which are skipped.
         let mut query = self.live(after.unwrap_or_default());
         query.insert("_id", doc! { "$gt": after.unwrap_or_default() });
         let find = self.sessions.find(query).sort(doc! { "_id": 1 }).limit(PAGE);
@@ -625,7 +623,7 @@ fn store_error(error: mongodb::error::Error) -> StoreError {
     StoreError::new(message).caused_by(Hidden::from(error))
 }
 
-/// An error of the driver's for programs, but not for logs: its text may hold the URI's
+/// A driver error that programs can inspect but logs do not show: its text may contain the URI's
 /// password or an identifier.
 struct Hidden(mongodb::error::Error);
 

@@ -1,4 +1,4 @@
-//! The last hour in three small pictures: sessions that began, that there were, that ended.
+//! Three small charts of the last hour: sessions created, active and ended.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,25 +9,25 @@ use maud::{Markup, html};
 
 use crate::admin::inspector::Inspector;
 
-/// How many minutes are remembered.
+/// How many minutes are kept.
 const MINUTES: usize = 60;
 
-/// One minute.
+/// The counts of one minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Minute {
-    /// Sessions that this process created.
+    /// Sessions created by this process.
     pub(crate) created: u64,
-    /// Sessions that the store had.
+    /// Sessions in the store.
     pub(crate) active: u64,
-    /// Sessions that were ended, or expired.
+    /// Sessions that were ended or expired.
     pub(crate) ended: u64,
 }
 
-/// What happened, minute by minute.
+/// The counts of the last minutes.
 #[derive(Clone, Default)]
 pub(crate) struct History(Arc<Mutex<Past>>);
 
-/// The minutes that are over, and where the one that is not began.
+/// The past minutes, and the counts at the beginning of the current one.
 #[derive(Default)]
 struct Past {
     minutes: VecDeque<Minute>,
@@ -36,10 +36,10 @@ struct Past {
 }
 
 impl Past {
-    /// The minute that is not over yet.
+    /// Returns the counts of the current minute.
     fn current(&self, active: u64, created: u64) -> Minute {
         let new = created.saturating_sub(self.created);
-        // Other processes may have created some, too: then this is too little.
+        // If other processes created sessions, too, the number of ended ones is too small.
         let before = self.active.unwrap_or(active);
         Minute { created: new, active, ended: (before + new).saturating_sub(active) }
     }
@@ -55,7 +55,7 @@ impl Past {
 }
 
 impl History {
-    /// Write down every minute. Never ends.
+    /// Records every minute. Never returns.
     pub(crate) async fn keep(self, layer: SessionLayer, inspector: Inspector) {
         let mut ticks = tokio::time::interval(Duration::from_secs(60));
         loop {
@@ -69,7 +69,7 @@ impl History {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pictures, up to now: there are `active` sessions, and `created` have begun.
+    /// Returns the charts, up to now, for `active` sessions in the store and `created` in all.
     pub(crate) fn charts(&self, active: u64, created: u64) -> Markup {
         let minutes: Vec<Minute> = {
             let past = self.past();
@@ -126,7 +126,7 @@ mod tests {
     fn the_minute_that_is_not_over_is_shown() {
         let history = History::default();
         history.past().end_minute(5, 5);
-        // Ten began, and three of all have ended.
+        // Ten were created, and three ended.
         let page = history.charts(12, 15).into_string();
         for part in [">10</span> in this minute", ">12</span> now", ">3</span> in this minute"] {
             assert!(page.contains(part), "{part}: {page}");

@@ -1,4 +1,4 @@
-//! Seeing and ending sessions, for operators: on the command line and on the admin page.
+//! Lists and ends sessions for operators, on the command line and on the admin pages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,39 +9,40 @@ use edge_session::{Found, SessionHasher, Unreadable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Looks at the sessions of one store.
+/// Inspects the sessions of one store.
 #[derive(Clone)]
 pub(crate) struct Inspector {
     pub(crate) browse: Arc<dyn Browse>,
     pub(crate) hasher: SessionHasher,
-    /// The JSON pointer to who is logged in.
+    /// The JSON pointer to the logged-in user.
     pub(crate) identity: Option<String>,
 }
 
-/// What is told of a session. Its name is not its identifier, which nobody is told.
+/// A listed session. `session` is its name, not its identifier, which is never shown.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Listed {
     pub(crate) session: String,
-    /// Who is logged in.
+    /// The logged-in user.
     pub(crate) subject: Option<String>,
-    /// There is a subject, or there may be one, that cannot be read.
+    /// Whether there is, or may be, a subject that cannot be read.
     pub(crate) unreadable: bool,
-    /// Milliseconds since the Unix epoch, as all times here; none: the store does not know.
+    /// In milliseconds since the Unix epoch, like all times here; none if the store does not record
+    /// it.
     pub(crate) created: Option<u64>,
     /// None: never.
     pub(crate) expires: Option<u64>,
-    /// The size of its text.
+    /// The size of the stored text.
     pub(crate) bytes: usize,
 }
 
-/// Some sessions.
+/// A list of sessions.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Listing {
-    /// Those that were used last come first, as far as lifetimes are the same.
+    /// Most recently used first, provided that all have the same lifetime.
     pub(crate) sessions: Vec<Listed>,
-    /// How many sessions the store has, about.
+    /// The approximate number of sessions in the store.
     pub(crate) total: u64,
-    /// There are more than were wanted.
+    /// Whether there are more than the limit.
     pub(crate) has_more: bool,
 }
 
@@ -50,22 +51,22 @@ pub(crate) struct Listing {
 pub(crate) struct Shown {
     #[serde(flatten)]
     pub(crate) listed: Listed,
-    /// None: what is stored has no such form.
+    /// None: the stored text is not a JSON object.
     pub(crate) data: Option<Value>,
-    /// The stored text, where there is no `data`.
+    /// The stored text, if there is no `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) raw: Option<String>,
 }
 
-/// What came of ending all sessions of somebody.
+/// The result of ending all sessions of a subject.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Ended {
     pub(crate) ended: u64,
-    /// How many sessions are left that may be theirs: their subject cannot be read.
+    /// How many sessions of unreadable subjects are left, which may belong to this one.
     pub(crate) unreadable: u64,
 }
 
-/// Why nobody's sessions can be told.
+/// Why sessions cannot be found by subject.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InspectError {
     #[error(
@@ -78,8 +79,8 @@ pub(crate) enum InspectError {
 }
 
 impl Inspector {
-    /// At most `limit` sessions whose subject contains `subject`, in any case of letters, or may
-    /// do so: that cannot be read.
+    /// Lists at most `limit` sessions whose subject contains `subject`, ignoring case, or is
+    /// unreadable.
     pub(crate) async fn list(
         &self,
         subject: Option<&str>,
@@ -114,7 +115,7 @@ impl Inspector {
         Ok(Listing { sessions, total: self.browse.count().await?, has_more })
     }
 
-    /// The session of this name.
+    /// Returns the session with this name.
     pub(crate) async fn show(&self, name: &str) -> Result<Option<Shown>, StoreError> {
         let mut found = None;
         self.scan(|inspector, entry| {
@@ -129,7 +130,7 @@ impl Inspector {
         Ok(found)
     }
 
-    /// End the session of this name; whether there was one.
+    /// Ends the session with this name, and returns whether it existed.
     pub(crate) async fn end(&self, name: &str) -> Result<bool, StoreError> {
         let named = |inspector: &Self, entry: &Entry| {
             inspector.hasher.name_of_digest(&entry.digest) == name
@@ -137,7 +138,7 @@ impl Inspector {
         Ok(self.end_where(named).await? > 0)
     }
 
-    /// End all sessions of exactly this subject.
+    /// Ends all sessions of exactly this subject.
     pub(crate) async fn end_all(&self, subject: &str) -> Result<Ended, InspectError> {
         if self.identity.is_none() {
             return Err(InspectError::NoIdentity);
@@ -176,7 +177,7 @@ impl Inspector {
         Ok(ended)
     }
 
-    /// Look at all sessions, as long as `look` wants to go on.
+    /// Visits all sessions until `look` returns false.
     async fn scan(
         &self,
         mut look: impl FnMut(&Self, &Entry) -> bool + Send,
@@ -212,14 +213,14 @@ impl Inspector {
         }
     }
 
-    /// Who is logged in, as guards read it.
+    /// Returns the logged-in user, as guards read it.
     fn subject(&self, entry: &Entry) -> Subject {
         let Some(identity) = &self.identity else { return Subject::Nobody };
         let found = Found::in_data(&entry.stored.data, identity);
         match (found.value(), found.text()) {
             (Ok(None | Some(Value::Null)), _) => Subject::Nobody,
             (Ok(Some(Value::String(name))), _) => Subject::Named(name),
-            // As it is written: two long numbers may be the same `Value`.
+            // As written, since two long numbers may have the same `Value`.
             (Ok(Some(Value::Number(_))), Ok(Some(number))) => Subject::Named(number.to_owned()),
             (Ok(Some(other)), _) => Subject::Named(other.to_string()),
             (Err(Unreadable), _) => Subject::Unreadable,
@@ -227,16 +228,16 @@ impl Inspector {
     }
 }
 
-/// Who is logged in to a session.
+/// The logged-in user of a session.
 enum Subject {
     Nobody,
     Named(String),
-    /// Somebody may be.
+    /// A user may be logged in.
     Unreadable,
 }
 
-/// Whether it is no session but what the component leaves behind for some seconds where one had its
-/// old identifier, for requests that come late.
+/// Returns whether an entry is not a session but the note that the component stores for some
+/// seconds under an old identifier, for late requests.
 fn is_note(entry: &Entry) -> bool {
     const KEY: &str = "movedTo";
     entry.stored.data.contains(KEY)
@@ -245,22 +246,22 @@ fn is_note(entry: &Entry) -> bool {
         })
 }
 
-/// The session's own data, an object.
+/// Returns the session's own data, an object.
 fn data(entry: &Entry) -> Option<Value> {
     let mut data: Map<String, Value> = serde_json::from_str(&entry.stored.data).ok()?;
     data.shift_remove("cookie");
     Some(Value::Object(data))
 }
 
-/// A text for people that a terminal shows and does not obey, whatever applications stored: with
-/// escapes for control characters, and for those that turn the direction of what follows.
+/// Makes a text safe to print to a terminal, whatever applications stored: escapes control
+/// characters and those that change the direction of the text.
 pub(crate) fn harmless(text: &str) -> String {
     let mut harmless = String::with_capacity(text.len());
     for c in text.chars() {
         let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         match c {
             '\n' => harmless.push(c),
-            // In JSON, these are in strings, and are the same there.
+            // In JSON these occur only in strings, where the escape is equivalent.
             c if c.is_control() || turns => harmless.push_str(&format!("\\u{:04x}", u32::from(c))),
             c => harmless.push(c),
         }
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!((all.sessions.len(), all.total, all.has_more), (11, 11, false));
         assert_eq!(all.sessions.iter().filter(|it| it.unreadable).count(), 2);
         let some = |names: &[&str]| names.iter().map(|it| Some((*it).to_owned())).collect();
-        // Those that cannot be read may be anybody's.
+        // Sessions with unreadable subjects may belong to anyone.
         let with = |names: &[&str]| [vec![None, None], some(names)].concat();
         assert_eq!(subjects(&inspector, "zo").await, with(&["Zoe", "Zoe", "zoey"]));
         assert_eq!(subjects(&inspector, "7").await, with(&["7"]));

@@ -1,4 +1,4 @@
-//! What opens the sessions: the token, and the passes that browsers have for it.
+//! Access to the sessions: the token, and the passes that browsers get for it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,17 +15,17 @@ use crate::web::hexadecimal;
 /// How long a login in a browser lasts.
 pub(super) const LOGIN_LASTS: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// So many tokens of one client are compared at a time, and a wrong one keeps its place for this
-/// long, also when nobody waits for the answer any more.
+/// How many tokens of one client are compared concurrently, and for how long a wrong one keeps its
+/// place, even if the request is dropped.
 const COMPARED: usize = 4;
 const DELAY: Duration = Duration::from_secs(1);
 
-/// Compares tokens and passes in a time that does not depend on them.
+/// Compares tokens and passes in constant time.
 #[derive(Clone)]
 pub(super) struct Key {
     comparison: hmac::Key,
     token: hmac::Tag,
-    /// Signs passes; another one ends them all.
+    /// Signs passes; replacing the key invalidates all of them.
     passes: Arc<Mutex<hmac::Key>>,
     guesses: Arc<Guesses>,
 }
@@ -43,8 +43,8 @@ impl Key {
         Self { comparison, token, passes, guesses: Arc::default() }
     }
 
-    /// Whether it is the token. Nothing is known of it before its turn has come, so that nobody
-    /// learns more by asking more often.
+    /// Returns whether `given` is the token. The comparison waits for its turn, so that more
+    /// requests do not mean more guesses.
     pub(super) async fn opens(&self, given: &str, address: IpAddr) -> bool {
         let guess = self.guesses.clone().turn(client_of(address)).await;
         if self.is_token(given) {
@@ -54,7 +54,7 @@ impl Key {
             sleep(DELAY).await;
             drop(guess);
         };
-        // A task of its own ends when it has to, whoever leaves. It cannot fail.
+        // A separate task ends on time even if the request is dropped. It cannot fail.
         let _ = tokio::spawn(wait).await;
         false
     }
@@ -63,7 +63,7 @@ impl Key {
         hmac::verify(&self.comparison, given.as_bytes(), self.token.as_ref()).is_ok()
     }
 
-    /// A pass for a browser: when it ends, and a signature of that.
+    /// Returns a pass for a browser: its expiry, with a signature.
     pub(super) fn pass(&self, now: SystemTime) -> String {
         let end = seconds(now + LOGIN_LASTS).to_string();
         let signature = self.sign(&end);
@@ -72,7 +72,7 @@ impl Key {
 
     pub(super) fn is_pass(&self, given: &str, now: SystemTime) -> bool {
         let Some((end, signature)) = given.split_once('.') else { return false };
-        // Signed once more, the comparison takes the same time whatever was given.
+        // Comparing signatures takes the same time whatever was given.
         let own = hmac::sign(&self.comparison, self.sign(end).as_bytes());
         let is_ours = hmac::verify(&self.comparison, signature.as_bytes(), own.as_ref()).is_ok();
         is_ours && end.parse::<u64>().is_ok_and(|end| seconds(now) < end)
@@ -101,7 +101,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Guesses(Mutex<HashMap<IpAddr, Arc<Semaphore>>>);
 
 impl Guesses {
-    /// Wait until another token of the client may be compared.
+    /// Waits until another token of the client may be compared.
     async fn turn(self: Arc<Self>, client: IpAddr) -> Guess {
         let turns =
             lock(&self.0).entry(client).or_insert_with(|| Semaphore::new(COMPARED).into()).clone();
@@ -112,7 +112,7 @@ impl Guesses {
     }
 }
 
-/// A token that waits for its turn, or has it. The last one of a client leaves nothing behind.
+/// A comparison that waits for its turn or has it. The client's entry is removed with its last one.
 struct Guess {
     all: Arc<Guesses>,
     client: IpAddr,
@@ -166,7 +166,7 @@ mod tests {
         let right = opens(TOKEN, guesser);
         assert!(opens(TOKEN, other).await.unwrap());
         assert_eq!(start.elapsed(), Duration::ZERO, "nobody else waits");
-        // Those that are compared keep their places, those that wait give them up.
+        // Comparisons keep their places; waiting requests give theirs up.
         guesses.iter().for_each(|guess| guess.abort());
         assert!(right.await.unwrap());
         assert_eq!(start.elapsed(), DELAY, "the right one tells no sooner");

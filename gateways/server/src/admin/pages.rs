@@ -127,7 +127,7 @@ fn table(sessions: &[Listed], now: u64) -> Markup {
     }
 }
 
-/// Asks first.
+/// A form that asks for confirmation.
 fn end_form(name: &str) -> Markup {
     html! {
         form method="get" action="/sessions/end" {
@@ -137,7 +137,7 @@ fn end_form(name: &str) -> Markup {
     }
 }
 
-/// Whether one session is to be ended.
+/// Asks whether to end one session.
 pub(super) fn ask_end(shown: &Shown) -> Markup {
     let name = &shown.listed.session;
     let back = format!("/sessions/{name}");
@@ -146,7 +146,7 @@ pub(super) fn ask_end(shown: &Shown) -> Markup {
     ask(&question, "Whoever has it is logged out.", "/sessions/end", ("name", name), &back)
 }
 
-/// Whether all sessions of somebody are to be ended.
+/// Asks whether to end all sessions of a subject.
 pub(super) fn ask_end_all(subject: &str) -> Markup {
     let back = format!("/sessions?subject={}", utf8_percent_encode(subject, NON_ALPHANUMERIC));
     let question = format!("End all sessions of exactly “{subject}”?");
@@ -229,7 +229,7 @@ fn left(listed: &Listed, now: u64) -> String {
     listed.expires.map_or("never".to_owned(), |at| span(at.saturating_sub(now)))
 }
 
-/// A length of time, roughly.
+/// Formats a duration, rounded.
 pub(crate) fn span(millis: u64) -> String {
     let seconds = Duration::from_millis(millis).as_secs();
     match seconds {

@@ -1,4 +1,4 @@
-//! `edge-session check`: what `serve` would find out when it starts, without serving.
+//! `edge-session check`: the checks that `serve` makes at start, without serving.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use crate::net::tls::Tls;
 use crate::proxy::{self, App};
 use crate::setup::{Setup, is_mongodb, without_secrets};
 
-/// Try what was configured: lines to be told, or why it cannot work. With `connect`, the store is
-/// asked, too.
+/// Checks the configuration. Returns lines to print, or why it cannot work. With `connect`, checks
+/// the store, too.
 pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> {
     let mut problems = Vec::new();
     let mut problem = |name: &str, message: String| {
@@ -32,7 +32,7 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> 
     let url = &setup.store_url;
     let failed =
         |error: &dyn std::fmt::Display| format!("the store {}: {error}", without_secrets(url));
-    // The servers of the other kind of address are looked up in the DNS.
+    // Other addresses are resolved by DNS.
     if url.starts_with("mongodb://") || (connect && is_mongodb(url)) {
         match MongoStore::check_address(url).await {
             Err(error) => problem("store.url", failed(&error)),
@@ -50,7 +50,7 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> 
     }
     let missing = url.strip_prefix("file:").filter(|path| !Path::new(path).exists());
     if let Some(path) = missing.filter(|_| connect) {
-        // Who checks may not be the one who serves, and would have the file.
+        // Opening it would create the file, possibly with another owner than the user who serves.
         found += &format!("\n  the store's file {path} is not there yet: serve makes it");
     } else if connect {
         let stores = setup.open_store().await?;

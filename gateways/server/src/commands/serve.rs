@@ -1,4 +1,4 @@
-//! `edge-session serve`: put together what was configured, and serve until told to stop.
+//! `edge-session serve`: sets up what was configured, and serves until it is stopped.
 
 use std::future::Future;
 
@@ -19,7 +19,7 @@ use crate::setup::Setup;
 use crate::telemetry;
 use crate::telemetry::traces::Traces;
 
-/// Serve. An error is for the person who started the program.
+/// Serves. The error is shown to the person who started the program.
 pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     let recorder = setup.settings.admin.is_some().then(telemetry::record_metrics).transpose()?;
     let stores = setup.open_store().await?;
@@ -71,7 +71,7 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
             }
         }
         None => {
-            // The session panel shows some of the options that are in force.
+            // The session panel shows some of the options in force.
             let app = demo::router().layer(layer.clone()).layer(axum::Extension(layer.clone()));
             let health = Router::new().route("/healthz", get(healthz)).with_state(layer);
             connections::serve(listener, tls, limits, app.merge(health), stop).await;
@@ -81,15 +81,17 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
     Ok(())
 }
 
-/// Files beside those of visitors: the admin address's connections, the store's, the rest.
+/// File descriptors besides clients' and upstream connections: for the admin address, the store and
+/// the rest.
 const OTHER_FILES: usize = admin::CONNECTIONS + 192;
 
-/// Every connection needs a file descriptor, and every request one to the application.
+/// Returns the number of file descriptors needed: one per connection, and one per request for its
+/// upstream connection.
 fn files_for(bounds: &Bounds) -> usize {
     bounds.connections + bounds.requests + OTHER_FILES
 }
 
-/// Raise the limit on open files as far as it is needed and allowed: how many there may be.
+/// Raises the limit on open files as far as needed and permitted, and returns the resulting limit.
 fn allow_files(bounds: &Bounds) -> usize {
     let needed = files_for(bounds) as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -100,8 +102,8 @@ fn allow_files(bounds: &Bounds) -> usize {
     usize::try_from(now).unwrap_or(usize::MAX)
 }
 
-/// Lower the bounds to what so many files are enough for: who finds none can neither accept a
-/// connection nor reach an application.
+/// Lowers the bounds to what the file limit permits: without free descriptors, neither client nor
+/// upstream connections can be opened.
 fn fit(bounds: &mut Bounds, files: usize) {
     let needed = files_for(bounds);
     if needed <= files {
@@ -111,7 +113,7 @@ fn fit(bounds: &mut Bounds, files: usize) {
     let asked = bounds.clone();
     bounds.requests = asked.requests.min((usable / 3).max(1));
     bounds.connections = asked.connections.min(usable - bounds.requests);
-    // No client alone takes all that is left.
+    // Prevents a single client from taking all of them.
     bounds.per_client = asked.per_client.min(bounds.requests.div_ceil(4));
     tracing::warn!(
         "only {files} files may be open: limits.connections is {}, not {}, limits.requests is {}, \
@@ -125,7 +127,7 @@ fn fit(bounds: &mut Bounds, files: usize) {
     );
 }
 
-/// SIGHUP: the certificate's files have changed.
+/// Reloads the certificate on SIGHUP.
 fn reload_on_hangup(tls: Option<Tls>) -> Result<(), String> {
     let mut hangup =
         signal(SignalKind::hangup()).map_err(|error| format!("cannot handle signals: {error}"))?;
@@ -141,7 +143,7 @@ fn reload_on_hangup(tls: Option<Tls>) -> Result<(), String> {
     Ok(())
 }
 
-/// SIGTERM, or Ctrl-C.
+/// Completes on SIGTERM or Ctrl-C.
 fn stop_signal() -> Result<impl Future<Output = ()>, String> {
     let handler = |kind| signal(kind).map_err(|error| format!("cannot handle signals: {error}"));
     let mut terminate = handler(SignalKind::terminate())?;

@@ -1,4 +1,4 @@
-//! `edge-session sessions`: see and end sessions on the command line.
+//! `edge-session sessions`: lists and ends sessions on the command line.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -20,10 +20,10 @@ use crate::admin::span;
 use crate::cli::SessionsCommand;
 use crate::setup::{Setup, is_mongodb};
 
-/// After this, a person is told what takes so long.
+/// After this time, a message explains the delay.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Do it, and print the outcome.
+/// Runs the command and prints the result.
 pub(crate) async fn run(setup: &Setup, command: &SessionsCommand) -> Result<(), String> {
     let progress = async {
         tokio::time::sleep(PATIENCE).await;
@@ -75,7 +75,7 @@ async fn execute(setup: &Setup, command: &SessionsCommand) -> Result<(), String>
     Ok(())
 }
 
-/// What is not done when all readable sessions of somebody have been ended.
+/// Describes the unreadable sessions that remain after all readable ones of a subject were ended.
 fn left(unreadable: u64, subject: &str) -> String {
     let (sessions, them) = match unreadable {
         1 => ("1 session cannot be read".to_owned(), "it"),
@@ -88,23 +88,23 @@ fn left(unreadable: u64, subject: &str) -> String {
     )
 }
 
-/// Print it as JSON.
+/// Prints a value as JSON.
 fn say_json(value: &impl serde::Serialize) -> Result<(), String> {
     let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
     say(&harmless(&text));
     Ok(())
 }
 
-/// Print it, to whoever still reads.
+/// Prints a line. A closed pipe is not an error.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Who knows the sessions.
+/// Where the sessions are inspected.
 enum Source {
     /// The store itself.
     Store(Inspector),
-    /// The process that has them, at its admin address.
+    /// Through the admin address of the process that has the store open.
     Process { url: String, token: String },
 }
 
@@ -190,7 +190,7 @@ impl Source {
         }
     }
 
-    /// What the process answers; none: 404.
+    /// Returns the process's answer; none for 404.
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -215,7 +215,7 @@ impl Source {
             StatusCode::UNAUTHORIZED => {
                 return Err(wrong(&"has another EDGE_SESSION_ADMIN_TOKEN"));
             }
-            // The only thing that it cannot do as it is configured.
+            // The only operation that its configuration can rule out.
             StatusCode::CONFLICT => {
                 return Err(wrong(&format!("says: {}", InspectError::NoIdentity)));
             }
@@ -231,10 +231,10 @@ fn escaped(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// A listing for people.
+/// Formats a listing for people.
 fn table(listing: &Listing, now: u64) -> String {
     let subject = |listed: &Listed| match &listed.subject {
-        // Whatever an application put there: nothing that a terminal obeys.
+        // Applications may have stored terminal escapes.
         Some(subject) => harmless(&subject.replace('\n', " ")).chars().take(40).collect(),
         None if listed.unreadable => "unreadable".to_owned(),
         None => "-".to_owned(),

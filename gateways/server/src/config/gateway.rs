@@ -1,4 +1,4 @@
-//! What a configuration says of the gateway: routes, guards, limits.
+//! The configuration of the proxy: routes, guards, limits.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileTypeExt as _;
@@ -22,21 +22,21 @@ use crate::proxy::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How connections and upstreams are treated, as sections of the file.
+/// The sections of the file about connections and upstreams.
 pub(super) struct Sections {
     pub(super) gateway: Section,
     pub(super) timeouts: Section,
     pub(super) limits: Section,
     pub(super) routes: Vec<Table>,
     pub(super) guards: Vec<Table>,
-    /// The application behind all other paths.
+    /// The application for all other paths.
     pub(super) upstream: Option<Value>,
-    /// The application, as a component.
+    /// The application as a component.
     pub(super) app: Option<Value>,
 }
 
-/// What the sections say: the limits, where sessions say who is logged in, and the gateway's
-/// settings. Without a route there is nothing to be a gateway for.
+/// Reads the sections: the limits, the pointer to the logged-in user, and the proxy's settings.
+/// Without a route there is no proxy.
 pub(super) fn read(
     sections: Sections,
     wrong: &mut Vec<Problem>,
@@ -66,7 +66,7 @@ pub(super) fn read(
     };
     let connections = places("connections", 8192, wrong);
     let requests = places("requests", connections, wrong);
-    // No client alone takes all that there is.
+    // Prevents a single client from taking all places.
     let per_client = places("per_client", 512.min(requests.div_ceil(4)), wrong);
     if per_client > requests {
         let message = format!("is {per_client}, more than limits.requests, {requests}");
@@ -169,7 +169,7 @@ pub(super) fn read(
         Some(identity) => [identity.clone()].into(),
         None => looked_at.collect(),
     };
-    // Who is told of several would be told a role for a name.
+    // With several pointers, one of them may be a role instead of a user.
     let only = renewed_for.first().filter(|_| renewed_for.len() == 1);
     let identity = identity.or_else(|| only.cloned());
     if all_routes.is_empty() && app.is_none() {
@@ -238,7 +238,7 @@ fn upstream(text: &str) -> Result<AppAddress, String> {
         if path.len() > LONGEST {
             return Err(format!("the path of a socket has at most {LONGEST} bytes"));
         }
-        // One that is not there yet may come.
+        // A missing socket may be created later.
         let is_other = std::fs::metadata(path).is_ok_and(|it| !it.file_type().is_socket());
         return match is_other {
             true => Err(format!("unix:{path} is something else than a socket")),
@@ -251,7 +251,7 @@ fn upstream(text: &str) -> Result<AppAddress, String> {
             "{text:?} is not a URL: for the socket of an application write unix:{path}"
         ));
     }
-    // As one would tell a program to listen.
+    // Accepts the form of `listen` addresses, without a scheme.
     let with_scheme;
     let url = match text.split_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => {
@@ -261,13 +261,13 @@ fn upstream(text: &str) -> Result<AppAddress, String> {
         }
         _ => text,
     };
-    // A URL may hold a password.
+    // A URL may contain a password,
     let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
-    // What follows the host, too.
+    // also after the host.
     let host = shown.find("://").map_or(0, |at| at + "://".len());
     let end = shown[host..].find(['/', '?', '#']).map_or(shown.len(), |at| host + at);
     let shown = &shown[..end];
-    // What is no port may be the password of a URL that was cut off.
+    // An invalid port may be the password of a truncated URL.
     let port = shown[host..].rsplit_once(':').map(|(before, port)| (host + before.len(), port));
     let shown = match port {
         Some((end, port)) if !port.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -355,7 +355,7 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
             let equals = equals.and_then(|value| serde_json::to_value(value).ok());
             Rule::Require { pointer, equals: equals.filter(|value: &Json| !value.is_null()), login }
         }
-        // What is there and wrong has been told.
+        // A present but invalid value has been reported.
         (false, None) if wrong.len() > before => return None,
         (is_denied, _) => {
             let message = match is_denied {
@@ -369,13 +369,13 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
     Some(Guard { paths, except, preflights, rule })
 }
 
-/// Neither a pattern nor more than a path: rules would never match.
+/// Returns whether a text is only a path: rules would never match a pattern or a query.
 fn is_plain(path: &str) -> bool {
     path.starts_with('/') && !path.contains(['*', '?', '#'])
 }
 
 impl Section {
-    /// Names of hosts, without ports.
+    /// Reads host names, without ports.
     pub(super) fn hosts(&mut self, wrong: &mut Vec<Problem>) -> Vec<String> {
         let hosts = self.list("hosts", wrong).unwrap_or_default();
         for host in hosts.iter().filter(|host| !is_host_name(host)) {
@@ -384,7 +384,7 @@ impl Section {
         hosts
     }
 
-    /// A string, or a list of them.
+    /// Reads a string or a list of strings.
     fn list(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<Vec<String>> {
         if let Some(Value::String(text)) = self.table.get_mut(key) {
             let parts = text.split(',').map(|part| Value::String(part.trim().to_owned()));
@@ -394,7 +394,7 @@ impl Section {
         self.take(key, wrong)
     }
 
-    /// A path on this host: one that can be redirected to.
+    /// Reads a path on this host that can be redirected to.
     fn path(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<String> {
         let path: String = self.take(key, wrong)?;
         let is_path = path.starts_with('/') && !path.starts_with("//");
@@ -407,7 +407,7 @@ impl Section {
         None
     }
 
-    /// Where visitors log in. Guards let through what is spelled just so.
+    /// Reads the login path. Guards exempt only this exact spelling.
     fn login(&mut self, wrong: &mut Vec<Problem>) -> Option<String> {
         let login = self.path("login", wrong)?;
         let path = login.split(['?', '#']).next().unwrap_or_default();
@@ -418,7 +418,7 @@ impl Section {
         Some(login)
     }
 
-    /// A path that requests are compared with.
+    /// Reads a path that requests are compared with.
     fn plain_path(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<String> {
         let path = self.path(key, wrong)?;
         if is_plain(&path) {

@@ -1,9 +1,9 @@
-//! Where in a file a problem is, and what a misspelt name was meant to be.
+//! Finds a problem's line in the file, and the key that a misspelled one was meant to be.
 
-/// How much alike two names are at least, from 0 to 1, so that one may be meant by the other.
+/// The minimum similarity of two names, from 0 to 1, for one to be suggested for the other.
 const ALIKE: f64 = 0.85;
 
-/// What is set elsewhere than in the file, and what people call it.
+/// Settings that are not keys of the file, and the names that people use for them.
 const ELSEWHERE: [(&str, &str); 11] = [
     ("secret", "EDGE_SESSION_SECRET, a variable"),
     ("secrets", "EDGE_SESSION_SECRET, a variable"),
@@ -18,8 +18,8 @@ const ELSEWHERE: [(&str, &str); 11] = [
     ("store.file", "store.url"),
 ];
 
-/// Of `known` names, the one that `name` was meant to be. express-session's spelling
-/// (`saveUninitialized`) and another section (`max_age` for `cookie.max_age`) count.
+/// Returns which of the `known` names was meant by `name`. Recognizes express-session's spelling
+/// (`saveUninitialized`) and a missing or wrong section (`max_age` for `cookie.max_age`).
 pub(crate) fn meant<'k>(
     name: &str,
     known: impl Iterator<Item = &'k str> + Clone,
@@ -46,7 +46,7 @@ pub(crate) fn meant<'k>(
     best.filter(|(likeness, _)| *likeness > ALIKE).map(|(_, name)| name.to_owned())
 }
 
-/// The section, and the key in it.
+/// Splits a name into section and key.
 fn parts(name: &str) -> (&str, &str) {
     name.rsplit_once('.').unwrap_or(("", name))
 }
@@ -56,8 +56,8 @@ fn letters(name: &str) -> String {
     letters.map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// The line of a TOML text, from 1 on, that sets `name`, such as `cookie.path` or
-/// `guard[1].require`; else the one where its section begins, if there is one.
+/// Returns the line of a TOML text, counted from 1, that sets `name`, such as `cookie.path` or
+/// `guard[1].require`; otherwise the line where its section begins, if any.
 pub(crate) fn line_of(text: &str, name: &str) -> Option<usize> {
     let (mut section, mut section_line) = (String::new(), None);
     let mut tables = std::collections::HashMap::<String, usize>::new();

@@ -1,4 +1,4 @@
-//! Options that do not go together, though each by itself is in order.
+//! Checks options that are valid individually but not together.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ use super::Settings;
 use crate::net::address::Address;
 use crate::proxy::{AppAddress, RulePath};
 
-/// What cannot work.
+/// Returns combinations that cannot work.
 pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut problem = |name: &str, message: String| {
@@ -74,7 +74,7 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
     problems
 }
 
-/// What works, and may be no good.
+/// Returns combinations that work but are not advisable.
 pub(crate) fn warnings(settings: &Settings, options: &Options) -> Vec<String> {
     let mut warnings = Vec::new();
     for (at, outside) in outside_of_sessions(settings, options) {
@@ -101,11 +101,11 @@ pub(crate) fn warnings(settings: &Settings, options: &Options) -> Vec<String> {
 
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
-    // The system chooses port 0.
+    // With port 0, the system chooses a free port.
     one.port() == other.port() && one.port() != 0 && (is_any || one.ip() == other.ip())
 }
 
-/// Whether an application's address is one of this program's. Names are not looked up.
+/// Returns whether an application's address is this program's own. Names are not resolved.
 fn leads_to(upstream: &AppAddress, own: &Address) -> bool {
     match (upstream, own) {
         (AppAddress::Unix(path), Address::Unix(own)) => path == own,
@@ -126,13 +126,13 @@ fn leads_to(upstream: &AppAddress, own: &Address) -> bool {
     }
 }
 
-/// How much of a guarded path is outside the paths that have sessions.
+/// How much of a guarded path is outside of the paths that have sessions.
 enum Outside {
     Wholly(String),
     Partly,
 }
 
-/// The guards that want a session, and are not wholly where there are any.
+/// Returns the guards that require a session but cover paths without sessions.
 fn outside_of_sessions(settings: &Settings, options: &Options) -> Vec<(usize, Outside)> {
     let Ok(with_sessions) = RulePath::parse(&options.cookie.path) else { return Vec::new() };
     let guards = settings.gateway.iter().flat_map(|gateway| gateway.guards.iter().enumerate());

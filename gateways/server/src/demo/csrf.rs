@@ -1,5 +1,4 @@
-//! A form is only good from this visitor's own pages: it carries a token that the session
-//! knows and other sites cannot.
+//! CSRF protection: forms carry a token that is stored in the session and unknown to other sites.
 
 use edge_session::{Session, SessionError};
 use rand::RngExt as _;
@@ -9,12 +8,12 @@ use subtle::ConstantTimeEq as _;
 use super::text;
 use crate::web::hexadecimal;
 
-/// The session's key for the token, and the form field's name.
+/// The session key of the token, and the name of the form field.
 pub(super) const KEY: &str = "csrf";
 
 const TOKEN_BYTES: usize = 24;
 
-/// The session's token, made on first need.
+/// Returns the session's token, and creates it on first use.
 pub(super) fn token(session: &Session) -> Result<String, SessionError> {
     match text(session, KEY)? {
         Some(token) => Ok(token),
@@ -22,7 +21,7 @@ pub(super) fn token(session: &Session) -> Result<String, SessionError> {
     }
 }
 
-/// A new token, which makes all forms that were shown before worthless.
+/// Replaces the token, which invalidates all previous forms.
 pub(super) fn renew(session: &Session) -> Result<String, SessionError> {
     let token = new_token();
     session.insert(KEY, &token)?;
@@ -34,7 +33,7 @@ fn new_token() -> String {
     hexadecimal(&bytes)
 }
 
-/// Whether a form's token is the session's, in a time that does not tell how much of it is right.
+/// Compares in constant time, to leak nothing about a guess.
 pub(super) fn is_same(expected: &str, given: &str) -> bool {
     expected.as_bytes().ct_eq(given.as_bytes()).into()
 }

@@ -1,4 +1,4 @@
-//! The fields of a form, once its token is found right.
+//! Extracts the fields of a form after checking its token.
 
 use axum::RequestExt as _;
 use axum::extract::{Form, FromRequest, Request};
@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 use super::csrf::{KEY, is_same};
 use super::{known_visitor, page, pages, text};
 
-/// The fields of a form whose token is right. No handler of a form goes without.
+/// The fields of a form with a valid token. Every form handler extracts them with it.
 pub(super) struct Checked<T>(pub(super) T);
 
-/// A form as it is sent.
+/// A submitted form.
 #[derive(Deserialize)]
 struct Sent<T> {
     #[serde(default)]
@@ -42,7 +42,7 @@ impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequest<S> for Checked<T
     }
 }
 
-/// The page that has the form of this address.
+/// Returns the page that has the form of this address.
 fn back_from(path: &str) -> &'static str {
     match path {
         "/login" => "/login",

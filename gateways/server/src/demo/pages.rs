@@ -7,24 +7,24 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{MAX_KEY, MAX_NAME, MAX_VALUE};
 
-/// Who looks at a page.
+/// The visitor of a page.
 pub(super) struct Visitor {
-    /// The name of who is logged in.
+    /// The name of the logged-in user.
     pub(super) user: Option<String>,
-    /// What makes a form this visitor's own.
+    /// The CSRF token of forms.
     pub(super) token: String,
 }
 
-/// What is filled in in the login form.
+/// The prefilled values of the login form.
 #[derive(Default)]
 pub(super) struct Login {
     pub(super) username: String,
     pub(super) remember: bool,
-    /// Where to go afterwards: a path that was checked.
+    /// Where to redirect after the login: a checked path.
     pub(super) return_to: Option<String>,
 }
 
-/// What is filled in in the form that sets a value.
+/// The prefilled values of the form that sets a value.
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) key: String,
@@ -33,26 +33,27 @@ pub(super) struct Draft {
 
 /// What the counter's page shows of the session.
 pub(super) struct Panel {
-    /// Keys and values as JSON; none for a value that is kept hidden.
+    /// Keys and values as JSON; none for a hidden value.
     pub(super) values: Vec<(String, Option<String>)>,
-    /// None where it is not known.
+    /// None if unknown.
     pub(super) cookie_name: Option<String>,
     pub(super) cookie: Cookie,
     pub(super) lifetimes: Lifetimes,
     pub(super) origin: Origin,
 }
 
-/// How long the session lives, counted from this visit on.
+/// The session's lifetimes, counted from this visit.
 pub(super) struct Lifetimes {
     /// None: until the browser closes.
     pub(super) in_browser: Option<Duration>,
-    /// None where it is not known.
+    /// None if unknown.
     pub(super) in_store: Option<Duration>,
-    /// What was left in the store when the visitor came; none: it was not stored.
+    /// The remaining lifetime in the store at the beginning of the request; none if it was not
+    /// stored.
     pub(super) left: Option<Duration>,
 }
 
-/// Which entry of the navigation is the current one.
+/// The current entry of the navigation.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Counter,
@@ -66,7 +67,7 @@ enum Place {
 pub(super) fn counter(visitor: &Visitor, count: u64, panel: &Panel) -> Markup {
     let content = html! {
         section.card.counter {
-            // One piece of text, which tests look for.
+            // A single text node, which tests look for.
             h1 { (format!("you have visited this page {count} times")) }
             p.quiet {
                 "Reload the page to count on. The number is kept in your session, on the server; "
@@ -355,7 +356,7 @@ fn until(lifetime: Option<Duration>) -> String {
     }
 }
 
-/// A duration as people say it: its two largest units, rounded down.
+/// Formats a duration in its two largest units, rounded down.
 fn words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [

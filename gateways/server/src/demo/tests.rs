@@ -1,4 +1,4 @@
-//! What the application does that needs no session.
+//! Tests of the application that need no session.
 
 use axum::body::Body;
 use axum::http::Request;

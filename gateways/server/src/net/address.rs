@@ -1,4 +1,4 @@
-//! Where to listen: a port, or a unix socket.
+//! Addresses to listen on: a port or a unix socket.
 
 use std::fmt::{Display, Formatter};
 use std::io;
@@ -12,17 +12,17 @@ use tokio::io::Join;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, tcp, unix};
 use tokio_util::either::Either;
 
-/// How many connections may wait until they are accepted; the system may allow fewer.
+/// How many connections may wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
 
-/// How long the path of a socket may be, in bytes (`sun_path` of Linux).
+/// The maximum length of a socket's path, in bytes (`sun_path` on Linux).
 pub(crate) const LONGEST: usize = 107;
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Address {
     Port(SocketAddr),
-    /// The file of a unix socket.
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -53,7 +53,7 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// What is known to be wrong with the file of a socket.
+    /// Returns the known problem with a socket's path, if any.
     pub(crate) fn why_not(&self) -> Option<String> {
         let Self::Unix(path) = self else { return None };
         let is_there = std::fs::metadata(path);
@@ -79,17 +79,16 @@ impl Display for Address {
     }
 }
 
-/// A place to listen at, taken before the rest is ready, so that one in use is reported at once.
+/// A bound address. Binding comes early, so that an address in use is reported at once.
 pub(crate) enum Bound {
-    /// Clients may be waiting already: it was handed over (systemd's socket activation), or is a
-    /// unix socket.
+    /// Already listening: handed over by socket activation (systemd), or a unix socket.
     Listening(Listener),
-    /// Clients are refused until it listens.
+    /// Bound only: clients are refused until it listens.
     Port(TcpSocket),
 }
 
 impl Bound {
-    /// What was handed over counts before the configuration.
+    /// Binds the address, unless a socket was handed over.
     pub(crate) fn at(address: Option<Address>) -> Result<Self, String> {
         let unusable = |error| format!("the socket that was handed over cannot be used: {error}");
         if let Some(listener) = handed_over().map_err(unusable)? {
@@ -128,7 +127,7 @@ impl Bound {
     pub(crate) fn listen(self) -> io::Result<Listener> {
         match self {
             Self::Listening(listener) => Ok(listener),
-            // With room for many who come at once: beyond it the system resets their connections.
+            // The backlog leaves room for bursts; beyond it the system resets connections.
             Self::Port(socket) => socket.listen(BACKLOG).map(Listener::Tcp),
         }
     }
@@ -155,26 +154,27 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // A new process may listen while connections of the last one linger.
+    // Lets a new process listen while connections of the previous one linger.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
 
-/// A process that has ended leaves its socket's file behind. One in use, or another file, stays
-/// and is in the way.
+/// Removes the socket file that an ended process left behind. A socket in use or another kind of
+/// file stays, and binding fails.
 fn remove_left_over(path: &std::path::Path) {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
     if !is_socket {
         return;
     }
     if is_left_over(path).unwrap_or(false) {
-        // What cannot be removed is told by who cannot listen.
+        // If it cannot be removed, binding reports the error.
         let _ = std::fs::remove_file(path);
     }
 }
 
-/// Whether nobody listens there. One who is slow does, and is not waited for.
+/// Returns whether no process listens on the socket. A busy process counts as listening; the check
+/// does not wait for it.
 fn is_left_over(path: &std::path::Path) -> rustix::io::Result<bool> {
     use rustix::net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
@@ -184,13 +184,13 @@ fn is_left_over(path: &std::path::Path) -> rustix::io::Result<bool> {
     Ok(connect(&socket, &SocketAddrUnix::new(path)?) == Err(rustix::io::Errno::CONNREFUSED))
 }
 
-/// What connections are accepted from.
+/// Accepts connections.
 pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// A connection.
+/// A connection's stream.
 pub(crate) type Stream = Either<TcpStream, UnixStream>;
 
 /// The two directions of a connection.
@@ -200,13 +200,13 @@ pub(crate) type Halves = Join<
 >;
 
 impl Listener {
-    /// The next connection, and who has opened it. Whoever comes by a unix socket is on this
-    /// machine, and counts as 127.0.0.1.
+    /// Accepts the next connection, and returns its client's address. Clients of a unix socket are
+    /// local and count as 127.0.0.1.
     pub(crate) async fn accept(&self) -> io::Result<(Stream, IpAddr)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Without it small answers may wait for an acknowledgement.
+                // Without TCP_NODELAY, small responses may wait for an acknowledgement.
                 let _ = stream.set_nodelay(true);
                 Ok((Either::Left(stream), address.ip()))
             }
@@ -218,7 +218,7 @@ impl Listener {
     }
 }
 
-/// Take a connection's directions apart.
+/// Splits a stream into its directions.
 pub(crate) fn split(stream: Stream) -> Halves {
     match stream {
         Either::Left(stream) => {

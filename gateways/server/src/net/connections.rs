@@ -1,4 +1,4 @@
-//! Connections: who may come in, for how long, and how they are let go.
+//! Connections: accepting, limits, timeouts and draining.
 
 mod places;
 mod streams;
@@ -37,40 +37,42 @@ use self::streams::{Offered, Streams};
 use crate::net::address::{self, Listener, Stream};
 use crate::net::tls::Tls;
 
-/// How HTTP/2 begins where TLS has not agreed on it (RFC 9113, section 3.4).
+/// The HTTP/2 preface, for connections where TLS has not negotiated the protocol (RFC 9113, section
+/// 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Requests of one connection. A smaller number slows down pages with many pictures (RFC 9113,
-/// section 6.5.2).
+/// The maximum number of concurrent requests per connection. A smaller one slows down pages with
+/// many images (RFC 9113, section 6.5.2).
 const MAX_HTTP2_STREAMS: u32 = 128;
 
-/// The header of a request of HTTP/2. It may be a thousand times as large as what was sent.
+/// The maximum size of a request's header in HTTP/2. Decompressed, it may be a thousand times as
+/// large as what was sent.
 const HTTP2_HEADER_BYTES: usize = 32 * 1024;
 
-/// As many fields as a request of HTTP/1 may have. Cookies come one by one in HTTP/2.
+/// The maximum number of fields, as in HTTP/1, not counting cookies, which HTTP/2 may split.
 const HTTP2_FIELDS: usize = 100;
 
-/// What a connection holds of bodies that the application does not take yet, and of each answer
-/// that the client does not take.
+/// How much a connection buffers of request bodies that the application has not read, and of each
+/// response that the client has not read.
 const HTTP2_WINDOW: u32 = 256 * 1024;
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
 
-/// What clients may do.
+/// Limits on clients.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) bounds: Bounds,
-    /// The largest header of a request, in bytes.
+    /// The maximum size of a request's header, in bytes.
     pub(crate) header_bytes: usize,
-    /// How long the next request's header may take, from the opening of the connection or
-    /// the end of the last response on.
+    /// The time limit for the next request's header, from the opening of the connection or the end
+    /// of the previous response.
     pub(crate) header: Duration,
-    /// How long a client may leave what it is sent.
+    /// How long a client may take to read data that was sent.
     pub(crate) idle: Duration,
-    /// How long what is open may go on after a signal to stop.
+    /// How long open connections may continue after a signal to stop.
     pub(crate) drain: Duration,
 }
 
-/// The connection that a request came by. Both keep their places as long as a clone is kept.
+/// The connection of a request. Both keep their places while a clone exists.
 #[derive(Clone)]
 pub(crate) struct Peer(Arc<Place>);
 
@@ -82,7 +84,7 @@ impl Deref for Peer {
     }
 }
 
-/// What answers requests.
+/// The service that answers requests.
 pub(crate) trait Answers:
     Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
     + Clone
@@ -90,7 +92,7 @@ pub(crate) trait Answers:
     + Sync
     + 'static
 {
-    /// Answer a request of a client at `address` that may not come in.
+    /// Answers a request of a client at `address` that was refused.
     fn turn_away(&self, request: Request<Body>, address: IpAddr, why: TurnedAway)
     -> Response<Body>;
 }
@@ -103,7 +105,7 @@ impl Answers for Router {
     }
 }
 
-/// Why a request may not come in.
+/// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum TurnedAway {
     TooManyFields,
@@ -111,7 +113,7 @@ pub(crate) enum TurnedAway {
 }
 
 impl TurnedAway {
-    /// For logs and counters.
+    /// Returns the reason for logs and counters.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::TooManyFields => "too-many-fields",
@@ -132,7 +134,7 @@ impl TurnedAway {
     }
 }
 
-/// Serve until `stop`, and then until all is done or the time for that is over.
+/// Serves until `stop`, and then drains connections within the time limit.
 pub(crate) async fn serve(
     listener: Listener,
     tls: Option<Tls>,
@@ -161,17 +163,17 @@ pub(crate) async fn serve(
             is_draining: is_draining.clone(),
         };
         tokio::spawn(accepted.welcome(stream));
-        // However many come, what is at work goes on between them.
+        // Lets the requests in progress proceed while many connections arrive.
         yield_now().await;
     }
-    // Whoever comes now shall come to another process.
+    // From now on, new clients must reach another process.
     drop(listener);
     tracing::info!("stopping: {} connections are open", places.open());
     is_draining.store(true, Ordering::Relaxed);
     let drained = async {
         let mut all_closed = pin!(places.all_closed());
-        // Clients learn by the answers to their next requests that these are the last ones.
-        // Who sends none in a while has its connection closed, as after any idle time.
+        // Clients learn from the response to their next request that it is the last one.
+        // Connections without requests are then closed as idle.
         if timeout(drain / 10, &mut all_closed).await.is_ok() {
             return;
         }
@@ -184,7 +186,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// The next connection, as soon as there may be one more.
+/// Accepts the next connection, and waits for a place for it.
 async fn accept(
     listener: &Listener,
     places: &Arc<Places>,
@@ -192,10 +194,10 @@ async fn accept(
 ) -> Option<(Stream, Arc<Connection>)> {
     match listener.accept().await {
         Ok((stream, address)) => Some((stream, places.admit(address, tls).await)),
-        // Its client has left, which costs nobody else time.
+        // The client has disconnected: no need to pause.
         Err(error) if error.kind() == ErrorKind::ConnectionAborted => None,
         Err(error) => {
-            // Out of file descriptors, as a rule: it passes when connections end.
+            // Usually out of file descriptors, which are freed as connections close.
             tracing::error!("a connection cannot be accepted: {error}");
             sleep(Duration::from_millis(50)).await;
             None
@@ -203,7 +205,7 @@ async fn accept(
     }
 }
 
-/// What a connection needs.
+/// The parts of an accepted connection.
 struct Accepted<S> {
     connection: Arc<Connection>,
     tls: Option<Tls>,
@@ -258,7 +260,7 @@ impl<S: Answers> Accepted<S> {
                 answer(connection, is_draining.clone(), service, request.map(Body::new))
             }
         });
-        // A client that does not take its answer must not keep it for good.
+        // A client that does not read its response must not hold the connection forever.
         let mut io = Box::pin(TimeoutStream::new(io));
         io.as_mut().set_write_timeout_pinned(Some(limits.idle));
         let io = TokioIo::new(io);
@@ -274,7 +276,7 @@ impl<S: Answers> Accepted<S> {
                 .keep_alive_interval(limits.header)
                 .keep_alive_timeout(limits.header)
                 .serve_connection(io, service);
-            // hyper has no limit on how long an HTTP/2 client may ask for nothing.
+            // hyper has no idle timeout for HTTP/2 connections.
             let serving = while_busy(serving, &connection, limits.header, idle_closing, |it| {
                 it.graceful_shutdown()
             });
@@ -297,7 +299,7 @@ impl<S: Answers> Accepted<S> {
                 refused("malformed");
                 tracing::info!("a request was not HTTP: {error}");
             } else if error.is_timeout() {
-                // After the first request, a slow one cannot be told from none.
+                // After the first request, a slow one is indistinguishable from an idle connection.
                 if connection.requests.load(Ordering::Relaxed) == 0 {
                     refused("slow");
                 }
@@ -309,7 +311,7 @@ impl<S: Answers> Accepted<S> {
     }
 }
 
-/// Answer a request, if there is a place for it.
+/// Answers a request, if there is a place for it.
 async fn answer(
     connection: Arc<Connection>,
     is_draining: Arc<AtomicBool>,
@@ -319,7 +321,7 @@ async fn answer(
     let is_http1 = request.version() < Version::HTTP_2;
     let is_head = *request.method() == Method::HEAD;
     let complete = |response: Response<Body>, peer| {
-        // hyper does that for HTTP/1 alone.
+        // hyper does this only for HTTP/1.
         let response = if is_head && !is_http1 { without_body(response) } else { response };
         response.map(|body| Placed { body, _peer: peer })
     };
@@ -334,7 +336,7 @@ async fn answer(
         Err(full) => {
             let (address, whose) = (connection.address, full.whose());
             tracing::warn!("a request of {address} was refused: {whose} are at work");
-            // The request itself need not wait, and takes no memory while its answer does.
+            // Only the response is held back: the request's memory is freed first.
             let mut response = turn_away(request, TurnedAway::Full(full));
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             connection.hold(came).await;
@@ -357,7 +359,8 @@ async fn answer(
     Ok(complete(response, Some(peer)))
 }
 
-/// What HEAD is answered: as long as it would be, and without a body (RFC 9110, section 9.3.2).
+/// Returns the response to HEAD: with the body's length but without the body (RFC 9110, section
+/// 9.3.2).
 fn without_body(response: Response<Body>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
@@ -367,12 +370,12 @@ fn without_body(response: Response<Body>) -> Response<Body> {
 }
 
 fn has_too_many_fields(headers: &HeaderMap) -> bool {
-    // The number of fields, those of one name included.
+    // Counts every field, including those with the same name.
     let cookies = headers.get_all(COOKIE).iter().count();
     headers.len() - cookies > HTTP2_FIELDS
 }
 
-/// The body of an answer, with which its request ends.
+/// A response body that holds the request's place until it ends.
 struct Placed {
     body: Body,
     _peer: Option<Peer>,
@@ -403,7 +406,8 @@ impl http_body::Body for Placed {
     }
 }
 
-/// Drive a connection to its end; once idle ones are to be closed, to that of its requests.
+/// Drives a connection to its end. When idle connections are to be closed, ends it after its
+/// current requests.
 async fn until_closed<C: Future>(
     connection: C,
     mut idle_closing: watch::Receiver<()>,
@@ -418,8 +422,9 @@ async fn until_closed<C: Future>(
     connection.await
 }
 
-/// Drive a connection like that; it is closed, too, when it had no request for `limit`. None: it
-/// had none at all, or stayed for another `limit` although it was closed.
+/// Drives a connection as [`until_closed`] does, and also closes it after `limit` without a
+/// request. Returns none if the connection had no request at all, or stayed open for another
+/// `limit`.
 async fn while_busy<C: Future>(
     connection: C,
     peer: &Connection,
@@ -447,7 +452,8 @@ fn refused(reason: &'static str) {
     metrics::counter!("edge_session_refused_total", "reason" => reason).increment(1);
 }
 
-/// Whether a connection begins as HTTP/2 does, and what was read to know it.
+/// Reads the beginning of a connection, and returns whether it is the HTTP/2 preface, with the
+/// bytes read.
 async fn preface(stream: &mut Stream) -> std::io::Result<(bool, Vec<u8>)> {
     let mut begin = Vec::with_capacity(HTTP2_PREFACE.len());
     while begin.len() < HTTP2_PREFACE.len() {

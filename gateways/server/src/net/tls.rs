@@ -1,4 +1,4 @@
-//! TLS of the gateway's own.
+//! The gateway's own TLS.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::net::address::Stream;
 
-/// Where the certificate is.
+/// The certificate's files.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TlsFiles {
     /// The chain in PEM, the server's certificate first.
@@ -20,7 +20,7 @@ pub(crate) struct TlsFiles {
     pub(crate) key: PathBuf,
 }
 
-/// The certificate that is in force. Clones share it.
+/// The current certificate, shared by clones.
 #[derive(Clone)]
 pub(crate) struct Tls {
     files: TlsFiles,
@@ -33,14 +33,14 @@ impl Tls {
         Ok(Self { files, config })
     }
 
-    /// Read the files again. Whatever goes wrong, the old certificate stays in force then.
+    /// Reads the files again. On an error, the old certificate stays in use.
     pub(crate) fn reload(&self) -> Result<(), String> {
         let new = Arc::new(read(&self.files)?);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 
-    /// Shake hands; whether HTTP/2 was agreed on.
+    /// Performs the handshake, and returns whether HTTP/2 was negotiated.
     pub(crate) async fn accept(
         &self,
         stream: Stream,

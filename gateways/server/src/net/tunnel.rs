@@ -1,4 +1,4 @@
-//! Connections that have left HTTP: WebSocket and other protocols.
+//! Connections that have switched protocols: WebSocket and others.
 
 use std::io::{Error, ErrorKind};
 use std::sync::{Mutex, PoisonError};
@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::net::connections::Peer;
 
-/// Pass bytes both ways, once both sides have changed the protocol, until one of them ends
-/// or neither says anything for `idle`. The connection counts as open meanwhile.
+/// Copies bytes both ways after both sides have switched protocols, until one of them closes or
+/// both are silent for `idle`. The connection counts as open meanwhile.
 pub(crate) fn open(visitor: OnUpgrade, upstream: OnUpgrade, idle: Duration, peer: Peer) {
     tokio::spawn(async move {
         let (visitor, upstream) = match tokio::try_join!(visitor, upstream) {
@@ -42,7 +42,7 @@ async fn pass(
     }
 }
 
-/// Copy until the end. `last` is when anything was copied, in either direction.
+/// Copies until the end. `last` is when either direction last copied something.
 async fn copy(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -55,7 +55,7 @@ async fn copy(
         let deadline = *last() + idle;
         let count = match timeout_at(deadline, from.read(&mut buffer)).await {
             Ok(count) => count?,
-            // The other direction is not silent.
+            // The other direction is active.
             Err(_) if *last() + idle > Instant::now() => continue,
             Err(_) => return Err(ErrorKind::TimedOut.into()),
         };

@@ -1,4 +1,4 @@
-//! Bodies on their way through: watched, and gathered only up to a bound.
+//! Bodies that pass through: observed, and buffered only up to a limit.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -17,20 +17,20 @@ use super::headers::clean_trailers;
 use super::pace::{Meter, WINDOW};
 use super::refusal::Refusal;
 
-/// What a body may do.
+/// The limits of a body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// How long it may take until something more of it comes.
+    /// How long it may take until the next piece arrives.
     pub(crate) idle: Duration,
-    /// When it has to be over.
+    /// When it must be complete.
     pub(crate) end: Option<Instant>,
     /// How many bytes it may have.
     pub(crate) bytes: Option<u64>,
-    /// How many bytes a second have to come at least, while it is waited for.
+    /// How many bytes per second must arrive at least, while it is awaited.
     pub(crate) rate: Option<u64>,
 }
 
-/// Why a body ended before its end.
+/// Why a body was ended early.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq)]
 pub(crate) enum BodyError {
     #[error("nothing came for {0:?}")]
@@ -41,12 +41,12 @@ pub(crate) enum BodyError {
     TooLong,
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
-    /// Its bytes are not as HTTP has them, or stopped coming.
+    /// It violates HTTP's framing, or stopped arriving.
     #[error("it is broken")]
     Broken,
 }
 
-/// When something of a body came last. Clones tell the same.
+/// When a body last made progress. Shared by clones.
 #[derive(Clone)]
 pub(crate) struct Progress(Arc<Mutex<Instant>>);
 
@@ -61,7 +61,7 @@ impl Progress {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What comes of `future`, when nothing of the body moves for no longer than `limit`.
+    /// Awaits `future`; gives up after `limit` without body progress.
     pub(crate) async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         loop {
@@ -78,15 +78,15 @@ impl Progress {
     }
 }
 
-/// A body that ends with an error when it does what it may not. `on_error` is told of that,
-/// and of the errors of the body itself.
+/// A body that fails when it exceeds its bounds. `on_error` is called with that error, or with an
+/// error of the body itself.
 pub(crate) struct Bounded<B, F> {
     inner: B,
     bounds: Bounds,
     bytes: u64,
     meter: Option<Meter>,
     waiting_since: Option<Instant>,
-    /// Made when there is something to wait for.
+    /// Created when it first has to wait.
     timer: Option<Pin<Box<Sleep>>>,
     on_error: Option<F>,
     progress: Option<Progress>,
@@ -106,7 +106,7 @@ impl<B, F: FnOnce(&BoxError)> Bounded<B, F> {
         }
     }
 
-    /// The same body, which tells when something of it has come.
+    /// Makes the body record its progress.
     pub(crate) fn telling(self, progress: Progress) -> Self {
         Self { progress: Some(progress), ..self }
     }
@@ -190,10 +190,10 @@ where
     }
 }
 
-/// Read a body until its end, or until `most` bytes of it are there: an application that is asked
-/// then does not wait for who sends slowly.
+/// Reads a body to its end, or until `most` bytes have arrived, so that an application does not
+/// wait for a slow client.
 pub(crate) async fn gather(mut body: AnyBody, most: usize) -> Result<AnyBody, BoxError> {
-    // In one piece: a frame of a byte takes many.
+    // Copied into one buffer, because each frame of a single byte has its overhead.
     let mut data = Vec::new();
     let mut trailers = None;
     while data.len() < most {
@@ -212,7 +212,7 @@ pub(crate) async fn gather(mut body: AnyBody, most: usize) -> Result<AnyBody, Bo
     Ok(AnyBody::new(Begun { frames, rest: body }))
 }
 
-/// A body of which some is there already.
+/// A body that has been read in part.
 struct Begun {
     frames: VecDeque<Frame<Bytes>>,
     rest: AnyBody,
@@ -248,7 +248,7 @@ impl Body for Begun {
     }
 }
 
-/// The answer to a request whose body broke a bound, if that is what an error is about.
+/// Returns the refusal for an error, if it is about a bound that the request's body exceeded.
 pub(crate) fn refusal_of(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
     Some(match broken_bound(error)? {
         BodyError::TooLarge(_) => Refusal::BodyTooLarge,
@@ -257,7 +257,7 @@ pub(crate) fn refusal_of(error: &(dyn std::error::Error + 'static)) -> Option<Re
     })
 }
 
-/// The bound that a body broke, if that is what an error is about.
+/// Returns the bound that a body exceeded, if the error is about that.
 fn broken_bound(error: &(dyn std::error::Error + 'static)) -> Option<BodyError> {
     let mut error = Some(error);
     while let Some(cause) = error {
@@ -324,7 +324,7 @@ mod tests {
         let (result, _) = ends(AnyBody::new(Trickle::every(Duration::from_secs(1))), bounds).await;
         assert_eq!(result, Err("it moved too slowly for 20s".to_owned()));
         assert_eq!(start.elapsed(), WINDOW);
-        // As fast as it has to be, for an hour.
+        // Exactly at the minimum rate, for an hour.
         let trickle = Trickle { left: 7200, ..Trickle::every(Duration::from_millis(500)) };
         assert_eq!(ends(AnyBody::new(trickle), bounds).await, (Ok(7200), None));
     }
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(all.to_bytes(), "abc");
     }
 
-    /// A byte now and then.
+    /// A body that produces one byte at a time.
     struct Trickle {
         pause: Duration,
         left: usize,
@@ -392,7 +392,7 @@ mod tests {
         }
     }
 
-    /// A body that never says anything.
+    /// A body that never produces anything.
     struct Stalled;
 
     impl Body for Stalled {

@@ -1,5 +1,5 @@
-//! What a visitor sees of an answer that the gateway gives itself: a page where a person waits for
-//! one, a problem (RFC 9457) where a script asks for JSON, else a line of text.
+//! The form of the proxy's own error responses: an HTML page for a person, a problem (RFC 9457) for
+//! a script that accepts JSON, otherwise a line of text.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -17,17 +17,17 @@ use super::guards::{accepts, wants_page};
 
 const STYLE: &str = include_str!("error_page.css");
 
-/// The page has no script, and loads nothing.
+/// The page contains no script and loads nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
-/// In a page of one's own, what stands for the request's identifier.
+/// The placeholder for the request's identifier in the operator's pages.
 const REQUEST_ID: &str = "{request-id}";
 
-/// The largest page of one's own, in bytes. Every answer has a copy.
+/// The maximum size of the operator's pages, in bytes. Every response contains a copy.
 const LARGEST: u64 = 1 << 20;
 
-/// How somebody wants to be told.
+/// The form that a client accepts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Form {
     Page,
@@ -47,15 +47,15 @@ impl Form {
     }
 }
 
-/// Pages of the operator's own, by their statuses.
+/// The operator's pages, by status.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ErrorPages(HashMap<u16, String>);
 
 impl ErrorPages {
-    /// The files of a directory that are called as a status is: `502.html`. An error says what is
-    /// wrong.
+    /// Reads the files of a directory that are named after a status: `502.html`. An error says what
+    /// is wrong.
     pub(crate) fn read(directory: &Path) -> Result<Self, String> {
-        // People look for what is relative in other places.
+        // Show the absolute path, since people may expect a relative one elsewhere.
         let directory = &std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
         let failed = |error| format!("cannot read {}: {error}", directory.display());
         let mut pages = HashMap::new();
@@ -66,7 +66,7 @@ impl ErrorPages {
             let name = path.file_stem().and_then(|it| it.to_str()).filter(|it| it.len() == 3);
             let status = name.and_then(|it| it.parse::<u16>().ok());
             if let Some(status) = status.filter(|it| is_page && (400..600).contains(it)) {
-                // Of a pipe there might never be an end.
+                // Reading a pipe might never end.
                 match std::fs::metadata(&path).map_err(|error| failed(&error))? {
                     it if !it.is_file() => return Err(failed(&"it is no file")),
                     it if it.len() > LARGEST => {
@@ -85,7 +85,7 @@ impl ErrorPages {
         Ok(Self(pages))
     }
 
-    /// Put `text`, which says what is wrong, into the form that is wanted.
+    /// Fills a response with `text`, which describes the error, in the given form.
     pub(crate) fn fill(
         &self,
         form: Form,
@@ -109,7 +109,7 @@ impl ErrorPages {
             Form::Page => {
                 let own = self.0.get(&status.as_u16());
                 let page = match own {
-                    // An identifier has letters, digits and `-_.` only.
+                    // Identifiers contain only letters, digits and `-_.`, so they need no escaping.
                     Some(page) => page.replace(REQUEST_ID, request_id),
                     None => page(status, text, request_id),
                 };

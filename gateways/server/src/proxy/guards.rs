@@ -1,4 +1,4 @@
-//! Who may see what: rules about paths, checked before the application is asked.
+//! Guards: access rules for paths, checked before a request is forwarded.
 
 use axum::body::Body;
 use edge_session::Session;
@@ -15,39 +15,39 @@ use serde_json::Value;
 use super::path::{PlainPath, RulePath, return_path};
 use super::refusal::Refusal;
 
-/// What a return path keeps as it is in a query.
+/// Escapes a return path in a query, except unreserved characters.
 const QUERY_VALUE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// One rule.
+/// An access rule.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Guard {
-    /// It holds for these and all below them,
+    /// The rule applies to these paths and all below them,
     pub(crate) paths: Vec<RulePath>,
-    /// but not for these and what is below them, spelled just so.
+    /// except these and all below them, in exactly this spelling.
     pub(crate) except: Vec<PlainPath>,
-    /// The application answers CORS preflights itself.
+    /// Whether the application answers CORS preflights itself.
     pub(crate) preflights: bool,
     pub(crate) rule: Rule,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Rule {
-    /// Nobody.
+    /// Refuse everyone.
     Deny,
-    /// Sessions that have a value there.
+    /// Require a value in the session.
     Require {
         /// A JSON pointer (RFC 6901) into the session's data.
         pointer: String,
-        /// The value has to be this one.
+        /// The required value, if not any.
         equals: Option<Value>,
         /// Where visitors log in: a path on this host.
         login: Option<String>,
     },
 }
 
-/// The JSON pointers to who is logged in: the identity, else what guards want to be there. A value
-/// that has to be a certain one says what somebody may do, not who it is.
+/// Returns the JSON pointers to the logged-in user: the identity, else the values that guards
+/// require to exist. A guard that requires a certain value checks a permission, not an identity.
 pub(crate) fn identities(guards: &[Guard], identity: Option<&str>) -> Vec<String> {
     let pointers = guards.iter().filter_map(|guard| match &guard.rule {
         Rule::Require { pointer, equals: None, .. } => Some(pointer.clone()),
@@ -57,21 +57,21 @@ pub(crate) fn identities(guards: &[Guard], identity: Option<&str>) -> Vec<String
 }
 
 impl Guard {
-    /// Whether it lets in those who have something in their sessions.
+    /// Returns whether it requires a value in the session.
     pub(crate) fn wants_session(&self) -> bool {
         matches!(self.rule, Rule::Require { .. })
     }
 }
 
-/// What the rules say of a request.
+/// The guards' decision about a request.
 pub(crate) enum Verdict {
     Pass,
-    /// It passes as a CORS preflight: see [`only_cors`].
+    /// The request passes as a CORS preflight: see [`only_cors`].
     Preflight,
     Refused(Response<Body>),
 }
 
-/// Whether a request may pass. `identity` has the JSON pointers to who is logged in.
+/// Decides whether a request may pass. `identity` contains the JSON pointers to the logged-in user.
 pub(crate) fn check(
     guards: &[Guard],
     identity: &[String],
@@ -94,7 +94,7 @@ pub(crate) fn check(
         match &guard.rule {
             Rule::Deny => return Verdict::Refused(Refusal::Denied.respond()),
             Rule::Require { pointer, equals, login } => {
-                // Whoever has to log in must be able to.
+                // The login path must be reachable without a login.
                 let login_path = login.as_deref().and_then(|it| it.split(['?', '#']).next());
                 if plain.is_some() && plain == login_path.and_then(PlainPath::parse) {
                     continue;
@@ -105,7 +105,7 @@ pub(crate) fn check(
                 let passes = match (at(pointer).filter(is_somebody), equals) {
                     (Some(value), Some(wanted)) => value == *wanted,
                     (Some(_), None) => true,
-                    // To log in once more would change nothing.
+                    // Another login would not help.
                     (None, _) if is_logged_in() => false,
                     (None, _) => {
                         return Verdict::Refused(match login {
@@ -123,14 +123,14 @@ pub(crate) fn check(
     verdict
 }
 
-/// Whether a value says who somebody is, or that something is so. Applications write these
-/// others where nobody is logged in; 0 may be an identifier, as it may to passport.
+/// Returns whether a value identifies a user, or is true. Applications write null, false or an
+/// empty text if no user is logged in; 0 may be an identifier, as in passport.
 fn is_somebody(value: &Value) -> bool {
     !matches!(value, Value::Null | Value::Bool(false)) && value.as_str() != Some("")
 }
 
-/// Whether it is what browsers ask before a request to another site (Fetch, section 3.2.2), and
-/// nothing else: it says nobody's name, brings nothing, and is for no other method.
+/// Returns whether a request is a genuine CORS preflight (Fetch, section 3.2.2): without
+/// credentials, body or method override.
 fn is_preflight(request: &Request<Body>) -> bool {
     const NEVER: [&str; 9] = [
         "cookie",
@@ -151,8 +151,8 @@ fn is_preflight(request: &Request<Body>) -> bool {
         && request.body().is_end_stream()
 }
 
-/// What a preflight is answered: whether the request may come. There are applications that show a
-/// page to whatever method, so nothing else of their answer passes.
+/// Reduces a response to a preflight to its CORS headers, because some applications answer any
+/// method with a page.
 pub(crate) fn only_cors(response: Response<Body>) -> Response<Body> {
     let (mut head, _) = response.into_parts();
     let all = std::mem::take(&mut head.headers);
@@ -165,14 +165,14 @@ pub(crate) fn only_cors(response: Response<Body>) -> Response<Body> {
     Response::from_parts(head, Body::empty())
 }
 
-/// Whether a person waits for a page (Fetch Metadata; browsers without it say what they
-/// accept) that a redirection can lead elsewhere.
+/// Returns whether a person waits for a page, so that a redirect is useful (Fetch Metadata; without
+/// it, the Accept header).
 pub(super) fn is_navigation(request: &Request<Body>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD) && wants_page(request)
 }
 
-/// Whether a person waits for the answer, to a form, too. Scripts say what they are by a header
-/// of theirs, or ask for JSON first.
+/// Returns whether a person waits for the response, also to a form. Scripts identify themselves by
+/// a header or accept JSON first.
 pub(super) fn wants_page(request: &Request<Body>) -> bool {
     let headers = request.headers();
     let is_script = headers
@@ -185,7 +185,7 @@ pub(super) fn wants_page(request: &Request<Body>) -> bool {
     }
 }
 
-/// Whether one of these media types is named as acceptable (RFC 9110, section 12.5.1).
+/// Returns whether one of these media types is accepted (RFC 9110, section 12.5.1).
 pub(super) fn accepts(headers: &HeaderMap, types: &[&str]) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {
@@ -208,12 +208,12 @@ fn to_login(login: &str, request: &Request<Body>) -> Response<Body> {
     redirect(StatusCode::FOUND, &location)
 }
 
-/// A redirection that no cache keeps.
+/// Returns a redirect that is not cached.
 pub(crate) fn redirect(status: StatusCode, location: &str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    // The configuration was checked, and the rest is escaped.
+    // The configured part was validated, and the rest is escaped.
     if let Ok(location) = HeaderValue::from_str(location) {
         headers.insert(LOCATION, location);
     }

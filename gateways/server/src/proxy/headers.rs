@@ -1,5 +1,4 @@
-//! The headers that belong to one connection, and those that proxies add (RFC 9110,
-//! section 7.6; RFC 7239).
+//! Hop-by-hop headers, and headers that proxies add (RFC 9110, section 7.6; RFC 7239).
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -19,12 +18,12 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// What concerns one connection. Expect is answered here, when the upstream takes the body.
+/// Headers that concern one connection. Expect is answered here when the upstream accepts the body.
 const HOP_BY_HOP: [HeaderName; 7] =
     [CONNECTION, TE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE, EXPECT];
 
-/// The protocols that a request asks to change to, such as `websocket`. An upgrade to HTTP is
-/// not passed on: behind it, requests would pass that nobody looks at.
+/// Returns the protocols that a request asks to switch to, such as `websocket`. An upgrade to HTTP
+/// is not passed on, because the requests after it would bypass the proxy's checks.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     if !tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade")) {
         return None;
@@ -37,13 +36,14 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_str(&protocols.join(", ")).ok().filter(|value| !value.is_empty())
 }
 
-/// Whether the body comes in a coding beside chunks, which nobody here would undo.
+/// Returns whether the body has a transfer coding other than `chunked`.
 pub(crate) fn has_unknown_coding(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(TRANSFER_ENCODING);
     codings.iter().any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
-/// What no message can declare to be for one connection only: applications rely on it.
+/// Returns whether a header is end-to-end even if a Connection header lists it: applications rely
+/// on it.
 fn is_for_applications(name: &HeaderName) -> bool {
     [HOST, COOKIE, SET_COOKIE, AUTHORIZATION, FORWARDED, X_REAL_IP, X_REQUEST_ID].contains(name)
         || name.as_str().starts_with("x-forwarded-")
@@ -53,22 +53,21 @@ fn is_for_applications(name: &HeaderName) -> bool {
 /// A message cannot have more fields than this, and has no reason to list more.
 const MAX_LISTED: usize = 100;
 
-/// Whether a Connection header lists more than can be there. To look at all of it would cost
-/// more than the rest of the request.
+/// Returns whether a Connection header lists too many names. Processing them all would cost more
+/// than the rest of the request.
 pub(crate) fn lists_too_much(headers: &HeaderMap) -> bool {
     let commas = |value: &HeaderValue| value.as_bytes().iter().filter(|it| **it == b',').count();
     headers.get_all(CONNECTION).iter().map(|value| commas(value) + 1).sum::<usize>() > MAX_LISTED
 }
 
-/// Remove what is meant for the next hop only. `TE: trailers` stays: this hop passes
-/// trailers on.
+/// Removes hop-by-hop headers. `TE: trailers` stays, because this hop passes trailers on.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // A message must not take headers away that we rely on.
+    // A message must not remove headers that the proxy or applications rely on.
     let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         .filter(|name| !is_for_applications(name))
         .collect();
-    // Of the two, Transfer-Encoding says how long the body is (RFC 9112, section 6.3).
+    // If both are present, Transfer-Encoding determines the body's length (RFC 9112, section 6.3).
     let has_no_length = headers.contains_key(TRANSFER_ENCODING);
     let te = headers.get(TE).filter(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")).cloned();
     remove_where(headers, |name| {
@@ -87,7 +86,7 @@ fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 
-/// Who may say whom a request comes from.
+/// The proxies whose forwarding headers are trusted.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TrustedProxies(pub(crate) Vec<IpNet>);
 
@@ -98,10 +97,10 @@ impl TrustedProxies {
     }
 }
 
-/// Remove what a visitor must not say to an application: what proxies say, unless it comes from
-/// a trusted one; what would turn the request into one for another path; and what only looks
-/// like a header that matters to applications that read it from CGI's variables, where all but
-/// letters and digits is alike. No honest client or proxy writes that.
+/// Removes headers that a client must not set for an application: forwarding headers, unless they
+/// come from a trusted proxy; headers that replace the request's path; and headers that imitate a
+/// relevant one for applications that read CGI variables, where all characters but letters and
+/// digits are alike. No legitimate client or proxy sends those.
 pub(crate) fn remove_untrusted(headers: &mut HeaderMap, is_trusted: bool) {
     remove_where(headers, |name| {
         let read = dashed(name);
@@ -109,13 +108,13 @@ pub(crate) fn remove_untrusted(headers: &mut HeaderMap, is_trusted: bool) {
         replaces_target(&read)
             || (is_said_by_proxies(&read) && !(is_trusted && is_plain))
             || (is_relied_on(&read) && !is_plain)
-            // CGI's HTTP_PROXY: many HTTP clients take it for the proxy that they shall use.
+            // CGI's HTTP_PROXY: many HTTP clients use it as their outgoing proxy.
             || read == "proxy"
     });
 }
 
-/// Remove what is no trailer: what proxies and gateways say, and what a request or response is
-/// framed by (RFC 9110, section 6.5.1).
+/// Removes fields that are not allowed in trailers: those of proxies and gateways, and those that
+/// frame a message (RFC 9110, section 6.5.1).
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     remove_where(trailers, |name| {
         let read = dashed(name);
@@ -127,7 +126,7 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     });
 }
 
-/// Whom a request comes from, who that is, or what it was for before a proxy changed it.
+/// Returns whether proxies set a header to describe a request's client, user or original target.
 fn is_said_by_proxies(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || matches!(
@@ -153,9 +152,9 @@ fn is_said_by_proxies(name: &str) -> bool {
         )
 }
 
-/// What frameworks and servers take in place of the request's target, past all rules about
-/// paths: the first two Symfony, Zend and ASP.NET; the others nginx' recipes, gunicorn and Flask's,
-/// IIS' and Envoy's.
+/// Returns whether frameworks or servers use a header in place of the request's target, bypassing
+/// all rules about paths: the first two by Symfony, Zend and ASP.NET; the others by nginx recipes,
+/// gunicorn, Flask, IIS and Envoy.
 fn replaces_target(name: &str) -> bool {
     matches!(
         name,
@@ -173,7 +172,7 @@ fn replaces_target(name: &str) -> bool {
     )
 }
 
-/// What the gateway reads, sets or removes under its proper name.
+/// Returns whether the proxy reads, sets or removes a header under its proper name.
 fn is_relied_on(name: &str) -> bool {
     matches!(
         name,
@@ -189,19 +188,19 @@ fn is_relied_on(name: &str) -> bool {
     ) || name.starts_with("sec-fetch-")
 }
 
-/// By which a ring is noticed (RFC 8586): gateways of any maker pass it on.
+/// Detects loops (RFC 8586): gateways of any vendor pass it on.
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
-/// What this gateway calls itself there.
+/// The name of this gateway in CDN-Loop.
 const PSEUDONYM: &str = "edge-session";
 
-/// How many gateways of ours a request has passed.
+/// Returns how many of our gateways a request has passed.
 pub(crate) fn rounds(headers: &HeaderMap) -> usize {
     let name = |entry: &&str| entry.split(';').next().is_some_and(|it| it.trim() == PSEUDONYM);
     tokens(headers, &CDN_LOOP).filter(name).count()
 }
 
-/// Add what this proxy knows to what trusted ones said before.
+/// Adds this hop to the forwarding headers of trusted proxies.
 pub(crate) fn add_forwarded(
     headers: &mut HeaderMap,
     peer: IpAddr,
@@ -212,7 +211,7 @@ pub(crate) fn add_forwarded(
     let proto = if tls { "https" } else { "http" };
     let before = headers.get(X_FORWARDED_FOR).and_then(|before| before.to_str().ok());
     let chain = match before {
-        // Of several headers, the last one is the nearest.
+        // The last of several headers is from the nearest proxy.
         Some(_) if headers.get_all(X_FORWARDED_FOR).iter().count() > 1 => {
             let all: Vec<_> = tokens(headers, &X_FORWARDED_FOR).collect();
             format!("{}, {peer}", all.join(", "))
@@ -230,7 +229,8 @@ pub(crate) fn add_forwarded(
     {
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
-    // Only continued: X-Forwarded-* say the same, and more applications read them.
+    // Only extended if present: X-Forwarded-* have the same content, and more applications read
+    // them.
     if headers.contains_key(FORWARDED) {
         let for_ = match peer {
             IpAddr::V4(peer) => peer.to_string(),
@@ -243,14 +243,14 @@ pub(crate) fn add_forwarded(
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    // Made of header values and addresses: always a header value.
+    // Built from header values and addresses, so it is always valid.
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
 }
 
-/// One Cookie header: HTTP/2 clients may send several, which HTTP/1 does not know
-/// (RFC 9113, section 8.2.3).
+/// Joins the Cookie headers: HTTP/2 clients may send several, which HTTP/1 does not allow (RFC
+/// 9113, section 8.2.3).
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
@@ -261,7 +261,7 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Take the cookie `name` out of the Cookie headers.
+/// Removes the cookie `name` from the Cookie headers.
 pub(crate) fn hide_cookie(headers: &mut HeaderMap, name: &str) {
     let is_there = headers.get_all(COOKIE).iter().any(|value| {
         value

@@ -1,4 +1,4 @@
-//! What is written down of every request: counters, a trace, a line in the log.
+//! Records every request: counters, a trace and a log line.
 
 use std::time::Instant;
 
@@ -12,22 +12,22 @@ use super::refusal::Refusal;
 use crate::telemetry::Asked;
 use crate::telemetry::traces::{RequestSpan, Traces};
 
-/// Writes it down.
+/// Records requests.
 pub(crate) struct Journal {
     hasher: SessionHasher,
     traces: Option<Traces>,
     logs_requests: bool,
-    /// Requests by the first digit of the status of their answer.
+    /// Requests by the first digit of their response's status.
     requests: [Counter; 5],
     seconds: Histogram,
 }
 
-/// What is written about one request.
+/// The record of one request.
 pub(crate) struct RequestLog {
     began: Instant,
     pub(super) asked: Asked,
     span: Option<RequestSpan>,
-    /// For a line in the log.
+    /// For the log line.
     method: Option<Method>,
 }
 
@@ -47,7 +47,7 @@ impl Journal {
         }
     }
 
-    /// RequestSession a request that comes from a trusted proxy, or not.
+    /// Opens the record of a request, which may come from a trusted proxy.
     pub(crate) fn open(&self, request: &mut Request<Body>, is_trusted: bool) -> RequestLog {
         RequestLog {
             began: Instant::now(),
@@ -60,7 +60,7 @@ impl Journal {
         }
     }
 
-    /// Whether the log wants to know the session.
+    /// Returns whether the log needs the session.
     pub(crate) fn wants_session(&self) -> bool {
         self.logs_requests
     }

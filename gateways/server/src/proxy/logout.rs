@@ -9,7 +9,7 @@ use super::guards::{is_navigation, redirect};
 use super::refusal::Refusal;
 use super::target;
 
-/// What browsers and frameworks mark a request with that nobody has asked for yet.
+/// Headers by which browsers and frameworks mark prefetches.
 const SPECULATIVE: [&str; 8] = [
     "sec-purpose",
     "purpose",
@@ -21,7 +21,7 @@ const SPECULATIVE: [&str; 8] = [
     "hx-preloaded",
 ];
 
-/// End the session, if a person of this site wants that: by a form, or by a link.
+/// Ends the session if a person on this site requested it by a form or a link.
 pub(crate) fn answer(
     request: &Request<Body>,
     session: Option<&Session>,
@@ -52,7 +52,7 @@ pub(crate) fn answer(
     redirect(StatusCode::SEE_OTHER, then)
 }
 
-/// By Fetch Metadata, and without it by the origin.
+/// Checks Fetch Metadata, and without it the origin.
 fn is_of_this_site(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return site != "cross-site" && site != "same-site";
@@ -62,7 +62,7 @@ fn is_of_this_site(headers: &HeaderMap) -> bool {
     origin.is_none_or(|origin| target::is_own_origin(origin, host))
 }
 
-/// Not for a frame or a part of a page.
+/// Returns whether a request is for a whole page, not for a frame or a subresource.
 fn is_for_a_page(headers: &HeaderMap) -> bool {
     const DESTINATION: HeaderName = HeaderName::from_static("sec-fetch-dest");
     headers.get(DESTINATION).is_none_or(|destination| destination == "document")

@@ -1,30 +1,30 @@
-//! How slowly a client may send and read.
+//! The minimum rate at which clients must send and read.
 //!
-//! A client that sends or takes a byte now and then is never idle, and holds an application's
-//! connection for as long as it likes. So in every [`WINDOW`] of waiting for it, it has to move
-//! as many bytes as the least rate comes to; Apache's `RequestReadTimeout … MinRate` is the model.
+//! A client that sends or reads a byte now and then is never idle, and could occupy an
+//! application's connection forever. In every [`WINDOW`] of waiting for it, a client must therefore
+//! move the bytes that the minimum rate requires, as with Apache's `RequestReadTimeout … MinRate`.
 
 use std::time::Duration;
 
-/// How much waiting the rate is measured over. Who is slower for a shorter time is forgiven.
+/// The waiting time over which the rate is measured. Shorter slow phases are tolerated.
 pub(crate) const WINDOW: Duration = Duration::from_secs(20);
 
-/// What a client has moved in the present window.
+/// Measures what a client moves in the current window.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    /// What it has to move in a window, in bytes.
+    /// How many bytes it must move in a window.
     least: u64,
     moved: u64,
     waited: Duration,
 }
 
 impl Meter {
-    /// `rate` is the least one, in bytes a second.
+    /// Creates a meter for the minimum rate, in bytes per second.
     pub(crate) fn new(rate: u64) -> Self {
         Self { least: rate.saturating_mul(WINDOW.as_secs()), moved: 0, waited: Duration::ZERO }
     }
 
-    /// Something has come after it was waited for.
+    /// Records bytes that arrived after a wait.
     pub(crate) fn record(&mut self, bytes: u64, waited: Duration) {
         self.moved = self.moved.saturating_add(bytes);
         self.waited += waited;
@@ -33,7 +33,7 @@ impl Meter {
         }
     }
 
-    /// How much longer may be waited.
+    /// Returns how much longer the client may be waited for.
     pub(crate) fn left(&self) -> Duration {
         WINDOW.saturating_sub(self.waited)
     }
@@ -50,7 +50,7 @@ mod tests {
         let mut meter = Meter::new(RATE);
         meter.record(10, Duration::from_secs(15));
         assert_eq!(meter.left(), Duration::from_secs(5));
-        // Enough for a window: the next one begins.
+        // Enough for one window: the next one begins.
         meter.record(RATE * WINDOW.as_secs() - 10, Duration::from_secs(1));
         assert_eq!(meter.left(), WINDOW);
         meter.record(1, WINDOW * 2);

@@ -1,9 +1,9 @@
-//! Paths as rules see them.
+//! Paths in the form that rules compare.
 //!
-//! Applications differ in what they make of `//`, of letters' case or of `/a;b`. A rule that
-//! protects `/admin` must hold for every spelling that some application takes for it, so
-//! rules match a plain form of the path, and a path that can be read in two ways is refused.
-//! An exception from a rule is the other way round: it holds for one spelling only.
+//! Applications differ in how they read `//`, upper case or `/a;b`. A rule that protects `/admin`
+//! must apply to every spelling that some application treats as such. Rules therefore compare a
+//! normalized form of the path, and a path that can be read in two ways is refused. Conversely, an
+//! exception from a rule applies to only one spelling.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Formatter};
@@ -11,42 +11,43 @@ use std::fmt::{Display, Formatter};
 use percent_encoding::percent_decode_str;
 use unicode_normalization::{UnicodeNormalization as _, is_nfkc};
 
-/// Where a segment ends for some applications: at its parameters; and those that decode the
-/// target before they take it apart see a query or a fragment begin.
+/// Characters that end a segment for some applications: `;` begins parameters, and applications
+/// that decode the target before splitting it see `?` and `#` as the beginning of a query or
+/// fragment.
 const ENDS: [char; 3] = [';', '?', '#'];
 
-/// A path in plain form: decoded once, without empty segments, without what follows a `;`, `?`
-/// or `#` in a segment, without spaces around it and dots behind it, without compatibility
-/// characters (Unicode's NFKC), in lower case. Begins with a slash and does not end with one, except `/` itself.
+/// A path in normalized form: decoded once; without empty segments, the part of a segment after
+/// `;`, `?` or `#`, surrounding spaces, trailing dots, and compatibility characters (Unicode's
+/// NFKC); in lower case. It begins with a slash and does not end with one, except `/` itself.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RulePath {
     plain: String,
-    /// The same where an escaped slash is a part of a name, if there is one.
+    /// The same path with escaped slashes as parts of names, if there are any.
     with_names: Option<String>,
 }
 
-/// Applications differ in what such a path means: it begins with two slashes, which a URL
-/// reference has before a host (RFC 3986, section 4.2), or it holds a dot segment, a slash or a
-/// backslash that is escaped, a control character, an escape that is none, or escaped bytes
-/// that are not UTF-8, which some drop and some replace.
+/// A path whose meaning differs between applications: it begins with two slashes, which precede a
+/// host in a URL reference (RFC 3986, section 4.2), or it contains a dot segment, an escaped slash
+/// or backslash, a control character, an invalid escape, or escaped bytes that are not UTF-8, which
+/// some applications drop and others replace.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Ambiguous;
 
 impl RulePath {
-    /// The path of a request's target, as it was received.
+    /// Parses the path of a request's target, as received.
     pub(crate) fn parse(path: &str) -> Result<Self, Ambiguous> {
         Self::parse_with(path, false)
     }
 
-    /// The same. With `escaped_slashes` there may be some: each is a slash, and a part of a name as
-    /// well, see [`RulePath::with_names`].
+    /// Parses a path in which escaped slashes are allowed if `escaped_slashes`: each counts as a
+    /// slash and also as part of a name, see [`RulePath::with_names`].
     pub(crate) fn parse_with(path: &str, escaped_slashes: bool) -> Result<Self, Ambiguous> {
         if path.starts_with("//") {
             return Err(Ambiguous);
         }
         let (mut plain, mut with_names) = (String::with_capacity(path.len()), None::<String>);
         for segment in path.split('/') {
-            // Decoding passes over an escape that is none.
+            // The decoder ignores invalid escapes.
             let is_escaped = segment.contains('%');
             if is_escaped && !has_whole_escapes(segment) {
                 return Err(Ambiguous);
@@ -63,8 +64,8 @@ impl RulePath {
                 with_names.get_or_insert_with(|| plain.clone());
             }
             let before = plain.len();
-            // A compatibility character may stand for a slash. Behind a semicolon it begins a segment
-            // to some applications, and is passed over by others.
+            // A compatibility character may stand for a slash. After a semicolon, some applications
+            // let it begin a segment and others skip it.
             let segment = compatible(&segment);
             if segment.contains(['/', '\\']) && segment.contains(ENDS) {
                 return Err(Ambiguous);
@@ -75,7 +76,7 @@ impl RulePath {
                 if segment.contains('.') && segment.chars().all(is_end) {
                     return Err(Ambiguous);
                 }
-                // Some file systems pass over the spaces around a name, and the dots behind it.
+                // Some file systems ignore spaces around a name and dots after it.
                 let segment = segment.trim_start().trim_end_matches(is_end);
                 if !segment.is_empty() {
                     plain.push('/');
@@ -93,18 +94,18 @@ impl RulePath {
         Ok(Self { plain, with_names })
     }
 
-    /// Whether it is `prefix` or below it. An escaped slash counts as one.
+    /// Returns whether the path is `prefix` or below it. An escaped slash counts as a slash.
     pub(crate) fn is_below(&self, prefix: &Self) -> bool {
         is_below(&self.plain, &prefix.plain)
     }
 
-    /// The other path that it is for applications to which an escaped slash is a part of a name;
-    /// none: there is no escaped slash.
+    /// Returns the path as read by applications that treat an escaped slash as part of a name; none
+    /// if there is no escaped slash.
     pub(crate) fn with_names(&self) -> Option<Self> {
         self.with_names.clone().map(|plain| Self { plain, with_names: None })
     }
 
-    /// How specific it is: longer prefixes come before shorter ones.
+    /// Returns the specificity: longer prefixes precede shorter ones.
     pub(crate) fn len(&self) -> usize {
         self.plain.len()
     }
@@ -116,22 +117,22 @@ impl Display for RulePath {
     }
 }
 
-/// As applications see it that normalise what they are asked for (Unicode's NFKC), and without
-/// what cannot be seen, which some remove.
+/// Normalizes as some applications do (Unicode's NFKC), and removes invisible characters, as some
+/// do.
 fn compatible(segment: &str) -> Cow<'_, str> {
     match segment.is_ascii() {
         true => Cow::Borrowed(segment),
         false => {
             let visible: String = segment.nfkc().filter(|c| !is_invisible(*c)).collect();
-            // What stood on both sides may belong together now.
+            // Removing characters may make the neighbors combine.
             visible.nfkc().collect::<String>().into()
         }
     }
 }
 
-/// Soft hyphens, joiners, fillers, marks of direction, selectors of variants: what Unicode calls
-/// `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt; since Unicode 16), and U+180E, which
-/// it once called a space.
+/// Returns whether a character is invisible: soft hyphens, joiners, fillers, direction marks,
+/// variation selectors. These are Unicode's `Default_Ignorable_Code_Point`
+/// (DerivedCoreProperties.txt, as of Unicode 16) and U+180E, which used to be a space.
 fn is_invisible(c: char) -> bool {
     matches!(
         c,
@@ -155,9 +156,8 @@ fn is_invisible(c: char) -> bool {
     )
 }
 
-/// Without the difference between small and capital letters, those that some take for an ASCII
-/// letter among them: the Kelvin sign is a `k`, the long s an `s`, the dotless i and the dotted
-/// capital one are an `i`.
+/// Appends a segment in lower case. Letters that some applications fold to ASCII are included: the
+/// Kelvin sign becomes `k`, the long s `s`, the dotless and the dotted capital i `i`.
 fn push_folded(plain: &mut String, segment: &str) {
     for c in segment.chars() {
         match c {
@@ -168,19 +168,17 @@ fn push_folded(plain: &mut String, segment: &str) {
     }
 }
 
-/// A path that no two applications read in different ways: every segment is there once and
-/// says what it is, decoded once. None of another spelling.
+/// A path that all applications read alike: decoded once, with every segment in canonical spelling.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PlainPath(String);
 
 impl PlainPath {
-    /// The path of a request's target, as it was received; none: it is spelled otherwise than
-    /// it has to be.
+    /// Parses the path of a request's target, as received; none if it has another spelling.
     pub(crate) fn parse(path: &str) -> Option<Self> {
         RulePath::parse(path).ok()?;
         let decoded = percent_decode_str(path).decode_utf8().ok()?;
         let decoded = decoded.strip_suffix('/').unwrap_or(&decoded);
-        // Who decodes once more, takes parameters away or normalises gets another path.
+        // Applications that decode again, remove parameters or normalize would read another path.
         let mut segments = decoded.split('/');
         let is_absolute = segments.next() == Some("");
         let is_plain = segments.all(|segment| {
@@ -195,7 +193,7 @@ impl PlainPath {
         (is_absolute && is_plain).then(|| Self(decoded.to_owned()))
     }
 
-    /// Whether it is `prefix` or below it.
+    /// Returns whether the path is `prefix` or below it.
     pub(crate) fn is_below(&self, prefix: &Self) -> bool {
         is_below(&self.0, &prefix.0)
     }
@@ -216,14 +214,15 @@ fn has_whole_escapes(segment: &str) -> bool {
     segment.split('%').skip(1).all(begins_with_hex)
 }
 
-/// One that some take for an escape, `%u002e` among them.
+/// Returns whether a segment contains something that some applications treat as an escape, such as
+/// `%u002e`.
 fn has_an_escape(segment: &str) -> bool {
     let begins = |rest: &str| begins_with_hex(rest.strip_prefix(['u', 'U']).unwrap_or(rest));
     segment.split('%').skip(1).any(begins)
 }
 
-/// A request's target as the place to return to: a path on this host, whatever it says.
-/// Browsers take `//host` and `/\host` for another host.
+/// Returns a request's target as a return path, always on this host. Browsers treat `//host` and
+/// `/\host` as another host.
 pub(crate) fn return_path(path_and_query: &str) -> String {
     let path = path_and_query.trim_start_matches(['/', '\\']);
     format!("/{path}")
@@ -247,13 +246,13 @@ mod tests {
         assert_eq!(plain("/"), "/");
         assert_eq!(plain("*"), "/*");
         assert_eq!(plain("/a%20b/c%C3%A9"), "/a b/cé");
-        // Who decodes first sees a query or a fragment begin.
+        // An application that decodes first sees the beginning of a query or fragment.
         for path in
             ["/admin%3Fx", "/admin%23x", "/admin%3B/", "/%3Fx/admin%23/%23", "/%20/%20admin%20"]
         {
             assert_eq!(plain(path), "/admin", "{path}");
         }
-        // Who passes over dots and spaces at the end of a name.
+        // An application may ignore dots and spaces at the end of a name.
         for path in ["/admin.", "/admin...", "/admin.%20.", "/admin%20./"] {
             assert_eq!(plain(path), "/admin", "{path}");
         }
@@ -263,10 +262,10 @@ mod tests {
             assert_eq!(plain(&format!("/ad{hidden}min")), "/admin", "{hidden:?}");
         }
         assert_eq!(plain("/wiki/Who%3F/C%23"), "/wiki/who/c");
-        // Wide letters and a wide slash, a small dot, a soft hyphen, a mark of direction.
+        // Fullwidth letters and slash, a small full stop, a soft hyphen, a direction mark.
         assert_eq!(plain("/%EF%BD%81dm%C2%ADin"), "/admin");
         assert_eq!(plain("/a%EF%BC%8Fb%EF%B9%92c%E2%80%8E"), "/a/b.c");
-        // The Kelvin sign, the long s, the dotless i.
+        // The Kelvin sign, the long s, the dotless and the dotted capital i.
         assert_eq!(plain("/\u{212a}i\u{17f}\u{131}\u{130}"), "/kisii");
     }
 
@@ -293,7 +292,7 @@ mod tests {
             "/a/.../b",
             "/a/..%3Fx/b",
             "/a/..%23x/b",
-            // Wide dots, a two-dot leader, dots with a soft hyphen, a wide slash between.
+            // Fullwidth dots, a two-dot leader, dots with a soft hyphen, fullwidth slashes.
             "/a/%EF%BC%8E%EF%BC%8E/b",
             "/a/%E2%80%A5/b",
             "/a/.%C2%AD./b",
@@ -301,12 +300,12 @@ mod tests {
             "/app;%EF%BC%8Fx/admin",
             "/app;%E2%84%80/admin",
             "/app%3F%EF%BC%BCx/admin",
-            // Whose path is `/admin` to those who read a URL reference.
+            // As URL references, these have the path `/admin`.
             "//x/admin",
             "///x/admin",
             "//admin",
             "//user@x/admin",
-            // Bytes that are not UTF-8, alone, in an overlong form, and as a surrogate.
+            // Bytes that are not UTF-8: alone, in an overlong form, and as a surrogate.
             "/admin%ff",
             "/ad%ffmin",
             "/a%c0%afb",

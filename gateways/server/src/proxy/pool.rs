@@ -1,7 +1,7 @@
-//! Connections to an application, which are kept for the next request.
+//! Connections to an application, kept for later requests.
 //!
-//! Whoever waits for an answer drives its connection, in the same task: with a task for each
-//! connection, waking it and being woken by it cost more than all that it does.
+//! The task that waits for a response also drives its connection: a separate task per connection
+//! would spend more on wake-ups than on the connection's work.
 
 use std::fmt::{Display, Formatter};
 use std::future::{Future, poll_fn};
@@ -28,11 +28,11 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service as _;
 
-/// Below the 5 s after which Node closes connections: the gateway closes them first.
+/// Less than the 5 s after which Node closes connections, so that the gateway closes them first.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// How many bytes of an answer are read at a time, and as many wait to be sent while a client reads
-/// slowly. Its header has to fit.
+/// How many bytes of a response are read ahead, and buffered while a client reads slowly. The
+/// response's header must fit.
 const READ_AHEAD: usize = 128 * 1024;
 
 /// Where an application listens.
@@ -40,7 +40,7 @@ const READ_AHEAD: usize = 128 * 1024;
 pub(crate) enum AppAddress {
     /// Scheme and authority only.
     Url(Uri),
-    /// The file of a unix socket.
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -61,12 +61,12 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// `limit` is for a connection to be open, TLS included.
+    /// Creates a connector. `limit` applies to opening a connection, including TLS.
     pub(crate) fn new(limit: Duration) -> Self {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
-        // The system's certificates, or those of SSL_CERT_FILE; where there are none, Mozilla's.
+        // The system's certificates or those of SSL_CERT_FILE, else Mozilla's.
         let builder = match HttpsConnectorBuilder::new().with_native_roots() {
             Ok(builder) => builder,
             Err(_) => HttpsConnectorBuilder::new().with_webpki_roots(),
@@ -90,7 +90,7 @@ impl Connector {
     }
 }
 
-/// Connect to a unix socket. Where as many wait there as may, it says so at once: wait, too.
+/// Connects to a unix socket. A full backlog is reported at once, so this retries.
 async fn reach(path: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(path).await {
@@ -107,9 +107,9 @@ async fn begin(io: impl Read + Write + Unpin + Send + 'static) -> Result<Connect
     Ok(Connection { sender, driver: Some(Box::pin(driver.with_upgrades())) })
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 pub(crate) enum SendError {
-    /// There is no connection: nothing was sent.
+    /// The connection failed: nothing was sent.
     Connect(BoxError),
     Http(hyper::Error),
 }
@@ -118,7 +118,7 @@ type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 struct Connection {
     sender: SendRequest<Body>,
-    /// Reads and writes; none once the connection has ended.
+    /// Reads and writes; none after the connection has ended.
     driver: Option<Driver>,
 }
 
@@ -131,19 +131,19 @@ impl Connection {
         let driver = &mut self.driver;
         poll_fn(|context| {
             drive(driver, context);
-            // Nobody but the driver wakes it.
+            // Only the driver wakes this task.
             answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
         .await
     }
 
-    /// Whether it can take another request, when nothing more is expected of it.
+    /// Returns whether an idle connection can take another request.
     fn is_free(&mut self) -> bool {
         drive(&mut self.driver, &mut Context::from_waker(Waker::noop()));
         self.driver.is_some() && self.sender.is_ready()
     }
 
-    /// Wait until it can take another request; false: it never will.
+    /// Waits until it can take another request; false if it never will.
     async fn until_free(&mut self) -> bool {
         poll_fn(|context| {
             drive(&mut self.driver, context);
@@ -156,7 +156,8 @@ impl Connection {
     }
 }
 
-/// Read and write what can be. Errors come out at the request's future and its answer's body.
+/// Reads and writes what is possible. Errors surface in the request's future and the response's
+/// body.
 fn drive(driver: &mut Option<Driver>, context: &mut Context<'_>) {
     if let Some(running) = driver
         && running.as_mut().poll(context).is_ready()
@@ -165,14 +166,13 @@ fn drive(driver: &mut Option<Driver>, context: &mut Context<'_>) {
     }
 }
 
-/// The connections to one application that no request uses, the latest one last. Clones are
-/// the same.
+/// The idle connections to one application, the most recent one last. Shared by clones.
 #[derive(Clone, Default)]
 pub(crate) struct Pool(Arc<Mutex<Vec<(Instant, Connection)>>>);
 
 impl Pool {
-    /// Send a request over a free connection, or over a new one to `address`. A connection that
-    /// was closed before anything was sent is no error while there are others.
+    /// Sends a request over an idle connection, or over a new one to `address`. If a connection was
+    /// closed before anything was sent, tries another one.
     pub(crate) async fn send(
         &self,
         connector: &Connector,
@@ -199,7 +199,7 @@ impl Pool {
 
     fn answer(&self, response: Response<Incoming>, mut connection: Connection) -> Response<Answer> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // It is handed over to whoever awaits the upgrade.
+            // Hands the connection over to the task that awaits the upgrade.
             if let Some(driver) = connection.driver.take() {
                 tokio::spawn(driver);
             }
@@ -213,7 +213,7 @@ impl Pool {
 
     fn take(&self) -> Option<Connection> {
         loop {
-            // Not locked while the connection is looked at.
+            // The lock is not held while the connection is checked.
             let (since, mut connection) = self.lock().pop()?;
             if since.elapsed() < IDLE && connection.is_free() {
                 return Some(connection);
@@ -225,7 +225,7 @@ impl Pool {
         self.lock().push((Instant::now(), connection));
     }
 
-    /// Close what was not used for a while.
+    /// Closes connections that have been idle for too long.
     pub(crate) fn close_idle(&self) {
         let mut connections = self.lock();
         let old = connections.iter().take_while(|(since, _)| since.elapsed() >= IDLE).count();
@@ -239,8 +239,8 @@ impl Pool {
     }
 }
 
-/// The body of an answer. When it ends, its connection is free; when it is dropped before,
-/// the connection is closed.
+/// The body of a response. At its end, the connection becomes idle; if dropped earlier, the
+/// connection is closed.
 pub(crate) struct Answer {
     body: Incoming,
     connection: Option<Connection>,
@@ -260,7 +260,7 @@ impl Answer {
         if connection.is_free() {
             self.pool.put(connection);
         } else if connection.driver.is_some() {
-            // The application has answered before the whole request was sent.
+            // The application has responded before the whole request was sent.
             let pool = self.pool.clone();
             tokio::spawn(async move {
                 if connection.until_free().await {
@@ -280,7 +280,7 @@ impl http_body::Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
-        // Asking for a frame lets the connection read one.
+        // Polling for a frame lets the connection read one.
         let mut frame = Pin::new(&mut this.body).poll_frame(context);
         if frame.is_pending()
             && let Some(connection) = &mut this.connection

@@ -1,4 +1,4 @@
-//! Answers are taken away from clients that read them too slowly.
+//! Cuts off clients that read responses too slowly.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,19 +14,19 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::body::BodyError;
 use super::pace::Meter;
 
-/// How often answers are looked at that wait for their readers.
+/// How often waiting responses are checked.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The answers that are on their way to clients. Clones are the same.
+/// The responses being sent to clients. Shared by clones.
 #[derive(Clone)]
 pub(crate) struct Readers {
     rate: u64,
     answers: Arc<Mutex<Vec<Weak<Mutex<Reading>>>>>,
 }
 
-/// An answer that a client reads.
+/// A response that a client is reading.
 struct Reading {
-    /// None: it has been read, or was taken from a client that is too slow.
+    /// None: it has been read, or was taken from a slow client.
     body: Option<Body>,
     meter: Meter,
     /// Since when the client has not asked for more.
@@ -39,13 +39,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Readers {
-    /// `rate` is the least one, in bytes a second.
+    /// Creates the readers. `rate` is the minimum, in bytes per second.
     pub(crate) fn new(rate: u64) -> Self {
         Self { rate, answers: Arc::default() }
     }
 
-    /// The same body, taken away from a client that reads too slowly: what it comes from is
-    /// dropped then, whether or not the client ever asks for more.
+    /// Wraps a body so that it is taken away from a client that reads too slowly: the inner body is
+    /// dropped then, even if the client never asks for more.
     pub(crate) fn watched(&self, body: Body) -> Body {
         let reading = Reading {
             body: Some(body),
@@ -58,7 +58,7 @@ impl Readers {
         Body::new(Watched(reading))
     }
 
-    /// Take their answers away from those who are too slow, again and again. Never ends.
+    /// Repeatedly cuts off slow clients. Never returns.
     pub(crate) async fn sweep(&self) {
         let mut ticks = interval(SWEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,7 +72,7 @@ impl Readers {
         let mut cut = Vec::new();
         lock(&self.answers).retain(|answer| {
             let Some(reading) = answer.upgrade() else { return false };
-            // One that is in use is not held up.
+            // A response in use is not stalled.
             let Ok(mut reading) = reading.try_lock() else { return true };
             let held = reading.held_since.map(|since| now.saturating_duration_since(since));
             if held.is_some_and(|held| held > reading.meter.left()) {
@@ -84,7 +84,7 @@ impl Readers {
         if !cut.is_empty() {
             metrics::counter!("edge_session_slow_readers_total").increment(cut.len() as u64);
         }
-        // Connections to applications are closed here, with nothing locked.
+        // Closes connections to applications while nothing is locked.
         drop(cut);
     }
 }
@@ -113,7 +113,7 @@ impl http_body::Body for Watched {
                 reading.held_since = Some(Instant::now());
             }
             Poll::Ready(_) => reading.body = None,
-            // Now the application is waited for.
+            // Waiting for the application does not count.
             Poll::Pending => {}
         }
         frame.map_err(Into::into)
@@ -140,7 +140,7 @@ mod tests {
 
     const RATE: u64 = 100;
 
-    /// A body without an end, which says when it was dropped.
+    /// An endless body that reveals when it was dropped.
     struct Endless(#[allow(dead_code, reason = "dropped with it")] Arc<()>);
 
     impl http_body::Body for Endless {
@@ -202,7 +202,7 @@ mod tests {
         assert!(next(&mut quiet).await.is_some_and(|frame| frame.is_ok()));
     }
 
-    /// What an application says now and then.
+    /// A body with occasional data.
     struct Quiet(tokio::sync::mpsc::Receiver<Bytes>);
 
     impl http_body::Body for Quiet {

@@ -1,4 +1,4 @@
-//! The answers that the gateway gives by itself.
+//! The proxy's own error responses.
 
 use axum::body::Body;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -6,31 +6,31 @@ use http::{Response, StatusCode};
 
 use crate::net::connections::TurnedAway;
 
-/// Why a request is not, or could not be, answered by an application.
+/// Why a request was not or could not be answered by an application.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Refusal {
-    /// It is not HTTP as the standards have it.
+    /// It violates the HTTP standards.
     BadRequest(&'static str),
-    /// Its path can be read in two ways.
+    /// Its path is ambiguous.
     AmbiguousPath,
-    /// TRACE, CONNECT.
+    /// TRACE or CONNECT.
     Method,
     Denied,
     LoginRequired,
-    /// A logout that another site began.
+    /// A logout that another site initiated.
     CrossSite,
-    /// A logout by a method that means none.
+    /// A logout by a method that must not log out.
     LogoutMethod,
-    /// A logout that no person has asked for: a prefetch, or a part of a page.
+    /// A logout that no user requested: a prefetch or a subresource.
     LogoutUnasked,
     NoRoute,
-    /// It has come here before, again and again.
+    /// It has passed this gateway repeatedly.
     Loop,
     RequestTimeout,
     BodyTooLarge,
-    /// The application's server takes no header so large; the session is a part of it.
+    /// The application's server does not accept a header of this size, which includes the session.
     HeaderTooLarge,
-    /// The application answered with session headers that are none.
+    /// The application responded with invalid session headers.
     BadContract,
     UpstreamUnreachable,
     UpstreamFailed,
@@ -39,7 +39,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// For logs and counters.
+    /// Returns the reason for logs and counters.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad-request",
@@ -108,7 +108,7 @@ impl Refusal {
         self.status_and_text().1
     }
 
-    /// The answer. It is counted here.
+    /// Returns the response, and counts it.
     pub(crate) fn respond(self) -> Response<Body> {
         metrics::counter!("edge_session_refused_total", "reason" => self.reason()).increment(1);
         let (status, text) = self.status_and_text();

@@ -1,4 +1,4 @@
-//! What a request is for: its path and its host. The rules alone, without the request.
+//! The rules for a request's target: its path and its host.
 
 use std::net::Ipv6Addr;
 
@@ -8,9 +8,9 @@ use http::{Uri, Version};
 
 use super::path::{Ambiguous, RulePath};
 
-/// The path of a request's target, as rules see it.
+/// Returns the path of a request's target in the form that rules compare.
 pub(crate) fn path(uri: &Uri, escaped_slashes: bool) -> Result<RulePath, Ambiguous> {
-    // Of HTTP/2 it may have none, where a query comes first.
+    // In HTTP/2 the path may be missing, so that the target begins with the query.
     let has_none = |target: &PathAndQuery| !target.as_str().starts_with(['/', '*']);
     match (uri.path(), uri.path_and_query()) {
         (_, Some(target)) if has_none(target) => Err(Ambiguous),
@@ -20,8 +20,8 @@ pub(crate) fn path(uri: &Uri, escaped_slashes: bool) -> Result<RulePath, Ambiguo
     }
 }
 
-/// The host that a request is for, with its port (RFC 9112, section 3.2); none: it is of HTTP/1.0
-/// and names none. An error says what is wrong.
+/// Returns the host of a request, with its port (RFC 9112, section 3.2); none for a request of
+/// HTTP/1.0 that names none. An error says what is wrong.
 pub(crate) fn host(
     uri: &Uri,
     headers: &HeaderMap,
@@ -53,8 +53,8 @@ pub(crate) fn host(
     }
 }
 
-/// A host with or without a port, and nothing else. `Authority` allows more: text behind an
-/// address, and commas, which make two hosts of one in X-Forwarded-Host.
+/// Returns whether a text is a host with an optional port, and nothing else. `Authority` accepts
+/// more: text after an address, and commas, which X-Forwarded-Host would split into two hosts.
 fn is_host(host: &str) -> bool {
     let (name, port) = split_port(host);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
@@ -69,7 +69,7 @@ fn is_port(port: &str) -> bool {
     port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
-/// A host without its port.
+/// Returns a host without its port.
 pub(crate) fn without_port(host: &str) -> &str {
     split_port(host).0
 }
@@ -82,8 +82,8 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether an Origin header (RFC 6454, section 7) is of the host that a request is for. The
-/// schemes are not compared: a proxy in front may have ended TLS.
+/// Returns whether an Origin header (RFC 6454, section 7) matches the request's host. Schemes are
+/// not compared, because a proxy in front may have terminated TLS.
 pub(crate) fn is_own_origin(origin: &[u8], host: &str) -> bool {
     let origin = std::str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
     origin.is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
@@ -100,7 +100,7 @@ mod tests {
             path(&builder.path_and_query(target).build().unwrap(), false)
         };
         assert_eq!(of_http2("?x=/admin"), Err(Ambiguous));
-        // Without its fragment, which is for nobody but the client, that is the root.
+        // Without its fragment, which only the client uses, this is the root.
         for target in ["", "#/admin", "/", "/?x"] {
             assert_eq!(of_http2(target), RulePath::parse("/"), "{target:?}");
         }

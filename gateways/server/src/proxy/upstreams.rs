@@ -1,4 +1,4 @@
-//! The applications behind the gateway: which one a request goes to, and how.
+//! The applications behind the proxy: chooses one for a request and sends the request to it.
 
 use std::io;
 use std::sync::Arc;
@@ -18,38 +18,38 @@ use super::path::RulePath;
 use super::pool::{Answer, AppAddress, Connector, Pool, SendError};
 use super::refusal::Refusal;
 
-/// How long an application that could not be reached is passed over.
+/// How long an unreachable application is skipped.
 const PENALTY: Duration = Duration::from_secs(2);
 
-/// How long applications may take.
+/// The time limits for applications.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct UpstreamTimeouts {
     pub(crate) connect: Duration,
-    /// Until the header of the response is there.
+    /// Until the response's header has arrived.
     pub(crate) response: Duration,
 }
 
-/// How it is found out whether an application is well.
+/// How an application's health is determined.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Health {
-    /// Asked by GET; an answer below 500 is a good one. None: only requests show it.
+    /// Requested by GET; a response below 500 means healthy. None: only requests determine it.
     pub(crate) path: Option<PathAndQuery>,
     pub(crate) interval: Duration,
 }
 
-/// A route as it is configured.
+/// A configured route.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RouteConfig {
     /// Without a port; none: every host.
     pub(crate) host: Option<String>,
     pub(crate) path: RulePath,
-    /// One or more.
+    /// At least one.
     pub(crate) upstreams: Vec<AppAddress>,
-    /// The option that says so.
+    /// The option that configures it.
     pub(crate) key: String,
 }
 
-/// Requests of one host and below one path go to one of some applications.
+/// Sends requests for one host and below one path to one of its applications.
 struct Route {
     host: Option<String>,
     path: RulePath,
@@ -61,30 +61,30 @@ struct Upstream {
     address: AppAddress,
     /// The address, for logs.
     name: String,
-    /// For requests that name no host.
+    /// For requests without a host.
     host: HeaderValue,
     pool: Pool,
-    /// What the health check says.
+    /// The result of the health check.
     is_well: AtomicBool,
-    /// Whether it was said that its session cookie is not passed on.
+    /// Whether the warning about its blocked session cookie was logged.
     is_told: AtomicBool,
-    /// Not to be tried before this, in milliseconds since `Upstreams::start`.
+    /// Skipped until then, in milliseconds since `Upstreams::start`.
     shunned_until: AtomicU64,
 }
 
-/// The application that sets cookies by this answer.
+/// The application that produced this response.
 #[derive(Clone)]
 pub(crate) struct AnsweredBy(Arc<Upstream>);
 
 impl AnsweredBy {
-    /// Its name, the first time that this is asked.
+    /// Returns its name at the first call only.
     pub(crate) fn untold(&self) -> Option<&str> {
         let is_told = self.0.is_told.swap(true, Ordering::Relaxed);
         (!is_told).then_some(&self.0.name)
     }
 }
 
-/// All routes, and the connections behind them.
+/// All routes and their connections.
 pub(crate) struct Upstreams {
     routes: Vec<Route>,
     connector: Connector,
@@ -94,14 +94,14 @@ pub(crate) struct Upstreams {
 
 impl Upstreams {
     pub(crate) fn new(mut routes: Vec<RouteConfig>, timeouts: UpstreamTimeouts) -> Self {
-        // The most specific one first.
+        // The most specific route first.
         routes.sort_by_key(|route| std::cmp::Reverse((route.host.is_some(), route.path.len())));
         let routes = routes.into_iter().map(Route::new).collect();
         let connector = Connector::new(timeouts.connect);
         Self { routes, connector, timeouts, start: Instant::now() }
     }
 
-    /// The applications for a request; none: there is no route.
+    /// Returns the route of a request, if there is one.
     fn route(&self, host: Option<&str>, path: &RulePath) -> Option<&Route> {
         self.routes.iter().find(|route| {
             let is_host = match &route.host {
@@ -112,8 +112,8 @@ impl Upstreams {
         })
     }
 
-    /// Send a request on. `host` is without its port. The time for the answer begins when the
-    /// body has moved for the last time.
+    /// Sends a request to an application. `host` has no port. The time limit for the response
+    /// begins when the body last made progress.
     pub(crate) async fn send(
         &self,
         mut head: request::Parts,
@@ -123,14 +123,14 @@ impl Upstreams {
         progress: &Progress,
     ) -> Result<Response<Answer>, Refusal> {
         let route = self.route(host, path).ok_or(Refusal::NoRoute)?;
-        // An escaped slash that decides who is asked has two meanings.
+        // If an escaped slash decides which route applies, the path is ambiguous.
         if let Some(path) = path.with_names()
             && !self.route(host, &path).is_some_and(|it| std::ptr::eq(it, route))
         {
             return Err(Refusal::AmbiguousPath);
         }
         head.version = Version::HTTP_11;
-        // The client would take a GET without a length for one without a body.
+        // hyper's client would treat a GET without a length as one without a body.
         if !body.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
             let length = body.size_hint().exact();
             match length {
@@ -144,7 +144,7 @@ impl Upstreams {
             let sent = self.try_one(&upstream, head, body, progress);
             return sent.await.map_err(|failure| failure.refusal);
         }
-        // Nothing happens when it arrives twice: another one may answer it.
+        // Safe to send twice: if one application fails, another one may answer.
         let first = self.choose(route, None);
         match self.try_one(&first, head.clone(), Body::empty(), progress).await {
             Err(Failure { may_retry: true, .. }) => {
@@ -165,7 +165,7 @@ impl Upstreams {
         body: Body,
         progress: &Progress,
     ) -> Result<Response<Answer>, Failure> {
-        // Where it is empty, as it may be in HTTP/2, it only looks like a slash.
+        // An empty path, which HTTP/2 allows, only looks like a slash.
         let path = head.uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
         head.uri = path.unwrap_or(PathAndQuery::from_static("/")).into();
         head.headers.entry(HOST).or_insert_with(|| upstream.host.clone());
@@ -187,14 +187,14 @@ impl Upstreams {
             Some(Err(SendError::Connect(error))) => {
                 let cause = deepest(&*error);
                 tracing::warn!("the application at {name} cannot be reached: {cause}");
-                // That there are too many connections is not the application's fault.
+                // Running out of file descriptors is not the application's fault.
                 if !is_out_of_files(cause) {
                     self.shun(upstream);
                 }
                 Err(Failure { refusal: Refusal::UpstreamUnreachable, may_retry: true })
             }
             Some(Err(SendError::Http(error))) => {
-                // The visitor's doing, not the application's.
+                // Caused by the client, not by the application.
                 if let Some(refusal) = refusal_of(&error) {
                     return Err(Failure::of(refusal));
                 }
@@ -209,7 +209,7 @@ impl Upstreams {
         }
     }
 
-    /// The next one in turn that seems to be well; if none does, the next one, other than
+    /// Chooses the next application in turn that seems healthy; if none does, the next one. Avoids
     /// `not` if there is another.
     fn choose(&self, route: &Route, not: Option<&Arc<Upstream>>) -> Arc<Upstream> {
         let all = &route.upstreams;
@@ -232,8 +232,7 @@ impl Upstreams {
         upstream.shunned_until.store(until, Ordering::Relaxed);
     }
 
-    /// Ask all applications again and again how they are, and close connections that are not
-    /// used. Never ends.
+    /// Checks all applications periodically and closes idle connections. Never returns.
     pub(crate) async fn watch(&self, health: &Health) {
         let check = async {
             if let Some(path) = &health.path {
@@ -321,7 +320,7 @@ impl Route {
 
 struct Failure {
     refusal: Refusal,
-    /// The application has not begun to answer.
+    /// The application has not begun to respond.
     may_retry: bool,
 }
 
@@ -331,7 +330,7 @@ impl Failure {
     }
 }
 
-/// Whether this process has as many files open as it may.
+/// Returns whether this process has reached its limit on open files.
 fn is_out_of_files(cause: &(dyn std::error::Error + 'static)) -> bool {
     let code = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
     code.is_some_and(|code| [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).contains(&code))

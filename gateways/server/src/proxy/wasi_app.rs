@@ -1,7 +1,7 @@
-//! An application that is a component itself (`wasi:http`), run in this process.
+//! An application that is itself a component (`wasi:http`), run in this process.
 //!
-//! It can read the time and random bytes, send HTTP requests and write to this program's
-//! output; there are no files, no environment and no sockets for it.
+//! It can read the time and random bytes, send HTTP requests and write to this program's output. It
+//! has no files, no environment and no sockets.
 
 use std::future::{Future, pending};
 use std::path::Path;
@@ -31,39 +31,38 @@ use wasmtime_wasi_http::{Error, WasiHttpCtx, WasiHttpCtxView, WasiHttpView, p2, 
 use super::body::Progress;
 use super::refusal::Refusal;
 
-/// The most memory that one instance may use.
+/// The maximum memory of one instance.
 const MAX_MEMORY: usize = 512 << 20;
 
-/// How many requests one instance works on at a time, where the application allows it.
+/// The maximum number of concurrent requests per instance, if the application allows it.
 const MAX_CONCURRENT: usize = 16;
 
-/// How many requests one instance answers, so that what it may leak is given back.
+/// How many requests one instance handles before it is replaced, which reclaims leaked memory.
 const MAX_REQUESTS: usize = 10_000;
 
-/// How long an instance is kept that nobody needs.
+/// How long an idle instance is kept.
 const KEPT: Duration = Duration::from_secs(30);
 
-/// How often the others get their turn while an instance computes.
+/// How often a computing instance yields to other tasks.
 const TICK: Duration = Duration::from_millis(10);
 
-/// An instance that computes for so many ticks on end, and gets no new request meanwhile, does
-/// so for ever.
+/// After this many consecutive ticks without a new request, the instance is considered stuck.
 const MAX_TICKS: u32 = 3000;
 
-/// The application, and its instances.
+/// The application and its instances.
 pub(crate) struct App {
     handler: ProxyHandler<Instances>,
     limit: Duration,
 }
 
-/// Makes instances.
+/// Creates instances.
 struct Instances {
     pre: ProxyPre<Host>,
     engine: Engine,
     limit: Duration,
 }
 
-/// What an instance can reach.
+/// What an instance can access.
 struct Host {
     table: ResourceTable,
     wasi: WasiCtx,
@@ -84,8 +83,8 @@ impl WasiHttpView for Host {
 }
 
 impl App {
-    /// Compile the component in `file`. `limit` is how long it may take until it begins to
-    /// answer. An error is for the person who started the program.
+    /// Compiles the component in `file`. `limit` is how long it may take to begin a response. The
+    /// error is shown to the person who started the program.
     pub(crate) fn load(file: &Path, limit: Duration) -> Result<Self, String> {
         let shown = file.display();
         let bytes = std::fs::read(file)
@@ -122,7 +121,7 @@ impl App {
         Ok(Self { handler, limit })
     }
 
-    /// Let the application answer.
+    /// Forwards a request to the application.
     pub(crate) async fn answer(
         &self,
         mut head: request::Parts,
@@ -130,7 +129,7 @@ impl App {
         tls: bool,
         progress: &Progress,
     ) -> Result<Response<Body>, Refusal> {
-        // Of wasi:http, the host is part of the target and not of the headers.
+        // In wasi:http, the host is part of the target, not of the headers.
         let host = head.headers.remove(header::HOST);
         head.uri = target(&head.uri, host.as_ref(), tls)
             .ok_or(Refusal::BadRequest("The target is not valid."))?;
@@ -141,7 +140,7 @@ impl App {
         let answered = self.handler.handle(progress.clone(), request);
         match progress.within(self.limit, answered).await {
             Some(Ok(response)) => Ok(response.map(Body::new)),
-            // Why, the instance has said at its end.
+            // The reason was logged when the instance ended.
             Some(Err(error)) if error.is::<TrapOrPanicError>() => Err(Refusal::UpstreamFailed),
             Some(Err(error)) => {
                 tracing::warn!("the application gave no answer: {error:#}");
@@ -157,7 +156,7 @@ impl App {
 
 fn target(uri: &Uri, host: Option<&HeaderValue>, tls: bool) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
-    // `OPTIONS *` is about the root, and clients of HTTP/1.0 need not name a host.
+    // `OPTIONS *` is about the root, and HTTP/1.0 clients may omit the host.
     parts.path_and_query = match parts.path_and_query {
         Some(path) if path.as_str().starts_with('/') => Some(path),
         _ => Some(http::uri::PathAndQuery::from_static("/")),
@@ -223,11 +222,11 @@ impl HandlerState for Instances {
     }
 }
 
-/// How an instance works.
+/// The state of a running instance.
 struct Worker {
     /// The progress of its latest request.
     latest: Arc<Mutex<Option<Progress>>>,
-    /// For how long it has computed on end since its latest request.
+    /// How many consecutive ticks it has computed since its latest request.
     ticks: Arc<AtomicU32>,
 }
 
@@ -251,12 +250,12 @@ impl WorkerState for Worker {
     ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
         self.ticks.store(0, Ordering::Relaxed);
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
-        // Whoever asked waits no longer than it may, and the instance is watched from outside.
+        // The caller has its own time limit, and the instance is monitored from outside.
         Box::pin(pending())
     }
 
     fn drop(&self, _: Store<Host>, result: wasmtime::Result<()>) {
-        // When the program ends its tasks are dropped, which is called a panic here, too.
+        // At the program's end its tasks are dropped, which is reported as a panic here, too.
         let is_over = |error: &wasmtime::Error| {
             error.to_string() == "worker panicked" && !thread::panicking()
         };
@@ -269,7 +268,7 @@ impl WorkerState for Worker {
     }
 }
 
-/// When an instance is ended.
+/// Determines when an instance is ended.
 struct Expiry {
     latest: Arc<Mutex<Option<Progress>>>,
     limit: Duration,
@@ -288,12 +287,12 @@ impl WorkerExpiration for Expiry {
             WorkerStatus::Requests => {
                 let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
                 let last = latest.as_ref().map(Progress::last);
-                // A second later than who waits for it.
+                // A second later than the caller's own limit.
                 last.unwrap_or_else(|| Instant::from_std(since))
                     + self.limit
                     + Duration::from_secs(1)
             }
-            // It is still sending bodies, for as long as somebody takes them.
+            // It is still sending bodies, for as long as their readers continue.
             WorkerStatus::PostReturn => return Poll::Pending,
         };
         self.timer.as_mut().reset(end);

@@ -1,8 +1,8 @@
-//! All metrics: what kind each is, and what it says.
+//! All metrics: the kind and the description of each.
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-/// What a metric is.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Counter,
@@ -96,7 +96,7 @@ pub(super) const METRICS: [(&str, Kind, &str); 20] = [
     ("edge_session_upstream_up", Gauge, "Whether an application is well: 1, else 0."),
 ];
 
-/// Tell the recorder that is installed.
+/// Describes all metrics to the installed recorder.
 pub(super) fn describe() {
     for (name, kind, help) in METRICS {
         match kind {

@@ -1,5 +1,5 @@
-//! Which request a line of the log is about: its identifier and path stand at the end of every line
-//! that is written while it is being answered.
+//! Adds a request's identifier and path to the end of every line that is logged while it is
+//! handled.
 
 use std::fmt;
 
@@ -13,11 +13,11 @@ tokio::task_local! {
     static REQUEST: Asked;
 }
 
-/// A request, as the log names it.
+/// A request, as identified in the log.
 #[derive(Clone)]
 pub(crate) struct Asked {
     pub(crate) id: Option<HeaderValue>,
-    /// Its query may hold secrets, and is not told.
+    /// Logged without its query, which may contain secrets.
     pub(crate) uri: Uri,
 }
 
@@ -26,13 +26,13 @@ impl Asked {
         self.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-")
     }
 
-    /// Whatever is logged by `work` is about this request.
+    /// Attributes everything that `work` logs to this request.
     pub(crate) async fn during<T>(self, work: impl Future<Output = T>) -> T {
         REQUEST.scope(self, work).await
     }
 }
 
-/// A format of lines, with what they are about.
+/// A line format that adds the request.
 pub(super) struct OfRequest<F> {
     pub(super) format: F,
     pub(super) is_json: bool,

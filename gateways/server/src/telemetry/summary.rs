@@ -1,5 +1,5 @@
-//! Warnings that come again and again are summed up: clients must not be able to fill a disk, or
-//! to hide a line among others.
+//! Summarizes repeated warnings, so that clients can neither fill a disk nor hide a line among
+//! others.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -11,27 +11,27 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-/// How many lines of one place in the source are shown in each period, and how long that is.
+/// How many lines per source location are shown in each period, and the length of a period.
 const SHOWN: u64 = 20;
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// A place in the source: its file and line.
+/// A location in the source: file and line.
 type Place = (Option<&'static str>, Option<u32>);
 
-/// Counts warnings and errors by their place in the source. Clones are the same.
+/// Counts warnings and errors by source location. Shared by clones.
 #[derive(Clone, Default)]
 pub(crate) struct Summary(Arc<Mutex<HashMap<Place, Lines>>>);
 
-/// The lines of one place in this period.
+/// The lines of one location in this period.
 #[derive(Default)]
 struct Lines {
     count: u64,
-    /// What the last one of those said that were not shown.
+    /// The message of the last line that was not shown.
     hidden: Option<String>,
 }
 
 impl Summary {
-    /// Tell what was not shown, every period, as long as the program runs.
+    /// Reports suppressed lines every period, until the program ends.
     pub(crate) async fn keep(self) {
         loop {
             sleep(PERIOD).await;
@@ -39,7 +39,7 @@ impl Summary {
         }
     }
 
-    /// Tell what was not shown, and begin anew.
+    /// Reports suppressed lines, and begins a new period.
     fn tell(&self) {
         let lines = std::mem::take(&mut *self.lock());
         for Lines { count, hidden } in lines.into_values() {
@@ -75,13 +75,13 @@ impl<S: Subscriber> Layer<S> for Summary {
     }
 }
 
-/// What a line says.
+/// The message of a line.
 struct Message(String);
 
 impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            // Writing to a text cannot fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(self.0, "{value:?}");
         }
     }
@@ -146,7 +146,7 @@ mod tests {
                 told[0].contains("980 more times in the last 10 s: out of chairs, number 999"),
                 "{told:?}"
             );
-            // The next period begins anew, and what was shown is not told again.
+            // A new period has begun, and nothing is reported twice.
             flood(2);
             summary.tell();
             assert_eq!(log.lines().len(), 2);

@@ -1,4 +1,4 @@
-//! Traces by OpenTelemetry's protocol (OTLP over HTTP), when somebody wants them.
+//! Traces by OpenTelemetry's protocol (OTLP over HTTP), if configured.
 
 mod context;
 
@@ -24,10 +24,10 @@ use tokio::runtime::Handle;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a collector may answer, in bytes.
+/// The maximum size of a collector's response, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Makes a span for every request. Clones share the connection to the collector.
+/// Creates a span for every request. Clones share the connection to the collector.
 #[derive(Clone)]
 pub(crate) struct Traces {
     provider: SdkTracerProvider,
@@ -35,7 +35,7 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// Send to the collector at `url`, such as `http://127.0.0.1:4318`.
+    /// Sends to the collector at `url`, such as `http://127.0.0.1:4318`.
     pub(crate) fn to(url: &str) -> Result<Self, String> {
         let client = TokioClient {
             handle: Handle::current(),
@@ -57,7 +57,7 @@ impl Traces {
         Ok(Self { provider, tracer })
     }
 
-    /// Begin the span of a request, and tell whoever gets it next.
+    /// Begins a request's span, and passes its context on in the request's headers.
     pub(crate) fn begin<B>(&self, request: &mut Request<B>, is_trusted: bool) -> RequestSpan {
         let (parent, links) = context::parent(request.headers(), is_trusted);
         let method = request.method().as_str().to_owned();
@@ -68,7 +68,7 @@ impl Traces {
             .with_links(links)
             .with_attributes([
                 KeyValue::new("http.request.method", method),
-                // Without the query, which may hold what is nobody's business.
+                // Without the query, which may contain private data.
                 KeyValue::new("url.path", request.uri().path().to_owned()),
             ]);
         let span = self.tracer.build_with_context(builder, &parent);
@@ -77,7 +77,7 @@ impl Traces {
         RequestSpan(context)
     }
 
-    /// Send what is left. Blocks.
+    /// Sends the remaining traces. Blocks.
     pub(crate) fn end(&self) {
         if let Err(error) = self.provider.shutdown() {
             tracing::warn!("some traces were not sent: {error}");
@@ -85,7 +85,7 @@ impl Traces {
     }
 }
 
-/// The span of one request. It ends when it is dropped.
+/// The span of one request. It ends when dropped.
 pub(crate) struct RequestSpan(Context);
 
 impl RequestSpan {
@@ -99,7 +99,7 @@ impl RequestSpan {
     }
 }
 
-/// The exporter runs on a thread of its own, where there is no tokio.
+/// Runs exports on tokio, because the exporter's own thread has no runtime.
 #[derive(Debug)]
 struct TokioClient {
     handle: Handle,

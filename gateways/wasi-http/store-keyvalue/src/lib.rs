@@ -1,23 +1,23 @@
 //! Sessions in `wasi:keyvalue`: `store-keyvalue.wasm`.
 //!
-//! The key is the session's identifier, the value a JSON object: `data` (the text), `expires`
-//! and `touched` (milliseconds since the Unix epoch). The bucket is the host's `default`, or the
-//! unnamed one where it has no such bucket (`wasmtime serve`).
+//! The key is the session's identifier, the value a JSON object: `data` (the text), `expires` and
+//! `touched` (milliseconds since the Unix epoch). The bucket is the host's `default`, or the
+//! unnamed one if the host has no such bucket (`wasmtime serve`).
 //!
-//! # What holds, and what does not
+//! # Guarantees and limits
 //!
-//! `wasi:keyvalue` can read, write and delete one key. It has no compare-and-swap (of
-//! `atomics`, the draft has `increment` alone) and no expiry, so that of a store's promises
+//! `wasi:keyvalue` can read, write and delete one key. It has no compare-and-swap (the draft of
+//! `atomics` has only `increment`) and no expiry. For a store's promises this means:
 //!
-//! - *comparing and writing are one operation* holds within one instance of this component,
-//!   which does one call at a time. Two instances that change one session at the same moment
-//!   may lose the change of one of them, or bring back a session that the other one ended.
-//! - *what was saved is seen by the next request* holds where the host's key-value store lets
-//!   every instance read what any of them wrote. The interface promises it only to the writer.
-//! - *an expired session is a missing one* always holds. It is deleted by the request that still
-//!   names it; one that nobody asks for again stays until somebody else removes it.
-//! - *durable* is what the host's key-value store is. That of `wasmtime serve` is the instance's
-//!   memory: it ends with the instance, and no other one sees it.
+//! - *Comparing and writing are one operation* holds within one instance of this component, which
+//!   handles one call at a time. If two instances change one session at the same moment, one change
+//!   may be lost, or a session that one instance ended may reappear.
+//! - *What was saved is seen by the next request* holds if every instance can read what the others
+//!   wrote to the host's key-value store. The interface promises this only to the writer.
+//! - *An expired session is a missing one* always holds. The next request that names it deletes it;
+//!   a session that is never requested again stays until something else removes it.
+//! - *Durable* depends on the host's key-value store. `wasmtime serve` keeps it in the instance's
+//!   memory: it ends with the instance and is not visible to others.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 mod bindings;
@@ -29,15 +29,15 @@ use bindings::exports::edge::session::store::{Changed, Created, Error, Guest};
 use bindings::wasi::clocks0_3_0::system_clock;
 use bindings::wasi::keyvalue::store::{self, Bucket};
 
-/// In this order.
+/// Tried in this order.
 const BUCKETS: [&str; 2] = ["default", ""];
 
 thread_local! {
-    /// Opened at the first call and kept: in some hosts, what is stored lives as long as it.
+    /// Opened at the first call and kept, because some hosts drop the data with the bucket.
     static BUCKET: Result<Bucket, store::Error> = open();
 }
 
-/// A value, as it is kept.
+/// A stored value.
 #[derive(Deserialize, Serialize)]
 struct Value {
     data: String,
@@ -110,7 +110,7 @@ fn open() -> Result<Bucket, store::Error> {
     opened
 }
 
-/// Do this in the bucket.
+/// Performs an operation on the bucket.
 fn bucket<T>(operation: impl FnOnce(&Bucket) -> Result<T, Error>) -> Result<T, Error> {
     BUCKET.with(|bucket| match bucket {
         Ok(bucket) => operation(bucket),
@@ -118,7 +118,7 @@ fn bucket<T>(operation: impl FnOnce(&Bucket) -> Result<T, Error>) -> Result<T, E
     })
 }
 
-/// The value of a session that has not expired.
+/// Returns the value of a session that has not expired.
 fn find(bucket: &Bucket, id: &str) -> Result<Option<Value>, Error> {
     let Some(bytes) = bucket.get(id).map_err(|error| failed("get", &error))? else {
         return Ok(None);
@@ -132,7 +132,7 @@ fn find(bucket: &Bucket, id: &str) -> Result<Option<Value>, Error> {
     Ok(Some(value))
 }
 
-/// What forbids a change that is made only while the stored text equals `expected`.
+/// Returns why a change that requires the stored text to equal `expected` cannot be made.
 fn differing(bucket: &Bucket, id: &str, expected: &str) -> Result<Option<Changed>, Error> {
     Ok(match find(bucket, id)? {
         None => Some(Changed::Missing),
@@ -152,7 +152,7 @@ fn stored(Value { data, expires, touched }: Value) -> Stored {
     Stored { data, expires: Some(expires), touched: Some(touched) }
 }
 
-/// A host's own words may name the key, a secret: they are left out.
+/// Omits the host's message, which may quote the key, a secret.
 fn failed(operation: &str, error: &store::Error) -> Error {
     Error::Unavailable(match error {
         store::Error::NoSuchStore => {
@@ -165,7 +165,7 @@ fn failed(operation: &str, error: &store::Error) -> Error {
 
 fn now() -> Millis {
     let now = system_clock::now();
-    // A clock before 1970 is not set.
+    // A clock before 1970 has not been set.
     u64::try_from(now.seconds).unwrap_or(0) * 1000 + u64::from(now.nanoseconds / 1_000_000)
 }
 

@@ -1,4 +1,4 @@
-//! A `mongodb://` address, with the options that Node's driver takes, too.
+//! Reads a `mongodb://` address, including the options of the Node driver.
 
 use mongodb::error::ErrorKind;
 use mongodb::options::{Acknowledgment, ClientOptions};
@@ -6,7 +6,7 @@ use mongodb::options::{Acknowledgment, ClientOptions};
 use super::Hidden;
 use crate::store::StoreError;
 
-/// Options of Node's driver, old ones included, that change nothing here.
+/// Options of the Node driver, including old ones, that have no effect here.
 const WITHOUT_EFFECT: [&str; 32] = [
     "autoselectfamily",
     "autoselectfamilyattempttimeout",
@@ -42,10 +42,10 @@ const WITHOUT_EFFECT: [&str; 32] = [
     "zlibcompressionlevel",
 ];
 
-/// What Node's driver calls otherwise.
+/// Options that the Node driver names differently.
 const RENAMED: [(&str, &str); 2] = [("j", "journal"), ("wtimeout", "wtimeoutms")];
 
-/// The client's options, and the names of those of the address that change nothing.
+/// Returns the client's options, and the names of the address's options that have no effect.
 pub(super) async fn read(uri: &str) -> Result<(ClientOptions, Vec<&str>), StoreError> {
     let (place, query) = uri.split_once('?').unwrap_or((uri, ""));
     let (mut options, mut without_effect) = (Vec::new(), Vec::new());
@@ -84,7 +84,7 @@ pub(super) async fn read(uri: &str) -> Result<(ClientOptions, Vec<&str>), StoreE
         }
         Err(error) => error,
     };
-    // Not the driver's text: it may quote a part of the address.
+    // Omits the driver's text, which may quote a part of the address.
     let why = match error.kind.as_ref() {
         ErrorKind::DnsResolve { .. } => {
             "the DNS knows no servers for the mongodb+srv:// address, or cannot be reached"
@@ -103,12 +103,12 @@ pub(super) async fn read(uri: &str) -> Result<(ClientOptions, Vec<&str>), StoreE
     Err(StoreError::new(why).caused_by(Hidden::from(error)))
 }
 
-/// The option without which the others are right.
+/// Returns the option whose removal makes the others valid.
 async fn wrong<'u>(options: &[(&'u str, String)]) -> Option<&'u str> {
     let is_right = async |without: Option<usize>| {
         let others = options.iter().enumerate().filter(|(at, _)| Some(*at) != without);
         let others: Vec<_> = others.map(|(_, (_, text))| &**text).collect();
-        // Nothing is looked up for this.
+        // A fixed host, so that nothing is resolved.
         let uri = format!("mongodb://user:password@localhost/?{}", others.join("&"));
         ClientOptions::parse(uri).await.is_ok()
     };
@@ -117,7 +117,7 @@ async fn wrong<'u>(options: &[(&'u str, String)]) -> Option<&'u str> {
     }
     for (at, (name, _)) in options.iter().enumerate() {
         if is_right(Some(at)).await {
-            // Else it may be what follows an unescaped question mark in a password.
+            // Other characters may be a password that follows an unescaped question mark.
             return Some(*name)
                 .filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         }

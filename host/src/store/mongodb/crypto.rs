@@ -1,5 +1,5 @@
-//! Encrypted sessions, in both of connect-mongo's formats: its option `crypto`, which is
-//! kruptein's, and its adapter for WebCrypto. AES-256-GCM either way.
+//! Encrypted sessions, in both of connect-mongo's formats: its option `crypto`, implemented by
+//! kruptein, and its WebCrypto adapter. Both use AES-256-GCM.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use ring::{hmac, pbkdf2};
 use super::envelope::Envelope;
 use crate::store::StoreError;
 
-/// Which of connect-mongo's two formats encrypted sessions have.
+/// Which of connect-mongo's two formats encrypted sessions use.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CryptoFormat {
@@ -24,17 +24,17 @@ pub enum CryptoFormat {
     WebCrypto,
 }
 
-/// Sessions are encrypted in the database.
+/// How sessions are encrypted in the database.
 #[derive(Clone)]
 pub struct Crypto {
-    /// How.
+    /// The format.
     pub format: CryptoFormat,
-    /// What the key is derived from.
+    /// The secret that the key is derived from.
     pub secret: Vec<u8>,
 }
 
 impl std::fmt::Debug for Crypto {
-    /// Without the secret.
+    /// Omits the secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Crypto").field("format", &self.format).finish_non_exhaustive()
     }
@@ -48,7 +48,7 @@ const KRUPTEIN_ITERATIONS: NonZeroU32 = NonZeroU32::new(15_000).unwrap();
 const KRUPTEIN_SALT: usize = 128;
 const KRUPTEIN_AAD: usize = 64;
 
-/// Deriving a kruptein key takes about 10 ms, and each salt has its own: so many are kept.
+/// How many kruptein keys are cached: each salt has its own, and deriving one takes about 10 ms.
 const KEPT_KEYS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Encrypts and decrypts sessions.
@@ -58,7 +58,7 @@ pub(super) enum Cipher {
 }
 
 impl Cipher {
-    /// Derive the key, which takes a fraction of a second.
+    /// Derives the key, which takes a fraction of a second.
     pub(super) async fn new(crypto: Crypto) -> Result<Self, StoreError> {
         let made = tokio::task::spawn_blocking(move || match crypto.format {
             CryptoFormat::Kruptein => {
@@ -89,7 +89,7 @@ impl Cipher {
         }
     }
 
-    /// The session's text, or why there is none.
+    /// Returns the session's text, or why it cannot be decrypted.
     pub(super) async fn decrypt(&self, text: &str) -> Result<String, &'static str> {
         let plain = match self {
             Self::WebCrypto(key) => {
@@ -107,7 +107,7 @@ impl Cipher {
             }
         };
         let text = String::from_utf8(plain).map_err(|_| "it is not text")?;
-        // connect-mongo prints a text as JSON once more than a document.
+        // connect-mongo encodes a text as JSON once more than a document.
         Ok(serde_json::from_str::<String>(&text).unwrap_or(text))
     }
 }
@@ -132,13 +132,13 @@ fn random<const N: usize>() -> Result<[u8; N], &'static str> {
     Ok(bytes)
 }
 
-/// kruptein 3 with connect-mongo's options: a key from PBKDF2-HMAC-SHA512, and an
-/// HMAC-SHA512 over the ciphertext beside the tag of AES-GCM.
+/// kruptein 3 with connect-mongo's options: a key from PBKDF2-HMAC-SHA512, and an HMAC-SHA512 over
+/// the ciphertext in addition to the AES-GCM tag.
 pub(super) struct Kruptein {
     secret: Vec<u8>,
-    /// What this process encrypts with. kruptein takes a new salt for every session.
+    /// The key that this process encrypts with. kruptein uses a new salt for every session.
     own: Arc<Key>,
-    /// Keys of salts that were read.
+    /// Keys by the salts of sessions that were read.
     keys: Mutex<LruCache<Vec<u8>, Arc<Key>>>,
 }
 

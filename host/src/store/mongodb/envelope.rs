@@ -1,25 +1,25 @@
-//! The text that kruptein makes of an encrypted session.
+//! The text format of a session encrypted by kruptein.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use der::asn1::OctetStringRef;
 use der::{Decode as _, Encode as _, Sequence};
 
-/// Its parts.
+/// The parts of the text.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Envelope {
-    /// The ciphertext in base64: what the HMAC is made over.
+    /// The ciphertext in base64, which the HMAC covers.
     pub(super) ct: String,
     pub(super) hmac: Vec<u8>,
     pub(super) iv: Vec<u8>,
     pub(super) salt: Vec<u8>,
-    /// The tag of AES-GCM.
+    /// The AES-GCM tag.
     pub(super) tag: Vec<u8>,
     pub(super) aad: Vec<u8>,
 }
 
-/// In DER, and then in base64. The strings hold base64 themselves, but for `iv`, `salt` and
-/// `at`, the tag.
+/// Encoded in DER, and then in base64. The strings contain base64 themselves, except `iv`, `salt`
+/// and the tag, `at`.
 #[derive(Sequence)]
 struct Encoded<'a> {
     ct: OctetStringRef<'a>,
@@ -31,7 +31,7 @@ struct Encoded<'a> {
 }
 
 impl Envelope {
-    /// The parts of a text; none: kruptein has not written it.
+    /// Reads the parts of a text; none if kruptein did not write it.
     pub(super) fn read(text: &str) -> Option<Self> {
         let der = STANDARD.decode(text).ok()?;
         let encoded = Encoded::from_der(&der).ok()?;
@@ -46,7 +46,7 @@ impl Envelope {
         })
     }
 
-    /// The text; none where it would be too long for DER.
+    /// Writes the text; none if it would be too long for DER.
     pub(super) fn write(&self) -> Option<String> {
         let (hmac, aad) = (STANDARD.encode(&self.hmac), STANDARD.encode(&self.aad));
         let encoded = Encoded {

@@ -1,5 +1,5 @@
-//! How the member `session` of a document represents a session: connect-mongo's options
-//! `stringify` and `crypto`.
+//! How a document's member `session` represents a session: connect-mongo's options `stringify` and
+//! `crypto`.
 
 use mongodb::bson::Bson;
 
@@ -7,25 +7,25 @@ use super::crypto::Cipher;
 use super::value;
 use crate::store::StoreError;
 
-/// What the member `session` is made of.
+/// The representation of the member `session`.
 pub(super) enum Format {
     /// JSON text.
     Text,
-    /// A document, whose cookie has all nine settings.
+    /// A document whose cookie has all nine settings.
     Document,
     /// Encrypted JSON text.
     Encrypted(Cipher),
 }
 
 impl Format {
-    /// Whether the same text is always written in the same way, so that the server can
-    /// compare it.
+    /// Returns whether equal texts are always written identically, so that the server can compare
+    /// them.
     pub(super) fn is_comparable(&self) -> bool {
         matches!(self, Self::Text)
     }
 
-    /// The session's JSON text. A session that cannot be read has an empty one, which the
-    /// component calls damaged.
+    /// Returns the session's JSON text. An unreadable session yields an empty text, which the
+    /// component reports as damaged.
     pub(super) async fn read(&self, session: Option<&Bson>) -> String {
         match (self, session) {
             (Self::Encrypted(cipher), Some(Bson::String(text))) => {
@@ -38,15 +38,16 @@ impl Format {
                 tracing::warn!("a stored session is not encrypted, and is not trusted");
                 String::new()
             }
-            // A document is read whatever is written: connect-mongodb-session's are such.
+            // Documents are read regardless of the written format, for example those of
+            // connect-mongodb-session.
             (_, Some(Bson::Document(document))) => value::document_text(document),
             (_, Some(Bson::String(text))) => text.clone(),
             _ => String::new(),
         }
     }
 
-    /// The member for a session's JSON text. Of `old`, the member that it replaces, what has
-    /// not changed is kept as it is: JSON has not all the types that a document may have.
+    /// Returns the member for a session's JSON text. Unchanged parts of `old`, the member that it
+    /// replaces, are kept, because JSON lacks some of the types that a document may have.
     pub(super) async fn write(&self, text: String, old: Option<&Bson>) -> Result<Bson, StoreError> {
         match self {
             Self::Text => Ok(Bson::String(text)),

@@ -1,5 +1,5 @@
-//! Sessions as documents (`stringify: false`): BSON to JSON text and back, as JavaScript
-//! and its MongoDB driver convert.
+//! Sessions as documents (`stringify: false`): converts BSON to JSON text and back, as JavaScript
+//! and its MongoDB driver do.
 
 use std::fmt::{self, Write as _};
 
@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use mongodb::bson::{Bson, DateTime, Document};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// The cookie's settings. connect-mongo writes all of them, undefined ones as null.
+/// The cookie's settings. connect-mongo writes all of them, and null for undefined ones.
 const COOKIE_KEYS: [&str; 9] = [
     "originalMaxAge",
     "partitioned",
@@ -21,7 +21,7 @@ const COOKIE_KEYS: [&str; 9] = [
     "sameSite",
 ];
 
-/// `JSON.stringify` of what the driver for Node makes of the document.
+/// Returns `JSON.stringify` of the Node driver's object for the document.
 pub(super) fn document_text(document: &Document) -> String {
     let mut text = String::new();
     push_document(&mut text, document);
@@ -49,7 +49,7 @@ fn push_document(text: &mut String, document: &Document) {
     text.push('}');
 }
 
-/// JavaScript's objects begin with their array indices (ECMA-262, section 6.1.7).
+/// Returns a key as an array index. JavaScript objects list these first (ECMA-262, section 6.1.7).
 fn array_index(key: &str) -> Option<u32> {
     match key.as_bytes() {
         [b'0'] | [b'1'..=b'9', ..] => key.parse().ok().filter(|index| *index < u32::MAX),
@@ -78,8 +78,8 @@ fn push_value(text: &mut String, value: &Bson) {
         Bson::DateTime(date) => push_string(text, &iso(*date)),
         Bson::ObjectId(id) => push_string(text, &id.to_hex()),
         Bson::Binary(binary) => push_string(text, &STANDARD.encode(&binary.bytes)),
-        // The driver has objects of its own for the others. Nobody changes them through
-        // JSON: they are kept as they are, see `session_document`.
+        // The driver represents the other types by its own objects. They are not changed through
+        // JSON, and `session_document` keeps them as they are.
         other => text.push_str(&serde_json::to_string(other).unwrap_or_default()),
     }
 }
@@ -93,7 +93,8 @@ fn push_string(text: &mut String, string: &str) {
     push(text, serde_json::Value::from(string));
 }
 
-/// `Number::toString` (ECMA-262, section 6.1.6.1.20); JSON has no infinities.
+/// Writes a number as `Number::toString` does (ECMA-262, section 6.1.6.1.20); JSON has no
+/// infinities.
 fn push_double(text: &mut String, number: f64) {
     if number.is_finite() {
         text.push_str(ryu_js::Buffer::new().format_finite(number));
@@ -102,7 +103,7 @@ fn push_double(text: &mut String, number: f64) {
     }
 }
 
-/// `Date.prototype.toISOString`, but for years that have more than four digits there.
+/// Formats a date as `Date.prototype.toISOString` does, except for years of more than four digits.
 fn iso(date: DateTime) -> String {
     let text = date.try_to_rfc3339_string().unwrap_or_default();
     match text.strip_suffix('Z') {
@@ -115,8 +116,8 @@ fn iso(date: DateTime) -> String {
     }
 }
 
-/// The document for a session's JSON text. A member of `old` whose text has not changed is
-/// taken over as it is.
+/// Returns the document for a session's JSON text. A member of `old` whose text has not changed is
+/// kept as it is.
 pub(super) fn session_document(text: &str, old: Option<&Document>) -> Result<Document, String> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let new = Value.deserialize(&mut reader).map_err(|error| error.to_string())?;
@@ -130,7 +131,7 @@ pub(super) fn session_document(text: &str, old: Option<&Document>) -> Result<Doc
         }
         *cookie = all;
     }
-    // connect-mongo puts the cookie before all but array indices.
+    // connect-mongo puts the cookie before all keys but array indices.
     let mut rest: Vec<_> = std::mem::take(&mut new).into_iter().collect();
     rest.sort_by_key(|(key, _)| match array_index(key) {
         Some(index) => (0, index),
@@ -146,7 +147,7 @@ pub(super) fn session_document(text: &str, old: Option<&Document>) -> Result<Doc
     Ok(new)
 }
 
-/// Take over `old`, or those parts of it whose text is the same.
+/// Keeps `old`, or those parts of it whose text is the same.
 fn keep(new: &mut Bson, old: &Bson) {
     if value_text(new) == value_text(old) {
         new.clone_from(old);
@@ -169,7 +170,7 @@ fn keep(new: &mut Bson, old: &Bson) {
     }
 }
 
-/// A date that is written as text.
+/// Converts a date that is written as text.
 fn date(value: Bson) -> Bson {
     match value.as_str().map(DateTime::parse_rfc3339_str) {
         Some(Ok(date)) => Bson::DateTime(date),
@@ -177,7 +178,7 @@ fn date(value: Bson) -> Bson {
     }
 }
 
-/// Reads JSON as `JSON.parse` and the driver do: numbers are 32-bit integers or doubles.
+/// Deserializes JSON as `JSON.parse` and the driver do: numbers become 32-bit integers or doubles.
 #[derive(Clone, Copy)]
 struct Value;
 

@@ -1,5 +1,4 @@
-//! Places: how many connections may be open and how many requests at work, in all and of one
-//! client.
+//! Places: limits on open connections and on concurrent requests, in total and per client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,29 +15,29 @@ use super::MAX_HTTP2_STREAMS;
 /// How long a request waits for a place before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many refused requests are held back for as long. A client that is refused at once tries
-/// again at once, and costs others more.
+/// How many refused requests are held back for that time. A client that is refused at once retries
+/// at once, which costs other clients more.
 const HELD: usize = 4096;
 
-/// How many requests of one connection a client may give up, as long as these are most of them.
+/// How many requests of a connection a client may cancel, if these are the majority.
 const MAX_GIVEN_UP: u64 = MAX_HTTP2_STREAMS as u64;
 
-/// How long a connection that is told to leave may take before another one is told, too.
+/// How long an evicted connection may take to close before another one is evicted.
 const LEAVING: Duration = Duration::from_millis(50);
 
-/// How many connections may be open, and how many requests at work.
+/// The limits on open connections and on concurrent requests.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Bounds {
     pub(crate) connections: usize,
     pub(crate) requests: usize,
-    /// The requests at work of one client address.
+    /// The maximum number of concurrent requests per client address.
     pub(crate) per_client: usize,
-    /// Who stands for many clients.
+    /// Networks whose addresses stand for many clients.
     pub(crate) exempt: Vec<IpNet>,
 }
 
 impl Bounds {
-    /// How many requests wait for a place.
+    /// Returns how many requests may wait for a place.
     fn queue(&self) -> usize {
         (self.requests / 4).max(16)
     }
@@ -49,10 +48,10 @@ pub(super) struct Places {
     bounds: Bounds,
     connections: Arc<Semaphore>,
     requests: Arc<Semaphore>,
-    /// Requests that wait hold their headers in memory.
+    /// Limits waiting requests, whose headers occupy memory.
     queue: Arc<Semaphore>,
     held: Semaphore,
-    /// Moments are counted from here.
+    /// The origin of stored times.
     start: Instant,
     open: Mutex<Open>,
 }
@@ -64,11 +63,11 @@ struct Open {
     clients: HashMap<IpAddr, Arc<Client>>,
 }
 
-/// What one client address has.
+/// The places of one client address.
 struct Client {
     connections: AtomicUsize,
     requests: Arc<Semaphore>,
-    /// No client alone has the whole queue.
+    /// Prevents a single client from taking the whole queue.
     queue: Arc<Semaphore>,
 }
 
@@ -83,13 +82,13 @@ impl Client {
     }
 }
 
-/// An open connection. It has its place until the last of its requests has ended.
+/// An open connection. It holds its place until its last request ends.
 pub(crate) struct Connection {
     pub(crate) address: IpAddr,
     pub(crate) tls: bool,
-    /// How many whole headers of requests have come.
+    /// How many complete request headers have arrived.
     pub(super) requests: AtomicU64,
-    /// How many requests the client has given up before their answers began.
+    /// How many requests the client has canceled before their responses began.
     given_up: AtomicU64,
     at_work: AtomicUsize,
     /// When the last request ended, in milliseconds since `Places::start`.
@@ -103,12 +102,12 @@ pub(crate) struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-/// A request at work.
+/// The place of a request.
 pub(super) struct Place {
     pub(super) connection: Arc<Connection>,
     _of_client: Option<OwnedSemaphorePermit>,
     _request: OwnedSemaphorePermit,
-    // The last one: the connection is quiet when all places are free.
+    // Dropped last: a quiet connection has no places left.
     _at_work: AtWork,
 }
 
@@ -149,7 +148,7 @@ impl Places {
         })
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub(super) fn open(&self) -> usize {
         self.bounds.connections - self.connections.available_permits()
     }
@@ -160,7 +159,7 @@ impl Places {
         let _ = self.connections.acquire_many(all).await;
     }
 
-    /// A place for a new connection, as soon as there is one.
+    /// Admits a new connection as soon as there is a place for it.
     pub(super) async fn admit(self: &Arc<Self>, address: IpAddr, tls: bool) -> Arc<Connection> {
         let address = address.to_canonical();
         if let Ok(place) = self.connections.clone().try_acquire_owned() {
@@ -213,10 +212,10 @@ impl Places {
         connection
     }
 
-    /// Let connections go that have no request at work: those of the client that has more than
-    /// its share, if there is one, and those that have had none for the longest time first.
+    /// Evicts idle connections, longest idle first. If a client has more than its share, only its
+    /// connections are evicted.
     fn make_room(&self) {
-        // None may end while the lock is held: that would take it again.
+        // The lock is released first, because dropping a connection locks it again.
         let all: Vec<_> = self.lock().connections.values().filter_map(Weak::upgrade).collect();
         let share = (self.bounds.connections / 8).max(8);
         let connections = |client: &&Arc<Client>| client.connections.load(Ordering::Relaxed);
@@ -227,7 +226,8 @@ impl Places {
             it.is_quiet() && greedy.is_none_or(is_its)
         };
         let mut quiet: Vec<_> = all.iter().filter(is_one).collect();
-        // Looking at all of them is worth more than one place.
+        // Evicts several at once, because scanning all connections costs more than one place is
+        // worth.
         let count = quiet.len().min(1 + quiet.len() / 64);
         if count == 0 {
             return;
@@ -249,7 +249,8 @@ impl Places {
     }
 }
 
-/// What counts as one client: of IPv6 everybody has a whole network.
+/// Returns the address that identifies a client: for IPv6 its network, since clients usually have a
+/// whole one.
 pub(crate) fn client_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -260,7 +261,7 @@ pub(crate) fn client_of(address: IpAddr) -> IpAddr {
 }
 
 impl Connection {
-    /// A place for a request, at once or after a short wait.
+    /// Waits briefly for a request's place.
     pub(super) async fn enter(self: Arc<Self>) -> Result<Place, Full> {
         let at_work = AtWork::begin(self.clone());
         let mut turn = Turn::of(&self);
@@ -277,14 +278,14 @@ impl Connection {
         })
     }
 
-    /// Hold a refused request back until [`PATIENCE`] has passed since it came.
+    /// Holds a refused request back until [`PATIENCE`] has passed since its arrival.
     pub(super) async fn hold(&self, since: Instant) {
         if let Ok(_held) = self.places.held.try_acquire() {
             sleep_until(since + PATIENCE).await;
         }
     }
 
-    /// Wait until no request has been at work for `limit`, counted from `start` at the earliest.
+    /// Waits until there has been no request for `limit`, counted from `start` at the earliest.
     pub(super) async fn quiet_for(&self, limit: Duration, start: Instant) {
         loop {
             let now = Instant::now();
@@ -299,8 +300,8 @@ impl Connection {
         }
     }
 
-    /// Wait until others need the place, and no request does, or until the client has given up
-    /// more than it may.
+    /// Waits until the connection is evicted while it has no request, or until the client has
+    /// canceled too many requests.
     pub(super) async fn must_leave(&self) {
         loop {
             self.leave.notified().await;
@@ -311,14 +312,16 @@ impl Connection {
         }
     }
 
-    /// A request is at work until the guard is told that its answer begins. One that is dropped
-    /// before was given up: its place is free, but the application may still be at work on it.
+    /// Returns a guard for a request whose response has not begun. If dropped before `answered`,
+    /// the request counts as canceled: its place is free, but the application may still be working
+    /// on it.
     pub(super) fn unanswered(self: Arc<Self>) -> Unanswered {
         Unanswered(Some(self))
     }
 
-    /// Streams that are opened and reset at once would bring an application any number of requests
-    /// (CVE-2023-44487). Browsers give up some, when a person leaves a page.
+    /// Returns whether the client cancels too many requests: opening and resetting streams would
+    /// pass any number of requests to an application (CVE-2023-44487). Browsers cancel some when a
+    /// user leaves a page.
     fn gives_up_too_much(&self) -> bool {
         let given_up = self.given_up.load(Ordering::Relaxed);
         given_up > MAX_GIVEN_UP && given_up > self.requests.load(Ordering::Relaxed) / 2
@@ -345,7 +348,7 @@ impl Drop for Connection {
     }
 }
 
-/// A request whose answer has not begun.
+/// A request whose response has not begun.
 pub(super) struct Unanswered(Option<Arc<Connection>>);
 
 impl Unanswered {
@@ -364,7 +367,7 @@ impl Drop for Unanswered {
     }
 }
 
-/// Counts a request as long as it is there.
+/// Counts a request while it exists.
 struct AtWork(Arc<Connection>);
 
 impl AtWork {
@@ -381,13 +384,13 @@ impl Drop for AtWork {
     }
 }
 
-/// A request on its way to its places.
+/// A request that acquires its places.
 struct Turn<'c> {
     connection: &'c Connection,
     waiting: Option<Waiting>,
 }
 
-/// A place in the queues, and until when it is there.
+/// A place in the queues, with its deadline.
 struct Waiting {
     until: Instant,
     _of_client: Option<OwnedSemaphorePermit>,
@@ -399,7 +402,8 @@ impl<'c> Turn<'c> {
         Self { connection, waiting: None }
     }
 
-    /// Take a place; none: there is none, not even after a wait, or too many wait.
+    /// Takes a place. Returns none if there is none after the wait, or if too many requests are
+    /// waiting.
     async fn take(&mut self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = places.clone().try_acquire_owned() {
             return Some(place);
@@ -565,7 +569,7 @@ mod tests {
         let leaving: Vec<_> = (0..78).filter(|at| must_leave(&many[*at])).collect();
         assert_eq!(leaving, [1, 2]);
         assert!(!must_leave(&visitor) && !must_leave(&proxy));
-        // Who has no more than its share, or all at work, does not.
+        // A client within its share, or whose connections are all busy, is not affected.
         drop(at_work);
         many.truncate(10);
         places.make_room();

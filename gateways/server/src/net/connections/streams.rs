@@ -1,5 +1,5 @@
-//! The streams of HTTP/2 end when clients do not take their answers. The connection as a whole may
-//! be well: it is the stream's window that is closed, and nobody asks its body for more.
+//! Ends HTTP/2 streams whose clients do not read their responses. The connection as a whole may be
+//! active: only the stream's window is closed, and its body is no longer polled.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use hyper::rt::Executor;
 use tokio::time::{Instant, sleep_until};
 
 tokio::task_local! {
-    /// The answer of the stream that this task is for.
+    /// The response of the stream that this task serves.
     static OFFERED: Offered;
 }
 
-/// Runs streams, each as long as its client takes something of its answer every `idle`.
+/// Runs streams, each as long as its client reads some of its response every `idle`.
 #[derive(Clone)]
 pub(super) struct Streams {
     pub(super) idle: Duration,
@@ -27,29 +27,29 @@ where
         tokio::spawn(OFFERED.scope(offered.clone(), async move {
             tokio::select! {
                 () = stream => {}
-                // Whoever is left with half an answer sees by the reset that it is one.
+                // The reset tells the client that the response is incomplete.
                 () = offered.in_vain(idle) => super::refused("not-taken"),
             }
         }));
     }
 }
 
-/// Since when a piece of an answer has been offered, if one is. Clones are the same.
+/// The time since which a piece of the response has been waiting, if any. Shared by clones.
 #[derive(Clone, Default)]
 pub(super) struct Offered(Arc<Mutex<Option<Instant>>>);
 
 impl Offered {
-    /// This task's body has given a piece.
+    /// Records that this task's body has produced a piece.
     pub(super) fn something() {
         let _ = OFFERED.try_with(|it| *it.lock() = Some(Instant::now()));
     }
 
-    /// This task's body is asked for another piece.
+    /// Records that this task's body is polled for another piece.
     pub(super) fn nothing() {
         let _ = OFFERED.try_with(|it| *it.lock() = None);
     }
 
-    /// Wait until a piece was offered for `limit`.
+    /// Waits until a piece has been waiting for `limit`.
     async fn in_vain(&self, limit: Duration) {
         loop {
             let now = Instant::now();

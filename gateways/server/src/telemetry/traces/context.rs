@@ -1,4 +1,4 @@
-//! Whose trace a request belongs to (W3C Trace Context).
+//! The trace context of requests (W3C Trace Context).
 
 use http::{HeaderMap, HeaderValue};
 use opentelemetry::Context;
@@ -10,9 +10,9 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
-/// What a request's span begins below, and what it is linked to. A trusted proxy's trace goes
-/// on. Of anybody else a new one begins, with a link to theirs, so that nobody decides for us
-/// which requests are recorded (section 5.3: restart the trace).
+/// Returns the parent of a request's span, and its links. A trusted proxy's trace is continued. For
+/// any other client a new trace begins, linked to the client's, so that clients cannot decide which
+/// requests are recorded (section 5.3: restart the trace).
 pub(crate) fn parent(headers: &HeaderMap, is_trusted: bool) -> (Context, Vec<Link>) {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let is_told = values.next().is_some_and(|it| is_traceparent(it.as_bytes()));
@@ -28,7 +28,8 @@ pub(crate) fn parent(headers: &HeaderMap, is_trusted: bool) -> (Context, Vec<Lin
     }
 }
 
-/// Whether the fields have the lengths of section 3.2.2, which the propagator does not look at.
+/// Returns whether the fields have the lengths of section 3.2.2, which the propagator does not
+/// check.
 fn is_traceparent(value: &[u8]) -> bool {
     let mut fields = value.split(|byte| *byte == b'-');
     let is_hex = |field: &[u8]| field.iter().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
@@ -37,7 +38,7 @@ fn is_traceparent(value: &[u8]) -> bool {
         .all(|length| fields.next().is_some_and(|field| field.len() == *length && is_hex(field)))
 }
 
-/// Tell whoever gets the request next, in place of what its sender said.
+/// Sets the trace headers for the next hop, replacing those of the sender.
 pub(crate) fn tell(context: &Context, headers: &mut HeaderMap) {
     TraceContextPropagator::new().inject_context(context, &mut HeaderInjector(headers));
     if headers.get(TRACESTATE).is_some_and(HeaderValue::is_empty) {
