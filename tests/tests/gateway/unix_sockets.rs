@@ -1,8 +1,9 @@
 //! Unix sockets, to listen at and to reach applications by.
 
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
-use edge_session_tests::{Launch, Reply, Upstream, temp_dir};
+use edge_session_tests::{Launch, Reply, Upstream, temp_dir, wait_for};
 
 fn app() -> Upstream {
     Upstream::app(|asked| {
@@ -73,7 +74,9 @@ fn an_application_is_named_as_it_is_told_to_listen() {
     let port = app.url().rsplit_once(':').unwrap().1.to_owned();
     for short in [format!(":{port}"), format!("localhost:{port}")] {
         let server = Launch::new("memory:").upstream(&short).listen("localhost:0").start();
-        assert!(server.log().contains("serving http://127.0.0.1:"), "{}", server.log());
+        wait_for("the port that was chosen", Duration::from_secs(10), || {
+            server.log().contains("serving http://127.0.0.1:").then_some(())
+        });
         server.stop();
         let server = Launch::new("memory:").upstream(&short).start();
         assert_eq!(server.caller().get("/", &[]).status, 200, "{short}");
