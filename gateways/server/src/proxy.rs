@@ -150,7 +150,7 @@ impl Proxy {
         layer: &SessionLayer,
         traces: Option<Traces>,
         logs_requests: bool,
-    ) -> Result<Self, String> {
+    ) -> anyhow::Result<Self> {
         let applications = match &settings.app {
             Some(file) => Applications::Component(App::load(file, settings.timeouts.response)?),
             None => {
@@ -246,7 +246,7 @@ impl Proxy {
 }
 
 /// Reads the operator's error pages. The error is shown to the person who started the program.
-pub(crate) fn error_pages(settings: &Settings) -> Result<ErrorPages, String> {
+pub(crate) fn error_pages(settings: &Settings) -> anyhow::Result<ErrorPages> {
     Ok(settings.error_pages.as_deref().map(ErrorPages::read).transpose()?.unwrap_or_default())
 }
 
