@@ -28,8 +28,7 @@ pub(crate) async fn serve(setup: Setup) -> anyhow::Result<()> {
     let shown = setup.shown_store();
     let Setup { component, options, settings, admin_token, .. } = setup;
     let deadline = settings.mongodb.timeout;
-    let layer = SessionLayer::with_deadline(component, options, stores.store, deadline)
-        ?;
+    let layer = SessionLayer::with_deadline(component, options, stores.store, deadline)?;
     let tls = settings.tls.map(Tls::load).transpose()?;
     let mut limits = settings.limits;
     let files = allow_files(&limits.bounds);
@@ -47,8 +46,7 @@ pub(crate) async fn serve(setup: Setup) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let listener =
-        bound.listen().with_context(|| format!("cannot listen on {address}"))?;
+    let listener = bound.listen().with_context(|| format!("cannot listen on {address}"))?;
     if let (Some(address), Some(recorder)) = (settings.admin, recorder) {
         let token = admin_token.as_deref();
         let admin = Admin::new(layer.clone(), recorder, inspector, token, settings.admin_hosts);
@@ -117,8 +115,9 @@ fn fit(bounds: &mut Bounds, files: usize) {
     // Prevents a single client from taking all of them.
     bounds.per_client = asked.per_client.min(bounds.requests.div_ceil(4));
     tracing::warn!(
-        "only {files} files may be open: limits.connections is {}, not {}, limits.requests is {}, \
-         not {}, limits.per_client is {}, not {}; raise it with `ulimit -n {needed}`",
+        "this process can open only {files} files: limits.connections is {}, not {}, \
+         limits.requests is {}, not {}, limits.per_client is {}, not {}; raise the limit with \
+         `ulimit -n {needed}`",
         bounds.connections,
         asked.connections,
         bounds.requests,
@@ -130,14 +129,15 @@ fn fit(bounds: &mut Bounds, files: usize) {
 
 /// Reloads the certificate on SIGHUP.
 fn reload_on_hangup(tls: Option<Tls>) -> anyhow::Result<()> {
-    let mut hangup =
-        signal(SignalKind::hangup()).context("cannot handle signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot handle signals")?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             match tls.as_ref().map(Tls::reload) {
-                Some(Ok(())) => tracing::info!("the TLS certificate was read again"),
-                Some(Err(why)) => tracing::error!("the old TLS certificate stays: {why}"),
-                None => tracing::info!("there is no TLS certificate to read again"),
+                Some(Ok(())) => tracing::info!("the TLS certificate was reloaded"),
+                Some(Err(why)) => tracing::error!(
+                    "the TLS certificate was not reloaded, and the old one stays in use: {why}"
+                ),
+                None => tracing::info!("there is no TLS certificate to reload"),
             }
         }
     });
