@@ -1,22 +1,22 @@
-# The project's verbs. What takes more than a line is a script in scripts/.
+# The project's targets. Anything longer than a line is a script in scripts/.
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
 .PHONY: run check test interop mutants component bundle middleware package bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
 
-run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" go to `edge-session serve`)
+run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" are passed to `edge-session serve`)
 	@exec scripts/run $(ARGS)
 
-check: ## formatting, lints and unit tests, within a minute (ARGS=guards: the unit tests of that name)
+check: ## check formatting and lints, and run the unit tests (ARGS=guards: only unit tests of that name)
 	@exec scripts/check $(ARGS)
 
-test: ## set up, build, run every test, lint (ARGS=guards: the tests of that name, and what they need)
+test: ## set up, build, run all tests and lints (ARGS=guards: only tests of that name)
 	@exec scripts/test $(ARGS)
 
 interop: ## compare with express-session and connect-mongo (CASES=5000 of each set; ARGS="--seed N --set text")
 	@scripts/interop --cases $(or $(CASES),1000) $(ARGS)
 
-mutants: ## change the component's rules one by one: does a test notice? (needs `cargo install cargo-mutants`)
+mutants: ## check that the tests detect changed component rules (requires `cargo install cargo-mutants`)
 	cargo mutants -p edge-session-component --no-shuffle -o target $(ARGS)
 
 component: ## build the WebAssembly component, target/session.wasm
@@ -24,34 +24,34 @@ component: ## build the WebAssembly component, target/session.wasm
 	@[ -f target/session.wasm ] || echo "==> building the component, up to 5 minutes the first time …"
 	@cargo run -q -p xtask -- component
 
-bundle: component ## put the component into the library's package: after a change of component/ or wit/
+bundle: component ## copy the component into the library's package, after a change in component/ or wit/
 	@cargo run -q -p xtask -- bundle
 
-middleware: ## build the components for wasi:http, target/middleware.wasm and a sample to serve
+middleware: ## build the wasi:http components: target/middleware.wasm and a sample application
 	@scripts/setup wasm
 	@[ -f target/middleware.wasm ] || echo "==> building the middleware, up to 5 minutes the first time …"
 	@cargo run -q -p xtask -- middleware
 
-package: ## make everything that is published, in target/dist-packages
+package: ## build all published packages, in target/dist-packages
 	@exec scripts/package
 
-bench: ## measure what a session costs, beside tower-sessions (ARGS=--quick: only try it out)
+bench: ## measure the cost of a session, compared with tower-sessions (ARGS=--quick: a short trial)
 	@scripts/setup wrk
 	@cargo run --profile dist -p edge-session-bench -- $(ARGS)
 
-bench-gateway: ## measure the gateway beside nginx and Express (ARGS=--quick: only try it out)
+bench-gateway: ## measure the gateway, compared with nginx and Express (ARGS=--quick: a short trial)
 	@bench/run-gateway $(ARGS)
 
-bench-embeddings: ## measure each embedding beside its language's own sessions (ARGS=--quick: only try it out)
+bench-embeddings: ## measure each embedding, compared with its language's own sessions (ARGS=--quick: a short trial)
 	@bench/run-embeddings $(ARGS)
 
-bench-hostile: ## measure what another visitor sees under attack, beside nginx (ARGS=--quick: only try it out)
+bench-hostile: ## measure how an attack affects other visitors, compared with nginx (ARGS=--quick: a short trial)
 	@bench/run-hostile $(ARGS)
 
-fuzz: ## fuzz the parsers for a minute each (SECONDS_EACH=600; ARGS="gateway": that target only)
+fuzz: ## fuzz the parsers for a minute each (SECONDS_EACH=600; ARGS="gateway": only that target)
 	@scripts/fuzz $(ARGS)
 
-lint: ## formatting, clippy, the docs, the dependencies (EDGE_SESSION_LINT_STRICT=1: their advisories, too)
+lint: ## check formatting, clippy, docs and dependencies (EDGE_SESSION_LINT_STRICT=1: require advisories)
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -62,12 +62,12 @@ fmt: ## format the sources
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
-setup: ## install what building and testing need, without building anything
+setup: ## install everything that building and testing require, without building
 	@scripts/setup wasm node python php mongod wasmtime browser fuzz deny wrk oci
 
-clean: ## remove all that was built or installed here; data/, with its sessions and secret, stays
+clean: ## remove everything built or installed here, except data/ with its sessions and secret
 	cargo clean
 	rm -rf target tests/node/node_modules bench/node/node_modules gateways/node/node_modules gateways/node/generated
 
-help: ## list the verbs
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

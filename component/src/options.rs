@@ -73,7 +73,7 @@ fn check_secrets(options: &Options, problems: &mut Problems) {
     problems.when(
         options.secrets.is_empty(),
         "secret",
-        "is missing: give at least one secret of 32 random bytes or more",
+        "is missing: set at least one secret of 32 random bytes or more",
     );
     for (at, secret) in options.secrets.iter().enumerate() {
         let number = at + 1;
@@ -82,7 +82,8 @@ fn check_secrets(options: &Options, problems: &mut Problems) {
             !secret.is_empty() && secret.len() < MIN_SECRET && !options.allow_weak_secret,
             "secret",
             format!(
-                "number {number} has {} bytes, fewer than {MIN_SECRET}: take a longer one, or set allow_weak_secret = true",
+                "number {number} has {} bytes, fewer than {MIN_SECRET}: use a longer one, or set \
+                 allow_weak_secret = true",
                 secret.len()
             ),
         );
@@ -111,7 +112,7 @@ fn check_syntax(options: &Options, problems: &mut Problems) {
     problems.when(
         !is_path(&cookie.path) || !cookie.path.starts_with('/'),
         "cookie.path",
-        format!("{:?} is not a path: it begins with / and has no ; in it", cookie.path),
+        format!("{:?} is not a path: a path begins with / and contains no ;", cookie.path),
     );
     if let Some(domain) = &cookie.domain {
         problems.when(
@@ -123,7 +124,7 @@ fn check_syntax(options: &Options, problems: &mut Problems) {
     problems.when(
         cookie.max_age.is_some_and(|age| !is_lifetime(age)),
         "cookie.max_age",
-        "is not a lifetime: a number of milliseconds up to 8.64e15",
+        "is not a lifetime: use a number of milliseconds up to 8.64e15",
     );
     problems.when(options.ttl == 0, "store.ttl", "must be at least 1 second");
     problems.when(
@@ -153,23 +154,23 @@ fn check_safety(options: &Options, problems: &mut Problems) {
         problems.when(
             cookie.path != "/",
             "cookie.path",
-            "must be \"/\": the name's prefix __Host- demands it",
+            "must be \"/\": the name's prefix __Host- requires it",
         );
     }
     problems.when(
         (prefixed("__Host-") || prefixed("__Secure-")) && !always_secure,
         "cookie.secure",
-        "must be true: the name's prefix demands it",
+        "must be true: the name's prefix requires it",
     );
     problems.when(
         cookie.same_site == Some(SameSite::None) && !always_secure,
         "cookie.same_site",
-        "\"none\" needs cookie.secure = true: browsers refuse the cookie otherwise",
+        "\"none\" requires cookie.secure = true: browsers reject the cookie otherwise",
     );
     problems.when(
         cookie.partitioned == Some(true) && !always_secure,
         "cookie.partitioned",
-        "needs cookie.secure = true: browsers refuse the cookie otherwise",
+        "requires cookie.secure = true: browsers reject the cookie otherwise",
     );
     problems.when(
         cookie.max_age.is_some() && cookie.expires.is_some(),
@@ -179,12 +180,12 @@ fn check_safety(options: &Options, problems: &mut Problems) {
     problems.when(
         cookie.max_age.is_some_and(|age| age < 0.0),
         "cookie.max_age",
-        "is negative: every session would be over at once",
+        "is negative: every session would expire at once",
     );
     problems.when(
         cookie.max_age.is_some_and(|age| age > MAX_LIFETIME_DAYS * 86_400_000.0),
         "cookie.max_age",
-        format!("is more than {MAX_LIFETIME_DAYS} days (in milliseconds): browsers cut it"),
+        format!("is more than {MAX_LIFETIME_DAYS} days (in milliseconds): browsers shorten it"),
     );
     for (option, value) in
         [("cookie.path", Some(&cookie.path)), ("cookie.domain", cookie.domain.as_ref())]

@@ -75,10 +75,10 @@ const BYTES = /var (src\d+) = new Uint8Array\((val\d+)\.buffer \|\| \2, [^;]*;\s
 
 let source = new TextDecoder().decode(files['session.js'])
 for (const [slow, fast] of [[DATA_VIEW, fastDataView + fastDecode], [ENCODE, fastEncode]]) {
-  if (source.split(slow).length !== 2) throw new Error('this is not the jco that is pinned')
+  if (source.split(slow).length !== 2) throw new Error('this is not the pinned version of jco')
   source = source.replace(slow, () => fast)
 }
-if (![BYTES, DECODE, SECONDS].every(known => source.search(known) !== -1)) throw new Error('this is not the jco that is pinned')
+if (![BYTES, DECODE, SECONDS].every(known => source.search(known) !== -1)) throw new Error('this is not the pinned version of jco')
 source = source.replace(BYTES, 'dataView(memory0); bytes.set($2, $3);')
 source = source.replace(SECONDS,
   'dataView(memory0).setUint32(arg0, Number($1) >>> 0, true); dv.setUint32(arg0 + 4, Number($1) / 2 ** 32, true);')

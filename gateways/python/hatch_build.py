@@ -18,6 +18,6 @@ class CustomBuildHook(BuildHookInterface[Any]):
         made = os.environ.get("EDGE_SESSION_COMPONENT") or root / "../../host/session.wasm"
         wasm = Path(made).resolve()
         if not wasm.exists():
-            raise FileNotFoundError(f"{wasm} is made by `make component`")
+            raise FileNotFoundError(f"{wasm} is built by `make component`")
         inside = INSIDE if self.target_name == "wheel" else f"src/{INSIDE}"
         build_data["force_include"][str(wasm)] = inside

@@ -149,7 +149,7 @@ impl Answer {
         let known = [SESSION, MERGE, ACTION, ID];
         let stray = |name: &&HeaderName| is_ours(name) && !known.contains(name);
         if headers.keys().find(stray).is_some() {
-            return Err("there is an Edge-Session-… header that does not exist");
+            return Err("an Edge-Session-… header has an unknown name");
         }
         let change = match (single(headers, &SESSION)?, single(headers, &MERGE)?) {
             (None, None) => Change::Nothing,
@@ -377,7 +377,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(_), Some(_)) => Err("an Edge-Session header came more than once"),
+        (Some(_), Some(_)) => Err("an Edge-Session header is repeated"),
         (Some(value), None) => match std::str::from_utf8(value.as_bytes()) {
             Ok(text) => Ok(Some(text.trim())),
             Err(_) => Err("an Edge-Session header is not UTF-8"),
@@ -466,12 +466,12 @@ mod tests {
             (&[("edge-session", "[1]")], "JSON object"),
             (&[("edge-session", "")], "JSON object"),
             (&[("edge-session-merge", "\"x\"")], "JSON object"),
-            (&[("edge-session", "{}"), ("edge-session", "{}")], "more than once"),
+            (&[("edge-session", "{}"), ("edge-session", "{}")], "is repeated"),
             (&[("edge-session", "{}"), ("edge-session-merge", "{}")], "exclude"),
             (&[("edge-session-action", "explode")], "not one of"),
             (&[("edge-session-action", "destroy"), ("edge-session", "{}")], "cannot be changed"),
-            (&[("edge-session-marge", "{}")], "does not exist"),
-            (&[("edge_session", "{}")], "does not exist"),
+            (&[("edge-session-marge", "{}")], "has an unknown name"),
+            (&[("edge_session", "{}")], "has an unknown name"),
         ] {
             let error = take(list).unwrap_err();
             assert!(error.contains(what), "{list:?}: {error}");

@@ -23,7 +23,7 @@ pub struct CodeCache(PathBuf);
 
 /// Why a directory cannot be used for compiled code.
 #[derive(Debug, thiserror::Error)]
-#[error("compiled code cannot be kept in {}: {reason}", .directory.display())]
+#[error("compiled code cannot be cached in {}: {reason}", .directory.display())]
 pub struct CodeCacheError {
     directory: PathBuf,
     reason: String,
@@ -51,10 +51,10 @@ fn prepare(directory: &Path) -> Result<PathBuf, String> {
     }
     // Check first: even an empty directory must not be created where another user has control.
     let existing = directory.ancestors().find_map(|ancestor| fs::canonicalize(ancestor).ok());
-    check_parents(&existing.ok_or("there is no such path")?)?;
+    check_parents(&existing.ok_or("the path does not exist")?)?;
     match DirBuilder::new().recursive(true).mode(0o700).create(directory) {
         Ok(()) => {}
-        Err(error) => return Err(format!("it cannot be made: {error}")),
+        Err(error) => return Err(format!("it cannot be created: {error}")),
     }
     let directory = fs::canonicalize(directory).map_err(|error| error.to_string())?;
     let metadata = look_at(&directory)?;
@@ -64,7 +64,7 @@ fn prepare(directory: &Path) -> Result<PathBuf, String> {
     check_content(&directory, is_closed)?;
     if !is_closed && metadata.uid() == own_user() {
         let closed = fs::set_permissions(&directory, Permissions::from_mode(0o700));
-        closed.map_err(|error| format!("it cannot be closed to others: {error}"))?;
+        closed.map_err(|error| format!("its permissions cannot be restricted: {error}"))?;
     }
     Ok(directory)
 }
@@ -116,7 +116,7 @@ fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), String> {
     if owner == 0 || owner == own_user() {
         return Ok(());
     }
-    Err(format!("{} belongs to another user, number {owner}", path.display()))
+    Err(format!("{} belongs to another user (uid {owner})", path.display()))
 }
 
 fn check_mode(path: &Path, metadata: &Metadata) -> Result<(), String> {
@@ -126,8 +126,8 @@ fn check_mode(path: &Path, metadata: &Metadata) -> Result<(), String> {
     }
     let path = path.display();
     Err(format!(
-        "{path} may be written to by others (its mode is {mode:04o}). `chmod go-w {path}` mends \
-         that; then remove the directory of compiled code, which others may have written to"
+        "{path} is writable by others (mode {mode:04o}): run `chmod go-w {path}`, then remove the \
+         directory of compiled code, since others may have written to it"
     ))
 }
 
@@ -197,7 +197,7 @@ mod tests {
                 fs::create_dir_all(&cache).unwrap();
                 let open = cache.ancestors().nth(level).unwrap();
                 set_mode(open, 0o700 | bits);
-                refused(&cache, "may be written to by others");
+                refused(&cache, "is writable by others");
                 set_mode(open, 0o700);
                 CodeCache::open(&cache).unwrap();
             }
@@ -208,7 +208,7 @@ mod tests {
     fn nothing_is_made_below_a_directory_that_others_may_write_to() {
         let (place, cache) = place();
         set_mode(place.path(), 0o777);
-        refused(&cache, "may be written to by others");
+        refused(&cache, "is writable by others");
         assert!(!place.path().join("edge-session").exists());
     }
 
@@ -219,7 +219,7 @@ mod tests {
         CodeCache::open(&cache).unwrap();
         // The sticky bit prevents renaming but not writing into the directory.
         set_mode(&cache, 0o1777);
-        refused(&cache, "may be written to by others");
+        refused(&cache, "is writable by others");
     }
 
     #[test]
@@ -251,10 +251,10 @@ mod tests {
         assert_eq!(opened.directory(), fs::canonicalize(&target).unwrap());
         fs::remove_file(&cache).unwrap();
         symlink(open.join("compiled"), &cache).unwrap();
-        refused(&cache, "may be written to by others");
+        refused(&cache, "is writable by others");
         fs::remove_file(&cache).unwrap();
         symlink(place.path().join("nowhere"), &cache).unwrap();
-        refused(&cache, "cannot be made");
+        refused(&cache, "cannot be created");
         // A symbolic link inside the directory is refused, too.
         fs::remove_file(&cache).unwrap();
         symlink("/etc/passwd", target.join("code")).unwrap();
@@ -281,7 +281,7 @@ mod tests {
             fs::write(cache.join("code"), "").unwrap();
             let given = chown(place.path().join(name), Some(4321), None);
             match is_root {
-                true => refused(&cache, "belongs to another user, number 4321"),
+                true => refused(&cache, "belongs to another user (uid 4321)"),
                 false => assert!(given.is_err()),
             }
         }

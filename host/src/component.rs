@@ -37,7 +37,7 @@ impl Component {
 
     /// Loads the component from bytes, otherwise as [`Self::from_file`].
     pub fn from_bytes(bytes: &[u8], cache: Option<&CodeCache>) -> Result<Self, ComponentError> {
-        Self::compile(bytes, "what was given", cache)
+        Self::compile(bytes, "the input", cache)
     }
 
     /// Loads and compiles the bundled component, [`BUNDLED_COMPONENT`], in about 0.3 s. To keep the
@@ -60,7 +60,7 @@ impl Component {
         match bytes {
             [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => return refused("it is a core module"),
             [0, b'a', b's', b'm', ..] => {}
-            _ => return refused("it does not begin as WebAssembly does"),
+            _ => return refused("it does not begin with WebAssembly's magic number"),
         }
         let engine = engine(cache).map_err(|error| ComponentError::Runtime(reason(error)))?;
         let component = match wasmtime::component::Component::from_binary(&engine, bytes) {

@@ -162,8 +162,8 @@ impl Driver {
                         wit::Origin::Damaged => {
                             tracing::warn!(
                                 origin,
-                                "a stored session cannot be read, or is beyond the limits, and is \
-                                 left alone"
+                                "a stored session cannot be read or exceeds the limits, and is \
+                                 left unchanged"
                             );
                             // The damaged data is not used, and may be large.
                             known.loaded = None;
@@ -175,7 +175,7 @@ impl Driver {
                         }
                         wit::Origin::Detached => {
                             let why = unavailable.unwrap_or_default();
-                            tracing::error!("a request goes on without its session: {why}");
+                            tracing::error!("a request continues without its session: {why}");
                         }
                         _ if reads_only => tracing::debug!(origin, "there is no session"),
                         _ => tracing::info!(origin, "a new session begins"),
@@ -209,15 +209,16 @@ impl Driver {
             && !self.is_insecure_told.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
-                "a session began by plain http, and its cookie, which is Secure (cookie.secure = \
-                 true), was not sent: the visitor begins a new one each time. Serve TLS, let a trusted \
-                 proxy send X-Forwarded-Proto, or set cookie.secure to \"auto\". This is said once"
+                "a session began over plain HTTP, and its cookie was not sent, since it is Secure \
+                 (cookie.secure = true): every request of the visitor begins a new session. Serve \
+                 TLS, let a trusted proxy send X-Forwarded-Proto, or set cookie.secure to \
+                 \"auto\". This is logged once"
             );
         }
         match (&outcome.failure, unavailable) {
             (Some(failure), _) => self.report(failure),
             (None, Some(why)) => {
-                tracing::error!("a request ended well although the store failed: {why}");
+                tracing::error!("a request succeeded although the store failed: {why}");
             }
             (None, None) => {}
         }
@@ -342,7 +343,8 @@ impl Driver {
                 Ok(Ok(Word::Answer(outcome))) => return Err(outcome),
                 Ok(Err(_)) => {
                     return Err(failed(wit::Failure::Unavailable(
-                        "another request was to store this change, too, and never ended".to_owned(),
+                        "another request was to store this change as well, and did not finish"
+                            .to_owned(),
                     )));
                 }
                 Err(_) if self.turns.leave(&id, &ticket) => {
@@ -504,12 +506,12 @@ impl Driver {
                 tracing::error!("the application's change to the session was refused: {why}");
             }
             wit::Failure::TooLarge(bytes) => {
-                tracing::error!(bytes, "the session is above max_session_bytes and was not stored");
+                tracing::error!(bytes, "the session exceeds max_session_bytes and was not stored");
             }
             wit::Failure::Contention => {
                 tracing::error!(
-                    "a change was not stored: too many requests changed the session at once, or it \
-                     has moved"
+                    "a change was not stored: too many requests changed the session at once, or \
+                     its identifier has changed"
                 );
             }
         }
@@ -550,7 +552,7 @@ fn decided(answer: wasmtime::Result<(Work, wit::Step)>) -> Result<Job, wit::Outc
 
 /// The outcome if the component broke its contract.
 fn undecided() -> wit::Outcome {
-    failed(trapped(&"it answered with a step that has no place there"))
+    failed(trapped(&"it returned an unexpected step"))
 }
 
 fn failed(failure: wit::Failure) -> wit::Outcome {

@@ -9,7 +9,7 @@ use crate::Problem;
 #[non_exhaustive]
 pub enum ComponentError {
     /// The file cannot be read.
-    #[error("cannot read the component {path}: {source}. It is made by `make component`")]
+    #[error("cannot read the component {path}: {source}. It is built by `make component`")]
     Unreadable {
         /// The file's path.
         path: PathBuf,
@@ -26,8 +26,8 @@ pub enum ComponentError {
     },
     /// A component of another world than `edge:session/session`.
     #[error(
-        "{name} is a component of another world: {reason}. Expected is one that exports \
-         edge:session/engine@0.1.0 and imports nothing but wasi:clocks/wall-clock@0.2 and \
+        "{name} is a component of another world: {reason}. It must export \
+         edge:session/engine@0.1.0 and import nothing but wasi:clocks/wall-clock@0.2 and \
          wasi:random/random@0.2"
     )]
     OtherWorld {

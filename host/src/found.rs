@@ -19,7 +19,7 @@ pub struct Found(Result<Option<Box<RawValue>>, Unreadable>);
 
 /// A value that exists, or may exist, and cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("what is there cannot be read")]
+#[error("the value cannot be read")]
 pub struct Unreadable;
 
 impl Found {

@@ -41,7 +41,7 @@ impl From<OpenError> for OptionsError {
             OpenError::Options(problems) => problems,
             OpenError::Trap(error) => vec![Problem {
                 name: "component".to_owned(),
-                message: format!("failed while it checked the options: {error:#}"),
+                message: format!("failed while checking the options: {error:#}"),
             }],
         };
         Self { problems }
@@ -207,7 +207,7 @@ impl Instance {
                 engine.call_resume(store, self.engine, exchange, known, change, reply)
             }
             (None, Some(change)) => engine.call_finish(store, self.engine, exchange, known, change),
-            (None, None) => Err(wasmtime::Error::msg("there is nothing to be answered")),
+            (None, None) => Err(wasmtime::Error::msg("there is neither a change nor a reply")),
         }
     }
 }
@@ -221,7 +221,7 @@ impl Shared {
         Instance::open(&self.runtime, &self.options).map_err(|error| match error {
             OpenError::Trap(error) => error,
             OpenError::Options(_) => {
-                wasmtime::Error::msg("options that were valid are not any more")
+                wasmtime::Error::msg("options that were valid before are refused")
             }
         })
     }

@@ -41,7 +41,7 @@ impl Runtime {
         let state = State {
             clock: self.clock.clone(),
             random: StdRng::try_from_rng(&mut SysRng)
-                .map_err(|error| wasmtime::Error::msg(format!("no randomness: {error}")))?,
+                .map_err(|error| wasmtime::Error::msg(format!("no random numbers: {error}")))?,
             limits: StoreLimitsBuilder::new().memory_size(MAX_MEMORY).build(),
         };
         let mut store = Store::new(self.pre.engine(), state);
@@ -100,7 +100,7 @@ pub(crate) fn engine(cache: Option<&CodeCache>) -> wasmtime::Result<wasmtime::En
             Ok(cache) => {
                 config.cache(Some(cache));
             }
-            Err(error) => tracing::warn!("compiled code is not kept: {error:#}"),
+            Err(error) => tracing::warn!("compiled code is not cached: {error:#}"),
         }
     }
     let engine = wasmtime::Engine::new(&config)?;
@@ -114,6 +114,6 @@ pub(crate) fn engine(cache: Option<&CodeCache>) -> wasmtime::Result<wasmtime::En
                 thread::sleep(TICK);
             }
         })
-        .map_err(|error| wasmtime::Error::msg(format!("no thread: {error}")))?;
+        .map_err(|error| wasmtime::Error::msg(format!("cannot start a thread: {error}")))?;
     Ok(engine)
 }

@@ -126,7 +126,7 @@ impl Edits {
 #[non_exhaustive]
 pub enum SessionError {
     /// The value cannot be written as JSON.
-    #[error("the session value `{key}` cannot be written as JSON: it is of the type {given}")]
+    #[error("the session value `{key}` cannot be written as JSON: its type is {given}")]
     Serialize {
         /// The key.
         key: String,
@@ -169,8 +169,8 @@ impl std::error::Error for ValueError {}
 impl std::fmt::Display for ValueError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.0.line(), self.0.column()) {
-            (0, _) => f.write_str("serde refuses the value"),
-            (line, column) => write!(f, "see line {line}, column {column} of its JSON"),
+            (0, _) => f.write_str("serde rejects the value"),
+            (line, column) => write!(f, "at line {line}, column {column} of its JSON"),
         }
     }
 }
@@ -498,7 +498,7 @@ impl IntoResponse for NoSession {
     /// Responds with 500: it is the gateway's mistake, not the visitor's.
     fn into_response(self) -> Response {
         tracing::error!(
-            "a handler wants a session and there is none: is the route behind a SessionLayer, \
+            "a handler requires a session, but there is none: is the route behind a SessionLayer, \
              and does its path begin with cookie.path?"
         );
         (StatusCode::INTERNAL_SERVER_ERROR, "no session\n").into_response()

@@ -50,7 +50,7 @@ impl TimedStore {
                 return wit::StoreReply::Refused(error.to_string());
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", self.deadline.as_secs_f32()),
+            Err(_) => format!("no response within {} s", self.deadline.as_secs_f32()),
         };
         wit::StoreReply::Unavailable(format!("{name}: {why}"))
     }

@@ -19,7 +19,7 @@ fn a_component_comes_with_the_crate_and_others_are_taken_as_bytes() {
     assert_eq!(component.defaults(Preset::Safe).unwrap().name, "connect.sid");
     assert!(Component::from_bytes(edge_session::BUNDLED_COMPONENT, None).is_ok());
     let refused = Component::from_bytes(b"\0asm\x01\0\0\0", None).unwrap_err();
-    let said = "what was given is not a WebAssembly component: it is a core module";
+    let said = "the input is not a WebAssembly component: it is a core module";
     assert_eq!(refused.to_string(), said);
 }
 

@@ -33,17 +33,17 @@ const MISTAKES: &[(&str, &str)] = &[
         "route[0].upstreams: is not an option: did you mean upstream? (T, line 2)",
     ),
     // Another type.
-    ("resave = \"yes\"", "resave: is a text, not true or false (T, line 1)"),
-    ("name = 5", "name: is 5, not a text in quotation marks (T, line 1)"),
+    ("resave = \"yes\"", "resave: is a string, not true or false (T, line 1)"),
+    ("name = 5", "name: is 5, not a string in quotation marks (T, line 1)"),
     (
         "max_session_bytes = -1",
-        "max_session_bytes: is -1, not a whole number from 0 on, such as 60 (T, line 1)",
+        "max_session_bytes: is -1, not a whole number of 0 or more, such as 60 (T, line 1)",
     ),
     (
         "max_session_bytes = \"1 MiB\"",
-        "max_session_bytes: is a text, not a whole number from 0 on, such as 60 (T, line 1)",
+        "max_session_bytes: is a string, not a whole number of 0 or more, such as 60 (T, line 1)",
     ),
-    ("log = \"debug\"", "log: is a text, not a section of options, such as [log] (T, line 1)"),
+    ("log = \"debug\"", "log: is a string, not a section of options, such as [log] (T, line 1)"),
     (
         "[gateway]\ntrusted_proxies = 1",
         "gateway.trusted_proxies: is 1, not a list in brackets (T, line 2)",
@@ -56,44 +56,44 @@ const MISTAKES: &[(&str, &str)] = &[
     // Addresses.
     (
         "listen = \"8080\"",
-        "listen: is not an address with a port, such as 127.0.0.1:8080 or :8080, and not the file of a socket, such as unix:/run/edge-session/http.sock (T, line 1)",
+        "listen: is neither an address with a port, such as 127.0.0.1:8080 or :8080, nor a socket, such as unix:/run/edge-session/http.sock (T, line 1)",
     ),
-    ("listen = \"example.com:80\"", "listen: is not an address with a port"),
+    ("listen = \"example.com:80\"", "listen: is neither an address with a port"),
     (
         "[admin]\nlisten = \"unix:/a\"",
         "admin.listen: cannot be a unix socket: give an address with a port (T, line 2)",
     ),
     (
         "listen = \"127.0.0.1:9\"\n[admin]\nlisten = \"127.0.0.1:9\"",
-        "admin.listen: is 127.0.0.1:9, where `listen` is, too: give it a port of its own (T, line 3)",
+        "admin.listen: is 127.0.0.1:9, which `listen` already uses: choose another port (T, line 3)",
     ),
     (
         "listen = \":9\"\nupstream = \"http://127.0.0.1:9\"",
-        "upstream: 127.0.0.1:9 is `listen` of this program: requests would come back to it (T, line 2)",
+        "upstream: 127.0.0.1:9 is this program's own `listen`: requests would loop (T, line 2)",
     ),
     (
         "listen = \"localhost:9\"\nupstream = \"localhost:9\"",
-        "upstream: localhost:9 is `listen` of this program",
+        "upstream: localhost:9 is this program's own `listen`",
     ),
     (
         "upstream = \"http://127.0.0.1:9\"\n[admin]\nlisten = \"127.0.0.1:9\"",
-        "upstream: 127.0.0.1:9 is `admin.listen` of this program",
+        "upstream: 127.0.0.1:9 is this program's own `admin.listen`",
     ),
     (
         "listen = \"unix:/a\"\nupstream = \"unix:/a\"",
-        "upstream: unix:/a is `listen` of this program",
+        "upstream: unix:/a is this program's own `listen`",
     ),
     (
         "upstream = \"ftp://a\"",
-        "upstream: \"ftp://a\" is not a URL such as http://127.0.0.1:3000, and not the file of a socket",
+        "upstream: \"ftp://a\" is neither a URL such as http://127.0.0.1:3000 nor a socket",
     ),
     (
         "upstream = \"http://a/path?k=hunter2\"",
-        "upstream: \"http://a\" is followed by a path: requests keep theirs, give the host only",
+        "upstream: \"http://a\" is followed by a path: requests keep their own, so give only the host",
     ),
     (
         "upstream = \"http://u:hunter2@a\"",
-        "upstream: the URL of \"a\" holds a user name, which is not supported",
+        "upstream: the URL of \"a\" contains a user name, which is not supported",
     ),
     (
         "[telemetry]\notlp = \"localhost\"",
@@ -105,27 +105,27 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "upstream = \"/run/app.sock\"",
-        "upstream: \"/run/app.sock\" is not a URL: for the socket of an application write unix:/run/app.sock (T, line 1)",
+        "upstream: \"/run/app.sock\" is not a URL: for an application's socket, write unix:/run/app.sock (T, line 1)",
     ),
     (
         "upstream = \"http://unix:/run/app.sock\"",
-        "for the socket of an application write unix:/run/app.sock",
+        "for an application's socket, write unix:/run/app.sock",
     ),
     (
         "listen = \"127.0.0.1:9\"\nupstream = \":8\"\n[[route]]\npath = \"/a\"\nupstream = \":9\"",
-        "route[0].upstream: 127.0.0.1:9 is `listen` of this program: requests would come back to it (T, line 5)",
+        "route[0].upstream: 127.0.0.1:9 is this program's own `listen`: requests would loop (T, line 5)",
     ),
     (
         "listen = \"unix:missing/http.sock\"",
-        "listen: is unix:missing/http.sock: there is no directory missing (T, line 1)",
+        "listen: is unix:missing/http.sock: the directory missing does not exist (T, line 1)",
     ),
     (
         "listen = \"unix:edge-session.toml\"",
-        "listen: is unix:edge-session.toml: that is something else than a socket, and is left as it is",
+        "listen: is unix:edge-session.toml: the file is not a socket, and is left unchanged",
     ),
     (
         "[admin]\ntoken = \"a\"",
-        "admin.token: is not an option: did you mean EDGE_SESSION_ADMIN_TOKEN, a variable? (T, line 2)",
+        "admin.token: is not an option: did you mean EDGE_SESSION_ADMIN_TOKEN, an environment variable? (T, line 2)",
     ),
     (
         "[store]\nupstream = \"a\"",
@@ -133,7 +133,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "upstream = \":9\"\n[gateway]\nlogin = \"/login?a\"\nlogout = \"/Login/\"",
-        "gateway.logout: is the path of gateway.login, too: nobody could log in (T, line 4)",
+        "gateway.logout: is also the path of gateway.login: nobody could log in (T, line 4)",
     ),
     (
         "upstream = \"http://user:hunter2\"",
@@ -146,19 +146,22 @@ const MISTAKES: &[(&str, &str)] = &[
     ("upstream = [\"u:hunter2\"]", "upstream: \"u:…\" is not a URL"),
     (
         "upstream = \"unix:edge-session.toml\"",
-        "upstream: unix:edge-session.toml is something else than a socket (T, line 1)",
+        "upstream: unix:edge-session.toml is not a socket (T, line 1)",
     ),
     (
         "max_session_bytes = 5000000000",
-        "max_session_bytes: is 5000000000, more than it can be (T, line 1)",
+        "max_session_bytes: is 5000000000, which is too large (T, line 1)",
     ),
     (
         "[store]\nurl = \"mongodb://u:hunter2\"",
         "the store mongodb://…: the mongodb:// address is not valid",
     ),
     ("[store]\nurl = \"file:mongodb://u:hunter2@h\"", "store.url: file:mongodb://h is not one of"),
-    ("preset = \"http://u:hunter2@h\"", "preset: is a text, not one of"),
-    ("[store]\n\"mongodb://u:hunter2@h\" = 1", "store.(a key that is no name): is not an option"),
+    ("preset = \"http://u:hunter2@h\"", "preset: is a string, not one of"),
+    (
+        "[store]\n\"mongodb://u:hunter2@h\" = 1",
+        "store.(a key that is not a name): is not an option",
+    ),
     (
         "upstream = \":9\"\n[gateway]\ntrusted_proxies = [\"http://u:hunter2@h\"]",
         "gateway.trusted_proxies: ",
@@ -177,26 +180,26 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[store]\nurl = \"mongodb://a/b&w=1\"",
-        "the database of the mongodb:// address has an & or = in its name: options begin behind a ?",
+        "the database name in the mongodb:// address contains & or =: options begin after a ?",
     ),
     (
         "[store]\ncollection = \"a\"",
-        "store.collection: is for mongodb:// stores: this one keeps sessions as they are (T, line 2)",
+        "store.collection: is only for mongodb:// stores: unset it, or change store.url (T, line 2)",
     ),
-    ("[store]\nstringify = false", "store.stringify: is for mongodb:// stores"),
-    ("[store]\ntransform_id = \"sha256\"", "store.transform_id: is for mongodb:// stores"),
+    ("[store]\nstringify = false", "store.stringify: is only for mongodb:// stores"),
+    ("[store]\ntransform_id = \"sha256\"", "store.transform_id: is only for mongodb:// stores"),
     ("[store]\ntimeout_ms = 0", "store.timeout_ms: must be at least 1 (T, line 2)"),
     (
         "[store]\nurl = \"mongodb://u:hunter2@a/b?w=0\"",
-        "the mongodb:// address says w=0: nobody would know whether a session was stored",
+        "the mongodb:// address sets w=0: failed writes would go unnoticed",
     ),
     (
         "[store]\nurl = \"mongodb://u:hunter2@a/b?maxPoolSize=many\"",
-        "the option maxPoolSize of the mongodb:// address is not known here, or has a value that it cannot have",
+        "the option maxPoolSize of the mongodb:// address is unknown or has an invalid value",
     ),
     (
         "[store]\nurl = \"mongodb://u:hunter2@\"",
-        "the mongodb:// address is not valid. In a user's name and password, @ : / ? # [ ] % are written %40 %3A",
+        "the mongodb:// address is not valid. In a user's name and password, @ : / ? # [ ] % must be written %40 %3A",
     ),
     // Guards and logins.
     (
@@ -205,41 +208,41 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "upstream = \":9\"\n[[guard]]\npaths = [\"a\"]\nrequire = \"/u\"",
-        "guard[0].paths: \"a\" is not a path such as \"/admin\", which holds for all below it (T, line 3)",
+        "guard[0].paths: \"a\" is not a path such as \"/admin\", which includes everything below it (T, line 3)",
     ),
     (
         "upstream = \":9\"\n[[guard]]\nrequire = \"/u\"",
-        "guard[0].paths: is missing: a list of paths (T, line 2)",
+        "guard[0].paths: is missing: set a list of paths (T, line 2)",
     ),
     (
         "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]",
-        "guard[0].require: is missing: a JSON pointer such as \"/user\", or else `deny = true` (T, line 2)",
+        "guard[0].require: is missing: set a JSON pointer such as \"/user\", or `deny = true` (T, line 2)",
     ),
     (
         "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\ndeny = true",
-        "guard[0].require: excludes `deny = true`: nobody passes that guard (T, line 4)",
+        "guard[0].require: excludes `deny = true`, which lets nobody pass (T, line 4)",
     ),
     (
         "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\nexcept = [\"/b\"]",
-        "guard[0].except: \"/b\" is below none of the guard's paths (T, line 5)",
+        "guard[0].except: \"/b\" is not below any of the guard's paths (T, line 5)",
     ),
     (
         "upstream = \":9\"\n[cookie]\npath = \"/app\"\n[[guard]]\npaths = [\"/admin\"]\nrequire = \"/u\"",
-        "guard[0].paths: \"/admin\" is not below cookie.path (/app): there are no sessions, and nobody would pass (T, line 5)",
+        "guard[0].paths: \"/admin\" is not below cookie.path (/app): its requests have no session, so nobody would pass (T, line 5)",
     ),
     ("upstream = \":9\"\n[gateway]\nidentity = \"user\"", "gateway.identity: is \"user\""),
     ("upstream = \":9\"\n[gateway]\nlogin = \"//evil\"", "gateway.login: is \"//evil\""),
     (
         "upstream = \":9\"\n[gateway]\nsessions = \"shared\"",
-        "gateway.sessions: \"shared\" needs the store that the application has, too: set store.url to its mongodb:// address (T, line 3)",
+        "gateway.sessions: \"shared\" requires the application's store: set store.url to its mongodb:// address (T, line 3)",
     ),
     (
         "upstream = \":9\"\n[gateway]\nsessions = \"shared\"\nlogout = \"/logout\"\n[store]\nurl = \"mongodb://a\"",
-        "gateway.logout: is for sessions of this program: with sessions = \"shared\" the application reads its cookie, and ends its sessions (T, line 4)",
+        "gateway.logout: cannot be set with sessions = \"shared\": the application itself reads the cookie and ends sessions (T, line 4)",
     ),
     (
         "app = \"edge-session.toml\"\n[gateway]\nsessions = \"shared\"\n[store]\nurl = \"mongodb://a\"",
-        "gateway.sessions: \"shared\" is for applications that have a store of their own (T, line 3)",
+        "gateway.sessions: \"shared\" requires an application that has its own store, not `app` (T, line 3)",
     ),
     (
         "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"user\"",
@@ -251,19 +254,19 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\nexcept = [\"/a*\"]",
-        "guard[0].except: \"/a*\" is not a path such as \"/public\", which holds for all below it",
+        "guard[0].except: \"/a*\" is not a path such as \"/public\", which includes everything below it",
     ),
     (
         "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\nequals = [1]",
-        "guard[0].equals: is not a text, a whole number, true or false (T, line 5)",
+        "guard[0].equals: is not a string, a whole number, true or false (T, line 5)",
     ),
     (
         "upstream = \":9\"\n[gateway]\nlogin = \"/a;b\"",
-        "gateway.login: is \"/a;b\": a plain path, without // or ;, is needed (T, line 3)",
+        "gateway.login: is \"/a;b\": use a plain path, without // or ; (T, line 3)",
     ),
     (
         "upstream = \":9\"\n[gateway]\nlogout = \"/a*\"",
-        "gateway.logout: is \"/a*\": no request's path is that (T, line 3)",
+        "gateway.logout: is \"/a*\": no request can have this path (T, line 3)",
     ),
     (
         "upstream = \":9\"\n[gateway]\nafter_logout = \"a\"",
@@ -290,12 +293,12 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[cookie]\npath = \"a\"",
-        "cookie.path: \"a\" is not a path: it begins with / and has no ; in it (T, line 2)",
+        "cookie.path: \"a\" is not a path: a path begins with / and contains no ; (T, line 2)",
     ),
     ("[cookie]\ndomain = \"a b\"", "cookie.domain: \"a b\" is not a host name (T, line 2)"),
     (
         "[cookie]\nmax_age = 100000000000",
-        "cookie.max_age: is more than 400 days (in milliseconds): browsers cut it (T, line 2)",
+        "cookie.max_age: is more than 400 days (in milliseconds): browsers shorten it (T, line 2)",
     ),
     (
         "[cookie]\nmax_age = 1\nexpires = \"2030-01-02T03:04:05Z\"",
@@ -311,21 +314,21 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[cookie]\nsame_site = \"none\"",
-        "cookie.same_site: \"none\" needs cookie.secure = true: browsers refuse the cookie otherwise (T, line 2)",
+        "cookie.same_site: \"none\" requires cookie.secure = true: browsers reject the cookie otherwise (T, line 2)",
     ),
     (
         "[cookie]\npartitioned = true",
-        "cookie.partitioned: needs cookie.secure = true: browsers refuse the cookie otherwise (T, line 2)",
+        "cookie.partitioned: requires cookie.secure = true: browsers reject the cookie otherwise (T, line 2)",
     ),
     (
         "name = \"__Host-a\"\n[cookie]\nsecure = true\npath = \"/a\"",
-        "cookie.path: must be \"/\": the name's prefix __Host- demands it (T, line 4)",
+        "cookie.path: must be \"/\": the name's prefix __Host- requires it (T, line 4)",
     ),
     (
         "name = \"__Host-a\"\n[cookie]\nsecure = true\ndomain = \"a.example\"",
         "cookie.domain: must not be set: the name's prefix __Host- forbids a domain (T, line 4)",
     ),
-    ("name = \"__Secure-a\"", "cookie.secure: must be true: the name's prefix demands it"),
+    ("name = \"__Secure-a\"", "cookie.secure: must be true: the name's prefix requires it"),
     ("[store]\nttl = 0", "store.ttl: must be at least 1 second (T, line 2)"),
     (
         "[store]\nttl = 60\ntouch_after = 60",
@@ -337,24 +340,24 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[store]\nurl = \"mongodb://a\"\ncrypto = \"kruptein\"",
-        "store.crypto: needs a secret: set EDGE_SESSION_CRYPTO_SECRET to the one that connect-mongo has, or EDGE_SESSION_CRYPTO_SECRET_FILE to a file with it (T, line 3)",
+        "store.crypto: needs a secret: set EDGE_SESSION_CRYPTO_SECRET to connect-mongo's secret, or EDGE_SESSION_CRYPTO_SECRET_FILE to a file that contains it (T, line 3)",
     ),
     (
         "[store]\nurl = \"mongodb://a\"\ncrypto = 5",
-        "store.crypto: is a value of the type integer, not one of \"kruptein\", \"webcrypto\" (T, line 3)",
+        "store.crypto: is a value of type integer, not one of \"kruptein\", \"webcrypto\" (T, line 3)",
     ),
     (
         "secret = \"hunter2\"",
-        "secret: does not belong into a file that is shown around: set EDGE_SESSION_SECRET",
+        "secret: must not be in the configuration file, which others may read: set EDGE_SESSION_SECRET",
     ),
     ("max_session_bytes = 0", "max_session_bytes: must be at least 1 (T, line 1)"),
     (
         "[cookie]\nmax_age = 9000000000000000",
-        "cookie.max_age: is not a lifetime: a number of milliseconds up to 8.64e15 (T, line 2)",
+        "cookie.max_age: is not a lifetime: use a number of milliseconds up to 8.64e15 (T, line 2)",
     ),
     (
         "[tls]\ncertificate = \"edge-session.toml\"\nkey = \"k\"",
-        "tls: the TLS certificate edge-session.toml cannot be used: there is no certificate in it (T, line 1)",
+        "tls: the TLS certificate edge-session.toml cannot be used: it contains no certificate (T, line 1)",
     ),
     (
         "[gateway]\nsessions = \"both\"",
@@ -372,7 +375,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[limits]\nbuffer_bytes = 20000000",
-        "limits.buffer_bytes: is 20000000, more than 16777216: every request may take it (T, line 2)",
+        "limits.buffer_bytes: is 20000000, more than 16777216: every request may use this much memory (T, line 2)",
     ),
     ("[timeouts]\nidle_ms = 0", "timeouts.idle_ms: must be at least 1 (T, line 2)"),
     ("[tls]\nkey = \"k\"", "tls: needs both `certificate` and `key` (T, line 1)"),
@@ -383,7 +386,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "upstream = \":9\"\n[gateway]\nerror_pages = \".\"",
-        " has no page called as a status is, such as 502.html (T, line 3)",
+        " has no page named after a status, such as 502.html (T, line 3)",
     ),
     ("app = \"missing.wasm\"", "cannot read the application missing.wasm: "),
     (
@@ -392,7 +395,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "app = \"a\"\nupstream = \":9\"",
-        "app: excludes `upstream` and [[route]]: all requests are for it (T, line 1)",
+        "app: excludes `upstream` and [[route]]: it receives all requests (T, line 1)",
     ),
 ];
 
@@ -424,12 +427,12 @@ fn mistakes_in_variables_are_told_by_their_names() {
         (
             "EDGE_SESSION_COOKIE_MAXAGE",
             "1",
-            "EDGE_SESSION_COOKIE_MAXAGE: is not a variable that is read here: did you mean EDGE_SESSION_COOKIE_MAX_AGE?",
+            "EDGE_SESSION_COOKIE_MAXAGE: is not a known variable: did you mean EDGE_SESSION_COOKIE_MAX_AGE?",
         ),
         (
             "EDGE_SESSION_SPEED",
             "1",
-            "EDGE_SESSION_SPEED: is not a variable that is read here: correct its name, or unset it",
+            "EDGE_SESSION_SPEED: is not a known variable: correct its name, or unset it",
         ),
         ("EDGE_SESSION_STORE_URL", "memory:", "did you mean EDGE_SESSION_STORE?"),
         (
@@ -440,7 +443,7 @@ fn mistakes_in_variables_are_told_by_their_names() {
         (
             "EDGE_SESSION_LIMITS_REQUESTS",
             "many",
-            "limits.requests: is a text, not a whole number from 0 on, such as 60 (EDGE_SESSION_LIMITS_REQUESTS)",
+            "limits.requests: is a string, not a whole number of 0 or more, such as 60 (EDGE_SESSION_LIMITS_REQUESTS)",
         ),
         (
             "EDGE_SESSION_LOG",
@@ -452,12 +455,12 @@ fn mistakes_in_variables_are_told_by_their_names() {
         (
             "EDGE_SESSION_SECRET",
             "short",
-            "secret: number 1 has 5 bytes, fewer than 32: take a longer one, or set allow_weak_secret = true",
+            "secret: number 1 has 5 bytes, fewer than 32: use a longer one, or set allow_weak_secret = true",
         ),
         (
             "EDGE_SESSION_SECRET",
             "a-secret-of-more-than-32-bytes-and,comma",
-            "number 2 has 5 bytes, fewer than 16: EDGE_SESSION_SECRET separates secrets by commas.",
+            "number 2 has 5 bytes, fewer than 16: commas in EDGE_SESSION_SECRET separate secrets.",
         ),
         (
             "EDGE_SESSION_SECRET_FILE",
@@ -485,47 +488,47 @@ fn what_works_and_may_be_no_good_is_a_warning() {
         (
             "",
             &[][..],
-            "edge-session.toml is in this folder and is not read: give --config edge-session.toml",
+            "edge-session.toml exists in this directory but is not read: pass --config edge-session.toml",
         ),
         (
             "listen = \":8080\"",
             &[],
-            "listen: the built-in view counter lets everybody log in without a password",
+            "listen: the built-in view counter lets anyone log in without a password",
         ),
         (
             "",
             &[("EDGE_SESSION_SECRET", "# a comment of more than thirty-two bytes")],
-            "secret: number 1 begins with #: there are no comments among secrets",
+            "secret: number 1 begins with #, but comments are not supported: it is used as a secret",
         ),
         (
             "",
             &[("EDGE_SESSION_SECRET", "SECRET=of-more-than-thirty-two-bytes-xxxxx")],
-            "secret: number 1 looks like NAME=value: all of it is the secret",
+            "secret: number 1 looks like NAME=value: the whole text is the secret",
         ),
         (
             "",
             &[("EDGE_SESSION_ADMIN_TOKEN", "a-token-of-16-bytes")],
-            "EDGE_SESSION_ADMIN_TOKEN is set, but admin.listen is not: nobody can use it",
+            "EDGE_SESSION_ADMIN_TOKEN is set but has no effect, since admin.listen is not set",
         ),
         (
             "",
             &[("EDGE_SESSION_SECRET", quoted)],
-            "secret: number 1 begins and ends with a quotation mark, which is a part of it here",
+            "secret: number 1 begins and ends with a quotation mark, which is part of the secret",
         ),
         (
             "allow_weak_secret = true",
             &[("EDGE_SESSION_SECRET", "a-short-secret-19-b")],
-            "secret: number 1 has 19 bytes: whoever guesses it can forge sessions",
+            "secret: number 1 has 19 bytes: anyone who guesses it can forge sessions",
         ),
         (
             "upstream = \":9\"\n[cookie]\npath = \"/app\"\n[[guard]]\npaths = [\"/\"]\nrequire = \"/u\"",
             &[],
-            "guard[0].paths: outside cookie.path (/app) there are no sessions, and nobody passes",
+            "guard[0].paths: paths outside cookie.path (/app) have no sessions, so nobody passes there",
         ),
         (
             "[store]\nurl = \"mongodb://127.0.0.1:9/a?socketTimeoutMS=1\"",
             &[],
-            "these options of the store's address change nothing: socketTimeoutMS",
+            "these options of the store's address have no effect: socketTimeoutMS",
         ),
     ] {
         fs::write(dir.path().join("edge-session.toml"), file).unwrap();
@@ -558,7 +561,7 @@ fn check_says_what_counts_and_whether_the_store_answers() {
         "  file      edge.toml",
         "  serves    a gateway with 1 route and 1 guard",
         "  identity  /passport/user: sessions get new identifiers when it changes",
-        "  the store answers: sessions can be read and written",
+        "  the store responds: sessions can be read and written",
     ] {
         assert!(all.contains(line), "{line}\n\n{all}");
     }
@@ -566,7 +569,7 @@ fn check_says_what_counts_and_whether_the_store_answers() {
     fs::write(dir.path().join("shared.toml"), shared).unwrap();
     let launch = Launch::new(database.url());
     let (done, all) = launch.run(dir.path(), &["check", "--config", "shared.toml"]);
-    assert!(done && all.contains("the application has the sessions"), "{all}");
+    assert!(done && all.contains("the application owns the sessions"), "{all}");
     assert!(!all.contains("new identifiers"), "{all}");
     let nobody = format!("mongodb://u:hunter2@127.0.0.1:{}/a", free_port());
     let launch = Launch::new(&nobody).env("EDGE_SESSION_STORE_TIMEOUT_MS", "200");
@@ -581,7 +584,7 @@ fn who_checks_makes_no_file_for_sessions() {
     let dir = temp_dir("check-");
     let launch = Launch::new("file:data/sessions.redb");
     let (done, all) = launch.run(dir.path(), &["check", "--connect"]);
-    assert!(done && all.contains("file data/sessions.redb is not there yet"), "{all}");
+    assert!(done && all.contains("file data/sessions.redb does not exist yet"), "{all}");
     assert!(!dir.path().join("data").exists());
 }
 

@@ -133,7 +133,7 @@ fn a_session_as_large_as_a_document_can_be_is_left_alone() {
     let stored = database.session(&id);
     assert_eq!(visitor.get("/").count(), 1, "above max_session_bytes: a new session begins");
     assert_ne!(visitor.session_id(), id);
-    assert!(server.log().contains("beyond the limits"), "{}", server.log());
+    assert!(server.log().contains("exceeds the limits"), "{}", server.log());
     assert_eq!(database.session(&id).unwrap().get("session"), stored.unwrap().get("session"));
     server.stop();
 }

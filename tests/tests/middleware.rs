@@ -100,7 +100,7 @@ fn session_headers_that_are_not_valid_get_502_and_change_nothing() {
     ] {
         let answer = say(&mut caller, wrong);
         assert_eq!((answer.status, answer.text().as_str()), {
-            (502, "The application gave no valid answer.\n")
+            (502, "The application sent no valid response.\n")
         });
         assert_eq!(told(&mut caller), json!({"a": 1}), "{wrong:?}");
     }

@@ -57,11 +57,11 @@ fn init_writes_a_configuration_that_check_finds_in_order() {
     let (done, said) = launch.run(dir.path(), &["init"]);
     assert!(done && said.contains("edge-session check"), "{said}");
     let (done, said) = launch.run(dir.path(), &["check", "--config", "edge-session.toml"]);
-    assert!(done && said.contains("in order") && said.contains("connect.sid"), "{said}");
+    assert!(done && said.contains("is valid") && said.contains("connect.sid"), "{said}");
 
     fs::write(dir.path().join("edge-session.toml"), "mine").unwrap();
     let (done, said) = launch.run(dir.path(), &["init"]);
-    assert!(!done && said.contains("there already"), "{said}");
+    assert!(!done && said.contains("already exists"), "{said}");
     assert_eq!(fs::read_to_string(dir.path().join("edge-session.toml")).unwrap(), "mine");
 }
 
@@ -495,7 +495,7 @@ fn an_operator_finds_and_ends_a_session_in_a_browser_without_javascript() {
     );
     let text = |at: usize| notes[at]["text"].as_str().unwrap();
     assert!(text(0).contains("Log in") && notes[0]["url"].as_str().unwrap().ends_with("/login"));
-    assert!(text(2).contains("not the token") && notes[2]["status"] == 403, "{}", notes[2]);
+    assert!(text(2).contains("The token is wrong") && notes[2]["status"] == 403, "{}", notes[2]);
     assert!(text(4).contains("Live sessions") && text(4).contains("Ada"), "{}", notes[4]);
     assert!(text(4).contains("<b>Zoe</b>"), "what a session holds is text: {}", notes[4]);
     assert!(text(6).contains("Ada") && !text(6).contains("Zoe"), "{}", notes[6]);
@@ -586,14 +586,14 @@ fn lines_about_a_request_say_which_one_and_numbers_are_numbers() {
         caller.get("/a/../b", &[id]);
         caller.get("/", &[id, r#"Say: Edge-Session: {"a":1}"#]);
         let too_large = caller.get("/large", &[id, "Say-Status: 431", "Say: Edge-Session: {}"]);
-        assert_eq!(too_large.text(), "The application takes no request with so large a header.\n");
+        assert_eq!(too_large.text(), "The request header is too large for the application.\n");
         caller.get("/large", &[id, "Say-Status: 414"]);
         let log = server.log();
         assert!(!log.contains("hunter2"), "{log}");
         for (text, path) in [
-            ("session headers that are not valid", "/quote%22"),
+            ("invalid session headers", "/quote%22"),
             ("a request was refused", "/a/../b"),
-            ("an application refused a request with the status 431", "/large"),
+            ("an application refused a request with status 431", "/large"),
         ] {
             let mut lines = log.lines().filter(|line| line.contains(text));
             let line = lines.find(|line| line.contains(path));
@@ -607,7 +607,7 @@ fn lines_about_a_request_say_which_one_and_numbers_are_numbers() {
             }
         }
         if is_json {
-            let last = log.lines().rfind(|line| line.contains("with the status 414")).unwrap();
+            let last = log.lines().rfind(|line| line.contains("with status 414")).unwrap();
             let last: Value = serde_json::from_str(last).unwrap();
             assert_eq!(last["session_bytes"], json!(r#"{"a":1}"#.len()));
         }
@@ -639,7 +639,7 @@ fn a_session_file_that_was_moved_or_replaced_is_told_and_the_process_is_asked() 
     fs::rename(&file, dir.path().join("elsewhere")).unwrap();
     assert_eq!(server.caller().get("/", &[]).status, 200, "visitors go on");
     let said =
-        format!("the session file {} was moved, removed, replaced or cut off", file.display());
+        format!("the session file {} was moved, removed, replaced or truncated", file.display());
     assert!(server.log().contains(&said), "{}", server.log());
     // Who has the sessions is asked, though there is no file.
     let (done, listing) = launch.run(dir.path(), &["sessions", "list"]);
@@ -656,7 +656,7 @@ fn a_secure_cookie_that_plain_http_keeps_from_visitors_is_told_once() {
         assert_eq!(server.caller().get("/", &[]).head.header("set-cookie"), None);
     }
     server.caller().get("/", &["X-Forwarded-Proto: https"]);
-    assert_eq!(server.log().matches("a session began by plain http").count(), 1);
+    assert_eq!(server.log().matches("a session began over plain HTTP").count(), 1);
     server.stop();
 }
 

@@ -107,7 +107,7 @@ fn a_collection_that_is_not_quite_as_wished_is_used_and_what_is_missing_is_named
         let server = Launch::new(database.url()).start();
         let mut visitor = server.visitor();
         assert_eq!([visitor.get("/").count(), visitor.get("/").count()], [1, 2], "{case}");
-        let warning = "nothing removes expired sessions from MongoDB";
+        let warning = "expired sessions are not removed from MongoDB";
         assert_eq!(server.log().contains(warning), is_warned_of, "{case}: {}", server.log());
         server.stop();
     }

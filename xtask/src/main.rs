@@ -42,7 +42,7 @@ const ORIGIN: &str = "edge-session";
 const HANDLER: &str = "wasi:http/handler@0.3.0";
 
 const NO_TOOLCHAIN: &str = "no standard library for wasm32-unknown-unknown was found.
-Either of these provides it:
+Install it with one of:
   rustup target add wasm32-unknown-unknown
   apt-get install rustc-web rust-web-src        (Debian)
 `scripts/setup wasm` tries both.";
@@ -88,7 +88,7 @@ fn bundle() -> Result<()> {
     let target = Target::find()?;
     let copy = target.root.join(BUNDLED);
     fs::copy(target.root.join("target/session.wasm"), &copy)?;
-    println!("{BUNDLED} is the same");
+    println!("{BUNDLED} is up to date");
     Ok(())
 }
 
@@ -127,7 +127,7 @@ impl Target {
     fn find() -> Result<Self> {
         // Read at run time, not at compile time, because checkouts may share a target directory.
         let manifest =
-            env::var("CARGO_MANIFEST_DIR").map_err(|_| "run it by `cargo run -p xtask`")?;
+            env::var("CARGO_MANIFEST_DIR").map_err(|_| "run it with `cargo run -p xtask`")?;
         let root = Path::new(&manifest).parent().ok_or("no workspace")?.to_owned();
         let target_dir = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
         Ok(Self { root, wasm_dir: target_dir.join("wasm") })
@@ -167,7 +167,7 @@ impl Target {
             .env("CARGO_PROFILE_RELEASE_LTO", "fat")
             .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
         if !cargo.status()?.success() {
-            return Err(format!("{} did not compile", packages.join(", ")).into());
+            return Err(format!("{} failed to compile", packages.join(", ")).into());
         }
         let release = self.wasm_dir.join(TARGET).join("release");
         let module = |package: &&str| {
@@ -210,7 +210,7 @@ fn encode(module: &[u8]) -> Result<Vec<u8>> {
         .validate(true)
         .module(module)
         .and_then(|encoder| encoder.encode())
-        .map_err(|error| format!("a module cannot be made a component: {error:#}").into())
+        .map_err(|error| format!("a module cannot be converted to a component: {error:#}").into())
 }
 
 /// Composes several components: each imports what the previous ones export. The result exports the
@@ -235,7 +235,7 @@ fn join(components: &[&[u8]]) -> Result<Vec<u8>> {
             offered.insert(export.clone(), graph.alias_instance_export(instance, &export)?);
         }
     }
-    let handler = *offered.get(HANDLER).ok_or("no component has a handler")?;
+    let handler = *offered.get(HANDLER).ok_or("no component exports a handler")?;
     graph.export(handler, HANDLER)?;
     Ok(graph.encode(EncodeOptions::default())?)
 }
@@ -338,7 +338,7 @@ mod tests {
         assert!(last(&made).ends_with(&origin), "run make component");
         if last(&bundled).ends_with(&origin) {
             let [bundled, made] = [bundled, made].map(Sha256::digest);
-            assert_eq!(bundled, made, "what the component depends on has changed: {remedy}");
+            assert_eq!(bundled, made, "a dependency of the component has changed: {remedy}");
         }
     }
 

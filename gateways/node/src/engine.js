@@ -84,7 +84,7 @@ export class Engine {
 /** What a preset stands for. */
 export function defaults (preset, modules) {
   if (preset !== 'safe' && preset !== 'express') {
-    throw new OptionsError([{ name: 'preset', message: 'is "safe" or "express"' }])
+    throw new OptionsError([{ name: 'preset', message: 'is not "safe" or "express"' }])
   }
   return instantiate(modules, imports).engine.defaults(preset)
 }

@@ -5,8 +5,8 @@
 const TELLS = 'edge-session'
 const NAMES = 'edge-session-id'
 
-const NOWHERE = 'the gateway has no session for this request, so that nothing can be kept in it: the path is ' +
-  'outside cookie.path, or gateway.sessions is "shared" and the application has them itself'
+const NOWHERE = 'the gateway has no session for this request, so nothing can be stored in it: the path is outside ' +
+  'cookie.path, or gateway.sessions is "shared" and the application owns the sessions'
 
 /** Express middleware, in place of `session(options)`. */
 function headerSessions () {
@@ -58,7 +58,7 @@ function told (headers) {
   const text = headers[TELLS]
   if (text === undefined || headers[NAMES] === undefined) {
     throw new Error('the request has no Edge-Session header: it did not come through the gateway. ' +
-      'Let the application listen where only the gateway reaches it')
+      'Let the application listen only where the gateway alone can reach it')
   }
   let data
   try {
@@ -67,7 +67,7 @@ function told (headers) {
     // Its message would quote the session.
   }
   if (data === null || typeof data !== 'object' || Array.isArray(data)) {
-    throw new Error('the Edge-Session header is not a JSON object: is there another proxy that sets it?')
+    throw new Error('the Edge-Session header is not a JSON object: does another proxy set it?')
   }
   return data
 }

@@ -6,7 +6,7 @@ const encoder = new TextEncoder()
 const isWhole = value => Number.isSafeInteger(value) && value >= 0
 
 const boolean = { is: 'true or false', read: value => typeof value === 'boolean' ? value : undefined }
-const text = { is: 'a text', read: value => typeof value === 'string' ? value : undefined }
+const text = { is: 'a string', read: value => typeof value === 'string' ? value : undefined }
 const count = { is: 'a whole number', read: value => isWhole(value) && value < 2 ** 32 ? value : undefined }
 const seconds = { is: 'a whole number', read: value => isWhole(value) ? BigInt(value) : undefined }
 const lifetime = { is: 'a number', read: value => typeof value === 'number' ? value : undefined }
@@ -15,7 +15,7 @@ const date = {
   read: value => value instanceof Date && isWhole(value.getTime()) ? BigInt(value.getTime()) : undefined
 }
 const choice = (...names) => ({
-  is: names.map(name => `"${name}"`).join(', '),
+  is: `one of ${names.map(name => `"${name}"`).join(', ')}`,
   read: value => names.find(name => name === (typeof value === 'string' ? value.toLowerCase() : value))
 })
 
@@ -82,14 +82,14 @@ function secrets (given, problems) {
   const list = [given].flat()
   const isNone = secret => secret === undefined || secret === null
   // An old one that is not set any more is none.
-  if (isNone(list[0])) problems.push({ name: 'secret', message: `is a list whose first, which signs, is ${list[0]}` })
+  if (isNone(list[0])) problems.push({ name: 'secret', message: `is a list whose first entry, which signs, is ${list[0]}` })
   return list.filter(secret => !isNone(secret)).map(secret => {
     if (typeof secret === 'string') return encoder.encode(secret)
     if (secret instanceof ArrayBuffer) return new Uint8Array(secret)
     if (ArrayBuffer.isView(secret)) return new Uint8Array(secret.buffer, secret.byteOffset, secret.byteLength)
     // A secret KeyObject of Node's.
     if (typeof secret?.export === 'function') return new Uint8Array(secret.export())
-    problems.push({ name: 'secret', message: 'is a text, or bytes, or a list of these' })
+    problems.push({ name: 'secret', message: 'is not a string, bytes or a list of these' })
     return new Uint8Array()
   })
 }

@@ -348,7 +348,7 @@ test('an identifier that is none fails its request', async t => {
     for (const place of ['at first', 'in the midst of a request']) {
       assert.equal((await visit()).status, 500, place)
     }
-    assert.deepEqual(errors.map(({ message }) => message), Array(2).fill('genid must return a text'))
+    assert.deepEqual(errors.map(({ message }) => message), Array(2).fill('genid must return a string'))
   }
 })
 

@@ -175,7 +175,7 @@ test('a store that fails, refuses, or does not answer', async () => {
   delete store.load
   store.replace = () => { throw new Refused('never') }
   assert.equal((await visit()).status, 500)
-  assert.deepEqual(told, ['down', 'the store did not answer within 50 ms', 'never', 'the session failed: invalid-change never'])
+  assert.deepEqual(told, ['down', 'the store did not respond within 50 ms', 'never', 'the session failed: invalid-change never'])
   store.load = async () => { throw new Error('down') }
   const anonymous = visitor(withSession((request, session) => new Response(session.origin), { ...options, onStoreError: 'anonymous' }))
   assert.equal(await (await anonymous('/', { headers: { cookie: (await visitorCookie()) } })).text(), 'detached')

@@ -155,7 +155,7 @@ def test_a_value_that_json_does_not_have_names_its_key_alone() -> None:
     ):
         one = session('{"a":1}')
         one["card"] = value
-        with pytest.raises(SessionError, match=f"'card' cannot be kept: .*{why}") as raised:
+        with pytest.raises(SessionError, match=f"'card' cannot be stored: .*{why}") as raised:
             one._answer()
         assert "hunter2" not in str(raised.value)
         assert raised.value.__context__ is None and raised.value.__cause__ is None
@@ -165,7 +165,7 @@ def test_a_value_that_json_does_not_have_names_its_key_alone() -> None:
         lambda one: one.setdefault(1),
         lambda one: one.__setitem__(1, 2),
     ):
-        with pytest.raises(TypeError, match="keys are texts, not int"):
+        with pytest.raises(TypeError, match="keys must be strings, not int"):
             change(session())
 
 
@@ -190,7 +190,7 @@ def test_headers_that_are_not_the_gateways_are_refused() -> None:
             read(ids, sessions)
         assert "hunter2" not in str(raised.value)
         assert raised.value.__context__ is None
-    with pytest.raises(HeadersError, match="listen where only the gateway reaches it"):
+    with pytest.raises(HeadersError, match="listen only where the gateway alone can reach it"):
         read([], [])
 
 
@@ -338,7 +338,7 @@ async def test_asgi_a_change_after_the_headers_is_an_error() -> None:
         return StreamingResponse(body())
 
     await ask(starlette(stream), told())
-    assert late == ["the response's headers have left: the session can no longer be changed"]
+    assert late == ["the response's headers were sent: the session can no longer be changed"]
 
 
 def test_a_websocket_can_read_it() -> None:
@@ -354,7 +354,7 @@ def test_a_websocket_can_read_it() -> None:
     app = starlette(lambda request: None, WebSocketRoute("/chat", chat))
     client = TestClient(app)
     with client.websocket_connect("/chat", headers=dict(told('{"a":1}'))) as websocket:
-        assert websocket.receive_text() == "a websocket's session can only be read"
+        assert websocket.receive_text() == "a WebSocket's session is read-only"
         assert websocket.receive_json() == {"a": 1}
     with pytest.raises(HeadersError), client.websocket_connect("/chat"):
         pass

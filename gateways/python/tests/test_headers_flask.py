@@ -154,7 +154,7 @@ def test_a_value_that_cannot_be_kept_fails_the_request(caplog: Any) -> None:
     application = app(lambda one: one.update(card={"hunter2"}))
     response = visit(application)
     assert response.status_code == 500 and "Edge-Session" not in response.headers
-    assert "the value of the session's key 'card' cannot be kept" in caplog.text
+    assert "the value of the session's key 'card' cannot be stored" in caplog.text
     assert "hunter2" not in caplog.text
     application.testing = True
     with pytest.raises(SessionError, match="'card'"):
@@ -179,7 +179,7 @@ def test_a_change_in_a_streamed_body_is_an_error() -> None:
 
     application = app(stream)
     visit(application).get_data()
-    assert late == ["the response's headers have left: the session can no longer be changed"]
+    assert late == ["the response's headers were sent: the session can no longer be changed"]
 
 
 def test_flask_login_keeps_its_user_there(caplog: Any) -> None:

@@ -130,7 +130,7 @@ async def test_a_deadline_ends_waiting_in_any_event_loop(visitor: New, caplog: A
         "/", json={"set": {"a": 1}}
     )
     assert response.status_code == 503
-    assert "create: no answer within 0.01 s" in caplog.text
+    assert "create: no response within 0.01 s" in caplog.text
 
 
 @pytest.mark.anyio

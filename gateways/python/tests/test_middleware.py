@@ -229,7 +229,7 @@ async def test_a_change_after_the_headers_is_an_error(visitor: New) -> None:
         return StreamingResponse(body())
 
     await visitor(asgi(endpoint)).http.get("/")
-    assert late == ["the response's headers have left: the session can no longer be changed"]
+    assert late == ["the response's headers were sent: the session can no longer be changed"]
 
 
 async def test_an_endless_stream_ends_when_its_session_fails() -> None:
@@ -316,7 +316,7 @@ def test_it_is_a_starlette_middleware() -> None:
     with TestClient(application) as client:
         assert [client.get("/").text for _ in range(2)] == ["1 yes", "2 yes"]
         with client.websocket_connect("/chat") as websocket:
-            assert websocket.receive_text() == "a websocket's session can only be read"
+            assert websocket.receive_text() == "a WebSocket's session is read-only"
             assert websocket.receive_json() == {"origin": "loaded", "viewCount": 2}
         store.failing = {"load"}
         with pytest.raises(Exception) as raised, client.websocket_connect("/chat"):

@@ -152,8 +152,8 @@ async fn of_known_host(
     if host.is_none_or(|host| is_known(host, &hosts)) {
         return next.run(request).await;
     }
-    let text = "The admin address is asked for by its address, as localhost, or by a name of \
-                admin.hosts in the configuration.\n";
+    let text = "This host name is not allowed: use an IP address, localhost, or a name in \
+                admin.hosts of the configuration.\n";
     (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
@@ -178,7 +178,7 @@ async fn in_time(request: Request, next: Next) -> Response {
     let body = match timeout(COMING, to_bytes(body, FORM_BYTES)).await {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => {
-            let text = "the request's body is too large, or has an error\n";
+            let text = "the request body is too large or invalid\n";
             return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
         }
         Err(_) => return late(),
@@ -192,7 +192,7 @@ async fn opens(key: &Key, token: &str, peer: &Peer) -> bool {
     let is_token = key.opens(token, peer.address).await;
     if !is_token {
         let address = peer.address;
-        tracing::warn!("somebody at {address} tried to open the admin page with a wrong token");
+        tracing::warn!("a client at {address} sent a wrong admin token");
     }
     is_token
 }
@@ -218,7 +218,7 @@ impl FromRequestParts<Admin> for Operator {
             return Ok(Self);
         }
         if parts.uri.path().starts_with("/api/") {
-            return Err((StatusCode::UNAUTHORIZED, "a token is needed\n").into_response());
+            return Err((StatusCode::UNAUTHORIZED, "a token is required\n").into_response());
         }
         Err(Redirect::to("/login").into_response())
     }
@@ -354,7 +354,7 @@ async fn end_all(_: Operator, State(admin): State<Admin>, Form(form): Form<Subje
         }
         Ok(Ended { ended, unreadable }) => {
             tracing::warn!(
-                "an operator ended {ended} sessions of somebody; {unreadable} cannot be read"
+                "an operator ended {ended} sessions of a subject; {unreadable} cannot be read"
             );
             // Unreadable sessions are listed for every subject.
             let subject = utf8_percent_encode(&form.subject, NON_ALPHANUMERIC);
@@ -369,7 +369,7 @@ fn failed(error: &InspectError) -> Response {
     match error {
         InspectError::NoIdentity => page(StatusCode::CONFLICT, pages::no_identity(error)),
         InspectError::Store(error) => {
-            tracing::error!("sessions cannot be looked at: {error}");
+            tracing::error!("sessions cannot be read: {error}");
             page(StatusCode::SERVICE_UNAVAILABLE, pages::unavailable())
         }
     }
@@ -417,7 +417,7 @@ fn json(result: Result<impl serde::Serialize, impl Into<InspectError>>) -> Respo
             (StatusCode::CONFLICT, format!("{error}\n")).into_response()
         }
         Err(InspectError::Store(error)) => {
-            tracing::error!("sessions cannot be looked at: {error}");
+            tracing::error!("sessions cannot be read: {error}");
             (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
         }
     }

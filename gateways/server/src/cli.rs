@@ -8,7 +8,7 @@ use crate::net::address::Address;
 
 /// Sessions for web applications, shared with express-session.
 ///
-/// A WebAssembly component decides; this program gives it HTTP and a store.
+/// A WebAssembly component contains the rules; this program provides HTTP and a store.
 #[derive(Debug, Parser)]
 #[command(name = "edge-session", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -20,28 +20,28 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve an application behind sessions, or the built-in view counter.
     ///
-    /// The secret that signs cookies comes from the environment, never from the command line:
+    /// The secret that signs cookies is read from the environment, never from the command line:
     ///
-    ///   EDGE_SESSION_SECRET       the secret; several, newest first, separated by commas
-    ///   EDGE_SESSION_SECRET_FILE  or a file of secrets, newest first, one a line
+    ///   EDGE_SESSION_SECRET       one secret, or several, newest first, separated by commas
+    ///   EDGE_SESSION_SECRET_FILE  a file of secrets, newest first, one per line
     ///
-    /// A secret has 32 bytes or more, for example from `openssl rand -base64 48`.
-    /// What is logged is set by EDGE_SESSION_LOG: error, warn, info (default), debug.
+    /// A secret has at least 32 bytes; `openssl rand -base64 48` generates one.
+    /// EDGE_SESSION_LOG sets the log level: error, warn, info (default) or debug.
     #[command(verbatim_doc_comment)]
     Serve(Serve),
 
-    /// See and end the sessions of a store.
+    /// List, show and end the sessions of a store.
     ///
-    /// MongoDB is asked itself, and so is a file that no process has open. Otherwise the
-    /// process that has the sessions is asked: it needs admin.listen in its configuration and
-    /// EDGE_SESSION_ADMIN_TOKEN, and this command the same ones.
+    /// MongoDB is queried directly, as is a file that no process has open. Otherwise the process
+    /// that has the sessions is queried: it needs admin.listen in its configuration and
+    /// EDGE_SESSION_ADMIN_TOKEN, and this command needs the same values.
     #[command(verbatim_doc_comment)]
     Sessions(Sessions),
 
-    /// Write a commented edge-session.toml to begin with.
+    /// Write a commented edge-session.toml as a starting point.
     Init(Init),
 
-    /// Say everything that is wrong with a configuration, without serving.
+    /// Report all problems of a configuration, without serving.
     Check(Check),
 }
 
@@ -58,19 +58,19 @@ pub(crate) struct Sessions {
 pub(crate) enum SessionsCommand {
     /// List live sessions
     List {
-        /// Only those whose subject (the value at gateway.identity) contains this
+        /// List only sessions whose subject (the value at gateway.identity) contains this text
         #[arg(long, value_name = "TEXT")]
         subject: Option<String>,
 
-        /// How many at most
+        /// The maximum number of sessions to list
         #[arg(long, default_value_t = 100, value_name = "N")]
         limit: usize,
 
-        /// As JSON, for other programs
+        /// Print JSON, for other programs
         #[arg(long)]
         json: bool,
     },
-    /// Show what is in a session
+    /// Show the data of a session
     Show {
         /// The session's name, as `list` shows it
         session: String,
@@ -81,9 +81,9 @@ pub(crate) enum SessionsCommand {
         #[arg(required = true)]
         sessions: Vec<String>,
     },
-    /// End all sessions of somebody
+    /// End all sessions of a subject
     EndAll {
-        /// Who: exactly the value at gateway.identity
+        /// The subject: the exact value at gateway.identity
         #[arg(long, value_name = "NAME")]
         subject: String,
     },
@@ -91,7 +91,7 @@ pub(crate) enum SessionsCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct Init {
-    /// The file to write; one that is there is left alone
+    /// The file to write; an existing file is not overwritten
     #[arg(default_value = "edge-session.toml", value_name = "FILE")]
     pub(crate) file: PathBuf,
 }
@@ -101,7 +101,7 @@ pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) configured: Configured,
 
-    /// Ask the store whether sessions can be read and written, too
+    /// Also check that the store can be read and written
     #[arg(long)]
     pub(crate) connect: bool,
 }
@@ -127,8 +127,8 @@ pub(crate) struct Configured {
 
     /// Where sessions are kept [default: file:data/sessions.redb]
     ///
-    ///   memory:              in this process, gone with it
-    ///   file:PATH            in a file, for one process
+    ///   memory:              in this process, until it ends
+    ///   file:PATH            in a file, used by one process at a time
     ///   mongodb://HOST/DB    in MongoDB, shared with connect-mongo
     #[arg(
         long,
@@ -140,8 +140,8 @@ pub(crate) struct Configured {
     #[arg(verbatim_doc_comment)]
     pub(crate) store: Option<String>,
 
-    /// The application behind the sessions, such as http://127.0.0.1:3000; several, separated
-    /// by commas, take turns [default: the built-in view counter]
+    /// The application to serve, such as http://127.0.0.1:3000; several, separated by commas,
+    /// are used in turn [default: the built-in view counter]
     #[arg(
         long,
         env = "EDGE_SESSION_UPSTREAM",
@@ -151,7 +151,7 @@ pub(crate) struct Configured {
     )]
     pub(crate) upstream: Option<String>,
 
-    /// Or the application as a WebAssembly component that serves wasi:http
+    /// The application as a WebAssembly component that serves wasi:http, instead of --upstream
     #[arg(
         long,
         env = "EDGE_SESSION_APP",
@@ -161,7 +161,7 @@ pub(crate) struct Configured {
     )]
     pub(crate) app: Option<String>,
 
-    /// Options of sessions, cookies, the store and the gateway, in TOML
+    /// The configuration file, in TOML: options of sessions, cookies, the store and the gateway
     #[arg(
         long,
         env = "EDGE_SESSION_CONFIG",
@@ -171,7 +171,7 @@ pub(crate) struct Configured {
     )]
     pub(crate) config: Option<PathBuf>,
 
-    /// A component in place of the one in the program
+    /// The session component to use instead of the built-in one
     #[arg(
         long,
         env = "EDGE_SESSION_COMPONENT",

@@ -251,7 +251,7 @@ impl File {
         settings.mongodb.max_session_bytes = options.max_session_bytes;
         settings.listen = root.address("listen", wrong);
         if root.table.remove("secret").is_some() {
-            let message = "does not belong into a file that is shown around: set \
+            let message = "must not be in the configuration file, which others may read: set \
                            EDGE_SESSION_SECRET or EDGE_SESSION_SECRET_FILE instead";
             wrong.push(Problem { name: "secret".to_owned(), message: message.to_owned() });
         }
@@ -381,7 +381,7 @@ fn not_toml(text: &str, error: &toml::de::Error) -> String {
 /// Quotes a text in a message, unless it may contain a password, as URLs do.
 fn quoted(text: &str) -> String {
     match text.contains('@') || text.contains("://") || text.len() > 60 {
-        true => "a text".to_owned(),
+        true => "a string".to_owned(),
         false => format!("{text:?}"),
     }
 }
@@ -389,7 +389,7 @@ fn quoted(text: &str) -> String {
 /// Describes a value. Texts are not quoted, since one may contain a password.
 fn kind(value: &Value) -> String {
     match value {
-        Value::String(_) => "a text".to_owned(),
+        Value::String(_) => "a string".to_owned(),
         Value::Integer(number) => number.to_string(),
         Value::Float(number) => number.to_string(),
         Value::Boolean(word) => word.to_string(),
@@ -405,11 +405,11 @@ fn mismatch(kind: String, message: &str) -> String {
         "u64" | "u32" | "u16" | "u8" | "usize"
             if message.starts_with("invalid value") && !kind.starts_with('-') =>
         {
-            return format!("is {kind}, more than it can be");
+            return format!("is {kind}, which is too large");
         }
-        "u64" | "u32" | "u16" | "u8" | "usize" => "a whole number from 0 on, such as 60",
+        "u64" | "u32" | "u16" | "u8" | "usize" => "a whole number of 0 or more, such as 60",
         "a boolean" => "true or false",
-        "a string" | "path string" => "a text in quotation marks",
+        "a string" | "path string" => "a string in quotation marks",
         "a sequence" => "a list in brackets",
         "a map" => "a section of options, such as [log]",
         other => return format!("is {kind}: {other}"),
@@ -479,7 +479,7 @@ impl Section {
             // A value of another type may contain a secret.
             let is = match &value {
                 Value::String(word) => quoted(word),
-                other => format!("a value of the type {}", other.type_str()),
+                other => format!("a value of type {}", other.type_str()),
             };
             problems.push(self.problem(key, format!("is {is}, not one of {}", words.join(", "))));
         }
@@ -530,7 +530,7 @@ impl Section {
     fn report_unknown(self, problems: &mut Vec<Problem>) {
         for key in self.table.keys() {
             let is_name = !key.contains('@') && !key.contains("://");
-            let shown = if is_name { key } else { "(a key that is no name)" };
+            let shown = if is_name { key } else { "(a key that is not a name)" };
             problems.push(self.problem(shown, not_an_option(&self.prefix, shown)));
         }
     }
@@ -694,7 +694,7 @@ mod tests {
         let (_, _, problems) = read("[store.crypto]\nsecret = \"hunter2\"");
         assert_eq!(
             problems,
-            ["store.crypto: is a value of the type table, not one of \"kruptein\", \"webcrypto\""]
+            ["store.crypto: is a value of type table, not one of \"kruptein\", \"webcrypto\""]
         );
     }
 
@@ -848,11 +848,14 @@ mod tests {
     #[test]
     fn what_is_of_another_type_is_told_in_the_words_of_people() {
         for (text, told) in [
-            ("resave = \"yes\"", "resave: is a text, not true or false"),
-            ("name = 5", "name: is 5, not a text in quotation marks"),
-            ("max_session_bytes = -1", "max_session_bytes: is -1, not a whole number from 0 on"),
-            ("max_session_bytes = 1.5", "max_session_bytes: is 1.5, not a whole number from 0 on"),
-            ("listen = \"8080\"", "listen: is not an address with a port, such as 127"),
+            ("resave = \"yes\"", "resave: is a string, not true or false"),
+            ("name = 5", "name: is 5, not a string in quotation marks"),
+            ("max_session_bytes = -1", "max_session_bytes: is -1, not a whole number of 0 or more"),
+            (
+                "max_session_bytes = 1.5",
+                "max_session_bytes: is 1.5, not a whole number of 0 or more",
+            ),
+            ("listen = \"8080\"", "listen: is neither an address with a port, such as 127"),
             ("log = 1", "log: is 1, not a section of options"),
             ("guard = 1", "guard: is 1, not a list"),
             ("[limits]\nrequests = 2\nper_client = 3", "limits.per_client: is 3, more than"),
@@ -902,8 +905,8 @@ mod tests {
         let problems = problems.2;
         for expected in [
             "upstream: \"http://a\" is followed by a path",
-            "upstream: \"ftp://b\" is not a URL such as",
-            "upstream: the URL of \"c\" holds a user name",
+            "upstream: \"ftp://b\" is neither a URL such as",
+            "upstream: the URL of \"c\" contains a user name",
             "gateway.login: is \"//evil\"",
             "gateway.identity: is \"user\"",
             "gateway.trusted_proxies: \"x\"",

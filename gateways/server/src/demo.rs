@@ -144,8 +144,8 @@ async fn method_not_allowed(
     method: Method,
 ) -> Result<Response, SessionError> {
     let visitor = known_visitor(session.as_ref())?;
-    let text = format!("This address does not answer to {method}.");
-    let markup = pages::refusal(visitor.as_ref(), "That does not work here", &text, "/");
+    let text = format!("This address does not support {method}.");
+    let markup = pages::refusal(visitor.as_ref(), "That method is not supported", &text, "/");
     Ok(page(StatusCode::METHOD_NOT_ALLOWED, markup))
 }
 

@@ -10,7 +10,7 @@ pub(crate) async fn healthz(State(layer): State<SessionLayer>) -> (StatusCode, &
         Ok(()) => (StatusCode::OK, "ok\n"),
         Err(why) => {
             tracing::warn!("not healthy: {why}");
-            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n")
+            (StatusCode::SERVICE_UNAVAILABLE, "the store does not respond\n")
         }
     }
 }

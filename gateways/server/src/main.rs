@@ -76,11 +76,11 @@ fn init(file: &Path) -> anyhow::Result<()> {
     let result = options.write(true).create_new(true).open(file);
     match result.and_then(|mut new| new.write_all(config::TEMPLATE.as_bytes())) {
         Ok(()) => {
-            say(&format!("{shown} is written. Try: edge-session check --config {shown}"));
+            say(&format!("{shown} was written. Next: edge-session check --config {shown}"));
             Ok(())
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            bail!("{shown} is there already and was left as it is")
+            bail!("{shown} already exists and was left unchanged")
         }
         Err(error) => bail!("cannot write {shown}: {error}"),
     }
@@ -104,5 +104,5 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .event_interval(8)
         .enable_all()
         .build();
-    runtime.context("cannot start")
+    runtime.context("cannot start the async runtime")
 }

@@ -199,7 +199,7 @@ impl Proxy {
     fn admit(&self, request: &mut Request<Body>) -> Result<(), Refusal> {
         let settings = &self.shared.settings;
         let peer = request.extensions_mut().remove::<Peer>();
-        let peer = peer.ok_or(Refusal::BadRequest("The connection is not known."))?;
+        let peer = peer.ok_or(Refusal::BadRequest("The connection is unknown."))?;
         let is_trusted = settings.trusted_proxies.contains(peer.address);
         let headers = request.headers_mut();
         name(headers, is_trusted);
@@ -215,10 +215,10 @@ impl Proxy {
             return Err(Refusal::Loop);
         }
         if headers::has_unknown_coding(request.headers()) {
-            return Err(Refusal::BadRequest("The body is in an unknown coding."));
+            return Err(Refusal::BadRequest("The body has an unknown transfer coding."));
         }
         if headers::lists_too_much(request.headers()) {
-            return Err(Refusal::BadRequest("The Connection header lists too much."));
+            return Err(Refusal::BadRequest("The Connection header lists too many names."));
         }
         let path = target::path(request.uri(), settings.escaped_slashes)
             .map_err(|path::Ambiguous| Refusal::AmbiguousPath)?;
@@ -440,12 +440,13 @@ impl Shared {
             true => Body::empty(),
             false => {
                 let bounded = Bounded::new(body, bounds, |error: &BoxError| {
-                    tracing::info!("the body of a request ended early: {error}");
+                    tracing::info!("a request's body ended early: {error}");
                 });
                 let body = Body::new(bounded.telling(progress.clone()));
                 let gathered = body::gather(body, settings.buffer_bytes).await;
                 gathered.map_err(|error| {
-                    body::refusal_of(&*error).unwrap_or(Refusal::BadRequest("The body is broken."))
+                    body::refusal_of(&*error)
+                        .unwrap_or(Refusal::BadRequest("The body is incomplete or malformed."))
                 })?
             }
         };
@@ -461,15 +462,15 @@ impl Shared {
         // HTTP versions are per hop.
         head.version = Version::HTTP_11;
         if headers::has_unknown_coding(&head.headers) {
-            tracing::warn!("an application answered in a coding that nobody undoes");
+            tracing::warn!("an application responded with an unknown transfer coding");
             return Err(Refusal::UpstreamFailed);
         }
         if matches!(head.status.as_u16(), 414 | 431) {
             let session_bytes = told.map_or(0, |(_, data)| data.len());
             tracing::warn!(
                 session_bytes,
-                "an application refused a request with the status {}: it is told the session by a \
-                 header, and its server may allow only smaller ones",
+                "an application refused a request with status {}: the session is sent in a header, \
+                 and the application's server may not allow headers of this size",
                 head.status.as_u16()
             );
             if head.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
@@ -480,9 +481,7 @@ impl Shared {
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = headers::upgrade(&head.headers);
         let answer = Answer::take(&mut head.headers).map_err(|what| {
-            tracing::warn!(
-                "an application answered with session headers that are not valid: {what}"
-            );
+            tracing::warn!("an application responded with invalid session headers: {what}");
             Refusal::BadSessionHeaders
         })?;
         headers::remove_hop_by_hop(&mut head.headers);
@@ -496,30 +495,33 @@ impl Shared {
                 Some((visitor, upstream, protocol))
             }
             (true, ..) => {
-                tracing::warn!("an application changed the protocol unasked");
+                tracing::warn!("an application switched protocols without being asked");
                 return Err(Refusal::UpstreamFailed);
             }
         };
         if settings.is_shared {
             if !answer.is_nothing() {
                 tracing::warn!(
-                    "an application that has the sessions itself (gateway.sessions) answered with \
-                     session headers, which change nothing"
+                    "an application that owns the sessions (gateway.sessions) responded with \
+                     session headers, which have no effect"
                 );
             }
         } else if head.status.is_server_error() && !settings.save_failed {
             if !answer.is_nothing() {
-                tracing::warn!("an answer with the status {} changes no session", head.status);
+                tracing::warn!(
+                    "a response with status {} does not change the session",
+                    head.status
+                );
             }
         } else if let Some(session) = session {
             apply(answer, session, &settings.renewed_for).map_err(|what| {
-                tracing::warn!("an application's change of a session is not valid: {what}");
+                tracing::warn!("an application's change to its session is not valid: {what}");
                 Refusal::BadSessionHeaders
             })?;
         } else if !answer.is_nothing() {
             tracing::warn!(
-                "an application answered with session headers where there is no session: the path \
-                 is outside cookie.path, and they change nothing"
+                "an application responded with session headers, which have no effect: the path is \
+                 outside cookie.path, so there is no session"
             );
         }
         let answered_by = head.extensions.remove::<AnsweredBy>();
@@ -531,10 +533,10 @@ impl Shared {
             && let Some(name) = answered_by.as_ref().and_then(AnsweredBy::untold)
         {
             tracing::warn!(
-                "the application at {name} sets the cookie {:?} itself. It is not passed on, so that \
-                 nobody can log in there. Let the application have the sessions \
-                 (gateway.sessions = \"shared\"), or give it those of here, by the headers \
-                 Edge-Session: see docs/gateway.md. This is said once",
+                "the application at {name} sets the cookie {:?} itself. The gateway removes it, so \
+                 nobody can log in there. Let the application own the sessions (gateway.sessions = \
+                 \"shared\"), or let it use the gateway's, through the Edge-Session headers: see \
+                 docs/gateway.md. This is logged once",
                 self.cookie_name
             );
         }
@@ -553,7 +555,7 @@ impl Shared {
         let is_small = !is_http2 && body.size_hint().upper().is_some_and(|it| it <= TAKEN_AT_ONCE);
         let body = Body::new(Bounded::new(body, bounds, |error: &BoxError| {
             metrics::counter!("edge_session_responses_cut_total").increment(1);
-            tracing::warn!("an application's answer ended early: {error}");
+            tracing::warn!("an application's response ended early: {error}");
         }));
         let body = match &self.readers {
             Some(readers) if !is_small => readers.watched(body),
@@ -582,7 +584,9 @@ fn apply(answer: Answer, session: &Session, renewed_for: &[String]) -> Result<()
             session.set_json(&json).map_err(|_| "Edge-Session cannot be read")?;
         }
         Change::Merge(patch) => {
-            session.merge(patch).map_err(|_| "Edge-Session-Merge meets what cannot be read")?;
+            session
+                .merge(patch)
+                .map_err(|_| "Edge-Session-Merge applies to a value that cannot be read")?;
         }
     }
     if who().iter().zip(&before).any(|(after, before)| !after.is_surely(before)) {

@@ -49,14 +49,16 @@ impl Setup {
         warnings.extend(quoted_secrets(&options.secrets));
         warnings.extend(odd_secrets(&options.secrets));
         if arguments.config.is_none() && Path::new(FILE).exists() {
-            warnings
-                .push(format!("{FILE} is in this folder and is not read: give --config {FILE}"));
+            warnings.push(format!(
+                "{FILE} exists in this directory but is not read: pass --config {FILE}"
+            ));
         }
         warnings.extend(config::warnings(&settings, &options));
         let store_url = store_url(arguments, &settings);
         if admin_token.is_some() && settings.admin.is_none() {
-            warnings
-                .push(format!("{ADMIN_TOKEN} is set, but admin.listen is not: nobody can use it"));
+            warnings.push(format!(
+                "{ADMIN_TOKEN} is set but has no effect, since admin.listen is not set"
+            ));
         }
         Ok(Self { component, options, settings, store_url, admin_token, source, warnings })
     }
@@ -104,7 +106,7 @@ impl Setup {
             }
         };
         let mut lines = vec![
-            "The configuration is in order.".to_owned(),
+            "The configuration is valid.".to_owned(),
             format!(
                 "  file      {}",
                 self.source.file.as_deref().unwrap_or("none (--config FILE)")
@@ -128,7 +130,7 @@ impl Setup {
 fn identity(gateway: &proxy::Settings) -> Option<String> {
     if gateway.is_shared {
         return Some(
-            "  shared    the application has the sessions: they are only read here".to_owned(),
+            "  shared    the application owns the sessions: the gateway only reads them".to_owned(),
         );
     }
     let all = gateway.renewed_for.join(", ");
@@ -142,13 +144,18 @@ fn load_component(given: Option<&Path>, warnings: &mut Vec<String>) -> anyhow::R
     let cache = match cache_directory().map(CodeCache::open) {
         Some(Ok(cache)) => Some(cache),
         Some(Err(why)) => {
-            warnings
-                .push(format!("{why}. Until then every start compiles, which takes about 0.3 s"));
+            warnings.push(format!(
+                "{why}. Until this is fixed, every start compiles the component, \
+                 which takes about 0.3 s"
+            ));
             None
         }
         None => {
-            let why = "neither XDG_CACHE_HOME nor HOME says where compiled code can be kept";
-            warnings.push(format!("{why}: every start compiles, which takes about 0.3 s"));
+            let why = "compiled code cannot be cached, since neither XDG_CACHE_HOME nor HOME is \
+                       an absolute path";
+            warnings.push(format!(
+                "{why}: every start compiles the component, which takes about 0.3 s"
+            ));
             None
         }
     };
@@ -262,8 +269,8 @@ fn configure(
         (Some(_), Ok(None)) => problem(
             "store.crypto",
             format!(
-                "needs a secret: set {CRYPTO_SECRET} to the one that connect-mongo has, or \
-                 {CRYPTO_SECRET_FILE} to a file with it"
+                "needs a secret: set {CRYPTO_SECRET} to connect-mongo's secret, or \
+                 {CRYPTO_SECRET_FILE} to a file that contains it"
             ),
         ),
         (None, Ok(Some(_))) => problem(
@@ -285,8 +292,8 @@ fn configure(
             path if path.starts_with('/') || path.ends_with(".redb") => {
                 format!(": did you mean file:{path}?")
             }
-            text if text.contains("${") => ": variables are not replaced here".to_owned(),
-            text if text.starts_with(['"', '\'']) => ": take the quotation marks away".to_owned(),
+            text if text.contains("${") => ": variables are not substituted".to_owned(),
+            text if text.starts_with(['"', '\'']) => ": remove the quotation marks".to_owned(),
             _ => String::new(),
         };
         problem("store.url", format!("{shown} {NO_STORE}{hint}"));
@@ -337,7 +344,7 @@ fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Pro
             Some(known) => format!("did you mean {PREFIX}{known}?"),
             None => "correct its name, or unset it".to_owned(),
         };
-        Problem { message: format!("is not a variable that is read here: {remedy}"), name }
+        Problem { message: format!("is not a known variable: {remedy}"), name }
     };
     unknown.into_iter().map(problem).collect()
 }
@@ -397,7 +404,7 @@ fn admin_token() -> Result<Option<String>, String> {
     let token = token.trim();
     if (1..SHORTEST).contains(&token.len()) {
         return Err(format!(
-            "is shorter than {SHORTEST} bytes: whoever guesses it can end all sessions"
+            "is shorter than {SHORTEST} bytes: anyone who guesses it can end all sessions"
         ));
     }
     Ok(Some(token.to_owned()).filter(|token| !token.is_empty()))
@@ -415,7 +422,7 @@ fn secrets() -> Result<Vec<Vec<u8>>, String> {
     let secrets = split_secrets(&text, is_file)?;
     if secrets.is_empty() {
         return Err(format!(
-            "is missing: set {SECRET}, for example to what `openssl rand -base64 48` prints, or \
+            "is missing: set {SECRET}, for example to the output of `openssl rand -base64 48`, or \
              {SECRET_FILE} to a file of secrets"
         ));
     }
@@ -430,8 +437,9 @@ fn split_secrets(text: &str, is_file: bool) -> Result<Vec<Vec<u8>>, String> {
     let short = secrets.iter().position(|secret| secret.len() < SHORTEST_PIECE);
     match short {
         Some(at) if !is_file && secrets.len() > 1 => Err(format!(
-            "number {} has {} bytes, fewer than {SHORTEST_PIECE}: {SECRET} separates secrets by \
-             commas. One that holds a comma goes into a file, one secret a line: {SECRET_FILE}",
+            "number {} has {} bytes, fewer than {SHORTEST_PIECE}: commas in {SECRET} separate \
+             secrets. Put a secret that contains a comma into a file, one secret per line, and set \
+             {SECRET_FILE}",
             at + 1,
             secrets[at].len()
         )),
@@ -447,8 +455,8 @@ fn quoted_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
     });
     quoted.map(|(at, _)| {
         format!(
-            "secret: number {} begins and ends with a quotation mark, which is a part of it here. \
-             Docker's --env-file keeps quotation marks; others take them away",
+            "secret: number {} begins and ends with a quotation mark, which is part of the secret. \
+             Docker's --env-file keeps quotation marks; other tools remove them",
             at + 1
         )
     })
@@ -460,9 +468,11 @@ fn odd_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
         let name = secret.split(|byte| *byte == b'=').next().unwrap_or_default();
         let is_name = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
         match secret.first() {
-            Some(b'#') => Some("begins with #: there are no comments among secrets"),
+            Some(b'#') => {
+                Some("begins with #, but comments are not supported: it is used as a secret")
+            }
             _ if name.len() > 5 && name.len() < secret.len() && name.iter().all(is_name) => {
-                Some("looks like NAME=value: all of it is the secret")
+                Some("looks like NAME=value: the whole text is the secret")
             }
             _ => None,
         }
@@ -480,11 +490,13 @@ fn weak_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
     weak.map(move |(at, secret)| {
         let comma = match number {
             1 => String::new(),
-            _ => format!(" (If one holds a comma: {SECRET_FILE} is for one secret a line.)"),
+            _ => format!(
+                " (If a secret contains a comma, use {SECRET_FILE}, with one secret per line.)"
+            ),
         };
         format!(
-            "secret: number {} has {} bytes: whoever guesses it can forge sessions. Take at \
-             least {WEAK} random ones.{comma}",
+            "secret: number {} has {} bytes: anyone who guesses it can forge sessions. Use at \
+             least {WEAK} random bytes.{comma}",
             at + 1,
             secret.len()
         )
@@ -509,7 +521,7 @@ impl Stores {
 async fn open_store(url: &str, mongodb: &MongoOptions) -> anyhow::Result<Stores> {
     let shown = without_secrets(url);
     if url == "memory:" {
-        tracing::warn!("sessions are kept in memory: they end with this process");
+        tracing::warn!("sessions are kept in memory and end with this process");
         return Ok(Stores::of(MemoryStore::default()));
     }
     if let Some(path) = url.strip_prefix("file:").filter(|path| !path.is_empty()) {

@@ -56,7 +56,7 @@ fn patched(old: Option<&RawValue>, patch: Value) -> Result<Option<String>, &'sta
             let mut target = match old {
                 None => Value::Null,
                 Some(old) => serde_json::from_str(old.get())
-                    .map_err(|_| "Edge-Session-Merge meets what cannot be read")?,
+                    .map_err(|_| "Edge-Session-Merge applies to a value that cannot be read")?,
             };
             merge_into(&mut target, patch);
             Ok(Some(target.to_string()))

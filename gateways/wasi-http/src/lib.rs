@@ -79,7 +79,7 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
         return Err(Ok(failed(failure)));
     }
     if !is_valid {
-        return Err(Ok(refusal(502, "The application gave no valid answer.")));
+        return Err(Ok(refusal(502, "The application sent no valid response.")));
     }
     let headers = &mut response.headers;
     if session_headers::remove_set_cookie(headers, sessions.cookie_name()) {
@@ -98,8 +98,8 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
 /// Calls the application.
 async fn application(request: Incoming) -> Result<Outgoing, Early> {
     let request = Request::try_from(request).map_err(|what| {
-        log(format!("a request cannot be handed to the application: {what}"));
-        Ok(refusal(500, "The request could not be handed on."))
+        log(format!("a request cannot be passed to the application: {what}"));
+        Ok(refusal(500, "The request could not be forwarded."))
     })?;
     handler::handle(request).await.map(Outgoing::from).map_err(Err)
 }
@@ -111,7 +111,10 @@ fn take(response: &mut Outgoing, data: &str) -> Option<Change> {
     let change = match answer {
         Ok(answer) if response.status >= 500 => {
             if !answer.is_nothing() {
-                log(format!("an answer with the status {} changes no session", response.status));
+                log(format!(
+                    "a response with status {} does not change the session",
+                    response.status
+                ));
             }
             Ok(change::nothing())
         }

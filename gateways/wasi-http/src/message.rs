@@ -118,8 +118,8 @@ impl From<Outgoing> for Response {
         let headers = match write(&outgoing.headers) {
             Ok(headers) => headers,
             Err(what) => {
-                crate::log(format!("the application's answer cannot be passed on: {what}"));
-                return refusal(502, "The application gave no valid answer.");
+                crate::log(format!("the application's response cannot be passed on: {what}"));
+                return refusal(502, "The application sent no valid response.");
             }
         };
         let (response, _) = Response::new(headers, Some(content), trailers);

@@ -46,7 +46,7 @@ impl<'v> Variables<'v> {
     fn number<T: std::str::FromStr>(&mut self, key: &str) -> Option<T> {
         let number = self.text(key)?.parse().ok();
         if number.is_none() {
-            self.problem(key, "is not a whole number, or too large".to_owned());
+            self.problem(key, "is not a whole number, or is too large".to_owned());
         }
         number
     }
@@ -71,7 +71,7 @@ pub(crate) fn read(environment: &[(String, String)]) -> Result<Options, String> 
                 "SECRET",
                 format!(
                     "number {} has {} bytes, fewer than {SHORTEST_PIECE}: secrets are separated by \
-                     commas, and none can hold one here",
+                     commas, and cannot contain one",
                     at + 1,
                     options.secrets[at].len()
                 ),
@@ -135,7 +135,7 @@ pub(crate) fn explain(problems: &[Problem]) -> String {
             format!("{name} {message}")
         })
         .collect();
-    format!("every request fails until the options are right: {}", lines.join("; "))
+    format!("every request fails until the options are corrected: {}", lines.join("; "))
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Sessions {
                 set_cookie: None,
                 no_store: false,
                 conflicts: 0,
-                failure: Some(Failure::Unavailable("the session began anew".to_owned())),
+                failure: Some(Failure::Unavailable("the session began again".to_owned())),
             },
         }
     }
@@ -169,9 +169,8 @@ fn report(outcome: &Outcome) {
             "the session has {bytes} bytes, more than max_session_bytes, and was not stored"
         )),
         Some(Failure::Contention) => {
-            log(
-                "a change was not stored: too many requests changed the session at once, or it has moved",
-            );
+            log("a change was not stored: too many requests changed the session at once, or its \
+                 identifier has changed");
         }
     }
 }

@@ -95,7 +95,8 @@ impl FileStore {
         let path = path.as_ref().to_owned();
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(|error| {
-                let message = format!("cannot make the directory {}: {error}", directory.display());
+                let message =
+                    format!("cannot create the directory {}: {error}", directory.display());
                 StoreError::new(message).caused_by(error)
             })?;
         }
@@ -130,7 +131,8 @@ impl FileStore {
                 Ok(database) => {
                     let read = read.clone();
                     let reading = tokio::task::spawn_blocking(move || read(&database));
-                    let stopped = |error| StoreError::new("reading stopped").caused_by(error);
+                    let stopped =
+                        |error| StoreError::new("the read was interrupted").caused_by(error);
                     match reading.await.map_err(stopped)? {
                         Ok(found) => return Ok(found),
                         Err(error) if is_final(&error) => unusable(error),
@@ -187,7 +189,7 @@ fn open(path: &Path, may_begin: bool) -> Result<Database, StoreError> {
     let file = options.open(path).map_err(|error| failed(error.to_string()))?;
     let holds_nothing = holds_nothing(&file).map_err(|error| failed(error.to_string()))?;
     if holds_nothing && !may_begin {
-        return Err(failed("it has become empty".to_owned()));
+        return Err(failed("it is empty now".to_owned()));
     }
     if holds_nothing {
         // A first start on a full disk left an unusable file.
@@ -196,9 +198,9 @@ fn open(path: &Path, may_begin: bool) -> Result<Database, StoreError> {
     let backend = redb::backends::FileBackend::new(file);
     let opened = backend.and_then(|backend| Database::builder().create_with_backend(backend));
     let database = opened.map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => failed(
-            "another process has it open. Stop that one, or give this one another file".into(),
-        ),
+        redb::DatabaseError::DatabaseAlreadyOpen => {
+            failed("another process has it open. Stop that process, or use another file".into())
+        }
         error => failed(error.to_string()),
     })?;
     make_tables(&database).map_err(|error| failed(error.to_string()))?;
@@ -349,8 +351,8 @@ impl Place {
         if is_due && (is_shorter || identity(&self.path) != self.file) {
             self.told = Some(Instant::now());
             tracing::error!(
-                "the session file {} was moved, removed, replaced or cut off: what is stored now is not \
-                 found there when this process starts again",
+                "the session file {} was moved, removed, replaced or truncated: sessions stored \
+                 from now on are lost when this process restarts",
                 self.path.display()
             );
         }
@@ -456,7 +458,7 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
     }
 
     fn open_again(&mut self) {
-        let meanwhile = Err("the session file is being opened again".to_owned());
+        let meanwhile = Err("the session file is being reopened".to_owned());
         if let Ok(old) = self.opened.replace(meanwhile) {
             // Readers hold the old database only briefly, and no new reader can get it meanwhile.
             while Arc::strong_count(&old) > 1 {
@@ -467,9 +469,9 @@ impl<Open: Fn(&Path, bool) -> Result<Database, StoreError>> Writer<Open> {
         let opened = (self.open)(&self.place.path, false);
         self.place.file = identity(&self.place.path);
         match &opened {
-            Ok(_) => tracing::warn!("the session file failed, and was opened again to be read"),
+            Ok(_) => tracing::warn!("the session file failed and was reopened for reading"),
             Err(error) => {
-                tracing::error!("the session file failed, and cannot be opened again: {error}");
+                tracing::error!("the session file failed and cannot be reopened: {error}");
             }
         }
         let opened = opened.map(Arc::new).map_err(|error| error.to_string());

@@ -166,7 +166,7 @@ impl MongoStore {
             within(options.timeout * 2, address::read(uri)).await??;
         if !without_effect.is_empty() {
             let names = without_effect.join(", ");
-            tracing::warn!("these options of the mongodb:// address change nothing: {names}");
+            tracing::warn!("these options of the mongodb:// address have no effect: {names}");
         }
         client.server_selection_timeout.get_or_insert(options.timeout);
         client.connect_timeout.get_or_insert(options.timeout);
@@ -351,8 +351,8 @@ async fn let_expire(sessions: &Collection<Document>) -> mongodb::error::Result<(
     }
     if !has_index(sessions).await.unwrap_or(false) {
         tracing::warn!(
-            "nothing removes expired sessions from MongoDB, though none is served: {}. Make an index \
-             on expires with expireAfterSeconds 0, or set auto_remove to \"interval\"",
+            "expired sessions are not removed from MongoDB, although they are never served: {}. \
+             Create an index on expires with expireAfterSeconds 0, or set auto_remove to \"interval\"",
             store_error(error)
         );
     }
@@ -385,7 +385,7 @@ async fn remove_expired(sessions: Collection<Document>, interval: Duration) {
 /// Limits the duration of `work`, because the driver has no socket timeout.
 async fn within<T>(limit: Duration, work: impl IntoFuture<Output = T>) -> Result<T, StoreError> {
     tokio::time::timeout(limit, work.into_future()).await.map_err(|_| {
-        StoreError::new(format!("MongoDB did not answer within {} s", limit.as_secs_f32()))
+        StoreError::new(format!("MongoDB did not respond within {} s", limit.as_secs_f32()))
     })
 }
 

@@ -158,7 +158,7 @@ fn what_cannot_be_served_is_refused_at_the_start() {
         (&text, "app.txt is not a WebAssembly component"),
         (&module, "module.wasm is not a WebAssembly component"),
         (&session, "exports neither wasi:http/handler@0.3 nor wasi:http/incoming-handler@0.2"),
-        (&middleware, "needs something that it cannot have here"),
+        (&middleware, "imports something that is not available"),
     ] {
         let output = Launch::new("memory:").env("EDGE_SESSION_APP", path).refusal();
         assert!(output.contains(what), "{what:?} is not in: {output}");

@@ -13,8 +13,8 @@ fn a_person_gets_a_page_a_script_a_problem_and_others_a_line_of_text() {
     let mut caller = server.caller();
     for (path, status, title, text) in [
         ("/a", 502, "Bad Gateway", "The application cannot be reached."),
-        ("/internal", 403, "Forbidden", "You may not see this."),
-        ("/a/../b", 400, "Bad Request", "The path can be read in more than one way."),
+        ("/internal", 403, "Forbidden", "Access is denied."),
+        ("/a/../b", 400, "Bad Request", "The path is ambiguous."),
     ] {
         let id = "X-Request-Id: an-id.1";
         let page = caller.get(path, &[NAVIGATION, id]);
@@ -103,11 +103,11 @@ fn a_page_that_is_no_file_or_too_large_is_refused_at_the_start() {
         said
     };
     std::fs::create_dir(&page).unwrap();
-    assert!(check().contains("500.html: it is no file"));
+    assert!(check().contains("500.html: it is not a regular file"));
     std::fs::remove_dir(&page).unwrap();
     // A pipe that nobody writes to.
     let made = std::process::Command::new("mkfifo").arg(&page).status().unwrap();
-    assert!(made.success() && check().contains("500.html: it is no file"));
+    assert!(made.success() && check().contains("500.html: it is not a regular file"));
     std::fs::remove_file(&page).unwrap();
     std::fs::write(&page, vec![b'x'; (1 << 20) + 1]).unwrap();
     assert!(check().contains("500.html: it has more than 1048576 bytes"));

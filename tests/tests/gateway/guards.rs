@@ -360,7 +360,7 @@ fn an_exception_that_opens_everything_or_nothing_and_a_login_that_nobody_reaches
         "\"x\"",
         "\"/c*\"",
         "guard[0].login",
-        "\"/b/a\" is below none of the guard's paths",
+        "\"/b/a\" is not below any of the guard's paths",
         "\"a b\" is not a host name",
     ] {
         assert!(refusal.contains(wrong), "{wrong}: {refusal}");

@@ -244,7 +244,7 @@ fn a_body_that_is_not_http_is_the_visitors_doing() {
         assert_eq!(statuses(&server, format!("{head}{body}")), [400], "{body:?}");
     }
     assert_eq!(server.refused("upstream-failed"), 0, "the application did nothing wrong");
-    assert!(!server.log().contains("gave no valid answer"), "{}", server.log());
+    assert!(!server.log().contains("sent no valid response"), "{}", server.log());
     drop(upstream);
     server.stop();
 }

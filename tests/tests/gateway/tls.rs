@@ -156,7 +156,7 @@ fn a_new_certificate_is_in_force_after_a_signal_and_a_broken_one_never() {
     let good_key = fs::read(&key).unwrap();
     fs::write(&file, "not a certificate").unwrap();
     server.hang_up();
-    let kept = || server.log().matches("the old TLS certificate stays").count();
+    let kept = || server.log().matches("the TLS certificate was not reloaded").count();
     wait_for("the first complaint", limit, || (kept() == 1).then_some(()));
     // A key that belongs to another certificate is as bad.
     new_certificate(dir.path());

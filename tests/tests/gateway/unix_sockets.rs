@@ -52,7 +52,7 @@ fn what_is_no_socket_is_not_removed_for_one() {
     std::fs::write(&file, "data").unwrap();
     let launch = Launch::new("memory:").upstream(&app.url());
     let refusal = launch.listen(&format!("unix:{}", file.display())).refusal();
-    assert!(refusal.contains("something else than a socket"), "{refusal}");
+    assert!(refusal.contains("the file is not a socket"), "{refusal}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
 }
 

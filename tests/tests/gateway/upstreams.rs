@@ -422,7 +422,7 @@ fn more_connections_than_may_be_open_wait_until_others_end() {
     let mut third = server.wire();
     third.send(ask);
     wait_for("the gateway to be full", Duration::from_secs(5), || {
-        server.log().contains("new ones wait").then_some(())
+        server.log().contains("new connections wait").then_some(())
     });
     assert_eq!(app.count(), 2, "the third one waits");
     go_on.send(()).unwrap();

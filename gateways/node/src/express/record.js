@@ -62,7 +62,7 @@ export class Record {
   #identify () {
     try {
       const id = this.settings.genid(this.#req)
-      if (typeof id !== 'string' || id === '' || !id.isWellFormed()) throw new TypeError('genid must return a text')
+      if (typeof id !== 'string' || id === '' || !id.isWellFormed()) throw new TypeError('genid must return a string')
       this.exchange.id = id
     } catch (error) { this.failure = error }
   }
@@ -204,8 +204,8 @@ export function failed ({ tag, val }, storeError) {
   const [status, message] = {
     unavailable: [503, `sessions are unavailable: ${val}`],
     'invalid-change': [500, `the change to the session is not valid: ${val}`],
-    'too-large': [500, `the session of ${val} bytes is above maxSessionBytes`],
-    contention: [503, 'too many requests changed the session at once, or it has moved']
+    'too-large': [500, `the session of ${val} bytes exceeds maxSessionBytes`],
+    contention: [503, 'too many requests changed the session at once, or its identifier has changed']
   }[tag]
   const code = `ERR_SESSION_${tag.toUpperCase().replace('-', '_')}`
   return Object.assign(new Error(message), { status, code })

@@ -259,7 +259,7 @@ export class Visit {
    * after `req.sessionID` was assigned. express-session stores and sends it as a new one.
    */
   #adopt (session) {
-    if (!this.#settings.isExpress) throw new Error('req.session is a session of another identifier')
+    if (!this.#settings.isExpress) throw new Error('req.session has the identifier of another session')
     if (this.#adopted?.exchange.id !== session.id) {
       const fresh = this.#fresh()
       fresh.exchange.id = session.id

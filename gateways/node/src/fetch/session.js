@@ -56,7 +56,7 @@ export class Session {
 
   set maxAge (millis) {
     if (millis !== null && !(Number.isSafeInteger(millis) && millis >= 0)) {
-      throw new TypeError('maxAge is a whole number of milliseconds, or null')
+      throw new TypeError('maxAge must be a whole number of milliseconds, or null')
     }
     this.#view = { ...this.#view, originalMaxAge: millis }
     this.#cookieEdits.push({ tag: 'max-age', val: millis ?? undefined })

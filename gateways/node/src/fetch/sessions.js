@@ -214,7 +214,7 @@ class Sessions {
     if (typeof answer?.then !== 'function') return answer
     let timer
     const late = new Promise((resolve, reject) => {
-      timer = setTimeout(() => reject(new Error(`the store did not answer within ${this.#deadline} ms`)), this.#deadline)
+      timer = setTimeout(() => reject(new Error(`the store did not respond within ${this.#deadline} ms`)), this.#deadline)
     })
     return Promise.race([answer, late]).finally(() => clearTimeout(timer))
   }
@@ -222,7 +222,7 @@ class Sessions {
   /** What a visitor gets whose session failed; `onError` is told why. */
   #refusal ({ tag, val }) {
     if (tag === 'contention') {
-      this.#onError(new Error('a change was not stored: too many requests changed the session at once, or it has moved'))
+      this.#onError(new Error('a change was not stored: too many requests changed the session at once, or its identifier has changed'))
     } else if (tag !== 'unavailable') {
       this.#onError(new Error(`the session failed: ${tag} ${val ?? ''}`))
     }

@@ -5,8 +5,8 @@ from functools import wraps
 from typing import Any, Self
 
 #: Why a session can no longer be changed.
-LEFT = "the response's headers have left: the session can no longer be changed"
-READ_ONLY = "a websocket's session can only be read"
+LEFT = "the response's headers were sent: the session can no longer be changed"
+READ_ONLY = "a WebSocket's session is read-only"
 
 
 class SessionError(Exception):
@@ -105,4 +105,4 @@ for _name in (
 
 def _check(key: object) -> None:
     if not isinstance(key, str):
-        raise TypeError(f"the session's keys are texts, not {type(key).__name__}")
+        raise TypeError(f"the session's keys must be strings, not {type(key).__name__}")

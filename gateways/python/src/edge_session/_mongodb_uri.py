@@ -20,11 +20,11 @@ _WITHOUT_EFFECT = {
     "readpreference": "sessions are read from the primary",
     "readpreferencetags": "sessions are read from the primary",
     "maxstalenessseconds": "sessions are read from the primary",
-    "waitqueuemultiple": "the driver has given it up",
-    "tz_aware": "sessions are texts",
-    "uuidrepresentation": "sessions are texts",
-    "unicode_decode_error_handler": "sessions are texts",
-    "datetime_conversion": "sessions are texts",
+    "waitqueuemultiple": "the driver no longer supports it",
+    "tz_aware": "sessions are stored as text",
+    "uuidrepresentation": "sessions are stored as text",
+    "unicode_decode_error_handler": "sessions are stored as text",
+    "datetime_conversion": "sessions are stored as text",
 }
 
 #: Options whose values are not for logs, in lower case.
@@ -42,8 +42,8 @@ def checked(uri: str) -> str:
     options = [option for option in query.split(separator) if option]
     if not _is_address(address) or not all(map(_NAMED, options)):
         message = (
-            "is not a URI that MongoDB's driver can read: mongodb://USER:PASSWORD@HOST/DB, "
-            "with what is special in user and password percent-encoded"
+            "is not a valid MongoDB URI: write mongodb://USER:PASSWORD@HOST/DB, with special "
+            "characters in user and password percent-encoded"
         )
         raise OptionsError([Problem("client", message)])
     problems, left = [], []
@@ -82,17 +82,17 @@ def _check(option: str) -> tuple[str | None, bool]:
     if not value:
         return f"{name} has no value", False
     if (lower, value) == ("w", "0"):
-        return "w is 0: nobody would know whether a session was stored. Use majority, or 1", False
+        return "w is 0: failed writes would go unnoticed. Use majority, or 1", False
     try:
         split_options(option, validate=True, warn=False, normalize=False)
     except ConfigurationError as error:
         if not str(error).startswith("Unknown option"):
             return f"{name} cannot be used: {error}", False
-        _log.warning("the MongoDB URI's option %s has no effect: the driver has none", name)
+        _log.warning("the MongoDB URI's option %s has no effect: the driver does not know it", name)
         return None, False
     except (PyMongoError, ValueError, TypeError, OSError) as error:
         if lower in _SECRET:
-            return f"{name} has a value that it cannot have", False
+            return f"{name} has an invalid value", False
         return f"{name} is {value!r}: {error}", False
     if why := _WITHOUT_EFFECT.get(lower):
         _log.warning("the MongoDB URI's option %s has no effect: %s", name, why)

@@ -48,7 +48,7 @@ _Entry = _ffi.wasmtime_component_valrecord_entry_t
 if (_Val.of.offset, ctypes.sizeof(_Val)) != (8, _VAL) or (
     (_Entry.val.offset, ctypes.sizeof(_Entry)) != (16, _ENTRY)
 ):
-    raise ImportError("this version of wasmtime lays its values out in another way")
+    raise ImportError("this version of wasmtime has a different layout of values")
 
 _read_val = Struct("<8x3Q").unpack
 

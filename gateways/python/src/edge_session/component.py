@@ -89,7 +89,7 @@ class Component:
         except OSError as error:
             raise ComponentError(
                 f"cannot read the component {path}: {error.strerror}. "
-                "It is made by `make component`"
+                "It is built by `make component`"
             ) from error
         try:
             return Component(wasm)

@@ -85,7 +85,7 @@ class SessionMiddleware:
             if not answer.is_refused:
                 raise
             # Whatever became of the application: the visitor has an answer, the log its reason.
-            _log.debug("an application ended after its answer was refused", exc_info=True)
+            _log.debug("an application ended after its response was refused", exc_info=True)
 
     def _facts(self, scope: Scope) -> Request:
         cookies = []

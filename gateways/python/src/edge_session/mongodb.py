@@ -49,7 +49,7 @@ _UNAUTHORIZED = 13
 #: The server's codes for a document that it never takes.
 _REFUSALS = {
     121: "the document is not valid to the collection's validator",
-    10003: "a document of a capped collection may not grow",
+    10003: "a document in a capped collection cannot grow",
     10334: "the document is too large",
     17419: "the document is too large",
     17420: "the document is too large",
@@ -206,8 +206,8 @@ class MongoStore:
             # Sessions work without it: expired ones are never served, only stay.
             if problem := await _without_index(sessions, error):
                 _log.error(
-                    "MongoDB: collection %s: %s; or set auto_remove to 'disabled', "
-                    "where sessions are deleted in another way",
+                    "MongoDB: collection %s: %s; or set auto_remove to 'disabled' if sessions are "
+                    "deleted in another way",
                     self._name,
                     problem,
                 )
@@ -230,12 +230,12 @@ async def _without_index(sessions: _Sessions, error: OperationFailure) -> str | 
                 if after is None
                 else f"removes sessions {after:.0f} s after they have expired"
             )
-            return f"its index {index} {effect}. Drop the index, and one that does is made"
-    why = f"the index that removes expired sessions was not made: {name}, code {error.code}"
+            return f"its index {index} {effect}. Drop the index, and a correct one is created"
+    why = f"the index that removes expired sessions was not created: {name}, code {error.code}"
     if (await _options(sessions)).get("capped"):
-        return f"{why}. It is capped, and drops live sessions, too: take another collection"
-    grant = "Grant the user createIndex, or make" if error.code == _UNAUTHORIZED else "Make"
-    return f"{why}. {grant} it by hand: createIndex({{expires: 1}}, {{expireAfterSeconds: 0}})"
+        return f"{why}. The collection is capped and also drops live sessions: use another one"
+    grant = "Grant the user createIndex, or create" if error.code == _UNAUTHORIZED else "Create"
+    return f"{why}. {grant} it manually: createIndex({{expires: 1}}, {{expireAfterSeconds: 0}})"
 
 
 async def _options(sessions: _Sessions) -> Mapping[str, Any]:
@@ -250,7 +250,7 @@ class _GivenClient:
 
     def __init__(self, client: _Client, sessions: _Sessions) -> None:
         if not client.write_concern.acknowledged:
-            message = "has the write concern w=0: nobody would know whether a session was stored"
+            message = "has the write concern w=0: failed writes would go unnoticed"
             raise OptionsError([Problem("client", message)])
         self._client = client
         self._sessions = sessions
@@ -410,7 +410,7 @@ def _store_errors() -> Iterator[None]:
         raise StoreError("the connection to MongoDB failed") from error
     except OperationFailure as error:
         if reason := _REFUSALS.get(error.code or 0):
-            raise StoreError(f"MongoDB refuses it: {reason}", refused=True) from error
+            raise StoreError(f"MongoDB refused the document: {reason}", refused=True) from error
         raise StoreError(f"MongoDB failed: code {error.code}") from error
     except RuntimeError as error:
         if "event loop" not in str(error):

@@ -101,7 +101,7 @@ class _Reading:
         try:
             return [text.encode() if isinstance(text, str) else bytes(text) for text in several]
         except (TypeError, ValueError):
-            self.problem("secret", "is neither text nor bytes, nor a list of these")
+            self.problem("secret", "is not a string, bytes or a list of these")
             return []
 
     def section(self, given: dict[str, Any], name: str) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _convert(key: str, value: Any, type_: ValType) -> Any:
             raise _Wrong(f"is {_show(value)}, not a number of milliseconds")
         case String():
             if not isinstance(value, str):
-                raise _Wrong(f"is {_show(value)}, not a text")
+                raise _Wrong(f"is {_show(value)}, not a string")
             return value
     raise _Wrong("is an option that this version cannot set")
 

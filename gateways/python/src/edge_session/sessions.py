@@ -48,11 +48,11 @@ _LONGEST_PAUSE = 0.256
 #: How much a beginning is worth being told. The others are everyday.
 _TOLD: Mapping[Origin, tuple[int, str]] = {
     "malformed": (logging.INFO, "a new session begins: the cookie is malformed"),
-    "forged": (logging.INFO, "a new session begins: the cookie's signature is none of ours"),
-    "oversized": (logging.INFO, "a new session begins: the cookies are oversized"),
-    "unknown": (logging.INFO, "a new session begins: the store does not know the old one"),
-    "damaged": (logging.WARNING, "a stored session cannot be read and is left alone"),
-    "detached": (logging.ERROR, "a request goes on without its session"),
+    "forged": (logging.INFO, "a new session begins: the cookie's signature is wrong"),
+    "oversized": (logging.INFO, "a new session begins: the cookies are too large"),
+    "unknown": (logging.INFO, "a new session begins: the store does not have the old one"),
+    "damaged": (logging.WARNING, "a stored session cannot be read and is left unchanged"),
+    "detached": (logging.ERROR, "a request continues without its session"),
 }
 
 
@@ -190,7 +190,7 @@ class Sessions:
             if error.refused:
                 return known, ("refused", why)
         except TimeoutError:
-            why = f"no answer within {self._deadline} s"
+            why = f"no response within {self._deadline} s"
         except Exception as error:
             # Its text may hold an identifier or a password.
             why = type(error).__name__
@@ -247,7 +247,7 @@ def _left(request: StoreRequest, reply: StoreReply) -> Stored | None:
 def _ended(step: Step) -> Outcome:
     if isinstance(step, Outcome):
         return step
-    raise CallFailed("it answered `ready` to a finish")
+    raise CallFailed("it returned `ready` from `finish`")
 
 
 def _trapped(error: CallFailed) -> Failure:
@@ -264,7 +264,7 @@ def _failed(failure: Failure) -> SessionFailed:
             _log.error("the session has %d bytes, more than max_session_bytes", size)
         case ("contention", _):
             _log.error(
-                "a change was not stored: too many requests changed the session at once, "
-                "or it has moved"
+                "a change was not stored: too many requests changed the session at once, or its "
+                "identifier has changed"
             )
     return SessionFailed(failure)

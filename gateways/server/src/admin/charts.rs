@@ -78,9 +78,9 @@ impl History {
         let values = |of: fn(&Minute) -> u64| minutes.iter().map(of).collect::<Vec<_>>();
         html! {
             div.charts {
-                (chart("Created", "a minute, by this process", "in this minute", &values(|minute| minute.created)))
+                (chart("Created", "per minute, by this process", "in this minute", &values(|minute| minute.created)))
                 (chart("Active", "in the store", "now", &values(|minute| minute.active)))
-                (chart("Expired or ended", "a minute", "in this minute", &values(|minute| minute.ended)))
+                (chart("Expired or ended", "per minute", "in this minute", &values(|minute| minute.ended)))
             }
         }
     }

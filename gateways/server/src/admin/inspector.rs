@@ -70,8 +70,8 @@ pub(crate) struct Ended {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InspectError {
     #[error(
-        "no session has a subject: gateway.identity is not set. It is the JSON pointer to who is \
-         logged in, /passport/user for example"
+        "sessions have no subject: gateway.identity is not set. Set it to the JSON pointer to the \
+         logged-in user, for example /passport/user"
     )]
     NoIdentity,
     #[error(transparent)]

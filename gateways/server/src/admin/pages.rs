@@ -41,8 +41,8 @@ pub(super) fn login(is_wrong: bool) -> Markup {
     let content = html! {
         section.card {
             h1 { "Log in" }
-            p.quiet { "With the token that the program was started with, EDGE_SESSION_ADMIN_TOKEN." }
-            @if is_wrong { p.problem role="alert" { "That is not the token." } }
+            p.quiet { "Enter the token that this program was started with: EDGE_SESSION_ADMIN_TOKEN." }
+            @if is_wrong { p.problem role="alert" { "The token is wrong." } }
             form method="post" action="/login" {
                 label for="token" { "Token" }
                 input #token type="password" name="token" required autofocus;
@@ -67,7 +67,8 @@ pub(super) fn list(
             @if unreadable > 0 {
                 p.card.problem role="alert" {
                     (count(unreadable, "session"))
-                    " cannot be read and may be of the same subject, too. They are listed below as unreadable: look at what is stored, and end them one by one."
+                    " cannot be read and may belong to the same subject. They are listed below as \
+                     unreadable: check what is stored, and end them individually."
                 }
             }
         }
@@ -83,7 +84,7 @@ pub(super) fn list(
                 @if subject.is_some() { a href="/sessions" { "Show all" } }
             }
             @if !has_subjects {
-                p.quiet { "No session has a subject: gateway.identity says where it is, /passport/user for example." }
+                p.quiet { "Sessions have no subject: set gateway.identity to its JSON pointer, for example /passport/user." }
             }
             @if let Some(subject) = subject.filter(|_| !listing.sessions.is_empty()) {
                 form method="get" action="/sessions/end-all" {
@@ -103,13 +104,13 @@ pub(super) fn list(
 
 fn table(sessions: &[Listed], now: u64) -> Markup {
     if sessions.is_empty() {
-        return html! { p { "There are none." } };
+        return html! { p { "There are no sessions." } };
     }
     html! {
         div.scroll { table.sessions {
             thead { tr {
                 th { "Session" } th { "Subject" } th.right { "Age" } th.right { "Ends in" }
-                th.right { "Size" } th { span.hidden { "What to do" } }
+                th.right { "Size" } th { span.hidden { "Action" } }
             } }
             tbody {
                 @for listed in sessions {
@@ -143,14 +144,14 @@ pub(super) fn ask_end(shown: &Shown) -> Markup {
     let back = format!("/sessions/{name}");
     let of = shown.listed.subject.as_deref().map(|subject| format!(" of “{subject}”"));
     let question = format!("End the session{}?", of.unwrap_or_default());
-    ask(&question, "Whoever has it is logged out.", "/sessions/end", ("name", name), &back)
+    ask(&question, "Its visitor is logged out.", "/sessions/end", ("name", name), &back)
 }
 
 /// Asks whether to end all sessions of a subject.
 pub(super) fn ask_end_all(subject: &str) -> Markup {
     let back = format!("/sessions?subject={}", utf8_percent_encode(subject, NON_ALPHANUMERIC));
     let question = format!("End all sessions of exactly “{subject}”?");
-    let text = "They are logged out wherever they are logged in.";
+    let text = "This subject is logged out everywhere.";
     ask(&question, text, "/sessions/end-all", ("subject", subject), &back)
 }
 
@@ -184,7 +185,7 @@ pub(super) fn show(shown: &Shown) -> Markup {
             @match &shown.data {
                 Some(data) => pre { (harmless(&serde_json::to_string_pretty(data).unwrap_or_default())) },
                 None => {
-                    p { "Not all of it can be read. This text is stored:" }
+                    p { "The data cannot be read completely. The stored text is:" }
                     pre { (harmless(shown.raw.as_deref().unwrap_or_default())) }
                 }
             }
@@ -195,15 +196,15 @@ pub(super) fn show(shown: &Shown) -> Markup {
 }
 
 pub(super) fn not_found() -> Markup {
-    message("There is no such session", "It has ended, or its name is another one.")
+    message("There is no such session", "It has ended, or the name is wrong.")
 }
 
 pub(super) fn unavailable() -> Markup {
-    message("The store does not answer", "Please try again. The program's log says more.")
+    message("The store does not respond", "Please try again. The program's log has the details.")
 }
 
 pub(super) fn no_identity(error: &InspectError) -> Markup {
-    message("Nobody can be looked for", &error.to_string())
+    message("Sessions cannot be searched by subject", &error.to_string())
 }
 
 fn message(title: &str, text: &str) -> Markup {

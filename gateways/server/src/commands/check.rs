@@ -41,7 +41,7 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> anyhow::Result<String> 
             Ok(without_effect) => {
                 let names = without_effect.join(", ");
                 found += &format!(
-                    "\n  warning   these options of the store's address change nothing: {names}"
+                    "\n  warning   these options of the store's address have no effect: {names}"
                 );
             }
         }
@@ -52,7 +52,7 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> anyhow::Result<String> 
     let missing = url.strip_prefix("file:").filter(|path| !Path::new(path).exists());
     if let Some(path) = missing.filter(|_| connect) {
         // Opening it would create the file, possibly with another owner than the user who serves.
-        found += &format!("\n  the store's file {path} is not there yet: serve makes it");
+        found += &format!("\n  the store's file {path} does not exist yet: `serve` creates it");
     } else if connect {
         let stores = setup.open_store().await?;
         let (component, options) = (setup.component.clone(), setup.options.clone());
@@ -64,7 +64,7 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> anyhow::Result<String> 
         );
         let layer = layer?;
         layer.check_store().await.map_err(|why| anyhow!(failed(&why)))?;
-        found += "\n  the store answers: sessions can be read and written";
+        found += "\n  the store responds: sessions can be read and written";
     }
     Ok(found)
 }

@@ -115,8 +115,9 @@ fn fit(bounds: &mut Bounds, files: usize) {
     // Prevents a single client from taking all of them.
     bounds.per_client = asked.per_client.min(bounds.requests.div_ceil(4));
     tracing::warn!(
-        "only {files} files may be open: limits.connections is {}, not {}, limits.requests is {}, \
-         not {}, limits.per_client is {}, not {}; raise it with `ulimit -n {needed}`",
+        "this process can open only {files} files: limits.connections is {}, not {}, \
+         limits.requests is {}, not {}, limits.per_client is {}, not {}; raise the limit with \
+         `ulimit -n {needed}`",
         bounds.connections,
         asked.connections,
         bounds.requests,
@@ -132,9 +133,11 @@ fn reload_on_hangup(tls: Option<Tls>) -> anyhow::Result<()> {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             match tls.as_ref().map(Tls::reload) {
-                Some(Ok(())) => tracing::info!("the TLS certificate was read again"),
-                Some(Err(why)) => tracing::error!("the old TLS certificate stays: {why}"),
-                None => tracing::info!("there is no TLS certificate to read again"),
+                Some(Ok(())) => tracing::info!("the TLS certificate was reloaded"),
+                Some(Err(why)) => tracing::error!(
+                    "the TLS certificate was not reloaded, and the old one stays in use: {why}"
+                ),
+                None => tracing::info!("there is no TLS certificate to reload"),
             }
         }
     });

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) async fn run(setup: &Setup, command: &SessionsCommand) -> anyhow::Result<()> {
     let progress = async {
         tokio::time::sleep(PATIENCE).await;
-        eprintln!("looking at all sessions …");
+        eprintln!("reading all sessions …");
         std::future::pending().await
     };
     tokio::select! {
@@ -83,7 +83,7 @@ fn left(unreadable: u64, subject: &str) -> String {
         n => (format!("{n} sessions cannot be read"), "them"),
     };
     format!(
-        "{sessions} and may be of {subject:?}, too.\n`edge-session sessions list --subject …` \
+        "{sessions} and may also belong to {subject:?}.\n`edge-session sessions list --subject …` \
          lists {them} as unreadable, `sessions show NAME` prints what is stored, and `sessions end \
          NAME` ends one"
     )
@@ -114,10 +114,10 @@ impl Source {
         let url = &setup.store_url;
         let is_memory = url == "memory:";
         if is_memory {
-            return Self::process(setup, "sessions in memory are known to their process only");
+            return Self::process(setup, "sessions in memory are accessible only to their process");
         }
         if let Some(path) = url.strip_prefix("file:").filter(|path| !Path::new(path).exists()) {
-            let why = format!("the file {path} does not exist, from where this command runs");
+            let why = format!("the file {path} does not exist, as seen from the current directory");
             let running = Self::process(setup, &why);
             return running.map_err(|_| anyhow!("there are no sessions: {why}"));
         }
@@ -134,8 +134,8 @@ impl Source {
                 Ok(Self::Process { url: format!("http://{address}"), token: token.clone() })
             }
             _ => Err(anyhow!(
-                "{why}.\nThat process can be asked, when admin.listen and \
-                 EDGE_SESSION_ADMIN_TOKEN are set for it and for this command"
+                "{why}.\nTo query that process, set admin.listen and EDGE_SESSION_ADMIN_TOKEN for \
+                 it and for this command"
             )),
         }
     }
@@ -149,7 +149,10 @@ impl Source {
                 let subject = subject.map(|it| format!("&subject={}", escaped(it)));
                 let query = format!("?limit={limit}{}", subject.unwrap_or_default());
                 let listing = self.ask(Method::GET, &format!("/api/sessions{query}")).await?;
-                listing.context("the process tells nothing of its sessions")
+                listing.context(
+                    "the process does not show its sessions: is \
+                     EDGE_SESSION_ADMIN_TOKEN set for it?",
+                )
             }
         }
     }
@@ -186,7 +189,10 @@ impl Source {
             Self::Process { .. } => {
                 let path = format!("/api/sessions?subject={}", escaped(subject));
                 let ended = self.ask(Method::DELETE, &path).await?;
-                ended.context("the process tells nothing of its sessions")
+                ended.context(
+                    "the process does not show its sessions: is \
+                     EDGE_SESSION_ADMIN_TOKEN set for it?",
+                )
             }
         }
     }
@@ -204,7 +210,7 @@ impl Source {
             .uri(format!("{url}{path}"))
             .header(AUTHORIZATION, format!("Bearer {token}"))
             .body(Body::empty())
-            .context("the request cannot be made")?;
+            .context("cannot build the request")?;
         let client = Client::builder(TokioExecutor::new()).build_http();
         let response = client
             .request(request)
@@ -220,11 +226,11 @@ impl Source {
             StatusCode::CONFLICT => {
                 return Err(wrong(&format!("says: {}", InspectError::NoIdentity)));
             }
-            status => return Err(wrong(&format!("answers {status}"))),
+            status => return Err(wrong(&format!("responded with {status}"))),
         }
         let body = response.into_body().collect().await;
-        let body = body.map_err(|error| wrong(&format!("stopped answering: {error}")))?.to_bytes();
-        serde_json::from_slice(&body).map_err(|_| wrong(&"gave no answer that makes sense"))
+        let body = body.map_err(|error| wrong(&format!("stopped responding: {error}")))?.to_bytes();
+        serde_json::from_slice(&body).map_err(|_| wrong(&"sent an invalid response"))
     }
 }
 

@@ -80,7 +80,9 @@ pub(super) fn read(
     let body_bytes = limits.take("body_bytes", wrong).filter(|most| *most > 0);
     let buffer_bytes = limits.take("buffer_bytes", wrong).unwrap_or(64 * 1024);
     if buffer_bytes > 16 << 20 {
-        let message = format!("is {buffer_bytes}, more than 16777216: every request may take it");
+        let message = format!(
+            "is {buffer_bytes}, more than 16777216: every request may use this much memory"
+        );
         wrong.push(limits.problem("buffer_bytes", message));
     }
     let min_rate = limits.take("min_rate", wrong).unwrap_or(500);
@@ -95,7 +97,7 @@ pub(super) fn read(
     if let (Some((logout, _)), Some(login)) = (&logout, login_path)
         && RulePath::parse(login).as_ref() == Ok(logout)
     {
-        let message = "is the path of gateway.login, too: nobody could log in";
+        let message = "is also the path of gateway.login: nobody could log in";
         wrong.push(gateway.problem("logout", message.to_owned()));
     }
     let modes = [("own", false), ("shared", true)];
@@ -103,8 +105,8 @@ pub(super) fn read(
     let hide_cookie = gateway.take("hide_cookie", wrong).unwrap_or(false);
     for (key, is_set) in [("logout", logout.is_some()), ("hide_cookie", hide_cookie)] {
         if is_shared && is_set {
-            let message = "is for sessions of this program: with sessions = \"shared\" the application \
-                           reads its cookie, and ends its sessions";
+            let message = "cannot be set with sessions = \"shared\": the application itself reads \
+                           the cookie and ends sessions";
             wrong.push(gateway.problem(key, message.to_owned()));
         }
     }
@@ -145,11 +147,12 @@ pub(super) fn read(
         all_routes.extend(route(&mut root, wrong));
     }
     if app.is_some() && is_shared {
-        let message = "\"shared\" is for applications that have a store of their own".to_owned();
+        let message =
+            "\"shared\" requires an application that has its own store, not `app`".to_owned();
         wrong.push(gateway.problem("sessions", message));
     }
     if app.is_some() && !all_routes.is_empty() {
-        let message = "excludes `upstream` and [[route]]: all requests are for it".to_owned();
+        let message = "excludes `upstream` and [[route]]: it receives all requests".to_owned();
         wrong.push(root.problem("app", message));
     }
     let mut all_guards = Vec::new();
@@ -241,14 +244,14 @@ fn upstream(text: &str) -> Result<AppAddress, String> {
         // A missing socket may be created later.
         let is_other = std::fs::metadata(path).is_ok_and(|it| !it.file_type().is_socket());
         return match is_other {
-            true => Err(format!("unix:{path} is something else than a socket")),
+            true => Err(format!("unix:{path} is not a socket")),
             false => Ok(AppAddress::Unix(path.into())),
         };
     }
     let socket = text.strip_prefix("http://unix:").or(Some(text)).filter(|it| it.starts_with('/'));
     if let Some(path) = socket {
         return Err(format!(
-            "{text:?} is not a URL: for the socket of an application write unix:{path}"
+            "{text:?} is not a URL: for an application's socket, write unix:{path}"
         ));
     }
     // Accepts the form of `listen` addresses, without a scheme.
@@ -278,12 +281,12 @@ fn upstream(text: &str) -> Result<AppAddress, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{shown:?} is not a URL: {error}"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
         return Err(format!(
-            "{shown:?} is not a URL such as http://127.0.0.1:3000, and not the \
-             file of a socket, such as unix:/run/app.sock"
+            "{shown:?} is neither a URL such as http://127.0.0.1:3000 nor a socket such as \
+             unix:/run/app.sock"
         ));
     }
     if url.contains('@') {
-        return Err(format!("the URL of {shown:?} holds a user name, which is not supported"));
+        return Err(format!("the URL of {shown:?} contains a user name, which is not supported"));
     }
     let after_host = uri.authority().and_then(|it| it.as_str().rsplit_once(':'));
     if let Some((_, port)) = after_host.filter(|(_, port)| !port.contains(']'))
@@ -294,7 +297,7 @@ fn upstream(text: &str) -> Result<AppAddress, String> {
     }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(format!(
-            "{shown:?} is followed by a path: requests keep theirs, give the host only"
+            "{shown:?} is followed by a path: requests keep their own, so give only the host"
         ));
     }
     Ok(AppAddress::Url(uri))
@@ -307,11 +310,11 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
             for path in list {
                 match RulePath::parse(&path) {
                     Ok(parsed) if is_plain(&path) => paths.push(parsed),
-                    _ => wrong.push(section.problem("paths", format!("{path:?} is not a path such as \"/admin\", which holds for all below it"))),
+                    _ => wrong.push(section.problem("paths", format!("{path:?} is not a path such as \"/admin\", which includes everything below it"))),
                 }
             }
         }
-        _ => wrong.push(section.problem("paths", "is missing: a list of paths".to_owned())),
+        _ => wrong.push(section.problem("paths", "is missing: set a list of paths".to_owned())),
     }
     let mut except = Vec::new();
     for path in section.list("except", wrong).unwrap_or_default() {
@@ -325,14 +328,16 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
                     RulePath::parse(&path).is_ok_and(|path| path.is_below(guarded))
                 };
                 if !paths.is_empty() && !paths.iter().any(is_below) {
-                    let message = format!("{path:?} is below none of the guard's paths");
+                    let message = format!("{path:?} is not below any of the guard's paths");
                     wrong.push(section.problem("except", message));
                 }
                 except.push(parsed);
             }
             _ => wrong.push(section.problem(
                 "except",
-                format!("{path:?} is not a path such as \"/public\", which holds for all below it"),
+                format!(
+                    "{path:?} is not a path such as \"/public\", which includes everything below it"
+                ),
             )),
         }
     }
@@ -345,7 +350,7 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
         |value: &Value| matches!(value, Value::String(_) | Value::Integer(_) | Value::Boolean(_));
     if equals.as_ref().is_some_and(|value| !is_scalar(value)) {
         wrong.push(
-            section.problem("equals", "is not a text, a whole number, true or false".to_owned()),
+            section.problem("equals", "is not a string, a whole number, true or false".to_owned()),
         );
     }
     let login = section.login(wrong).or_else(|| login.map(str::to_owned));
@@ -359,8 +364,8 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
         (false, None) if wrong.len() > before => return None,
         (is_denied, _) => {
             let message = match is_denied {
-                true => "excludes `deny = true`: nobody passes that guard",
-                false => "is missing: a JSON pointer such as \"/user\", or else `deny = true`",
+                true => "excludes `deny = true`, which lets nobody pass",
+                false => "is missing: set a JSON pointer such as \"/user\", or `deny = true`",
             };
             wrong.push(section.problem("require", message.to_owned()));
             return None;
@@ -412,7 +417,7 @@ impl Section {
         let login = self.path("login", wrong)?;
         let path = login.split(['?', '#']).next().unwrap_or_default();
         if PlainPath::parse(path).is_none() {
-            let message = format!("is {login:?}: a plain path, without // or ;, is needed");
+            let message = format!("is {login:?}: use a plain path, without // or ;");
             wrong.push(self.problem("login", message));
         }
         Some(login)
@@ -424,7 +429,7 @@ impl Section {
         if is_plain(&path) {
             return Some(path);
         }
-        wrong.push(self.problem(key, format!("is {path:?}: no request's path is that")));
+        wrong.push(self.problem(key, format!("is {path:?}: no request can have this path")));
         None
     }
 
@@ -447,7 +452,9 @@ impl Section {
                 Ok(network) => networks.push(network),
                 Err(_) => {
                     let shown = quoted(&text);
-                    let message = format!("{shown} is not an address or a network: 10.0.0.0/8");
+                    let message = format!(
+                        "{shown} is neither an IP address nor a network such as 10.0.0.0/8"
+                    );
                     wrong.push(self.problem(key, message));
                 }
             }

@@ -5,11 +5,11 @@ const ALIKE: f64 = 0.85;
 
 /// Settings that are not keys of the file, and the names that people use for them.
 const ELSEWHERE: [(&str, &str); 11] = [
-    ("secret", "EDGE_SESSION_SECRET, a variable"),
-    ("secrets", "EDGE_SESSION_SECRET, a variable"),
-    ("store.secret", "EDGE_SESSION_CRYPTO_SECRET, a variable"),
-    ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, a variable"),
-    ("log.level", "EDGE_SESSION_LOG, a variable"),
+    ("secret", "EDGE_SESSION_SECRET, an environment variable"),
+    ("secrets", "EDGE_SESSION_SECRET, an environment variable"),
+    ("store.secret", "EDGE_SESSION_CRYPTO_SECRET, an environment variable"),
+    ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, an environment variable"),
+    ("log.level", "EDGE_SESSION_LOG, an environment variable"),
     ("port", "listen"),
     ("admin.port", "admin.listen"),
     ("store.type", "store.url"),
@@ -95,7 +95,7 @@ mod tests {
         for (name, known) in [
             ("listn", "listen"),
             ("store.listen", "admin.listen or listen, before the first [section]"),
-            ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, a variable"),
+            ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, an environment variable"),
             ("gateway.requests", "limits.requests or log.requests"),
             ("saveUninitialized", "save_uninitialized"),
             ("max_age", "cookie.max_age"),

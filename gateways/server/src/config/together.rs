@@ -22,7 +22,7 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
     if let (Some(admin), Address::Port(listen)) = (settings.admin, &listen)
         && is_same(admin, *listen)
     {
-        let message = format!("is {admin}, where `listen` is, too: give it a port of its own");
+        let message = format!("is {admin}, which `listen` already uses: choose another port");
         problem("admin.listen", message);
     }
     let routes = settings.gateway.iter().flat_map(|gateway| &gateway.routes);
@@ -31,15 +31,15 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
         let own = [("listen", Some(&listen)), ("admin.listen", of_admin.as_ref())];
         let is_own = |own: &Address| leads_to(upstream, own);
         if let Some((key, _)) = own.iter().find(|(_, own)| own.is_some_and(is_own)) {
-            let message =
-                format!("{upstream} is `{key}` of this program: requests would come back to it");
+            let message = format!("{upstream} is this program's own `{key}`: requests would loop");
             problem(&route.key, message);
         }
     }
     for (at, outside) in outside_of_sessions(settings, options) {
         if let Outside::Wholly(path) = outside {
             let message = format!(
-                "{path} is not below cookie.path ({}): there are no sessions, and nobody would pass",
+                "{path} is not below cookie.path ({}): its requests have no session, so nobody \
+                 would pass",
                 options.cookie.path
             );
             problem(&format!("guard[{at}].paths"), message);
@@ -48,7 +48,7 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
     let is_mongodb = ["mongodb://", "mongodb+srv://"].iter().any(|it| store_url.starts_with(it));
     let is_shared = settings.gateway.as_ref().is_some_and(|gateway| gateway.is_shared);
     if is_shared && !is_mongodb {
-        let message = "\"shared\" needs the store that the application has, too: set store.url to its \
+        let message = "\"shared\" requires the application's store: set store.url to its \
                        mongodb:// address";
         problem("gateway.sessions", message.to_owned());
     }
@@ -66,7 +66,7 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
             ("crypto", settings.crypto.is_some()),
         ] {
             if is_set {
-                let message = "is for mongodb:// stores: this one keeps sessions as they are";
+                let message = "is only for mongodb:// stores: unset it, or change store.url";
                 problem(&format!("store.{key}"), message.to_owned());
             }
         }
@@ -80,7 +80,8 @@ pub(crate) fn warnings(settings: &Settings, options: &Options) -> Vec<String> {
     for (at, outside) in outside_of_sessions(settings, options) {
         if let Outside::Partly = outside {
             warnings.push(format!(
-                "guard[{at}].paths: outside cookie.path ({}) there are no sessions, and nobody passes",
+                "guard[{at}].paths: paths outside cookie.path ({}) have no sessions, so nobody \
+                 passes there",
                 options.cookie.path
             ));
         }
@@ -91,8 +92,8 @@ pub(crate) fn warnings(settings: &Settings, options: &Options) -> Vec<String> {
     };
     if settings.gateway.is_none() && is_public {
         warnings.push(
-            "listen: the built-in view counter lets everybody log in without a password, and \
-             others can reach it there. It is for trying things out: for an application, set `upstream`"
+            "listen: the built-in view counter lets anyone log in without a password, and others \
+             can reach this address. It is only a demo: set `upstream` to serve an application"
                 .to_owned(),
         );
     }

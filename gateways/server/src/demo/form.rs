@@ -51,8 +51,9 @@ fn back_from(path: &str) -> &'static str {
 }
 
 fn forged(session: &Session, back: &str) -> Response {
-    let text = "The form does not belong to your session: perhaps it was open for long, or you \
-                logged in or out in another tab. Nothing was changed. Please go back and try again.";
+    let text = "The form does not belong to your session: it may have been open for a long time, \
+                or you logged in or out in another tab. Nothing was changed. Please go back and \
+                try again.";
     refusal(session, StatusCode::FORBIDDEN, "That form is out of date", text, back)
 }
 
@@ -61,7 +62,7 @@ fn unreadable(session: &Session, status: StatusCode, back: &str) -> Response {
         StatusCode::PAYLOAD_TOO_LARGE => "The form is too large.",
         _ => "The form cannot be read.",
     };
-    refusal(session, status, "That did not work", text, back)
+    refusal(session, status, "The form was not accepted", text, back)
 }
 
 fn refusal(session: &Session, status: StatusCode, title: &str, text: &str, back: &str) -> Response {

@@ -70,22 +70,23 @@ pub(super) fn counter(visitor: &Visitor, count: u64, panel: &Panel) -> Markup {
             // A single text node, which tests look for.
             h1 { (format!("you have visited this page {count} times")) }
             p.quiet {
-                "Reload the page to count on. The number is kept in your session, on the server; "
-                "your browser has nothing but a signed cookie."
+                "Reload the page to continue counting. The number is kept in your session, on the \
+                 server; "
+                "your browser has only a signed cookie."
             }
         }
         section.card aria-labelledby="data" {
             h2 #data { "In your session" }
             (values(&panel.values))
-            h3 { "Put something into your session" }
+            h3 { "Store a value in your session" }
             (value_form(visitor, &Draft::default(), None))
         }
         section.card aria-labelledby="cookie" {
-            h2 #cookie { "Its cookie" }
+            h2 #cookie { "The cookie" }
             (cookie_facts(panel))
         }
         section.card aria-labelledby="life" {
-            h2 #life { "Its life" }
+            h2 #life { "The lifetime" }
             (life_facts(panel))
         }
     };
@@ -98,7 +99,7 @@ pub(super) fn login(visitor: &Visitor, login: &Login, problem: Option<&str>) -> 
             h1 { "Log in" }
             p.quiet {
                 "This is a demonstration: there are no passwords, and any name will do. "
-                "What is real is the session, which goes on under a new identifier."
+                "The session is real, and continues under a new identifier."
             }
             @if let Some(user) = &visitor.user {
                 p { "You are logged in as " strong.name { (user) } "." }
@@ -117,7 +118,7 @@ pub(super) fn login(visitor: &Visitor, login: &Login, problem: Option<&str>) -> 
                 label.check for="remember" {
                     input #remember type="checkbox" name="remember" value="yes"
                         checked[login.remember];
-                    span { "Remember me for 30 days, also when the browser was closed" }
+                    span { "Remember me for 30 days, even after the browser is closed" }
                 }
                 button.primary type="submit" { "Log in" }
             }
@@ -131,8 +132,8 @@ pub(super) fn account(visitor: &Visitor, user: &str) -> Markup {
         section.card {
             h1 { "Hello, " span.name { (user) } }
             p.quiet {
-                "Only who is logged in sees this page; everybody else is sent to the login first. "
-                "Logging out deletes your session from the store, its count included, and clears "
+                "Only logged-in visitors see this page; others are redirected to the login. "
+                "Logging out deletes your session from the store, including its count, and clears "
                 "the cookie."
             }
             (logout_form(visitor, "primary"))
@@ -144,7 +145,7 @@ pub(super) fn account(visitor: &Visitor, user: &str) -> Markup {
 pub(super) fn value_refused(visitor: &Visitor, draft: &Draft, problem: &str) -> Markup {
     let content = html! {
         section.card {
-            h1 { "That was not stored" }
+            h1 { "The value was not stored" }
             (value_form(visitor, draft, Some(problem)))
             p { a href="/" { "Back to the counter" } }
         }
@@ -156,8 +157,8 @@ pub(super) fn not_found(visitor: Option<&Visitor>, path: &str) -> Markup {
     let content = html! {
         section.card {
             h1 { "There is no such page" }
-            p.quiet { "Nothing is at " code { (path) } "." }
-            p { a href="/" { "To the counter" } }
+            p.quiet { "Nothing exists at " code { (path) } "." }
+            p { a href="/" { "Go to the counter" } }
         }
     };
     layout("Not found", Place::Elsewhere, visitor, &content)
@@ -193,7 +194,7 @@ fn layout(title: &str, place: Place, visitor: Option<&Visitor>, content: &Markup
                 main { (content) }
                 footer {
                     "edge-session " (env!("CARGO_PKG_VERSION")) ", the built-in demonstration. "
-                    "Sessions compatible with express-session, decided by a WebAssembly component."
+                    "Sessions compatible with express-session, managed by a WebAssembly component."
                 }
             }
         }
@@ -270,7 +271,7 @@ fn values(values: &[(String, Option<String>)]) -> Markup {
                     dd {
                         @match value {
                             Some(json) => pre { code { (json) } },
-                            None => { "•••••••• " span.quiet { "kept secret: it protects the forms" } },
+                            None => { "•••••••• " span.quiet { "hidden: it protects the forms" } },
                         }
                     }
                 }
@@ -307,7 +308,7 @@ fn life_facts(panel: &Panel) -> Markup {
         dl.facts {
             (fact("This visit", &html! { (origin(panel.origin)) }))
             @if let Some(left) = left {
-                (fact("When you came", &html! { (words(left)) " were left" }))
+                (fact("Before this visit", &html! { (words(left)) " left" }))
             }
             @if let Some(in_store) = in_store {
                 (fact("In the store", &html! { (words(in_store)) ", unless you come back" }))
@@ -338,14 +339,14 @@ fn same_site(same_site: Option<SameSite>) -> Markup {
 
 fn origin(origin: Origin) -> &'static str {
     match origin {
-        Origin::Loaded => "loaded from the store, by your cookie",
+        Origin::Loaded => "loaded from the store",
         Origin::Absent => "new: your browser sent no cookie",
-        Origin::Malformed => "new: the cookie that came is not one of ours",
-        Origin::Forged => "new: the cookie that came has a wrong signature",
-        Origin::Oversized => "new: the cookies that came are too large",
+        Origin::Malformed => "new: the cookie is malformed",
+        Origin::Forged => "new: the cookie's signature is wrong",
+        Origin::Oversized => "new: the cookies are too large",
         Origin::Unknown => "new: the session of your cookie has ended",
         Origin::Damaged => "new: the session of your cookie is damaged",
-        Origin::Detached => "new, and not kept: the store does not answer",
+        Origin::Detached => "new, and not kept: the store does not respond",
     }
 }
 

@@ -47,8 +47,8 @@ impl FromStr for Address {
             Some(("localhost", text)) => port(Ipv4Addr::LOCALHOST, text),
             _ => text.parse().ok(),
         };
-        let expected = "is not an address with a port, such as 127.0.0.1:8080 or :8080, and not \
-                        the file of a socket, such as unix:/run/edge-session/http.sock";
+        let expected = "is neither an address with a port, such as 127.0.0.1:8080 or :8080, nor a \
+                        socket, such as unix:/run/edge-session/http.sock";
         address.map(Self::Port).ok_or_else(|| expected.to_owned())
     }
 }
@@ -62,9 +62,9 @@ impl Address {
         if path.as_os_str().len() > LONGEST {
             Some(format!("the path of a socket has at most {LONGEST} bytes"))
         } else if let Some(directory) = directory.filter(|it| !it.is_dir()) {
-            Some(format!("there is no directory {}", directory.display()))
+            Some(format!("the directory {} does not exist", directory.display()))
         } else if is_there.is_ok_and(|it| !it.file_type().is_socket()) {
-            Some("that is something else than a socket, and is left as it is".to_owned())
+            Some("the file is not a socket, and is left unchanged".to_owned())
         } else {
             None
         }
@@ -91,7 +91,7 @@ pub(crate) enum Bound {
 impl Bound {
     /// Binds the address, unless a socket was handed over.
     pub(crate) fn at(address: Option<Address>) -> anyhow::Result<Self> {
-        let unusable = "the socket that was handed over cannot be used";
+        let unusable = "the socket passed by socket activation cannot be used";
         if let Some(listener) = handed_over().context(unusable)? {
             return Ok(Self::Listening(listener));
         }

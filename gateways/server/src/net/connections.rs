@@ -123,11 +123,12 @@ impl TurnedAway {
 
     pub(crate) fn status_and_text(self) -> (StatusCode, &'static str) {
         match self {
-            Self::TooManyFields => {
-                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "There are too many fields.")
-            }
+            Self::TooManyFields => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "The request has too many header fields.",
+            ),
             Self::Full(_) => {
-                let text = "Too many requests are at work. Please try again.";
+                let text = "Too many requests are in progress. Please try again.";
                 (StatusCode::SERVICE_UNAVAILABLE, text)
             }
         }
@@ -283,7 +284,11 @@ impl<S: Answers> Accepted<S> {
             match serving.await {
                 Some(result) => result,
                 None if connection.requests.load(Ordering::Relaxed) == 0 => return refused("slow"),
-                None => return tracing::debug!("a client stayed though it was asked to leave"),
+                None => {
+                    return tracing::debug!(
+                        "a client kept its connection open although asked to close it"
+                    );
+                }
             }
         } else {
             let serving = http1::Builder::new()
@@ -297,7 +302,7 @@ impl<S: Answers> Accepted<S> {
         if let Err(error) = result {
             if error.is_parse() {
                 refused("malformed");
-                tracing::info!("a request was not HTTP: {error}");
+                tracing::info!("a request was not valid HTTP: {error}");
             } else if error.is_timeout() {
                 // After the first request, a slow one is indistinguishable from an idle connection.
                 if connection.requests.load(Ordering::Relaxed) == 0 {
@@ -335,7 +340,7 @@ async fn answer(
         Ok(place) => place,
         Err(full) => {
             let (address, whose) = (connection.address, full.whose());
-            tracing::warn!("a request of {address} was refused: {whose} are at work");
+            tracing::warn!("a request from {address} was refused: {whose}");
             // Only the response is held back: the request's memory is freed first.
             let mut response = turn_away(request, TurnedAway::Full(full));
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -62,7 +62,7 @@ fn read(files: &TlsFiles) -> anyhow::Result<ServerConfig> {
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| wrong("certificate", certificate, &error))?;
     if chain.is_empty() {
-        return Err(wrong("certificate", certificate, &"there is no certificate in it"));
+        return Err(wrong("certificate", certificate, &"it contains no certificate"));
     }
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("key", key, &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -17,7 +17,7 @@ pub(crate) fn open(visitor: OnUpgrade, upstream: OnUpgrade, idle: Duration, peer
     tokio::spawn(async move {
         let (visitor, upstream) = match tokio::try_join!(visitor, upstream) {
             Ok(both) => both,
-            Err(error) => return tracing::info!("a change of protocol failed: {error}"),
+            Err(error) => return tracing::info!("a protocol upgrade failed: {error}"),
         };
         let gauge = metrics::gauge!("edge_session_tunnels");
         gauge.increment(1.0);
@@ -38,7 +38,7 @@ async fn pass(
     let there = copy(&mut one_in, &mut other_out, &last, idle);
     let back = copy(&mut other_in, &mut one_out, &last, idle);
     if let Err(error) = tokio::try_join!(there, back) {
-        tracing::debug!("a connection without HTTP ended: {error}");
+        tracing::debug!("an upgraded connection ended: {error}");
     }
 }
 

@@ -33,11 +33,11 @@ pub(crate) struct Bounds {
 /// Why a body was ended early.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq)]
 pub(crate) enum BodyError {
-    #[error("nothing came for {0:?}")]
+    #[error("nothing arrived for {0:?}")]
     Idle(Duration),
-    #[error("it moved too slowly for {WINDOW:?}")]
+    #[error("it was too slow for {WINDOW:?}")]
     TooSlow,
-    #[error("the exchange took longer than it may")]
+    #[error("the exchange took longer than allowed")]
     TooLong,
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
@@ -252,7 +252,7 @@ impl Body for Begun {
 pub(crate) fn refusal_of(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
     Some(match broken_bound(error)? {
         BodyError::TooLarge(_) => Refusal::BodyTooLarge,
-        BodyError::Broken => Refusal::BadRequest("The body is broken."),
+        BodyError::Broken => Refusal::BadRequest("The body is incomplete or malformed."),
         BodyError::Idle(_) | BodyError::TooSlow | BodyError::TooLong => Refusal::RequestTimeout,
     })
 }
@@ -304,7 +304,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stalls_fails_after_the_idle_time() {
-        let error = "nothing came for 5s".to_owned();
+        let error = "nothing arrived for 5s".to_owned();
         let start = Instant::now();
         assert_eq!(ends(AnyBody::new(Stalled), BOUNDS).await, (Err(error.clone()), Some(error)));
         assert_eq!(start.elapsed().as_secs(), 5);
@@ -314,7 +314,7 @@ mod tests {
     async fn a_body_fails_at_the_end_of_the_whole_time() {
         let end = Some(Instant::now() + Duration::from_secs(2));
         let (result, _) = ends(AnyBody::new(Stalled), Bounds { end, ..BOUNDS }).await;
-        assert_eq!(result, Err("the exchange took longer than it may".to_owned()));
+        assert_eq!(result, Err("the exchange took longer than allowed".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -322,7 +322,7 @@ mod tests {
         let bounds = Bounds { bytes: None, rate: Some(2), ..BOUNDS };
         let start = Instant::now();
         let (result, _) = ends(AnyBody::new(Trickle::every(Duration::from_secs(1))), bounds).await;
-        assert_eq!(result, Err("it moved too slowly for 20s".to_owned()));
+        assert_eq!(result, Err("it was too slow for 20s".to_owned()));
         assert_eq!(start.elapsed(), WINDOW);
         // Exactly at the minimum rate, for an hour.
         let trickle = Trickle { left: 7200, ..Trickle::every(Duration::from_millis(500)) };

@@ -69,7 +69,7 @@ impl ErrorPages {
             if let Some(status) = status.filter(|it| is_page && (400..600).contains(it)) {
                 // Reading a pipe might never end.
                 match std::fs::metadata(&path).map_err(|error| failed(&error))? {
-                    it if !it.is_file() => return Err(failed(&"it is no file")),
+                    it if !it.is_file() => return Err(failed(&"it is not a regular file")),
                     it if it.len() > LARGEST => {
                         return Err(failed(&format_args!("it has more than {LARGEST} bytes")));
                     }
@@ -81,7 +81,7 @@ impl ErrorPages {
         }
         if pages.is_empty() {
             let shown = directory.display();
-            bail!("{shown} has no page called as a status is, such as 502.html");
+            bail!("{shown} has no page named after a status, such as 502.html");
         }
         Ok(Self(pages))
     }
@@ -151,7 +151,7 @@ fn page(status: StatusCode, text: &str, request_id: &str) -> String {
                         @if may_pass { a.button href="" { "Try again" } }
                         a href="/" { "Start page" }
                     }
-                    p.id { "If you tell somebody about this, say the number of your request: " code { (request_id) } }
+                    p.id { "If you report this error, include the request ID: " code { (request_id) } }
                 }
             }
         }

@@ -34,7 +34,7 @@ pub(crate) fn answer(
         tracing::info!(
             origin,
             host,
-            "a logout came from another site, or a proxy changes the Host"
+            "a logout request came from another site, or a proxy changes the Host header"
         );
         return Refusal::CrossSite.respond();
     }

@@ -66,22 +66,21 @@ impl Refusal {
     fn status_and_text(self) -> (StatusCode, &'static str) {
         match self {
             Self::BadRequest(what) => (StatusCode::BAD_REQUEST, what),
-            Self::AmbiguousPath => {
-                (StatusCode::BAD_REQUEST, "The path can be read in more than one way.")
-            }
+            Self::AmbiguousPath => (StatusCode::BAD_REQUEST, "The path is ambiguous."),
             Self::Method | Self::LogoutMethod => {
                 (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed.")
             }
-            Self::Denied => (StatusCode::FORBIDDEN, "You may not see this."),
+            Self::Denied => (StatusCode::FORBIDDEN, "Access is denied."),
             Self::LoginRequired => (StatusCode::UNAUTHORIZED, "Please log in."),
             Self::CrossSite => (StatusCode::FORBIDDEN, "This request came from another site."),
             Self::LogoutUnasked => {
-                (StatusCode::FORBIDDEN, "Nobody has asked for this logout by a form or a link.")
+                (StatusCode::FORBIDDEN, "A logout must be requested by a form or a link.")
             }
             Self::NoRoute => (StatusCode::NOT_FOUND, "There is nothing here."),
             Self::Loop => (
                 StatusCode::LOOP_DETECTED,
-                "The request came here again and again: an application's address leads back to a gateway.",
+                "The request passed this gateway repeatedly: an application's address leads back \
+                 to a gateway.",
             ),
             Self::RequestTimeout => {
                 (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive.")
@@ -89,16 +88,16 @@ impl Refusal {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request is too large."),
             Self::HeaderTooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "The application takes no request with so large a header.",
+                "The request header is too large for the application.",
             ),
             Self::BadSessionHeaders | Self::UpstreamFailed => {
-                (StatusCode::BAD_GATEWAY, "The application gave no valid answer.")
+                (StatusCode::BAD_GATEWAY, "The application sent no valid response.")
             }
             Self::UpstreamUnreachable => {
                 (StatusCode::BAD_GATEWAY, "The application cannot be reached.")
             }
             Self::UpstreamTimeout => {
-                (StatusCode::GATEWAY_TIMEOUT, "The application did not answer in time.")
+                (StatusCode::GATEWAY_TIMEOUT, "The application did not respond in time.")
             }
             Self::TurnedAway(why) => why.status_and_text(),
         }

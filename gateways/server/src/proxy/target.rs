@@ -30,25 +30,25 @@ pub(crate) fn host(
     let mut hosts = headers.get_all(HOST).iter();
     let header = match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err("There is more than one Host header."),
-        (Some(host), None) => Some(host.to_str().map_err(|_| "The Host header is not a host.")?),
+        (Some(host), None) => Some(host.to_str().map_err(|_| "The Host header is not valid.")?),
         (None, None) => None,
     };
     if uri.authority().is_some() && uri.scheme().is_none() {
-        return Err("The target is not a path.");
+        return Err("The request target is not a path.");
     }
     if header.is_some_and(|host| !is_host(host)) {
-        return Err("The Host header is not a host.");
+        return Err("The Host header is not valid.");
     }
     if uri.authority().is_some_and(|authority| !is_host(authority.as_str())) {
-        return Err("The target's host is not a host.");
+        return Err("The request target's host is not valid.");
     }
     match (uri.authority(), header) {
         (Some(authority), Some(header)) if !authority.as_str().eq_ignore_ascii_case(header) => {
-            Err("The Host header differs from the target.")
+            Err("The Host header differs from the request target.")
         }
         (Some(authority), _) => Ok(Some(authority.as_str().to_owned())),
         (None, Some(header)) => Ok(Some(header.to_owned())),
-        (None, None) if version == Version::HTTP_11 => Err("There is no Host header."),
+        (None, None) if version == Version::HTTP_11 => Err("The Host header is missing."),
         (None, None) => Ok(None),
     }
 }

@@ -181,7 +181,7 @@ impl Upstreams {
             }
             None => {
                 let limit = self.timeouts.response;
-                tracing::warn!("the application at {name} did not answer within {limit:?}");
+                tracing::warn!("the application at {name} did not respond within {limit:?}");
                 Err(Failure::of(Refusal::UpstreamTimeout))
             }
             Some(Err(SendError::Connect(error))) => {
@@ -199,7 +199,7 @@ impl Upstreams {
                     return Err(Failure::of(refusal));
                 }
                 let cause = deepest(&error);
-                tracing::warn!("the application at {name} gave no valid answer: {cause}");
+                tracing::warn!("the application at {name} sent no valid response: {cause}");
                 let is_gone = error.is_incomplete_message()
                     || error.is_canceled()
                     || error.is_closed()
@@ -258,9 +258,9 @@ impl Upstreams {
                 let was_well = upstream.is_well.swap(is_well, Ordering::Relaxed);
                 let name = &upstream.name;
                 match (was_well, is_well) {
-                    (true, false) => tracing::warn!("the application at {name} is not well"),
+                    (true, false) => tracing::warn!("the application at {name} is unhealthy"),
                     (false, true) => {
-                        tracing::info!("the application at {name} is well again");
+                        tracing::info!("the application at {name} is healthy again");
                         upstream.shunned_until.store(0, Ordering::Relaxed);
                     }
                     _ => {}

@@ -107,7 +107,7 @@ impl App {
             anyhow!("the application {shown} is not a WebAssembly component: {error:#}")
         })?;
         let pre = linker.instantiate_pre(&component).map_err(|error| {
-            anyhow!("the application {shown} needs something that it cannot have here: {error:#}")
+            anyhow!("the application {shown} imports something that is not available: {error:#}")
         })?;
         let pre = match p3::bindings::ServicePre::new(pre.clone()) {
             Ok(pre) => ProxyPre::P3(pre),
@@ -133,7 +133,7 @@ impl App {
         // In wasi:http, the host is part of the target, not of the headers.
         let host = head.headers.remove(header::HOST);
         head.uri = target(&head.uri, host.as_ref(), tls)
-            .ok_or(Refusal::BadRequest("The target is not valid."))?;
+            .ok_or(Refusal::BadRequest("The request target is not valid."))?;
         head.headers.remove(header::CONNECTION);
         head.headers.remove(header::UPGRADE);
         let body = body.map_err(|error| Error::InternalError(Some(error.to_string())));
@@ -144,11 +144,11 @@ impl App {
             // The reason was logged when the instance ended.
             Some(Err(error)) if error.is::<TrapOrPanicError>() => Err(Refusal::UpstreamFailed),
             Some(Err(error)) => {
-                tracing::warn!("the application gave no answer: {error:#}");
+                tracing::warn!("the application sent no response: {error:#}");
                 Err(Refusal::UpstreamFailed)
             }
             None => {
-                tracing::warn!("the application did not answer within {:?}", self.limit);
+                tracing::warn!("the application did not respond within {:?}", self.limit);
                 Err(Refusal::UpstreamTimeout)
             }
         }
@@ -214,7 +214,7 @@ impl HandlerState for Instances {
             }
             last = std::time::Instant::now();
             match ticks.fetch_add(1, Ordering::Relaxed) {
-                MAX_TICKS.. => Err(wasmtime::Error::msg("it computes without end")),
+                MAX_TICKS.. => Err(wasmtime::Error::msg("it computed for too long")),
                 _ => Ok(UpdateDeadline::Yield(1)),
             }
         });

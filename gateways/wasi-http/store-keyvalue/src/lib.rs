@@ -123,7 +123,7 @@ fn find(bucket: &Bucket, id: &str) -> Result<Option<Value>, Error> {
     let Some(bytes) = bucket.get(id).map_err(|error| failed("get", &error))? else {
         return Ok(None);
     };
-    let unreadable = |_| Error::Unavailable("a value in the bucket is not a session's".to_owned());
+    let unreadable = |_| Error::Unavailable("a value in the bucket is not a session".to_owned());
     let value: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
     if value.expires <= now() {
         bucket.delete(id).map_err(|error| failed("delete", &error))?;

@@ -62,7 +62,7 @@ pub(super) async fn read(uri: &str) -> Result<(ClientOptions, Vec<&str>), StoreE
     let database = place.splitn(4, '/').nth(3).unwrap_or_default();
     if database.contains(['&', '=']) {
         return Err(StoreError::new(
-            "the database of the mongodb:// address has an & or = in its name: options begin behind a ?",
+            "the database name in the mongodb:// address contains & or =: options begin after a ?",
         ));
     }
     // An address without a database ends with its hosts.
@@ -77,7 +77,7 @@ pub(super) async fn read(uri: &str) -> Result<(ClientOptions, Vec<&str>), StoreE
             let write = client.write_concern.as_ref().and_then(|it| it.w.as_ref());
             if write == Some(&Acknowledgment::Nodes(0)) {
                 return Err(StoreError::new(
-                    "the mongodb:// address says w=0: nobody would know whether a session was stored",
+                    "the mongodb:// address sets w=0: failed writes would go unnoticed",
                 ));
             }
             return Ok((client, without_effect));
@@ -87,17 +87,17 @@ pub(super) async fn read(uri: &str) -> Result<(ClientOptions, Vec<&str>), StoreE
     // Omits the driver's text, which may quote a part of the address.
     let why = match error.kind.as_ref() {
         ErrorKind::DnsResolve { .. } => {
-            "the DNS knows no servers for the mongodb+srv:// address, or cannot be reached"
-                .to_owned()
+            "DNS has no servers for the mongodb+srv:// address, or cannot be reached".to_owned()
         }
         _ => match wrong(&options).await {
             Some(name) => format!(
-                "the option {name} of the mongodb:// address is not known here, or has a value that \
-                 it cannot have"
+                "the option {name} of the mongodb:// address is unknown or has an invalid value"
             ),
-            None => "the mongodb:// address is not valid. In a user's name and password, @ : / ? # [ ] % \
-                     are written %40 %3A %2F %3F %23 %5B %5D %25"
-                .to_owned(),
+            None => {
+                "the mongodb:// address is not valid. In a user's name and password, @ : / ? # \
+                 [ ] % must be written %40 %3A %2F %3F %23 %5B %5D %25"
+                    .to_owned()
+            }
         },
     };
     Err(StoreError::new(why).caused_by(Hidden::from(error)))

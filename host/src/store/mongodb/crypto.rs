@@ -72,7 +72,7 @@ impl Cipher {
                 Ok(Self::WebCrypto(Box::new(aes(&key)?)))
             }
         });
-        made.await.unwrap_or(Err("it stopped")).map_err(failed)
+        made.await.unwrap_or(Err("it was interrupted")).map_err(failed)
     }
 
     pub(super) async fn encrypt(&self, text: &str) -> Result<String, StoreError> {
@@ -97,13 +97,13 @@ impl Cipher {
                 let (iv, sealed) = bytes.split_first_chunk_mut::<NONCE_LEN>().ok_or(NOT_OURS)?;
                 let plain = key
                     .open_in_place(nonce(*iv), Aad::empty(), sealed)
-                    .map_err(|_| "it was changed, or the key is another")?;
+                    .map_err(|_| "it was modified, or the key is different")?;
                 plain.to_vec()
             }
             Self::Kruptein(kruptein) => {
                 let (kruptein, text) = (kruptein.clone(), text.to_owned());
                 let opened = tokio::task::spawn_blocking(move || kruptein.decrypt(&text));
-                opened.await.unwrap_or(Err("it stopped"))?
+                opened.await.unwrap_or(Err("it was interrupted"))?
             }
         };
         let text = String::from_utf8(plain).map_err(|_| "it is not text")?;
@@ -128,7 +128,7 @@ fn nonce(iv: [u8; NONCE_LEN]) -> Nonce {
 
 fn random<const N: usize>() -> Result<[u8; N], &'static str> {
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| "no randomness")?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| "no random numbers")?;
     Ok(bytes)
 }
 
@@ -193,7 +193,7 @@ impl Kruptein {
         let iv = envelope.iv.try_into().map_err(|_| NOT_OURS)?;
         let mut sealed = STANDARD.decode(&envelope.ct).map_err(|_| NOT_OURS)?;
         let key = self.key(&envelope.salt)?;
-        let changed = "it was changed, or the key is another";
+        let changed = "it was modified, or the key is different";
         hmac::verify(&key.hmac, envelope.ct.as_bytes(), &envelope.hmac).map_err(|_| changed)?;
         sealed.extend_from_slice(&envelope.tag);
         let plain = key
@@ -228,7 +228,7 @@ mod tests {
             assert_eq!(same.decrypt(&encrypted).await.unwrap(), text);
             assert_ne!(one.encrypt(text).await.unwrap(), encrypted);
             let other = cipher(format, "another").await;
-            assert!(other.decrypt(&encrypted).await.unwrap_err().contains("the key is another"));
+            assert!(other.decrypt(&encrypted).await.unwrap_err().contains("the key is different"));
         }
     }
 

@@ -235,7 +235,7 @@ impl<'de> Visitor<'de> for Value {
         let mut document = Document::new();
         while let Some(key) = members.next_key::<String>()? {
             if key.contains('\0') {
-                return Err(serde::de::Error::custom("a key holds the character U+0000"));
+                return Err(serde::de::Error::custom("a key contains the character U+0000"));
             }
             document.insert(key, members.next_value_seed(self)?);
         }

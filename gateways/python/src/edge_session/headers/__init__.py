@@ -21,12 +21,12 @@ ACTION = "Edge-Session-Action"
 
 _DESTROYED = "the session was destroyed: it can no longer be changed"
 _NOWHERE = (
-    "the gateway has no session for this request, so that nothing can be kept in it: the path is "
-    'outside cookie.path, or gateway.sessions is "shared" and the application has them itself'
+    "the gateway has no session for this request, so nothing can be stored in it: the path is "
+    'outside cookie.path, or gateway.sessions is "shared" and the application owns the sessions'
 )
 _NOT_OURS = (
     "it did not come through the gateway (edge-session serve --upstream). The application must "
-    "listen where only the gateway reaches it, and a test has to send both headers"
+    "listen only where the gateway alone can reach it, and tests must send both headers"
 )
 
 _TOO_DEEP = "is nested too deeply to be read"
@@ -198,7 +198,7 @@ class Session(SessionDict):
         except (TypeError, ValueError, RecursionError) as error:
             why = _reason(error)
         # Not from the error: it may have the value.
-        raise SessionError(f"the value of the session's key {key!r} cannot be kept: {why}")
+        raise SessionError(f"the value of the session's key {key!r} cannot be stored: {why}")
 
 
 def _no_constant(_: str) -> Any:
@@ -240,4 +240,4 @@ def _reason(error: Exception) -> str:
         return "it is nested too deeply"
     if _NAMES_A_TYPE.fullmatch(str(error)):
         return str(error)
-    return "JSON has no such value (NaN, infinity, one that holds itself, …)"
+    return "JSON has no such value (NaN, infinity, a circular reference, …)"

@@ -77,14 +77,14 @@ class SessionStore(SessionBase):
 
     def delete(self, session_key: str | None = None) -> None:
         if session_key not in (None, self.session_key):
-            raise SessionError("only the request's own session can be ended by headers")
+            raise SessionError("only the request's own session can be ended through headers")
         self.clear()
 
     async def adelete(self, session_key: str | None = None) -> None:
         self.delete(session_key)
 
     def exists(self, session_key: str) -> bool:
-        raise SessionError("headers do not tell whether another session exists")
+        raise SessionError("the headers do not show whether another session exists")
 
     def set_expiry(self, value: object) -> None:
         """None alone, Django's word for the lifetime that all sessions have."""
@@ -148,13 +148,13 @@ def _check_order() -> None:
     order = list(settings.MIDDLEWARE)
     if conditional in order and ours in order and order.index(conditional) < order.index(ours):
         raise ImproperlyConfigured(
-            f"MIDDLEWARE has {conditional} before {ours}: where it answers 304, changes of "
-            "sessions would be lost, logouts too. Put it after"
+            f"MIDDLEWARE has {conditional} before {ours}: when it responds with 304, changes to "
+            "sessions are lost, including logouts. Put it after"
         )
 
 
 def _no_lifetime() -> NoReturn:
     raise SessionError(
-        "how long a session lives is the gateway's to say, for all sessions (cookie.max_age and "
-        "store.ttl of its configuration): headers cannot tell it"
+        "the gateway sets the lifetime of all sessions (cookie.max_age and store.ttl of its "
+        "configuration): it cannot be changed through headers"
     )

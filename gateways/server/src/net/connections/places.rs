@@ -128,8 +128,8 @@ impl Full {
 
     pub(super) fn whose(self) -> &'static str {
         match self {
-            Self::Client => "as many of its client as limits.per_client",
-            Self::All => "as many as limits.requests",
+            Self::Client => "limits.per_client is reached for its client",
+            Self::All => "limits.requests is reached",
         }
     }
 }
@@ -166,7 +166,7 @@ impl Places {
             return self.enter(address, tls, place);
         }
         metrics::counter!("edge_session_connections_full_total").increment(1);
-        tracing::warn!("all connections that may be open are open: new ones wait");
+        tracing::warn!("limits.connections is reached: new connections wait");
         loop {
             self.make_room();
             // The semaphore is never closed.
