@@ -9,7 +9,7 @@ mod change;
 mod session;
 
 use edge_session_component::wit::{Known, Origin, Step, StoreRequest};
-use edge_session_headers::{self as contract, Action, Answer, Change};
+use edge_session_headers::{self as session_headers, Action, Answer, Change};
 use http::header::{HeaderMap, SET_COOKIE};
 use serde_json::{Map, Value};
 
@@ -72,7 +72,7 @@ fn as_doubles(value: Value) -> Value {
 
 fn check_set_cookie(headers: &HeaderMap) {
     let mut left = headers.clone();
-    let was_there = contract::remove_set_cookie(&mut left, "connect.sid");
+    let was_there = session_headers::remove_set_cookie(&mut left, "connect.sid");
     let before = head::all(headers, &SET_COOKIE);
     let after = head::all(&left, &SET_COOKIE);
     assert_eq!(was_there, after.len() < before.len());
@@ -87,7 +87,7 @@ fn check_set_cookie(headers: &HeaderMap) {
 /// What an application is told of a session means what is stored, and is a header.
 fn check_told(data: &str) {
     let mut headers = HeaderMap::new();
-    contract::tell(&mut headers, Some(("an-id", data)));
+    session_headers::tell(&mut headers, Some(("an-id", data)));
     let told = headers["edge-session"].to_str().expect("it is ASCII");
     let read = |text: &str| serde_json::from_str::<Value>(text).ok();
     assert_eq!(read(told), read(data));

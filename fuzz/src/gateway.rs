@@ -14,7 +14,7 @@ mod target;
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use edge_session_headers as contract;
+use edge_session_headers as session_headers;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName,
     HeaderValue, ORIGIN, TE, TRANSFER_ENCODING, UPGRADE,
@@ -114,7 +114,7 @@ fn is_said_by_proxies(variable: &str) -> bool {
 
 fn check_headers(mut headers: HeaderMap, is_trusted: bool) {
     headers::remove_untrusted(&mut headers, is_trusted);
-    contract::strip(&mut headers);
+    session_headers::strip(&mut headers);
     for name in headers.keys() {
         let variable = head::cgi(name);
         let is_proper = !name.as_str().contains(|c: char| !c.is_ascii_alphanumeric() && c != '-');

@@ -1,4 +1,4 @@
-//! The loop that every gateway runs: it asks the component and performs the store operations.
+//! Calls the component, and performs the store operations that it asks for.
 
 use std::future::poll_fn;
 use std::num::NonZeroUsize;

@@ -72,7 +72,7 @@ fn an_application_changes_the_session_by_headers() {
 }
 
 #[test]
-fn headers_of_the_contract_never_come_from_visitors() {
+fn session_headers_never_come_from_visitors() {
     let served = served(&[]);
     let planted = [
         r#"Edge-Session: {"admin":true}"#,
@@ -158,7 +158,7 @@ fn bodies_pass_piece_by_piece() {
 }
 
 #[test]
-fn trailers_pass_without_headers_of_the_contract() {
+fn trailers_pass_without_session_headers() {
     let served = served(&[]);
     let lines = ["Transfer-Encoding: chunked", "TE: trailers", "Say: Trailer: X-Sum, Edge-Session"];
     let mut wire = served.caller().begin("POST", "/parrot", &lines, b"");

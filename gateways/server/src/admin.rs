@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Extension, Form, FromRequestParts, Path, Query, Request, State};
@@ -78,11 +79,11 @@ impl Admin {
     }
 
     /// Serves in the background until the program ends.
-    pub(crate) async fn serve(self, address: SocketAddr) -> Result<(), String> {
+    pub(crate) async fn serve(self, address: SocketAddr) -> anyhow::Result<()> {
         let bound = Bound::new(&Address::Port(address));
         let listener = bound
             .and_then(Bound::listen)
-            .map_err(|error| format!("cannot listen on {address} (admin.listen): {error}"))?;
+            .with_context(|| format!("cannot listen on {address} (admin.listen)"))?;
         tracing::info!("metrics at http://{address}/metrics");
         if self.key.is_some() {
             tracing::info!("sessions at http://{address}/sessions");

@@ -17,6 +17,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail};
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
@@ -30,15 +31,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
+        Err(error) => {
             // Errors at start are read by a person: plain text, not a log line.
-            eprintln!("edge-session: {message}");
+            eprintln!("edge-session: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(command: Command) -> Result<(), String> {
+fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(arguments) => {
             let setup = Setup::read(&arguments.configured)?;
@@ -69,7 +70,7 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn init(file: &Path) -> Result<(), String> {
+fn init(file: &Path) -> anyhow::Result<()> {
     let shown = file.display();
     let mut options = OpenOptions::new();
     let result = options.write(true).create_new(true).open(file);
@@ -79,22 +80,22 @@ fn init(file: &Path) -> Result<(), String> {
             Ok(())
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            Err(format!("{shown} is there already and was left as it is"))
+            bail!("{shown} is there already and was left as it is")
         }
-        Err(error) => Err(format!("cannot write {shown}: {error}")),
+        Err(error) => bail!("cannot write {shown}: {error}"),
     }
 }
 
 /// Runs the work, and leaks the runtime until the process ends: dropping it aborts the MongoDB
 /// driver's tasks, which may panic then.
-fn complete<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+fn complete<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = runtime()?;
     let result = runtime.block_on(work);
     std::mem::forget(runtime);
     result
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     // A worker's local queue holds 256 tasks. Further ones spill into the global queue, which is
     // polled every 61 tasks by default, so that with 1,000 busy connections they would starve. For
     // the same reason, network events are polled more often.
@@ -103,5 +104,5 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
         .event_interval(8)
         .enable_all()
         .build();
-    runtime.map_err(|error| format!("cannot start: {error}"))
+    runtime.context("cannot start")
 }

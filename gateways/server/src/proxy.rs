@@ -29,7 +29,7 @@ use std::time::Duration;
 use axum::BoxError;
 use axum::body::Body;
 use edge_session::{Origin, Refused, Session, SessionLayer, SessionService};
-use edge_session_headers::{self as contract, Action, Answer, Change};
+use edge_session_headers::{self as session_headers, Action, Answer, Change};
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
@@ -150,7 +150,7 @@ impl Proxy {
         layer: &SessionLayer,
         traces: Option<Traces>,
         logs_requests: bool,
-    ) -> Result<Self, String> {
+    ) -> anyhow::Result<Self> {
         let applications = match &settings.app {
             Some(file) => Applications::Component(App::load(file, settings.timeouts.response)?),
             None => {
@@ -204,7 +204,7 @@ impl Proxy {
         let headers = request.headers_mut();
         name(headers, is_trusted);
         headers::remove_untrusted(headers, is_trusted);
-        if contract::strip(headers) {
+        if session_headers::strip(headers) {
             metrics::counter!("edge_session_stripped_total").increment(1);
         }
 
@@ -246,7 +246,7 @@ impl Proxy {
 }
 
 /// Reads the operator's error pages. The error is shown to the person who started the program.
-pub(crate) fn error_pages(settings: &Settings) -> Result<ErrorPages, String> {
+pub(crate) fn error_pages(settings: &Settings) -> anyhow::Result<ErrorPages> {
     Ok(settings.error_pages.as_deref().map(ErrorPages::read).transpose()?.unwrap_or_default())
 }
 
@@ -432,7 +432,7 @@ impl Shared {
         let told = session_now.as_ref().map(|(id, data)| (id.as_str(), data.as_str()));
         // Without an identifier, the application knows that headers cannot change the session.
         let named = told.map(|(id, data)| (if settings.is_shared { "" } else { id }, data));
-        contract::tell(&mut head.headers, named);
+        session_headers::tell(&mut head.headers, named);
         // The response may depend on the session.
         let has_session = told.is_some_and(|(_, data)| data != "{}");
         let progress = Progress::default();
@@ -483,11 +483,11 @@ impl Shared {
             tracing::warn!(
                 "an application answered with session headers that are not valid: {what}"
             );
-            Refusal::BadContract
+            Refusal::BadSessionHeaders
         })?;
         headers::remove_hop_by_hop(&mut head.headers);
         if has_session {
-            contract::vary_by_cookie(&mut head.headers);
+            session_headers::vary_by_cookie(&mut head.headers);
         }
         let upstream = head.extensions.remove::<OnUpgrade>();
         let change = match (switches, wants, visitor, upstream, protocol) {
@@ -514,7 +514,7 @@ impl Shared {
         } else if let Some(session) = session {
             apply(answer, session, &settings.renewed_for).map_err(|what| {
                 tracing::warn!("an application's change of a session is not valid: {what}");
-                Refusal::BadContract
+                Refusal::BadSessionHeaders
             })?;
         } else if !answer.is_nothing() {
             tracing::warn!(
@@ -524,10 +524,10 @@ impl Shared {
         }
         let answered_by = head.extensions.remove::<AnsweredBy>();
         if settings.is_shared {
-            if contract::has_set_cookie(&head.headers, &self.cookie_name) {
-                contract::keep_private(&mut head.headers);
+            if session_headers::has_set_cookie(&head.headers, &self.cookie_name) {
+                session_headers::keep_private(&mut head.headers);
             }
-        } else if contract::remove_set_cookie(&mut head.headers, &self.cookie_name)
+        } else if session_headers::remove_set_cookie(&mut head.headers, &self.cookie_name)
             && let Some(name) = answered_by.as_ref().and_then(AnsweredBy::untold)
         {
             tracing::warn!(

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::{Context as _, anyhow, bail};
 use edge_session::store::{
     Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store,
 };
@@ -39,7 +40,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// Reads the configuration; the error lists everything that is wrong with it.
-    pub(crate) fn read(arguments: &cli::Configured) -> Result<Self, String> {
+    pub(crate) fn read(arguments: &cli::Configured) -> anyhow::Result<Self> {
         let mut warnings = Vec::new();
         let component = load_component(arguments.component.as_deref(), &mut warnings)?;
         let source = Source::read(arguments.config.as_deref())?;
@@ -118,7 +119,7 @@ impl Setup {
         lines.join("\n")
     }
 
-    pub(crate) async fn open_store(&self) -> Result<Stores, String> {
+    pub(crate) async fn open_store(&self) -> anyhow::Result<Stores> {
         open_store(&self.store_url, &self.settings.mongodb).await
     }
 }
@@ -137,7 +138,7 @@ fn identity(gateway: &proxy::Settings) -> Option<String> {
 
 // ------------------------------------------------------------------ the component ----
 
-fn load_component(given: Option<&Path>, warnings: &mut Vec<String>) -> Result<Component, String> {
+fn load_component(given: Option<&Path>, warnings: &mut Vec<String>) -> anyhow::Result<Component> {
     let cache = match cache_directory().map(CodeCache::open) {
         Some(Ok(cache)) => Some(cache),
         Some(Err(why)) => {
@@ -155,7 +156,8 @@ fn load_component(given: Option<&Path>, warnings: &mut Vec<String>) -> Result<Co
         Some(path) => Component::from_file(path, cache.as_ref()),
         None => Component::from_bytes(BUNDLED_COMPONENT, cache.as_ref()),
     };
-    component.map_err(|error| error.to_string())
+    // Its text has the cause in it.
+    component.map_err(|error| anyhow!("{error}"))
 }
 
 /// Returns the directory for compiled code, which must belong to the current user.
@@ -175,11 +177,11 @@ struct Source {
 }
 
 impl Source {
-    fn read(path: Option<&Path>) -> Result<Self, String> {
+    fn read(path: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = path else { return Ok(Self { file: None, text: String::new() }) };
         let file = path.display().to_string();
-        let text = read_text(path)
-            .map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        let text =
+            read_text(path).with_context(|| format!("cannot read the configuration {file}"))?;
         Ok(Self { file: Some(file), text })
     }
 
@@ -211,12 +213,12 @@ fn configure(
     arguments: &cli::Configured,
     component: &Component,
     source: &Source,
-) -> Result<(Options, Settings, Option<String>), String> {
+) -> anyhow::Result<(Options, Settings, Option<String>)> {
     // Keys with a flag are read from the environment by clap.
     let flags = ["EDGE_SESSION_LISTEN", "EDGE_SESSION_STORE"];
     let variable = |name: &str| env::var(name).ok().filter(|_| !flags.contains(&name));
     let file = File::parse(&source.text, variable).map_err(|error| {
-        format!("{} is not TOML: {error}", source.file.as_deref().unwrap_or_default())
+        anyhow!("{} is not TOML: {error}", source.file.as_deref().unwrap_or_default())
     })?;
     let file = match &arguments.upstream {
         Some(upstream) => file.with_upstream(upstream),
@@ -226,7 +228,7 @@ fn configure(
         Some(app) => file.with_app(app),
         None => file,
     };
-    let mut options = component.defaults(file.preset).map_err(|error| error.to_string())?;
+    let mut options = component.defaults(file.preset)?;
     let (mut settings, mut problems) = file.apply(&mut options);
     if settings.gateway.is_some() {
         // Forwarding headers of untrusted peers have been removed before, and applications are told
@@ -297,7 +299,7 @@ fn configure(
     if problems.is_empty() {
         return Ok((options, settings, admin_token));
     }
-    Err(source.tell(&problems))
+    bail!(source.tell(&problems))
 }
 
 const PREFIX: &str = "EDGE_SESSION_";
@@ -504,20 +506,20 @@ impl Stores {
     }
 }
 
-async fn open_store(url: &str, mongodb: &MongoOptions) -> Result<Stores, String> {
+async fn open_store(url: &str, mongodb: &MongoOptions) -> anyhow::Result<Stores> {
     let shown = without_secrets(url);
     if url == "memory:" {
         tracing::warn!("sessions are kept in memory: they end with this process");
         return Ok(Stores::of(MemoryStore::default()));
     }
     if let Some(path) = url.strip_prefix("file:").filter(|path| !path.is_empty()) {
-        return Ok(Stores::of(FileStore::open(path).map_err(|error| error.to_string())?));
+        return Ok(Stores::of(FileStore::open(path).map_err(|error| anyhow!("{error}"))?));
     }
     if is_mongodb(url) {
         let store = MongoStore::connect(url, mongodb);
-        return Ok(Stores::of(store.await.map_err(|error| format!("the store {shown}: {error}"))?));
+        return Ok(Stores::of(store.await.map_err(|error| anyhow!("the store {shown}: {error}"))?));
     }
-    Err(format!("the store {shown} {NO_STORE}"))
+    bail!("the store {shown} {NO_STORE}")
 }
 
 const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABASE";
@@ -671,8 +673,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_store_is_quoted_with_what_there_is() {
-        let error =
-            open_store("redis://u:hunter2@h", &MongoOptions::default()).await.err().unwrap();
+        let error = open_store("redis://u:hunter2@h", &MongoOptions::default())
+            .await
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("redis://h") && error.contains("memory:, file:PATH"), "{error}");
         assert!(!error.contains("hunter2"));
     }

@@ -8,6 +8,7 @@ pub(crate) mod traces;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::JsonFields;
@@ -66,8 +67,8 @@ pub(crate) fn log(settings: Log) -> Summary {
 }
 
 /// Begins to record metrics.
-pub(crate) fn record_metrics() -> Result<PrometheusHandle, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("metrics cannot be recorded: {error}");
+pub(crate) fn record_metrics() -> anyhow::Result<PrometheusHandle> {
+    let wrong = |error: &dyn std::fmt::Display| anyhow!("metrics cannot be recorded: {error}");
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
         .map_err(|error| wrong(&error))?

@@ -1,7 +1,7 @@
 //! Applies an application's answer to the session's data.
 
 use edge_session_component::wit::{Action, Change, DataChange, Edit};
-use edge_session_headers::{self as contract, Answer, merge_into, text_of};
+use edge_session_headers::{self as session_headers, Answer, merge_into, text_of};
 use indexmap::IndexMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -16,16 +16,16 @@ pub(crate) fn nothing() -> Change {
 /// Returns the change that `answer` requests for a session with this data.
 pub(crate) fn of(answer: Answer, data: &str) -> Result<Change, &'static str> {
     let (action, data) = match answer.action {
-        contract::Action::Keep => (Action::Keep, data),
-        contract::Action::Regenerate => (Action::Regenerate, EMPTY),
-        contract::Action::Destroy => (Action::Destroy, EMPTY),
+        session_headers::Action::Keep => (Action::Keep, data),
+        session_headers::Action::Regenerate => (Action::Regenerate, EMPTY),
+        session_headers::Action::Destroy => (Action::Destroy, EMPTY),
     };
     let old: IndexMap<String, &RawValue> =
         serde_json::from_str(data).map_err(|_| "the session's data cannot be read")?;
     let data = match answer.change {
-        contract::Change::Nothing => DataChange::Nothing,
-        contract::Change::Whole(json) => DataChange::Whole(whole(&old, &json)?),
-        contract::Change::Merge(patch) => {
+        session_headers::Change::Nothing => DataChange::Nothing,
+        session_headers::Change::Whole(json) => DataChange::Whole(whole(&old, &json)?),
+        session_headers::Change::Merge(patch) => {
             let edit = |(key, value)| {
                 let old = old.get(&key).copied();
                 Ok(Edit { value: patched(old, value)?, key })
@@ -71,15 +71,15 @@ mod tests {
 
     const DATA: &str = r#"{"n":1e2,"o":{"b":1,"a":"\u00e9"},"x":1}"#;
 
-    fn answer(action: contract::Action, change: contract::Change) -> Answer {
+    fn answer(action: session_headers::Action, change: session_headers::Change) -> Answer {
         Answer { action, change }
     }
 
     #[test]
     fn data_that_means_the_same_keeps_its_text() {
         let json = r#"{ "n": 100.0, "o": {"b": 1, "a": "é"}, "new": [1, 2] }"#;
-        let change = contract::Change::Whole(json.to_owned());
-        let change = of(answer(contract::Action::Keep, change), DATA).unwrap();
+        let change = session_headers::Change::Whole(json.to_owned());
+        let change = of(answer(session_headers::Action::Keep, change), DATA).unwrap();
         let expected = r#"{"n":1e2,"o":{"b":1,"a":"\u00e9"},"new":[1,2]}"#;
         assert_eq!(change.data, DataChange::Whole(expected.to_owned()));
     }
@@ -87,8 +87,8 @@ mod tests {
     #[test]
     fn a_merge_patch_sets_removes_and_goes_into_objects() {
         let patch = r#"{"n":null,"o":{"b":null,"c":[1]},"y":{"z":null}}"#;
-        let change = contract::Change::Merge(serde_json::from_str(patch).unwrap());
-        let change = of(answer(contract::Action::Keep, change), DATA).unwrap();
+        let change = session_headers::Change::Merge(serde_json::from_str(patch).unwrap());
+        let change = of(answer(session_headers::Action::Keep, change), DATA).unwrap();
         let edit = |key: &str, value: Option<&str>| Edit {
             key: key.to_owned(),
             value: value.map(str::to_owned),
@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn a_regenerated_session_has_nothing_of_the_old_one() {
         let patch = serde_json::from_str(r#"{"o":{"c":1}}"#).unwrap();
-        let merge = answer(contract::Action::Regenerate, contract::Change::Merge(patch));
+        let merge =
+            answer(session_headers::Action::Regenerate, session_headers::Change::Merge(patch));
         let change = of(merge, DATA).unwrap();
         assert_eq!(change.action, Action::Regenerate);
         let edit = Edit { key: "o".to_owned(), value: Some(r#"{"c":1}"#.to_owned()) };
@@ -111,7 +112,7 @@ mod tests {
     #[test]
     fn an_object_does_not_go_into_what_cannot_be_read() {
         let patch = serde_json::from_str(r#"{"a":{"b":1}}"#).unwrap();
-        let merge = answer(contract::Action::Keep, contract::Change::Merge(patch));
+        let merge = answer(session_headers::Action::Keep, session_headers::Change::Merge(patch));
         assert!(of(merge, r#"{"a":"\ud800"}"#).is_err());
     }
 }

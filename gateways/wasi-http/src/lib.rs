@@ -27,7 +27,7 @@ mod sessions;
 use std::rc::Rc;
 
 use edge_session_component::wit::{Change, Failure};
-use edge_session_headers::{self as contract, Answer};
+use edge_session_headers::{self as session_headers, Answer};
 use http::header::{HeaderValue, SET_COOKIE};
 
 use bindings::exports::wasi::http::handler::Guest;
@@ -58,18 +58,18 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
         log(problems);
         Ok(refusal(500, "Sessions are not configured."))
     })?;
-    contract::strip(&mut request.headers);
+    session_headers::strip(&mut request.headers);
     let (session, known) = match sessions.begin(&request.facts(sessions.believes_proto())) {
         Begun::Session(session, known) => (*session, known),
         Begun::None => {
-            contract::tell(&mut request.headers, None);
+            session_headers::tell(&mut request.headers, None);
             let mut response = application(request).await?;
-            contract::strip(&mut response.headers);
+            session_headers::strip(&mut response.headers);
             return Ok(response.into());
         }
         Begun::Failed(failure) => return Err(Ok(failed(&failure))),
     };
-    contract::tell(&mut request.headers, Some((&session.exchange.id, &session.data)));
+    session_headers::tell(&mut request.headers, Some((&session.exchange.id, &session.data)));
     let mut response = application(request).await?;
     let change = take(&mut response, &session.data);
     let is_valid = change.is_some();
@@ -82,14 +82,14 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
         return Err(Ok(refusal(502, "The application gave no valid answer.")));
     }
     let headers = &mut response.headers;
-    if contract::remove_set_cookie(headers, sessions.cookie_name()) {
+    if session_headers::remove_set_cookie(headers, sessions.cookie_name()) {
         log("the application tried to set the session's cookie; it was not passed on");
     }
     let set_cookie = outcome.set_cookie.and_then(|text| HeaderValue::try_from(text).ok());
     if let Some(set_cookie) = set_cookie {
         headers.append(SET_COOKIE, set_cookie);
         if outcome.no_store {
-            contract::keep_private(headers);
+            session_headers::keep_private(headers);
         }
     }
     Ok(response.into())

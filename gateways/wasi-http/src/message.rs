@@ -1,7 +1,7 @@
 //! Reads requests and responses, and rebuilds them with other headers.
 
 use edge_session_component::wit;
-use edge_session_headers as contract;
+use edge_session_headers as session_headers;
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 use wit_bindgen::{FutureReader, StreamReader, StreamResult};
 
@@ -192,7 +192,7 @@ fn clean(body: Body) -> Body {
         let trailers = match trailers.await {
             Ok(Some(trailers)) => {
                 let mut headers = read(&trailers);
-                contract::strip(&mut headers);
+                session_headers::strip(&mut headers);
                 Ok(write(&headers).ok())
             }
             other => other,

@@ -3,7 +3,6 @@
 mod app;
 mod back_ends;
 mod browser;
-mod contract;
 mod drain;
 mod error_pages;
 mod failover;
@@ -11,6 +10,7 @@ mod forwarded;
 mod guards;
 mod http2;
 mod limits;
+mod session_headers;
 mod smuggling;
 mod streams;
 mod tls;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::{anyhow, bail};
 use edge_session::store::MongoStore;
 use edge_session::{Problem, SessionLayer};
 
@@ -11,21 +12,21 @@ use crate::setup::{Setup, is_mongodb, without_secrets};
 
 /// Checks the configuration. Returns lines to print, or why it cannot work. With `connect`, checks
 /// the store, too.
-pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> {
+pub(crate) async fn run(setup: &Setup, connect: bool) -> anyhow::Result<String> {
     let mut problems = Vec::new();
     let mut problem = |name: &str, message: String| {
         problems.push(Problem { name: name.to_owned(), message });
     };
     if let Err(why) = setup.settings.tls.clone().map(Tls::load).transpose() {
-        problem("tls", why);
+        problem("tls", why.to_string());
     }
     if let Some(settings) = &setup.settings.gateway {
         if let Err(why) = proxy::error_pages(settings) {
-            problem("gateway.error_pages", why);
+            problem("gateway.error_pages", why.to_string());
         }
         let app = settings.app.as_ref().map(|app| App::load(app, settings.timeouts.response));
         if let Some(Err(why)) = app {
-            problem("app", why);
+            problem("app", format!("{why:#}"));
         }
     }
     let mut found = String::new();
@@ -46,7 +47,7 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> 
         }
     }
     if !problems.is_empty() {
-        return Err(setup.tell(&problems));
+        bail!(setup.tell(&problems));
     }
     let missing = url.strip_prefix("file:").filter(|path| !Path::new(path).exists());
     if let Some(path) = missing.filter(|_| connect) {
@@ -61,8 +62,8 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> Result<String, String> 
             stores.store,
             setup.settings.mongodb.timeout,
         );
-        let layer = layer.map_err(|error| error.to_string())?;
-        layer.check_store().await.map_err(|why| failed(&why))?;
+        let layer = layer?;
+        layer.check_store().await.map_err(|why| anyhow!(failed(&why)))?;
         found += "\n  the store answers: sessions can be read and written";
     }
     Ok(found)

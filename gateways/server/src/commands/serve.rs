@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use anyhow::Context as _;
 use axum::Router;
 use axum::routing::get;
 use edge_session::SessionLayer;
@@ -20,21 +21,20 @@ use crate::telemetry;
 use crate::telemetry::traces::Traces;
 
 /// Serves. The error is shown to the person who started the program.
-pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
+pub(crate) async fn serve(setup: Setup) -> anyhow::Result<()> {
     let recorder = setup.settings.admin.is_some().then(telemetry::record_metrics).transpose()?;
     let stores = setup.open_store().await?;
     let inspector = setup.inspector(stores.browse);
     let shown = setup.shown_store();
     let Setup { component, options, settings, admin_token, .. } = setup;
     let deadline = settings.mongodb.timeout;
-    let layer = SessionLayer::with_deadline(component, options, stores.store, deadline)
-        .map_err(|error| error.to_string())?;
+    let layer = SessionLayer::with_deadline(component, options, stores.store, deadline)?;
     let tls = settings.tls.map(Tls::load).transpose()?;
     let mut limits = settings.limits;
     let files = allow_files(&limits.bounds);
     fit(&mut limits.bounds, files);
     let bound = Bound::at(settings.listen)?;
-    let address = bound.address().map_err(|error| error.to_string())?;
+    let address = bound.address()?;
     let stop = stop_signal()?;
     reload_on_hangup(tls.clone())?;
     // An application that is a component is compiled here.
@@ -46,8 +46,7 @@ pub(crate) async fn serve(setup: Setup) -> Result<(), String> {
         }
         None => None,
     };
-    let listener =
-        bound.listen().map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let listener = bound.listen().with_context(|| format!("cannot listen on {address}"))?;
     if let (Some(address), Some(recorder)) = (settings.admin, recorder) {
         let token = admin_token.as_deref();
         let admin = Admin::new(layer.clone(), recorder, inspector, token, settings.admin_hosts);
@@ -128,9 +127,8 @@ fn fit(bounds: &mut Bounds, files: usize) {
 }
 
 /// Reloads the certificate on SIGHUP.
-fn reload_on_hangup(tls: Option<Tls>) -> Result<(), String> {
-    let mut hangup =
-        signal(SignalKind::hangup()).map_err(|error| format!("cannot handle signals: {error}"))?;
+fn reload_on_hangup(tls: Option<Tls>) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot handle signals")?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             match tls.as_ref().map(Tls::reload) {
@@ -144,8 +142,8 @@ fn reload_on_hangup(tls: Option<Tls>) -> Result<(), String> {
 }
 
 /// Completes on SIGTERM or Ctrl-C.
-fn stop_signal() -> Result<impl Future<Output = ()>, String> {
-    let handler = |kind| signal(kind).map_err(|error| format!("cannot handle signals: {error}"));
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let handler = |kind| signal(kind).context("cannot handle signals");
     let mut terminate = handler(SignalKind::terminate())?;
     let mut interrupt = handler(SignalKind::interrupt())?;
     Ok(async move {

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::{Context as _, anyhow, bail};
 use axum::body::Body;
 use http::header::AUTHORIZATION;
 use http::{Method, Request, StatusCode};
@@ -24,7 +25,7 @@ use crate::setup::{Setup, is_mongodb};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the command and prints the result.
-pub(crate) async fn run(setup: &Setup, command: &SessionsCommand) -> Result<(), String> {
+pub(crate) async fn run(setup: &Setup, command: &SessionsCommand) -> anyhow::Result<()> {
     let progress = async {
         tokio::time::sleep(PATIENCE).await;
         eprintln!("looking at all sessions …");
@@ -36,7 +37,7 @@ pub(crate) async fn run(setup: &Setup, command: &SessionsCommand) -> Result<(), 
     }
 }
 
-async fn execute(setup: &Setup, command: &SessionsCommand) -> Result<(), String> {
+async fn execute(setup: &Setup, command: &SessionsCommand) -> anyhow::Result<()> {
     let source = Source::of(setup).await?;
     match command {
         SessionsCommand::List { subject, limit, json } => {
@@ -49,7 +50,7 @@ async fn execute(setup: &Setup, command: &SessionsCommand) -> Result<(), String>
         }
         SessionsCommand::Show { session } => {
             let shown = source.show(session).await?;
-            let shown = shown.ok_or_else(|| format!("there is no session {session}"))?;
+            let shown = shown.with_context(|| format!("there is no session {session}"))?;
             say_json(&shown)?;
         }
         SessionsCommand::End { sessions } => {
@@ -61,14 +62,14 @@ async fn execute(setup: &Setup, command: &SessionsCommand) -> Result<(), String>
                 }
             }
             if !missing.is_empty() {
-                return Err(format!("there is no session {}", missing.join(", ")));
+                bail!("there is no session {}", missing.join(", "));
             }
         }
         SessionsCommand::EndAll { subject } => {
             let Ended { ended, unreadable } = source.end_all(subject).await?;
             say(&format!("{ended} sessions of {subject:?} were ended"));
             if unreadable > 0 {
-                return Err(left(unreadable, subject));
+                bail!(left(unreadable, subject));
             }
         }
     }
@@ -89,8 +90,8 @@ fn left(unreadable: u64, subject: &str) -> String {
 }
 
 /// Prints a value as JSON.
-fn say_json(value: &impl serde::Serialize) -> Result<(), String> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
+fn say_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
     say(&harmless(&text));
     Ok(())
 }
@@ -109,7 +110,7 @@ enum Source {
 }
 
 impl Source {
-    async fn of(setup: &Setup) -> Result<Self, String> {
+    async fn of(setup: &Setup) -> anyhow::Result<Self> {
         let url = &setup.store_url;
         let is_memory = url == "memory:";
         if is_memory {
@@ -118,45 +119,45 @@ impl Source {
         if let Some(path) = url.strip_prefix("file:").filter(|path| !Path::new(path).exists()) {
             let why = format!("the file {path} does not exist, from where this command runs");
             let running = Self::process(setup, &why);
-            return running.map_err(|_| format!("there are no sessions: {why}"));
+            return running.map_err(|_| anyhow!("there are no sessions: {why}"));
         }
         match setup.open_store().await {
             Ok(stores) => Ok(Self::Store(setup.inspector(stores.browse))),
             Err(why) if is_mongodb(url) => Err(why),
-            Err(why) => Self::process(setup, &why),
+            Err(why) => Self::process(setup, &format!("{why:#}")),
         }
     }
 
-    fn process(setup: &Setup, why: &str) -> Result<Self, String> {
+    fn process(setup: &Setup, why: &str) -> anyhow::Result<Self> {
         match (setup.settings.admin, &setup.admin_token) {
             (Some(address), Some(token)) => {
                 Ok(Self::Process { url: format!("http://{address}"), token: token.clone() })
             }
-            _ => Err(format!(
+            _ => Err(anyhow!(
                 "{why}.\nThat process can be asked, when admin.listen and \
                  EDGE_SESSION_ADMIN_TOKEN are set for it and for this command"
             )),
         }
     }
 
-    async fn list(&self, subject: Option<&str>, limit: usize) -> Result<Listing, String> {
+    async fn list(&self, subject: Option<&str>, limit: usize) -> anyhow::Result<Listing> {
         match self {
             Self::Store(inspector) => {
-                inspector.list(subject, limit).await.map_err(|error| error.to_string())
+                inspector.list(subject, limit).await.map_err(|error| anyhow!("{error}"))
             }
             Self::Process { .. } => {
                 let subject = subject.map(|it| format!("&subject={}", escaped(it)));
                 let query = format!("?limit={limit}{}", subject.unwrap_or_default());
                 let listing = self.ask(Method::GET, &format!("/api/sessions{query}")).await?;
-                listing.ok_or_else(|| "the process tells nothing of its sessions".to_owned())
+                listing.context("the process tells nothing of its sessions")
             }
         }
     }
 
-    async fn show(&self, session: &str) -> Result<Option<Shown>, String> {
+    async fn show(&self, session: &str) -> anyhow::Result<Option<Shown>> {
         match self {
             Self::Store(inspector) => {
-                inspector.show(session).await.map_err(|error| error.to_string())
+                inspector.show(session).await.map_err(|error| anyhow!("{error}"))
             }
             Self::Process { .. } => {
                 let path = format!("/api/sessions/{}", escaped(session));
@@ -165,10 +166,10 @@ impl Source {
         }
     }
 
-    async fn end(&self, session: &str) -> Result<bool, String> {
+    async fn end(&self, session: &str) -> anyhow::Result<bool> {
         match self {
             Self::Store(inspector) => {
-                inspector.end(session).await.map_err(|error| error.to_string())
+                inspector.end(session).await.map_err(|error| anyhow!("{error}"))
             }
             Self::Process { .. } => {
                 let path = format!("/api/sessions/{}", escaped(session));
@@ -177,15 +178,15 @@ impl Source {
         }
     }
 
-    async fn end_all(&self, subject: &str) -> Result<Ended, String> {
+    async fn end_all(&self, subject: &str) -> anyhow::Result<Ended> {
         match self {
             Self::Store(inspector) => {
-                inspector.end_all(subject).await.map_err(|error| error.to_string())
+                inspector.end_all(subject).await.map_err(|error| anyhow!("{error}"))
             }
             Self::Process { .. } => {
                 let path = format!("/api/sessions?subject={}", escaped(subject));
                 let ended = self.ask(Method::DELETE, &path).await?;
-                ended.ok_or_else(|| "the process tells nothing of its sessions".to_owned())
+                ended.context("the process tells nothing of its sessions")
             }
         }
     }
@@ -195,15 +196,15 @@ impl Source {
         &self,
         method: Method,
         path: &str,
-    ) -> Result<Option<T>, String> {
+    ) -> anyhow::Result<Option<T>> {
         let Self::Process { url, token } = self else { return Ok(None) };
-        let wrong = |what: &dyn std::fmt::Display| format!("the process at {url} {what}");
+        let wrong = |what: &dyn std::fmt::Display| anyhow!("the process at {url} {what}");
         let request = Request::builder()
             .method(method)
             .uri(format!("{url}{path}"))
             .header(AUTHORIZATION, format!("Bearer {token}"))
             .body(Body::empty())
-            .map_err(|error| error.to_string())?;
+            .context("the request cannot be made")?;
         let client = Client::builder(TokioExecutor::new()).build_http();
         let response = client
             .request(request)

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use anyhow::{Context as _, anyhow};
 use listenfd::ListenFd;
 use tokio::io::Join;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, tcp, unix};
@@ -89,14 +90,14 @@ pub(crate) enum Bound {
 
 impl Bound {
     /// Binds the address, unless a socket was handed over.
-    pub(crate) fn at(address: Option<Address>) -> Result<Self, String> {
-        let unusable = |error| format!("the socket that was handed over cannot be used: {error}");
-        if let Some(listener) = handed_over().map_err(unusable)? {
+    pub(crate) fn at(address: Option<Address>) -> anyhow::Result<Self> {
+        let unusable = "the socket that was handed over cannot be used";
+        if let Some(listener) = handed_over().context(unusable)? {
             return Ok(Self::Listening(listener));
         }
         let address = address.unwrap_or_default();
         Self::new(&address).map_err(|error| {
-            format!(
+            anyhow!(
                 "cannot listen on {address}: {}",
                 address.why_not().unwrap_or(error.to_string())
             )

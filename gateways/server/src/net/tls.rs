@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use anyhow::anyhow;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -28,13 +29,13 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    pub(crate) fn load(files: TlsFiles) -> Result<Self, String> {
+    pub(crate) fn load(files: TlsFiles) -> anyhow::Result<Self> {
         let config = Arc::new(RwLock::new(Arc::new(read(&files)?)));
         Ok(Self { files, config })
     }
 
     /// Reads the files again. On an error, the old certificate stays in use.
-    pub(crate) fn reload(&self) -> Result<(), String> {
+    pub(crate) fn reload(&self) -> anyhow::Result<()> {
         let new = Arc::new(read(&self.files)?);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
@@ -52,10 +53,10 @@ impl Tls {
     }
 }
 
-fn read(files: &TlsFiles) -> Result<ServerConfig, String> {
+fn read(files: &TlsFiles) -> anyhow::Result<ServerConfig> {
     let TlsFiles { certificate, key } = files;
     let wrong = |what: &str, path: &Path, why: &dyn std::fmt::Display| {
-        format!("the TLS {what} {} cannot be used: {why}", path.display())
+        anyhow!("the TLS {what} {} cannot be used: {why}", path.display())
     };
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

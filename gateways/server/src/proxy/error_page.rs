@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::Path;
 
+use anyhow::{anyhow, bail};
 use axum::body::Body;
 use http::header::{
     CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
@@ -54,14 +55,14 @@ pub(crate) struct ErrorPages(HashMap<u16, String>);
 impl ErrorPages {
     /// Reads the files of a directory that are named after a status: `502.html`. An error says what
     /// is wrong.
-    pub(crate) fn read(directory: &Path) -> Result<Self, String> {
+    pub(crate) fn read(directory: &Path) -> anyhow::Result<Self> {
         // Show the absolute path, since people may expect a relative one elsewhere.
         let directory = &std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-        let failed = |error| format!("cannot read {}: {error}", directory.display());
+        let failed = |error| anyhow!("cannot read {}: {error}", directory.display());
         let mut pages = HashMap::new();
         for entry in std::fs::read_dir(directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            let failed = |why: &dyn Display| format!("cannot read {}: {why}", path.display());
+            let failed = |why: &dyn Display| anyhow!("cannot read {}: {why}", path.display());
             let is_page = path.extension().is_some_and(|it| it == "html");
             let name = path.file_stem().and_then(|it| it.to_str()).filter(|it| it.len() == 3);
             let status = name.and_then(|it| it.parse::<u16>().ok());
@@ -80,7 +81,7 @@ impl ErrorPages {
         }
         if pages.is_empty() {
             let shown = directory.display();
-            return Err(format!("{shown} has no page called as a status is, such as 502.html"));
+            bail!("{shown} has no page called as a status is, such as 502.html");
         }
         Ok(Self(pages))
     }

@@ -31,7 +31,7 @@ pub(crate) enum Refusal {
     /// The application's server does not accept a header of this size, which includes the session.
     HeaderTooLarge,
     /// The application responded with invalid session headers.
-    BadContract,
+    BadSessionHeaders,
     UpstreamUnreachable,
     UpstreamFailed,
     UpstreamTimeout,
@@ -55,7 +55,7 @@ impl Refusal {
             Self::RequestTimeout => "request-timeout",
             Self::BodyTooLarge => "body-too-large",
             Self::HeaderTooLarge => "header-too-large",
-            Self::BadContract => "bad-contract",
+            Self::BadSessionHeaders => "bad-session-headers",
             Self::UpstreamUnreachable => "upstream-unreachable",
             Self::UpstreamFailed => "upstream-failed",
             Self::UpstreamTimeout => "upstream-timeout",
@@ -91,7 +91,7 @@ impl Refusal {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "The application takes no request with so large a header.",
             ),
-            Self::BadContract | Self::UpstreamFailed => {
+            Self::BadSessionHeaders | Self::UpstreamFailed => {
                 (StatusCode::BAD_GATEWAY, "The application gave no valid answer.")
             }
             Self::UpstreamUnreachable => {

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::{Context as _, anyhow, bail};
 use axum::body::Body;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Uri, header, request};
@@ -85,15 +86,15 @@ impl WasiHttpView for Host {
 impl App {
     /// Compiles the component in `file`. `limit` is how long it may take to begin a response. The
     /// error is shown to the person who started the program.
-    pub(crate) fn load(file: &Path, limit: Duration) -> Result<Self, String> {
+    pub(crate) fn load(file: &Path, limit: Duration) -> anyhow::Result<Self> {
         let shown = file.display();
-        let bytes = std::fs::read(file)
-            .map_err(|error| format!("cannot read the application {shown}: {error}"))?;
+        let bytes =
+            std::fs::read(file).with_context(|| format!("cannot read the application {shown}"))?;
         if !bytes.starts_with(b"\0asm") {
-            return Err(format!("the application {shown} is not a WebAssembly component"));
+            bail!("the application {shown} is not a WebAssembly component");
         }
         let runtime = |error: wasmtime::Error| {
-            format!("cannot set up WebAssembly on this machine: {error:#}")
+            anyhow!("cannot set up WebAssembly on this machine: {error:#}")
         };
         let engine = engine().map_err(runtime)?;
         let mut linker = Linker::new(&engine);
@@ -103,15 +104,15 @@ impl App {
             .and_then(|()| p3::add_to_linker(&mut linker))
             .map_err(runtime)?;
         let component = Component::from_binary(&engine, &bytes).map_err(|error| {
-            format!("the application {shown} is not a WebAssembly component: {error:#}")
+            anyhow!("the application {shown} is not a WebAssembly component: {error:#}")
         })?;
         let pre = linker.instantiate_pre(&component).map_err(|error| {
-            format!("the application {shown} needs something that it cannot have here: {error:#}")
+            anyhow!("the application {shown} needs something that it cannot have here: {error:#}")
         })?;
         let pre = match p3::bindings::ServicePre::new(pre.clone()) {
             Ok(pre) => ProxyPre::P3(pre),
             Err(_) => ProxyPre::P2(p2::bindings::ProxyPre::new(pre).map_err(|_| {
-                format!(
+                anyhow!(
                     "the application {shown} exports neither wasi:http/handler@0.3 nor \
                      wasi:http/incoming-handler@0.2"
                 )

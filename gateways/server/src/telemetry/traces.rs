@@ -4,6 +4,7 @@ mod context;
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
@@ -36,7 +37,7 @@ pub(crate) struct Traces {
 
 impl Traces {
     /// Sends to the collector at `url`, such as `http://127.0.0.1:4318`.
-    pub(crate) fn to(url: &str) -> Result<Self, String> {
+    pub(crate) fn to(url: &str) -> anyhow::Result<Self> {
         let client = TokioClient {
             handle: Handle::current(),
             client: Client::builder(TokioExecutor::new()).build_http(),
@@ -48,7 +49,7 @@ impl Traces {
             .with_endpoint(format!("{}/v1/traces", url.trim_end_matches('/')))
             .with_timeout(TIMEOUT)
             .build()
-            .map_err(|error| format!("traces cannot be sent to {url} (telemetry.otlp): {error}"))?;
+            .map_err(|error| anyhow!("traces cannot be sent to {url} (telemetry.otlp): {error}"))?;
         let provider = SdkTracerProvider::builder()
             .with_resource(Resource::builder().with_service_name("edge-session").build())
             .with_batch_exporter(exporter)

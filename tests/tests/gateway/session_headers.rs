@@ -135,7 +135,7 @@ fn who_logs_in_gets_a_new_identifier_whatever_serde_can_read() {
 }
 
 #[test]
-fn headers_of_the_contract_never_come_from_visitors() {
+fn session_headers_never_come_from_visitors() {
     let upstream = Upstream::parrot();
     let server = gateway(&upstream, "");
     let mut caller = server.caller();
@@ -271,7 +271,7 @@ fn an_answer_with_session_headers_that_are_none_is_refused_and_changes_nothing()
     assert_eq!(told(&mut caller), json!({"a": 1}));
     assert_eq!(caller.cookie, before);
 
-    assert_eq!(server.refused("bad-contract"), cases.len() as u64 + 1);
+    assert_eq!(server.refused("bad-session-headers"), cases.len() as u64 + 1);
     let log = server.log();
     assert!(log.matches("WARN").count() > cases.len(), "{log}");
     assert!(!log.contains(SECRET), "a value of a session is in the log:\n{log}");
