@@ -1,9 +1,9 @@
 //! express-session's session logic, as plain Rust modules and a WebAssembly
 //! component made of them.
 //!
-//! The logic decides and never does I/O: it is given facts (a request's cookies,
-//! what the store replied) and answers with what to do next. The contract is
-//! `wit/engine.wit`; the types of [`wit`] are generated from it, so that it exists once.
+//! The logic makes decisions and never does I/O: it takes facts (a request's cookies, the store's
+//! replies) and returns what to do next. The contract is `wit/engine.wit`; the types of [`wit`] are
+//! generated from it.
 //!
 //! | module | its job |
 //! |---|---|
