@@ -367,8 +367,8 @@ pub(crate) fn is_lifetime(age: Lifetime) -> bool {
     age.abs() <= MAX_DATE // false for NaN
 }
 
-/// Returns the time from now until the expiry, which is a whole millisecond. As with `cookie.maxAge
-/// = age` in JavaScript, it is `new Date(now + age) - now`.
+/// Returns the time from now until the expiry, which is a whole millisecond. As with
+/// `cookie.maxAge = age` in JavaScript, it is `new Date(now + age) - now`.
 fn whole(age: Lifetime, now: Millis) -> i64 {
     // `as` saturates, so no number panics.
     let now = now as f64;

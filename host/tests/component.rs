@@ -1,5 +1,5 @@
-//! The built `target/session.wasm`: its capabilities, its limits, and calls that fail. `make
-//! component` builds it.
+//! The built `target/session.wasm`: its capabilities, its limits, and calls that fail.
+//! `make component` builds it.
 
 mod support;
 

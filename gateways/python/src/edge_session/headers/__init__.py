@@ -81,8 +81,8 @@ class Session(SessionDict):
     """A visitor's session during one request.
 
     A dictionary of JSON values: strings, numbers, booleans, None, lists and dictionaries. Changes,
-    including those inside values, are sent with the response's headers: `session["cart"]["apples"]
-    = 3`. Copies are plain dictionaries.
+    including those inside values, are sent with the response's headers:
+    `session["cart"]["apples"] = 3`. Copies are plain dictionaries.
 
     `cookie` and the names of JavaScript's `Session.prototype` (`id`, `save`, `toString`, …) cannot
     be keys: the gateway refuses the response.
