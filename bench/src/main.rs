@@ -5,14 +5,14 @@
 //!
 //! | module | its job |
 //! |---|---|
-//! | `component` | the component beside the same logic compiled natively |
-//! | `layer` | our layer beside tower-sessions, called without HTTP |
+//! | `component` | the component compared with the same logic compiled natively |
+//! | `layer` | the layer compared with tower-sessions, called without HTTP |
 //! | `load` | the same under load, with HTTP |
-//! | `server` | the page with either layer; as a server: this program again, with `serve KIND` |
-//! | `embeddings` | each embedding beside what its language has for sessions |
-//! | `gateway` | our gateway beside nginx and Express, in front of one application |
-//! | `hostile` | what another visitor sees of our gateway, and of nginx, under attack |
-//! | `process`, `wrk` | servers, and load for them |
+//! | `server` | the page with either layer; its server is this program, run as `serve KIND` |
+//! | `embeddings` | each embedding compared with its language's usual session library |
+//! | `gateway` | the gateway compared with nginx and Express, in front of one application |
+//! | `hostile` | the gateway and nginx under attack, as another visitor sees them |
+//! | `process`, `wrk` | server processes, and load generation |
 //! | `report`, `plots` | the machine, the versions, the files with the figures, and charts |
 
 mod component;

@@ -36,7 +36,7 @@ pub(crate) enum Found<'a> {
     Absent,
     /// The value, unquoted and percent-decoded.
     Value(Cow<'a, str>),
-    /// The cookie, or all cookies together, exceed the size of any legitimate one.
+    /// The cookie or all cookies together exceed the size of any legitimate one.
     Oversized,
 }
 

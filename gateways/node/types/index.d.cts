@@ -1,7 +1,7 @@
 /// <reference types="node" />
 import { CipherKey } from 'node:crypto'
 import { EventEmitter } from 'node:events'
-// @ts-ignore: where there are no types of Express, its requests are anything.
+// @ts-ignore: without Express's types, requests have the type any.
 import express = require('express')
 
 /** express-session's middleware, implemented with the component. */
