@@ -1072,7 +1072,7 @@ fn a_store_that_fails_in_the_midst_of_following_fails_the_request() {
             Step::Done(Outcome { failure: Some(Failure::Unavailable(_)), .. }) if !anonymous => {}
             other => panic!("{other:?}"),
         }
-        // A renewal without a note is not complete.
+        // A renewal whose note cannot be stored fails.
         let cookie = world.visitor();
         let Open { session, mut known } = world.open(Some(&cookie));
         let renew = change(Action::Renew, DataChange::Nothing);

@@ -205,7 +205,7 @@ fn mutation(dice: &mut Dice) -> Vec<u8> {
     if !target.ends_with(['/', '\\']) || dice.below(4) == 0 {
         target.push('/');
     }
-    // Many are malformed in one place only, and pass a first check that knows only that one.
+    // Many mutate only a few letters, so that they pass early checks and reach later ones.
     let share = [1, 3, 8, 100][dice.below(4)];
     for c in "internal".chars() {
         match dice.below(share) {

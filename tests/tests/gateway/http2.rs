@@ -96,8 +96,8 @@ impl Http2 {
         self.ask_by(&block(&fields))
     }
 
-    /// Whether the server closes the connection in time. Until then, its pings are answered, except
-    /// by a stubborn client the one that asks it to close.
+    /// Whether the server closes the connection in time. Until then, this replies to pings; a
+    /// stubborn client does not reply to the one that asks it to close.
     fn is_left(&mut self, limit: Duration, is_stubborn: bool) -> bool {
         let (start, mut was_told) = (Instant::now(), false);
         while start.elapsed() < limit {

@@ -72,7 +72,7 @@ fn a_request_that_finds_no_place_is_told_to_come_again() {
     assert_eq!((answer.status, answer.head.header("retry-after")), (503, Some("1")));
     assert!(start.elapsed() >= Duration::from_secs(1), "it has waited for its turn");
     assert_eq!((server.refused("busy"), upstream.count()), (1, 2));
-    // A request that waits no longer than that is answered when another one finishes.
+    // A request that waits for less than that is handled when another one finishes.
     let mut fourth = server.wire();
     fourth.send(ASK);
     go_on.send(()).unwrap();
