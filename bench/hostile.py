@@ -1,4 +1,4 @@
-"""What a cookie header of 16 MiB costs the ASGI middleware: memory and time, in this process.
+"""The cost of a Cookie header of 16 MiB in the ASGI middleware: memory and time, in this process.
 
     python hostile.py
 """
@@ -24,7 +24,7 @@ async def page(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def visit(app: Any, cookie: bytes) -> tuple[int, float]:
-    """The status, and how many milliseconds it took."""
+    """Returns the status and the duration in milliseconds."""
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -1,4 +1,4 @@
-// A proxy with sessions, as Express's users build one. It counts visits of /count itself.
+// A typical proxy with sessions on Express. It counts visits of /count itself.
 //
 //   node proxy.mjs PORT URL-OF-THE-APPLICATION SECRET
 import { Agent } from 'node:http'
@@ -20,5 +20,5 @@ const agent = new Agent({ keepAlive: true, maxFreeSockets: 1024 })
 app.use(createProxyMiddleware({ target, agent, xfwd: true }))
 
 const server = app.listen(Number(port), '127.0.0.1', 4096)
-// As the others: idle visitors are not sent away while they are counted.
+// As in the other proxies: idle visitors are not disconnected while they are counted.
 server.keepAliveTimeout = 300_000

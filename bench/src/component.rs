@@ -1,5 +1,5 @@
-//! What the component costs in one request, beside the same source compiled natively:
-//! one thread, the store's answers at hand, no HTTP.
+//! The component's cost per request, compared with the same source compiled natively: one thread,
+//! immediate store replies, no HTTP.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::{Effort, Result, SECRET, component_path, median, say};
 
-/// The cases that are measured. The last two are the beginning of `CHANGED`.
+/// The measured cases. The last two are the first part of `CHANGED`.
 const NAMES: [&str; 6] = [
     "new visitor, one value set",
     "returning visitor, one value changed",
@@ -26,7 +26,7 @@ const CHANGED: usize = 1;
 const BEGIN: usize = 4;
 const RESUME: usize = 5;
 
-/// One case: makes one request. Panics when it does not go as its name says.
+/// A case: performs one request. Panics if the result is not the one in its name.
 type Case = Box<dyn Fn()>;
 
 pub(crate) fn measure(effort: &Effort) -> Result<String> {
@@ -83,8 +83,8 @@ struct Figure {
     wasm: f64,
 }
 
-/// Measure in the order native, wasm, wasm, native, so that neither gains from a machine
-/// that becomes faster or slower meanwhile.
+/// Measures in the order native, wasm, wasm, native, so that changes in the machine's speed favour
+/// neither.
 fn compare(effort: &Effort, native: &Case, wasm: &Case) -> Figure {
     let counts = [native, wasm].map(|case| {
         let mut count = 0;
@@ -111,7 +111,7 @@ fn compare(effort: &Effort, native: &Case, wasm: &Case) -> Figure {
     Figure { native, wasm }
 }
 
-/// How many milliseconds `run` takes: the median of `count` times.
+/// Returns the median duration of `run` over `count` runs, in milliseconds.
 fn times<E: std::error::Error + 'static>(
     count: usize,
     run: impl Fn() -> std::result::Result<(), E>,
@@ -125,7 +125,7 @@ fn times<E: std::error::Error + 'static>(
     Ok(median(&milliseconds))
 }
 
-/// The cases for one of the two: their types are alike, but generated for either side.
+/// The cases for either side: their types are alike, but generated separately.
 macro_rules! cases {
     () => {
         pub(super) fn cases(logic: Logic) -> Result<[Case; 6]> {
@@ -276,7 +276,7 @@ mod native {
 
     use super::*;
 
-    /// The clock and the randomness that the host gives to the component.
+    /// The clock and the random source that the host provides to the component.
     struct Native(RefCell<StdRng>);
 
     impl Environment for Native {

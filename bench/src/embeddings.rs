@@ -1,4 +1,4 @@
-//! What a session costs in each embedding, beside what its language has for sessions.
+//! The cost of a session in each embedding, compared with its language's usual session library.
 
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::report::Report;
 use crate::{Effort, Result, directory, layer, say, versions};
 
-/// An embedding and its peer: microseconds of a request to the view counter.
+/// An embedding and its peer: microseconds per request to the view counter.
 struct Row {
     embedding: &'static str,
     peer: &'static str,
@@ -16,7 +16,7 @@ struct Row {
     with_ours: f64,
 }
 
-/// What was measured, and with what.
+/// The measurements, and the versions involved.
 pub(crate) struct Figures {
     table: String,
     with: String,
@@ -50,7 +50,7 @@ impl Figures {
     }
 }
 
-/// Have an embedding's own bench measure; also what it says of its versions.
+/// Runs an embedding's own bench; also returns the versions that it reports.
 fn row(
     embedding: &'static str,
     peer: &'static str,

@@ -1,5 +1,5 @@
-//! What the gateway costs beside other proxies: CPU time, speed and memory, with sessions
-//! and without.
+//! The gateway's cost compared with other proxies: CPU time, speed and memory, with sessions and
+//! without.
 
 pub(crate) mod app;
 pub(crate) mod client;
@@ -21,11 +21,11 @@ use crate::report::{Report, limit, locked};
 use crate::wrk::Load;
 use crate::{Result, directory, median, say};
 
-/// How many connections there are.
+/// The number of connections.
 const FEW: u64 = 32;
 const MANY: u64 = 1000;
 
-/// How many for loads of which only the memory is looked at.
+/// The number of connections for loads whose memory is measured.
 const WIDE: u64 = FEW;
 
 /// How thorough a run is.
@@ -33,13 +33,13 @@ struct Effort {
     /// How often each case is measured, each time for `seconds`.
     rounds: usize,
     seconds: u64,
-    /// Servers that were left alone and did nothing for so long are done.
+    /// Idle servers that use almost no CPU for this long have finished.
     rest: Duration,
     cells: &'static [Cell],
     visitors: usize,
-    /// How many connections are idle.
+    /// The number of idle connections.
     idle: usize,
-    /// How many sessions are stored.
+    /// The number of stored sessions.
     stored: usize,
 }
 
@@ -58,12 +58,12 @@ impl Effort {
             Cell(Case::New, MANY),
             Cell(Case::Big, MANY),
         ],
-        // So many that none of them comes again before the last answer is there.
+        // Enough that no visitor returns before its last response has arrived.
         visitors: 10_000,
         idle: 10_000,
         stored: 1_000_000,
     };
-    /// To see whether the bench itself works. Its figures say little and are not kept.
+    /// For checking that the bench itself works. Its figures are inaccurate and are not kept.
     const QUICK: Self = Self {
         rounds: 1,
         seconds: 1,
@@ -81,7 +81,7 @@ impl Effort {
     };
 }
 
-/// What is asked for.
+/// The requested page.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Case {
     Plain,
@@ -90,7 +90,7 @@ enum Case {
     Big,
 }
 
-/// A case, and by how many connections at a time.
+/// A case, and its number of concurrent connections.
 struct Cell(Case, u64);
 
 impl Case {
@@ -112,15 +112,15 @@ impl Case {
     }
 }
 
-/// A proxy, and what was found out about it.
+/// A proxy and its measurements.
 struct Subject {
     kind: Kind,
     proxy: Proxy,
     cookies: PathBuf,
-    /// Visits that have changed sessions, and made sessions: so many at least, at most.
+    /// Visits that changed sessions, and that created sessions: lower and upper bounds.
     changed: [u64; 2],
     made: [u64; 2],
-    /// For each cell, one figure for each round.
+    /// For each cell, one figure per round.
     figures: Vec<Vec<Figure>>,
 }
 
@@ -129,12 +129,12 @@ struct Figure {
     /// Microseconds of CPU time per request.
     cpu: f64,
     per_second: f64,
-    /// Half of all answers, and 99 of 100, took at most so many milliseconds.
+    /// The median and the 99th percentile of the response times, in milliseconds.
     half: f64,
     most: f64,
 }
 
-/// Measure everything and keep the figures, unless it is only to be tried out.
+/// Measures everything and writes the figures, unless it is a quick run.
 pub(crate) fn run(is_quick: bool) -> Result<()> {
     let effort = if is_quick { Effort::QUICK } else { Effort::FULL };
     let uri = std::env::var("MONGODB_URI")
@@ -157,7 +157,7 @@ pub(crate) fn run(is_quick: bool) -> Result<()> {
         command: "make bench-gateway",
         with: circumstances(&database)?,
     };
-    // Drawn in any case: a quick run is to find out whether that works.
+    // The plots are drawn even in a quick run, to check that this works.
     if is_quick {
         say("a quick run: nothing is kept");
         return Ok(());
@@ -170,8 +170,7 @@ pub(crate) fn run(is_quick: bool) -> Result<()> {
     report.keep(&table)
 }
 
-/// Put all proxies under load: for each number of connections, what is in the tables as a
-/// plot.
+/// Puts all proxies under load. Returns the tables as plots, for each number of connections.
 fn under_load(
     effort: &Effort,
     ground: &Ground,
@@ -183,7 +182,7 @@ fn under_load(
         subjects.push(Subject::start(kind, ground, effort)?);
     }
     for subject in &mut subjects {
-        // Those without sessions get cookies that are as long.
+        // Proxies without sessions get cookies of the same length.
         match subject.kind.has_sessions() {
             true => subject.invite(effort)?,
             false => subject.cookies = ground.path(Kind::Memory.name()),
@@ -194,7 +193,7 @@ fn under_load(
     }
     for round in 0..effort.rounds {
         for (at, cell) in effort.cells.iter().enumerate() {
-            // In this order, and every second time in the opposite one.
+            // In this order, and in the opposite one every second time.
             let mut order: Vec<_> = subjects.iter_mut().collect();
             if round % 2 == 1 {
                 order.reverse();
@@ -297,14 +296,14 @@ impl Subject {
         Ok(Self { kind, proxy, cookies, changed: [0; 2], made: [1; 2], figures })
     }
 
-    /// Let all visitors come for the first time, and keep their cookies.
+    /// Creates sessions for all visitors and keeps their cookies.
     fn invite(&mut self, effort: &Effort) -> Result<()> {
         write_cookies(&self.cookies, &invite(&self.proxy.server, effort.visitors)?)?;
         self.made = self.made.map(|made| made + effort.visitors as u64);
         Ok(())
     }
 
-    /// Put the proxy under load once.
+    /// Puts the proxy under load once.
     fn measure(&mut self, cell: &Cell, effort: &Effort) -> Result<Figure> {
         let Cell(case, connections) = *cell;
         let load = Load {
@@ -330,8 +329,8 @@ impl Subject {
             Case::New => self.made = [self.made[0] + seen, self.made[1] + answered],
             Case::Plain | Case::Big => {}
         }
-        // wrk leaves a request behind on each connection. Small ones were worked on as all
-        // others; of big ones counts how much of their answers was sent.
+        // wrk abandons a request on each connection. Small ones were handled like all others; for
+        // big ones, the bytes sent of their responses count.
         let requests = match case {
             Case::Big => outcome.bytes as f64 / app::BIG as f64,
             _ => answered as f64,
@@ -345,7 +344,7 @@ impl Subject {
         })
     }
 
-    /// Every visit must have been counted, and every new visitor must have a session.
+    /// Checks that every visit was counted, and that every new visitor has a session.
     fn check(&self, effort: &Effort, database: &Database) -> Result<()> {
         if !self.kind.has_sessions() {
             return Ok(());
@@ -358,7 +357,7 @@ impl Subject {
             Ok(count.ok_or("a visit was not counted")?)
         })?;
         let counted: u64 = counts.iter().sum();
-        // The first visit of each, those under load, and this one.
+        // Each visitor's first visit, those under load, and this one.
         let [least, most] = self.changed.map(|changed| changed + 2 * effort.visitors as u64);
         if !(least..=most).contains(&counted) {
             let error = format!("{name}: {least} to {most} visits were made and {counted} counted");
@@ -377,8 +376,8 @@ impl Subject {
     }
 }
 
-/// How many requests were answered, once what wrk has left behind is done: nothing more is
-/// answered, and the proxy has nothing to do.
+/// Returns the number of answered requests, once those that wrk abandoned are finished: no more
+/// responses, and the proxy is idle.
 fn settled(effort: &Effort, proxy: &Proxy) -> Result<u64> {
     let state = || -> Result<_> {
         let [user, system] = proxy.server.process.cpu_time()?;
@@ -395,7 +394,7 @@ fn settled(effort: &Effort, proxy: &Proxy) -> Result<u64> {
     }
 }
 
-/// The cookies of new visitors.
+/// Returns the cookies of new visitors.
 fn invite(server: &Server, count: usize) -> Result<Vec<String>> {
     each(server.port, count, |connection, _| {
         let answer = connection.get("/count", None)?;
@@ -410,7 +409,7 @@ fn write_cookies(file: &Path, cookies: &[String]) -> Result<()> {
     Ok(std::fs::write(file, cookies.join("\n") + "\n")?)
 }
 
-/// A number for people: 1,000,000.
+/// Formats a number for people: 1,000,000.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -423,7 +422,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// The versions of everything that takes part.
+/// Returns the versions of all software involved.
 fn circumstances(database: &Database) -> Result<String> {
     let nginx = Command::new(nginx()).arg("-v").output()?;
     let nginx = String::from_utf8_lossy(&nginx.stderr);

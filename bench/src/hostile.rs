@@ -1,5 +1,5 @@
-//! What another visitor sees while somebody tries to take the gateway down, and what memory that
-//! takes: before and under each attack, beside nginx where nginx has the case.
+//! What a bystander observes while an attacker tries to take the gateway down, and the memory that
+//! the attack uses: before and during each attack, compared with nginx where it supports the case.
 
 pub(crate) mod app;
 pub(crate) mod attacks;
@@ -24,10 +24,10 @@ use crate::{Result, directory, median, say};
 #[derive(Clone, Copy)]
 struct Effort {
     rounds: usize,
-    /// How often the bystander comes, at least, before the attack and under it.
+    /// The bystander's minimum number of visits, before the attack and during it.
     visits: usize,
-    /// How long an attack lasts, at least and at most: a bystander that is not answered makes
-    /// fewer visits.
+    /// The minimum and maximum duration of an attack. A bystander without responses makes fewer
+    /// visits.
     least: Duration,
     most: Duration,
 }
@@ -39,7 +39,7 @@ impl Effort {
         least: Duration::from_secs(4),
         most: Duration::from_secs(8),
     };
-    /// To see whether the bench itself works. Its figures say little and are not kept.
+    /// For checking that the bench itself works. Its figures are inaccurate and are not kept.
     const QUICK: Self = Self {
         rounds: 1,
         visits: 200,
@@ -60,7 +60,7 @@ struct Figures {
     notes: String,
 }
 
-/// `--quick`, and `--only PART` of a case's name.
+/// Runs the bench. Arguments: `--quick`, and `--only PART` of a case's name.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let (is_quick, only) = match arguments {
         [] => (false, ""),
@@ -115,7 +115,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     Report { file: "hostile.md", command: "make bench-hostile", with }.keep(&table)
 }
 
-/// Serve in peace, and then under attack.
+/// Measures before and during an attack.
 fn measure(
     case: &Case,
     kind: Kind,
@@ -136,7 +136,7 @@ fn measure(
         cookie = proxy.visitor()?;
     }
     let bystander = bystander::Bystander { port, path, cookie: visitor.as_deref() };
-    // What is done once, such as connecting to the database, is done by then.
+    // One-time work, such as connecting to the database, is done by then.
     bystander.visit(effort.visits / 4, Duration::ZERO, effort.most);
     let before = bystander.visit(effort.visits, Duration::ZERO, effort.most);
     if before.failed > 0 {
@@ -217,7 +217,8 @@ fn yes(is_so: bool) -> &'static str {
     if is_so { "yes" } else { "**no**" }
 }
 
-/// What a cookie header of 16 MiB costs the ASGI middleware, called in a process of its own.
+/// Returns the cost of a Cookie header of 16 MiB in the ASGI middleware, called in a separate
+/// process.
 fn python() -> Result<String> {
     say("Python: a cookie header of 16 MiB …");
     let python = std::env::var_os("EDGE_SESSION_PYTHON").unwrap_or("python3".into());
@@ -241,7 +242,7 @@ fn python() -> Result<String> {
     ))
 }
 
-/// The versions of everything that takes part.
+/// Returns the versions of all software involved.
 fn circumstances(database: &Database) -> Result<String> {
     let nginx = Command::new(nginx()).arg("-v").output()?;
     let nginx = String::from_utf8_lossy(&nginx.stderr);

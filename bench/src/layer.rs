@@ -1,5 +1,5 @@
-//! What a session costs in a call of the service: our layer beside tower-sessions, one
-//! thread, without HTTP. It varies less from run to run than servers under load do.
+//! The cost of a session in a call of the service, compared with tower-sessions: one thread,
+//! without HTTP. It varies less from run to run than servers under load.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -16,7 +16,7 @@ use crate::{Effort, Result, median, say};
 
 const VISITORS: usize = 1000;
 
-/// An app and the visitors that come to it in turns.
+/// An app and the visitors that take turns in visiting it.
 struct Subject {
     app: Router,
     cookies: Vec<HeaderValue>,
@@ -25,7 +25,7 @@ struct Subject {
     costs: Vec<f64>,
 }
 
-/// Nanoseconds of the bare page, with tower-sessions and with ours.
+/// Returns the nanoseconds of the bare page, with tower-sessions and with edge-session.
 pub(crate) fn costs(effort: &Effort) -> Result<[f64; 3]> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -84,7 +84,7 @@ impl Subject {
         Ok(response)
     }
 
-    /// Let visitors come for the time of one batch.
+    /// Sends visits for the duration of one batch.
     async fn run(&mut self, effort: &Effort) -> Result<()> {
         let mut count = 0;
         let began = Instant::now();

@@ -1,5 +1,5 @@
-//! What a session costs a server: its CPU time per request under load, ours beside
-//! tower-sessions, each beside the same page without a session.
+//! The cost of a session in a server: CPU time per request under load, compared with
+//! tower-sessions, each relative to the same page without a session.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -15,21 +15,21 @@ use crate::{Effort, Result, median, say};
 const VISITORS: u64 = 1000;
 const CONNECTIONS: u64 = 32;
 
-/// A server and the visitors that come to it.
+/// A server and its visitors.
 struct Subject {
     name: &'static str,
     kind: Kind,
     server: Server,
     /// A file with the visitors' Cookie headers.
     cookies: PathBuf,
-    /// How many requests were answered under load.
+    /// The number of requests answered under load.
     requests: u64,
     loads: u64,
-    /// What a request cost, one figure for each round.
+    /// The cost of a request, one figure per round.
     costs: Vec<Cost>,
 }
 
-/// Microseconds of CPU time per request: in the program and in the kernel.
+/// Microseconds of CPU time per request, in user and in kernel mode.
 #[derive(Clone, Copy)]
 struct Cost {
     user: f64,
@@ -47,7 +47,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
     say(format!("servers on core 0, wrk on core {}; {VISITORS} visitors each …", last_core()));
     let cookies = |name: &str| directory.path().join(name);
     let [theirs, ours] = [cookies("theirs"), cookies("ours")];
-    // In this order, and every second time in the opposite one.
+    // In this order, and in the opposite one every second time.
     let mut subjects = [
         Subject::start("tower-sessions: bare", Kind::Bare, &theirs)?,
         Subject::start("tower-sessions", Kind::TowerSessions, &theirs)?,
@@ -145,7 +145,7 @@ impl Subject {
         })
     }
 
-    /// Put the server under load: what a request costs.
+    /// Puts the server under load; returns the cost of a request.
     fn load(&mut self, seconds: u64) -> Result<Cost> {
         let load = Load {
             url: self.server.url("/"),
@@ -162,8 +162,8 @@ impl Subject {
         Ok(Cost { user: per_request(0), system: per_request(1) })
     }
 
-    /// Every visit must have been counted: the first one of each visitor, those under
-    /// load, and the one in which this looks at the count.
+    /// Checks that every visit was counted: the first one of each visitor, those under load, and
+    /// the one in which this reads the count.
     fn check_counts(&self) -> Result<()> {
         let mut counted = 0;
         for cookie in std::fs::read_to_string(&self.cookies)?.lines() {
@@ -174,7 +174,7 @@ impl Subject {
             counted += count;
         }
         let answered = self.requests + 2 * VISITORS;
-        // Requests that were under way when wrk stopped.
+        // Requests that were in progress when wrk stopped.
         let abandoned = CONNECTIONS * self.loads;
         if !(answered..=answered + abandoned).contains(&counted) {
             return Err(format!(
@@ -188,7 +188,7 @@ impl Subject {
     }
 }
 
-/// A server process. It ends with its owner.
+/// A server process. Dropping it ends the process.
 struct Server {
     process: Process,
     port: u16,
@@ -205,7 +205,7 @@ impl Server {
         if let Some(output) = process.stdout.take() {
             BufReader::new(output).read_line(&mut line)?;
         }
-        // From here on it is stopped when something fails.
+        // From here on, it is stopped on failure.
         let process = Process::new(process);
         let mut server = Self { process, port: 0, client: ureq::Agent::new_with_defaults() };
         server.port =
@@ -217,7 +217,7 @@ impl Server {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// Visit the page: the count that it shows, and the cookie that it sets.
+    /// Visits the page; returns the count that it shows and the cookie that it sets.
     fn visit(&self, cookie: Option<&str>) -> Result<(u64, Option<String>)> {
         let mut request = self.client.get(self.url("/"));
         if let Some(cookie) = cookie {
@@ -236,7 +236,7 @@ impl Server {
         Ok((count.parse()?, set_cookie))
     }
 
-    /// Let all visitors come for the first time, and write their cookies to `file`.
+    /// Creates sessions for all visitors, and writes their cookies to `file`.
     fn invite(&self, file: &Path) -> Result<()> {
         let mut cookies = String::new();
         for _ in 0..VISITORS {

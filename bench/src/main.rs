@@ -1,18 +1,18 @@
-//! What a session costs. `make bench` runs it and writes the figures into `bench/README.md`;
-//! `make bench-gateway` puts the gateway beside other proxies, for `bench/gateway.md`;
-//! `make bench-hostile` puts the gateway under attack, for `bench/hostile.md`;
-//! `make bench-embeddings` puts every embedding beside its peer, for `bench/README.md`.
+//! The cost of a session. `make bench` runs this program and writes the figures to
+//! `bench/README.md`; `make bench-gateway` compares the gateway with other proxies, for
+//! `bench/gateway.md`; `make bench-hostile` attacks the gateway, for `bench/hostile.md`;
+//! `make bench-embeddings` compares every embedding with its peer, for `bench/README.md`.
 //!
 //! | module | its job |
 //! |---|---|
-//! | `component` | the component beside the same logic compiled natively |
-//! | `layer` | our layer beside tower-sessions, called without HTTP |
+//! | `component` | the component compared with the same logic compiled natively |
+//! | `layer` | the layer compared with tower-sessions, called without HTTP |
 //! | `load` | the same under load, with HTTP |
-//! | `server` | the page with either layer; as a server: this program again, with `serve KIND` |
-//! | `embeddings` | each embedding beside what its language has for sessions |
-//! | `gateway` | our gateway beside nginx and Express, in front of one application |
-//! | `hostile` | what another visitor sees of our gateway, and of nginx, under attack |
-//! | `process`, `wrk` | servers, and load for them |
+//! | `server` | the page with either layer; its server is this program, run as `serve KIND` |
+//! | `embeddings` | each embedding compared with its language's usual session library |
+//! | `gateway` | the gateway compared with nginx and Express, in front of one application |
+//! | `hostile` | the gateway and nginx under attack, as another visitor sees them |
+//! | `process`, `wrk` | server processes, and load generation |
 //! | `report`, `plots` | the machine, the versions, the files with the figures, and charts |
 
 mod component;
@@ -36,7 +36,7 @@ use crate::report::Report;
 type Error = Box<dyn std::error::Error>;
 type Result<T> = std::result::Result<T, Error>;
 
-/// What both halves give to their sessions to sign with.
+/// The key with which both sides sign.
 const SECRET: &[u8] = b"only-for-the-benchmark-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF";
 
 /// How thorough a run is.
@@ -47,8 +47,8 @@ struct Effort {
     /// How often each case in this process is measured, each time for `batch`.
     batches: usize,
     batch: Duration,
-    /// How often each embedding in another language is measured, each time for so many requests:
-    /// few at a time, so that all in a row see the same of a machine that becomes slower and faster.
+    /// How often each embedding in another language is measured, and the requests each time: few,
+    /// so that changes in the machine's speed affect all in a round equally.
     turns: usize,
     requests: usize,
 }
@@ -62,7 +62,7 @@ impl Effort {
         turns: 61,
         requests: 800,
     };
-    /// To see whether the bench itself works. Its figures say little and are not kept.
+    /// For checking that the bench itself works. Its figures are inaccurate and are not kept.
     const QUICK: Self = Self {
         rounds: 1,
         load: Duration::from_secs(1),
@@ -116,14 +116,14 @@ fn keep(table: &str) -> Result<()> {
     Report { file: "README.md", command: "make bench", with }.keep(table)
 }
 
-/// Of what both layers stand on.
+/// Returns the versions of what both layers use.
 fn versions() -> String {
     let names = ["wasmtime", "axum", "tower-sessions", "tokio"];
     names.map(|name| format!("{name} {}", report::locked(name))).join(", ")
 }
 
-/// This crate's: as cargo says it now, not as it was when this was compiled, for checkouts
-/// may share a target directory.
+/// Returns this crate's folder, from cargo at run time rather than at compile time, because
+/// checkouts may share a target directory.
 fn directory() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into()).into()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{Result, Write as _};
 
-/// Some bars that are compared with each other.
+/// Bars that are compared with each other.
 pub(crate) struct Panel {
     pub(crate) title: String,
     pub(crate) bars: Vec<Bar>,
@@ -11,12 +11,12 @@ pub(crate) struct Panel {
 pub(crate) struct Bar {
     pub(crate) name: String,
     pub(crate) value: f64,
-    /// The value as it is written.
+    /// The value as text.
     pub(crate) shown: String,
     pub(crate) colour: &'static str,
 }
 
-/// Where things are in a panel, in pixels.
+/// The layout of a panel, in pixels.
 const WIDTH: usize = 480;
 const NAMES: usize = 176;
 const LONGEST: f64 = 196.0;
@@ -24,7 +24,7 @@ const HEAD: usize = 40;
 const BAR: usize = 26;
 const GAP: usize = 24;
 
-/// The panels in two columns, on white: it is looked at on dark pages, too.
+/// Draws the panels in two columns, on white because pages may be dark.
 pub(crate) fn svg(title: &str, panels: &[Panel]) -> std::result::Result<String, std::fmt::Error> {
     let most = panels.iter().map(|panel| panel.bars.len()).max().unwrap_or_default();
     let height = HEAD + most * BAR + GAP;

@@ -1,13 +1,13 @@
-//! The servers under load: processes of their own, and what `/proc` says of them.
+//! The processes of servers under load, and their data in `/proc`.
 
 use std::process::{Child, Command};
 
 use crate::Result;
 
-/// A server. It ends with its owner.
+/// A server. Dropping it ends the process.
 pub(crate) struct Process {
     child: Child,
-    /// The process that does the work, where the one that was started only watches it.
+    /// The process that does the work, if the one that was started only supervises it.
     worker: Option<u32>,
 }
 
@@ -16,14 +16,14 @@ impl Process {
         Self { child, worker: None }
     }
 
-    /// Look at the process that this one has started from now on.
+    /// From now on, measures the child of this process.
     pub(crate) fn look_at_worker(&mut self) -> Result<()> {
         let parent = self.child.id().to_string();
         for entry in std::fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            // The parent is the 2nd field after the name. Processes come and go meanwhile.
+            // The parent is the 2nd field after the name. Processes may appear and disappear.
             if stat(pid).is_ok_and(|fields| fields.get(1) == Some(&parent)) {
                 self.worker = Some(pid);
                 return Ok(());
@@ -40,11 +40,10 @@ impl Process {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// The CPU time that all threads have used so far, in microseconds: in the program,
-    /// and in the kernel.
+    /// Returns the CPU time of all threads so far, in microseconds, in user and in kernel mode.
     pub(crate) fn cpu_time(&self) -> Result<[u64; 2]> {
-        // utime and stime are the 12th and 13th field after the name. Linux counts in
-        // hundredths of a second.
+        // utime and stime are the 12th and 13th field after the name. Linux counts in hundredths of
+        // a second.
         let fields = stat(self.id())?;
         let mut fields = fields.iter().skip(11).map(|field| field.parse::<u64>());
         let mut field = || match fields.next() {
@@ -54,17 +53,17 @@ impl Process {
         Ok([field()?, field()?])
     }
 
-    /// How much memory it holds now, in MiB.
+    /// Returns the current memory use in MiB.
     pub(crate) fn memory(&self) -> Result<f64> {
         self.status("VmRSS:")
     }
 
-    /// Count the most memory that it holds from now on.
+    /// Resets the peak memory use.
     pub(crate) fn forget_peak(&self) -> Result<()> {
         Ok(std::fs::write(format!("/proc/{}/clear_refs", self.id()), "5")?)
     }
 
-    /// The most memory that it has held so far, in MiB.
+    /// Returns the peak memory use in MiB.
     pub(crate) fn peak_memory(&self) -> Result<f64> {
         self.status("VmHWM:")
     }
@@ -77,7 +76,7 @@ impl Process {
     }
 }
 
-/// The fields of `/proc/PID/stat` after the program's name, which may hold anything.
+/// Returns the fields of `/proc/PID/stat` after the program's name, which may contain anything.
 fn stat(pid: u32) -> Result<Vec<String>> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
@@ -86,9 +85,9 @@ fn stat(pid: u32) -> Result<Vec<String>> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         match self.worker {
-            // Killed, it would leave its worker behind.
+            // If killed, it would leave its worker running.
             Some(_) => drop(Command::new("kill").arg(self.child.id().to_string()).status()),
             None => drop(self.child.kill()),
         }
@@ -96,7 +95,7 @@ impl Drop for Process {
     }
 }
 
-/// The core for wrk; the servers are on core 0.
+/// Returns the core for wrk; the servers are on core 0.
 pub(crate) fn last_core() -> usize {
     cores() - 1
 }
@@ -105,7 +104,7 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A command that is pinned to a core.
+/// Returns a command that is pinned to a core.
 pub(crate) fn on_core(core: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("taskset");
     command.arg("-c").arg(core.to_string()).arg(program);

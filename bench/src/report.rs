@@ -1,4 +1,4 @@
-//! Where and with what it was measured, and the files that keep the figures.
+//! The conditions of measurements, and the files with the figures.
 
 use std::process::Command;
 
@@ -6,17 +6,17 @@ use crate::{Result, say};
 
 const LOCK: &str = include_str!("../../Cargo.lock");
 
-/// A file that keeps figures, between its marks.
+/// A file with figures between marks.
 pub(crate) struct Report {
     pub(crate) file: &'static str,
-    /// What measures them.
+    /// The command that measures them.
     pub(crate) command: &'static str,
-    /// The versions of what takes part.
+    /// The versions of the software involved.
     pub(crate) with: String,
 }
 
 impl Report {
-    /// Put `table` into the file.
+    /// Writes `table` to the file.
     pub(crate) fn keep(&self, table: &str) -> Result<()> {
         let Self { file, command, .. } = self;
         let path = crate::directory().join(file);
@@ -49,12 +49,12 @@ impl Report {
     }
 }
 
-/// Whether a ratio is within its limit.
+/// States whether a ratio is within its limit.
 pub(crate) fn limit(ratio: f64, limit: f64) -> String {
     format!("The limit of {limit} is {}.", if ratio <= limit { "held" } else { "missed" })
 }
 
-/// The version of a dependency that this program was built with.
+/// Returns the version of a dependency that this program was built with.
 pub(crate) fn locked(name: &str) -> &'static str {
     let entry = format!("name = \"{name}\"\nversion = \"");
     LOCK.split_once(&entry)
@@ -62,7 +62,7 @@ pub(crate) fn locked(name: &str) -> &'static str {
         .map_or("(unknown version)", |(version, _)| version)
 }
 
-/// wrk's version.
+/// Returns wrk's version.
 pub(crate) fn wrk() -> String {
     output("wrk", &["-v"]).split(" [").next().unwrap_or_default().to_owned()
 }
@@ -72,7 +72,7 @@ fn first_line(file: &str, prefix: &str) -> String {
     text.lines().find(|line| line.starts_with(prefix)).unwrap_or("unknown").to_owned()
 }
 
-/// The first line of what a program says; wrk says its version and fails.
+/// Returns the first line of a program's output. wrk prints its version and fails.
 fn output(program: &str, arguments: &[&str]) -> String {
     let Ok(output) = Command::new(program).args(arguments).output() else {
         return format!("{program} (unknown)");

@@ -1,5 +1,4 @@
-//! One page, with and without a session, and servers of it: for these the program runs
-//! itself once for each.
+//! A page with and without a session, and servers for it: for each, the program runs itself.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +16,11 @@ use crate::{Result, SECRET, component_path};
 /// What a server's page does.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
-    /// Nothing with sessions.
+    /// Does not use sessions.
     Bare,
-    /// It counts visits in a session of tower-sessions.
+    /// Counts visits in a session of tower-sessions.
     TowerSessions,
-    /// It counts visits in a session of ours.
+    /// Counts visits in a session of edge-session.
     EdgeSession,
 }
 
@@ -35,7 +34,7 @@ impl Kind {
     }
 }
 
-/// The page, and the layer around it.
+/// Returns the page and its layer.
 pub(crate) fn app(kind: Kind) -> Result<Router> {
     Ok(match kind {
         Kind::Bare => Router::new().route("/", get(static_page)),
@@ -56,7 +55,7 @@ pub(crate) fn app(kind: Kind) -> Result<Router> {
     })
 }
 
-/// Serve until killed. The port is the first line of the output.
+/// Serves until killed. The port is the first line of the output.
 pub(crate) fn serve(kind: &str) -> Result<()> {
     let kinds = [Kind::Bare, Kind::TowerSessions, Kind::EdgeSession];
     let kind = kinds.into_iter().find(|it| it.name() == kind).ok_or("no such kind of server")?;
@@ -77,7 +76,7 @@ fn page(count: u64) -> Html<String> {
 }
 
 async fn static_page() -> Html<String> {
-    // As many digits as the others' counts have.
+    // As many digits as the counts of the others.
     static COUNT: AtomicU64 = AtomicU64::new(100);
     page(COUNT.load(Ordering::Relaxed))
 }

@@ -1,4 +1,4 @@
-//! Load: wrk, and what it says afterwards.
+//! Load generation with wrk, and its output.
 
 use std::path::Path;
 
@@ -9,17 +9,17 @@ pub(crate) struct Load<'l> {
     pub(crate) url: String,
     pub(crate) connections: u64,
     pub(crate) seconds: u64,
-    /// A file with the visitors' Cookie headers; none: they all come for the first time.
+    /// A file with the visitors' Cookie headers; none: all visitors are new.
     pub(crate) cookies: Option<&'l Path>,
 }
 
-/// What came of it. Every answer was a good one.
+/// The result. Every response was successful.
 pub(crate) struct Outcome {
     pub(crate) requests: u64,
-    /// All that was received, also of answers that had not ended yet.
+    /// All bytes received, including those of unfinished responses.
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
-    /// Half of all answers, and 99 of 100, took at most so many milliseconds.
+    /// The median and the 99th percentile of the response times, in milliseconds.
     pub(crate) half: f64,
     pub(crate) most: f64,
 }

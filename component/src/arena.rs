@@ -1,55 +1,55 @@
-//! The component's allocator: memory of a call is given back at once when the call is over.
+//! The component's allocator: a call's memory is released as soon as the call has ended.
 //!
-//! A call into the component makes some dozens of small allocations and frees all of
-//! them before the next one. Handing out memory by moving a pointer, and moving it back
-//! when nothing is in use any more, costs a fraction of what a general allocator does.
+//! A call into the component makes a few dozen small allocations and frees them all before the next
+//! call. A bump allocator that resets when nothing is in use costs a fraction of a general
+//! allocator.
 //!
-//! What outlives calls (an open engine) is put out of the way by [`keep`].
+//! [`keep`] protects what outlives calls (an open engine).
 //!
 //! # Safety
 //!
-//! Memory is handed out once, from `next` upwards, and never handed out again before all
-//! that was handed out since [`keep`] has been freed: `in_use` counts it. The one
-//! exception, taking back the last allocation, ends where that one began. WebAssembly
-//! without the threads proposal has one thread, so that `Cell`s are enough.
+//! Memory is handed out once, from `next` upwards, and is not reused until everything handed out
+//! since [`keep`] has been freed, which `in_use` counts. The one exception, releasing the last
+//! allocation, moves `next` back to the start of that allocation. WebAssembly without the threads
+//! proposal is single-threaded, so `Cell`s suffice.
 
 #![allow(unsafe_code, reason = "a global allocator is unsafe to implement")]
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 
-/// The size of a page of WebAssembly memory, in bytes.
+/// The page size of WebAssembly memory, in bytes.
 const PAGE: usize = 1 << 16;
 
-/// Nothing is handed out beyond this address, so that none overflows.
+/// No memory is handed out beyond this address, so address arithmetic cannot overflow.
 const MOST: usize = 1 << 31;
 
 struct Arena {
-    /// Where the next allocation begins. 0 before the first one.
+    /// The start of the next allocation. 0 before the first one.
     next: Cell<usize>,
-    /// The end of the memory that there is.
+    /// The end of the memory allocated from the host.
     end: Cell<usize>,
-    /// What lies below is kept for ever.
+    /// Everything below is kept forever.
     floor: Cell<usize>,
-    /// Allocations at or above `floor` that were not freed.
+    /// The number of live allocations at or above `floor`.
     in_use: Cell<usize>,
 }
 
-// SAFETY: there is one thread, see above.
+// SAFETY: single-threaded, see above.
 unsafe impl Sync for Arena {}
 
 #[global_allocator]
 static ARENA: Arena =
     Arena { next: Cell::new(0), end: Cell::new(0), floor: Cell::new(0), in_use: Cell::new(0) };
 
-/// Keep all that is allocated now for ever.
+/// Keeps everything allocated so far forever.
 pub(crate) fn keep() {
     ARENA.floor.set(ARENA.next.get());
     ARENA.in_use.set(0);
 }
 
 impl Arena {
-    /// Make sure that there is memory up to `needed`.
+    /// Ensures that memory up to `needed` exists.
     fn reach(&self, needed: usize) -> bool {
         if needed > MOST {
             return false;
@@ -58,13 +58,13 @@ impl Arena {
             return true;
         }
         let pages = (needed - self.end.get()).div_ceil(PAGE);
-        // Some at once, so that growing is rare.
+        // Grow by several pages, so that growing is rare.
         let grown = core::arch::wasm32::memory_grow(0, pages.max(4));
         if grown == usize::MAX {
             return false;
         }
         if self.next.get() == 0 {
-            // The first memory begins where the linker's ends.
+            // The heap starts where the linker's memory ends.
             self.next.set(grown * PAGE);
             self.floor.set(grown * PAGE);
         }

@@ -6,7 +6,7 @@ wit_bindgen::generate!({
     world: "session",
     additional_derives: [PartialEq],
     generate_all,
-    // The list of exports is where `export!` is, and so not in a component that only links
-    // these modules.
+    // `export!` contains the list of exports, which components that only link these modules must
+    // not have.
     pub_export_macro: true,
 });

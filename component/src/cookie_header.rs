@@ -1,15 +1,15 @@
-//! Reading the `Cookie` header and writing `Set-Cookie`, byte for byte as
-//! express-session does with `cookie` 0.7.2.
+//! Parses the `Cookie` header and serializes `Set-Cookie`, byte for byte as express-session does
+//! with `cookie` 0.7.2.
 //!
-//! The `cookie` crate is the judge in the tests but not used here: it writes the
-//! attributes in another order, keeps a value's quotes, refuses header values that are
-//! not UTF-8, and decodes malformed percent-escapes that `decodeURIComponent` leaves alone.
+//! The `cookie` crate is used only as a reference in tests. It writes attributes in a different
+//! order, keeps quotes around values, refuses header values that are not UTF-8, and decodes
+//! malformed percent-escapes that `decodeURIComponent` leaves alone.
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What `encodeURIComponent` leaves as it is.
+/// The characters that `encodeURIComponent` does not encode.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -21,26 +21,26 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-/// More than this in all Cookie headers together is not looked at: Node refuses
+/// The maximum size of all Cookie headers together; beyond it they are not parsed. Node refuses
 /// requests whose headers exceed 16 KiB.
 const MAX_HEADERS: usize = 16 * 1024;
 
-/// No cookie is larger: browsers keep at most 4096 octets of name and value
-/// (RFC 6265bis, section 5.6).
+/// The maximum size of a cookie: browsers keep at most 4096 octets of name and value (RFC 6265bis,
+/// section 5.6).
 pub(crate) const MAX_COOKIE: usize = 4096;
 
-/// What the Cookie headers say of one cookie.
+/// The result of looking up a cookie in the Cookie headers.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Found<'a> {
-    /// It is empty, which is as if it were not there.
+    /// Missing, or empty, which is equivalent.
     Absent,
-    /// Its value, unquoted and percent-decoded.
+    /// The value, unquoted and percent-decoded.
     Value(Cow<'a, str>),
-    /// The cookie, or all of them together, are larger than any honest one.
+    /// The cookie or all cookies together exceed the size of any legitimate one.
     Oversized,
 }
 
-/// The first `most` cookies called `name`; several headers count as one, in their order.
+/// Returns the first `most` cookies called `name`; several headers are read in order as one.
 pub(crate) fn find<'a>(headers: &'a [Vec<u8>], name: &str, most: usize) -> Vec<Found<'a>> {
     if headers.iter().map(Vec::len).sum::<usize>() > MAX_HEADERS {
         return vec![Found::Oversized];
@@ -58,7 +58,7 @@ pub(crate) fn find<'a>(headers: &'a [Vec<u8>], name: &str, most: usize) -> Vec<F
     found.collect()
 }
 
-/// Space and tab are cut, nothing else.
+/// Trims spaces and tabs only.
 fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
@@ -74,8 +74,8 @@ fn unquote(value: &[u8]) -> &[u8] {
     }
 }
 
-/// `decodeURIComponent`, and the text as it is where that would throw. Bytes that
-/// are not UTF-8 are read as Latin-1, as Node reads headers.
+/// Decodes like `decodeURIComponent`, or returns the text unchanged where that would throw. Bytes
+/// that are not UTF-8 are read as Latin-1, as Node reads headers.
 fn decode(value: &[u8]) -> Cow<'_, str> {
     let text = if value.is_ascii() {
         std::str::from_utf8(value).map_or_else(|_| latin1(value), Cow::Borrowed)
@@ -105,7 +105,7 @@ fn escapes_are_complete(text: &[u8]) -> bool {
     true
 }
 
-/// The attributes of a Set-Cookie, ready to be written.
+/// The attributes of a Set-Cookie, as text.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Attributes<'a> {
     pub(crate) domain: Option<&'a str>,
@@ -121,7 +121,7 @@ pub(crate) struct Attributes<'a> {
     pub(crate) same_site: Option<&'static str>,
 }
 
-/// `name=value` and its attributes in express-session's order.
+/// Serializes `name=value` and its attributes in express-session's order.
 pub(crate) fn serialize(name: &str, value: &str, attributes: &Attributes<'_>) -> String {
     let mut text = String::with_capacity(name.len() + value.len() + 96);
     text.push_str(name);
@@ -161,13 +161,13 @@ pub(crate) fn serialize(name: &str, value: &str, attributes: &Attributes<'_>) ->
     text
 }
 
-/// A cookie's name is an RFC 9110 token.
+/// Whether `text` is a cookie name: an RFC 9110 token.
 pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// A host name, with an optional leading dot.
+/// Whether `text` is a host name, with an optional leading dot.
 pub(crate) fn is_domain(domain: &str) -> bool {
     domain.strip_prefix('.').unwrap_or(domain).split('.').all(|label| {
         let bytes = label.as_bytes();
@@ -177,13 +177,13 @@ pub(crate) fn is_domain(domain: &str) -> bool {
     })
 }
 
-/// Printable ASCII without `;` and `<`, as `cookie` 0.7.2 has it.
+/// Whether `text` is printable ASCII without `;` and `<`, the rule of `cookie` 0.7.2.
 pub(crate) fn is_path(path: &str) -> bool {
     path.bytes().all(|b| matches!(b, 0x20..=0x3a | 0x3d..=0x7e))
 }
 
-/// Whether browsers send a cookie of `cookie_path` with a request for `path`: path-match of
-/// RFC 6265, section 5.1.4. `/foo` takes in `/foo/bar`, and not `/foobar`.
+/// Whether browsers send a cookie of `cookie_path` with a request for `path`: path-match of RFC
+/// 6265, section 5.1.4. `/foo` matches `/foo/bar`, but not `/foobar`.
 pub(crate) fn path_matches(path: &str, cookie_path: &str) -> bool {
     path.strip_prefix(cookie_path)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || cookie_path.ends_with('/'))
@@ -214,7 +214,7 @@ mod tests {
             (b"connect.sid=%E0%A4%A", Some("%E0%A4%A")),
             (b"connect.sid=%E0%A4", Some("%E0%A4")),
             (b"connect.sid=%41", Some("A")),
-            // One bad escape, and nothing is decoded.
+            // One malformed escape prevents all decoding.
             (b"connect.sid=%41%4", Some("%41%4")),
             (b"connect.sid=%41%g1", Some("%41%g1")),
             (b"connect.sid=%41%1g", Some("%41%1g")),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     proptest! {
-        /// The three cases of RFC 6265, section 5.1.4, in its words.
+        /// Compares with the wording of the three cases of RFC 6265, section 5.1.4.
         #[test]
         fn paths_match_as_the_standard_says(path in "/[a/]{0,5}", cookie_path in "/[a/]{0,5}") {
             let is_prefix = path.len() >= cookie_path.len()
@@ -375,7 +375,7 @@ mod tests {
 
         #[test]
         fn the_cookie_crate_finds_the_same_value(header in "[a-c =;]{0,40}") {
-            // Where the two agree on what a cookie is: non-empty, and with `=`.
+            // Both agree on cookies that are not empty and contain `=`.
             let judge = cookie::Cookie::split_parse(header.as_str()).flatten().find(|c| c.name() == "a");
             let ours = match first(&[header.clone().into_bytes()], "a") { Found::Value(v) => v.into_owned(), _ => String::new() };
             prop_assert_eq!(ours, judge.map_or(String::new(), |c| c.value().to_owned()));

@@ -1,27 +1,27 @@
 //! The stored session: one JSON object whose member `cookie` is express-session's
 //! and whose other members are the application's.
 //!
-//! Values are never parsed, only sliced: what nobody changes is written back byte
-//! for byte, whatever its number format, key order, escapes or lone surrogates.
+//! Values are sliced, never parsed: unchanged ones are written back byte for byte, whatever their
+//! number format, key order, escapes or lone surrogates.
 
 use std::collections::BTreeMap;
 
 use crate::json::{self, Invalid, Key};
 use crate::wit::{DataChange, Edit};
 
-/// The member that holds the cookie's settings.
+/// The member that holds the cookie settings.
 const COOKIE: &str = "cookie";
 const COOKIE_KEY: Key<'static> = Key::plain("\"cookie\"");
 
-/// How nearly every stored session begins.
+/// The prefix of nearly every stored session.
 const BEGINNING: &str = "{\"cookie\":";
 
-/// More members than any honest session has. Each costs far more than its bytes: they are
-/// listed, and looked up by their names.
+/// The maximum number of members, more than any legitimate session has. A member costs far more
+/// than its bytes, because members are listed and looked up by name.
 pub(crate) const MAX_MEMBERS: usize = 10_000;
 
-/// Names that express-session drops when it loads a session, because
-/// `Session.prototype` or `Object.prototype` has them.
+/// Whether express-session drops a member of this name when it loads a session, because
+/// `Session.prototype` or `Object.prototype` has it.
 fn is_reserved(name: &[u8]) -> bool {
     matches!(
         name,
@@ -48,7 +48,7 @@ fn is_reserved(name: &[u8]) -> bool {
     )
 }
 
-/// The text is not a JSON object, or not one of a session, or one of too many members.
+/// The text is not a JSON object, is not a session, or has too many members.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Damaged;
 
@@ -58,7 +58,7 @@ impl From<Invalid> for Damaged {
     }
 }
 
-/// One member of a JSON object, its value as it is written.
+/// A member of a JSON object; its value is the original text.
 #[derive(Clone, Debug, PartialEq)]
 struct Member<'a, Value = &'a str> {
     key: Key<'a>,
@@ -71,21 +71,21 @@ impl Member<'_> {
     }
 }
 
-/// What becomes of a key.
+/// The change to a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate<'a> {
     Set(&'a str),
     Removed,
-    /// Removed, and set after that: it comes last.
+    /// Removed, then set again: it moves to the end.
     SetAnew(&'a str),
 }
 
 type KeyEdit<'a> = Member<'a, Fate<'a>>;
 
-/// So few members are searched faster than indexed.
+/// Up to this many members, a linear search is faster than an index.
 const FEW: usize = 32;
 
-/// Finds members by their keys, in a list that only grows.
+/// Finds members by key, in a list that only grows.
 #[derive(Default)]
 struct Index(BTreeMap<Vec<u8>, usize>);
 
@@ -101,8 +101,8 @@ impl Index {
     }
 }
 
-/// The members of a JSON object in their order. Of duplicate keys the last value
-/// counts, at the first one's place, as in JavaScript.
+/// The members of a JSON object, in order. As in JavaScript, a duplicate key keeps the position of
+/// its first occurrence and the value of its last.
 #[derive(Default)]
 struct Members<'a> {
     list: Vec<Member<'a>>,
@@ -127,26 +127,26 @@ fn parse_members(text: &str) -> Result<Vec<Member<'_>>, Invalid> {
     Ok(members.list)
 }
 
-/// A session, taken apart.
+/// A parsed session.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Document<'a> {
-    /// The application's members, and `cookie` at its place among them.
+    /// The application's members, with `cookie` in its position among them.
     members: Vec<Member<'a>>,
-    /// Reserved members were left out.
+    /// Whether reserved members were dropped.
     is_reduced: bool,
 }
 
 impl<'a> Document<'a> {
-    /// A session without data. Its cookie has yet to be written.
+    /// Returns a session without data. Its cookie is still to be written.
     pub(crate) fn empty() -> Self {
         Self { members: vec![Member { key: COOKIE_KEY, value: "" }], is_reduced: false }
     }
 
-    /// Take `text` apart. A text without a `cookie` member is damaged: express-session
-    /// fails on it too. So is one of more than [`MAX_MEMBERS`].
+    /// Parses `text`. A text without a `cookie` member is damaged, because express-session fails on
+    /// it too. So is one with more than [`MAX_MEMBERS`] members.
     ///
-    /// `cookie_length` may know the length of the cookie that the text behind it begins
-    /// with, which is not scanned then.
+    /// `cookie_length` may return the length of a known cookie at the start of the text passed to
+    /// it; that part is then not scanned.
     pub(crate) fn parse(
         text: &'a str,
         cookie_length: impl Fn(&str) -> Option<usize>,
@@ -154,7 +154,7 @@ impl<'a> Document<'a> {
         let mut members = Members::default();
         let mut count = 0;
         let mut set = |key: Key<'a>, value: &'a str| {
-            // One that comes again counts, too: it is looked up all the same.
+            // Duplicates count too, because each is looked up.
             count += 1;
             if count > MAX_MEMBERS {
                 return Err(Invalid);
@@ -181,28 +181,28 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Whether the text had members that express-session drops, and then takes for changed.
+    /// Whether the text had members that express-session drops and therefore treats as changed.
     pub(crate) fn is_reduced(&self) -> bool {
         self.is_reduced
     }
 
-    /// The `cookie` member as it is written; none in an empty document.
+    /// Returns the raw `cookie` member; none in an empty document.
     pub(crate) fn cookie(&self) -> Option<&'a str> {
         let cookie = self.members.iter().find(|member| member.is_cookie())?;
         Some(cookie.value).filter(|text| !text.is_empty())
     }
 
-    /// How many members there are, `cookie` among them.
+    /// Returns the number of members, including `cookie`.
     pub(crate) fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// The application's members as JSON text.
+    /// Returns the application's members as JSON text.
     pub(crate) fn data_text(&self) -> String {
         self.write(None)
     }
 
-    /// The whole session as JSON text, with this cookie.
+    /// Returns the whole session as JSON text, with the given cookie.
     pub(crate) fn to_text(&self, cookie: &str) -> String {
         self.write(Some(cookie))
     }
@@ -228,7 +228,7 @@ impl<'a> Document<'a> {
         text
     }
 
-    /// The application's change relative to this document.
+    /// Returns the effect of the application's change on this document.
     pub(crate) fn plan(&self, change: &'a DataChange) -> Result<Plan<'a>, String> {
         let mut plan = match change {
             DataChange::Nothing => return Ok(Plan::default()),
@@ -244,7 +244,8 @@ impl<'a> Document<'a> {
                 (Fate::Set(_), None) | (Fate::SetAnew(_), _) => true,
             }
         });
-        // Removed and set again as it was, perhaps all at the end: JavaScript's text is the same.
+        // If keys were removed and set again with the same values, possibly all at the end,
+        // JavaScript writes the same text.
         let is_anew = |edit: &KeyEdit<'_>| matches!(edit.value, Fate::SetAnew(_));
         if plan.whole.is_none()
             && plan.edits.iter().any(is_anew)
@@ -272,15 +273,15 @@ impl<'a> Document<'a> {
             .collect();
         let set = |m: &Member<'a>| Member { key: m.key.clone(), value: Fate::Set(m.value) };
         edits.extend(whole.iter().map(set));
-        // Their order counts: JavaScript's JSON text of the object does change with it.
+        // The order matters: it changes JavaScript's JSON text of the object.
         let is_same = old.eq(&whole);
         Ok(Plan { edits, whole: (!is_same).then_some(whole) })
     }
 
-    /// This document with what `plan` changes.
+    /// Applies `plan` to this document.
     pub(crate) fn changed(mut self, plan: &Plan<'a>) -> Self {
         let Some(whole) = &plan.whole else { return self.merged(plan) };
-        // The cookie stays behind the members that it was behind.
+        // The cookie stays after the members that it followed.
         let mut index = Index::default();
         let before = self.members.iter().take_while(|member| !member.is_cookie());
         let before = before.filter_map(|old| index.find(whole, &old.key)).max();
@@ -292,8 +293,8 @@ impl<'a> Document<'a> {
         self
     }
 
-    /// This document, which another request may have stored meanwhile, with the keys that
-    /// `plan` changes. A new key comes where JavaScript has it.
+    /// Applies the key edits of `plan` to this document, which another request may have stored in
+    /// the meantime. New keys are placed where JavaScript places them.
     pub(crate) fn merged(mut self, plan: &Plan<'a>) -> Self {
         let mut index = Index::default();
         let mut removed = Vec::new();
@@ -332,8 +333,8 @@ impl<'a> Document<'a> {
 }
 
 impl Member<'_> {
-    /// JavaScript's array indices (ECMA-262, section 6.1.7): members with such keys come
-    /// first in every object, in ascending order.
+    /// Returns the key if it is an array index (ECMA-262, section 6.1.7): in JavaScript, such
+    /// members come first in every object, in ascending order.
     fn array_index(&self) -> Option<u32> {
         let name = self.key.name();
         let is_canonical = match &*name {
@@ -346,12 +347,12 @@ impl Member<'_> {
     }
 }
 
-/// What a request changes in the data.
+/// The changes that a request makes to the data.
 #[derive(Debug, Default)]
 pub(crate) struct Plan<'a> {
     /// The keys that change, each once.
     edits: Vec<KeyEdit<'a>>,
-    /// All data as it shall be, where that was said.
+    /// The complete new data, if the application gave it.
     whole: Option<Vec<Member<'a>>>,
 }
 
@@ -372,9 +373,9 @@ fn check_key(key: &Key<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// What they come to, one for each key.
+/// Reduces the edits to one per key.
 fn read_edits(edits: &[Edit]) -> Result<Vec<KeyEdit<'_>>, String> {
-    // With the number of the edit that decides about the key's place.
+    // Includes the number of the edit that determines the key's position.
     let mut last: Vec<Member<'_, (usize, Fate<'_>)>> = Vec::with_capacity(edits.len());
     let mut index = Index::default();
     for (number, edit) in edits.iter().enumerate() {
@@ -414,7 +415,7 @@ mod tests {
         Edit { key: key.into(), value: value.map(Into::into) }
     }
 
-    /// `text` after `change`, with an empty cookie.
+    /// Returns `text` after `change`, with an empty cookie.
     fn after(text: &str, change: DataChange) -> String {
         let document = parse(text).unwrap();
         document.clone().changed(&document.plan(&change).unwrap()).to_text("{}")
@@ -575,7 +576,7 @@ mod tests {
 
     #[test]
     fn many_array_indices_are_added_as_quickly_as_few() {
-        // Each in front of all that were added before.
+        // Each index is placed before all previous ones.
         let count = 300_000;
         let edits = (0..count).rev().map(|n| edit(&format!("{n}"), Some("0"))).collect();
         let indices: String = (0..count).map(|n| format!("\"{n}\":0,")).collect();

@@ -1,8 +1,8 @@
-//! One request's way from its cookie to its Set-Cookie: the state machine.
+//! The state machine of one request, from its Cookie header to its Set-Cookie.
 //!
 //! `begin` → (load) → ready → `finish` → (create | replace | touch | delete …) → done.
-//! Every function takes the facts and answers with a [`Step`]; nothing is kept between
-//! the calls but what the [`Exchange`] carries.
+//! Every function takes facts and returns a [`Step`]. All state between calls is in the
+//! [`Exchange`].
 
 use crate::cookie_header::{Found, find, path_matches};
 use crate::document::{Damaged, Document, MAX_MEMBERS};
@@ -18,33 +18,33 @@ use crate::wit::{
     StoreReply, StoreRequest, Stored, Unset,
 };
 
-/// A request gives up after this many conflicts. Each means that another request of the same
-/// session was stored, so that 64 at once always get through, even where a gateway does not let
-/// them take turns.
+/// The maximum number of conflicts of one request. Each conflict means that another request stored
+/// the same session, so 64 concurrent requests always succeed, even if the gateway does not
+/// serialize them.
 const MAX_CONFLICTS: u32 = 64;
 
-/// So many cookies of one name are looked at, and so many sessions looked for: browsers send one
-/// for each path and domain that it was set for.
+/// Limits on how many cookies of one name are read, and how many sessions are looked up. Browsers
+/// send one cookie for each path and domain that it was set for.
 const MAX_COOKIES: usize = 8;
 const MAX_LOADS: usize = 3;
 
-/// The two things that the logic cannot know by itself.
+/// The two inputs that the logic cannot compute.
 pub trait Environment {
     /// Milliseconds since the Unix epoch.
     fn now(&self) -> Millis;
-    /// Unpredictable bytes for an identifier.
+    /// Returns unpredictable bytes for an identifier.
     fn random(&self) -> [u8; 24];
 }
 
-/// Options that were checked, and keys that are ready to sign.
+/// Checked options, and signing keys that are ready for use.
 pub struct Engine {
     options: Options,
     keys: Keys,
-    /// Of sessions that insecure and secure requests begin.
+    /// For sessions created by insecure and by secure requests.
     cookie_templates: [CookieTemplate; 2],
 }
 
-/// What is to be stored and sent.
+/// What to store and to send.
 struct Decision {
     storage: Storage,
     text: String,
@@ -53,7 +53,7 @@ struct Decision {
 }
 
 impl Engine {
-    /// Check the options and build an engine from them, or say everything that is wrong.
+    /// Checks the options and creates an engine from them, or returns all problems.
     pub fn open(options: Options) -> Result<Self, Vec<Problem>> {
         let problems = options::check(&options);
         if !problems.is_empty() {
@@ -65,14 +65,14 @@ impl Engine {
         Ok(Self { options, keys, cookie_templates })
     }
 
-    /// Begin an exchange: read the cookie, and ask for the session that it names.
+    /// Begins an exchange: reads the cookie, and loads the session that it names.
     pub fn begin(&self, env: &impl Environment, request: &Request) -> Step {
         let path = if request.path.is_empty() { "/" } else { &request.path };
         if !path_matches(path, &self.options.cookie.path) {
             return Step::Done(outcome(Event::None, 0));
         }
-        // To express-session the first one counts. It may be one that another path or domain, or
-        // another secret, has left behind.
+        // express-session uses the first cookie only. That one may be left over from another path,
+        // domain or secret.
         let most = if self.options.preset == Preset::Safe { MAX_COOKIES } else { 1 };
         let cookies = find(&request.cookies, &self.options.name, most);
         let presented = cookies.iter().any(|cookie| *cookie != Found::Absent);
@@ -96,7 +96,7 @@ impl Engine {
         load(Exchange { phase, others: ids, ..first })
     }
 
-    /// The identifier that a cookie names, or what is wrong with it.
+    /// Returns the identifier that a cookie names, or why it names none.
     fn identifier<'c>(&self, cookie: &'c Found<'_>) -> Result<&'c str, Origin> {
         let Found::Value(value) = cookie else {
             let is_absent = *cookie == Found::Absent;
@@ -110,7 +110,7 @@ impl Engine {
         }
     }
 
-    /// The application is done: decide what is stored and which cookie is sent.
+    /// Decides what to store and which cookie to send, after the application has finished.
     pub fn finish(
         &self,
         env: &impl Environment,
@@ -121,7 +121,7 @@ impl Engine {
         if exchange.origin == Origin::Detached {
             return Step::Done(outcome(Event::None, 0));
         }
-        // A login of its own begins a session of its own.
+        // A new login starts a session of its own.
         let begins = matches!(change.action, Action::Renew | Action::Regenerate);
         if exchange.phase == Phase::Late && !begins {
             return self.too_late(change);
@@ -135,7 +135,7 @@ impl Engine {
         }
     }
 
-    /// The store has replied.
+    /// Continues with the store's reply.
     pub fn resume(
         &self,
         env: &impl Environment,
@@ -147,8 +147,8 @@ impl Engine {
         let reply = match reply {
             StoreReply::Unavailable(why) => {
                 return match change {
-                    // The successor is stored, and its cookie must not be lost: the old session
-                    // may remain until it expires.
+                    // The successor is stored, and its cookie must not be lost. The old session may
+                    // remain until it expires.
                     Some(change) if exchange.phase == Phase::Retiring => {
                         swap(&mut exchange);
                         self.decided(env, &exchange, known, change)
@@ -196,7 +196,7 @@ impl Engine {
                 if change.action == Action::Regenerate {
                     return self.decided(env, &exchange, known, change);
                 }
-                // Ended or moved by another request: the successor must not outlive it.
+                // Another request ended or moved the session, so the successor must be deleted too.
                 exchange.origin = Origin::Unknown;
                 exchange.phase = Phase::Destroying;
                 let on_done = self.overtaken(&exchange);
@@ -206,7 +206,7 @@ impl Engine {
                 self.follow(env, exchange, known, change)
             }
             (Phase::Following, StoreReply::Conflict) => self.followed(env, exchange, known, change),
-            // It was found once: where it went then, it is not any more.
+            // A note was found, but its successor no longer exists.
             (Phase::Following, StoreReply::Missing) if exchange.others.len() > 1 => {
                 failed(Failure::Contention, exchange.conflicts)
             }
@@ -244,8 +244,8 @@ impl Engine {
         let stored = stored.filter(|it| it.expires.is_none_or(|expires| expires > env.now()));
         let Some(stored) = stored else { return self.next(env, exchange) };
         if exchange.phase == Phase::Following {
-            // The browser has been told, or is being told, of another cookie. What the session
-            // holds under that is for those alone who have it.
+            // The browser has received, or is about to receive, another cookie. Only requests with
+            // that cookie may see the session's data.
             let mut session = self.fresh(env, Origin::Unknown, exchange.secure, exchange.presented);
             session.exchange.phase = Phase::Late;
             return Step::Ready(session);
@@ -262,8 +262,8 @@ impl Engine {
         Step::Ready(Session { exchange, data, cookie, expires: stored.expires })
     }
 
-    /// There is no session of this cookie: the next one counts, if there is one. If not, one of
-    /// them may have moved just now.
+    /// The cookie's session does not exist: tries the next cookie. After the last one, checks
+    /// whether one of the sessions has just moved.
     fn next(&self, env: &impl Environment, exchange: Exchange) -> Step {
         let is_following = exchange.phase == Phase::Following;
         let place = |id: &String| match is_following {
@@ -287,8 +287,8 @@ impl Engine {
         }
     }
 
-    /// Another session must not begin in place of the one that has just moved, nor its cookie
-    /// replace that one's.
+    /// Refuses changes in place of a session that has just moved. A new session must not start
+    /// there, and its cookie must not replace the moved session's cookie.
     fn too_late(&self, change: &Change) -> Step {
         let is_nothing = match (change.action, self.options.unset) {
             (Action::Unset, Unset::Keep) => true,
@@ -305,7 +305,7 @@ impl Engine {
         }
     }
 
-    /// A new session. The identifier that came with the request, if any, is never adopted.
+    /// Creates a new session. An identifier from the request is never adopted.
     fn fresh(
         &self,
         env: &impl Environment,
@@ -321,7 +321,7 @@ impl Engine {
         }
     }
 
-    /// Ask the store for what [`Self::decide`] decided.
+    /// Sends the store request that follows from [`Self::decide`].
     fn store(
         &self,
         env: &impl Environment,
@@ -331,13 +331,13 @@ impl Engine {
     ) -> Step {
         let known_loaded = loaded(&exchange, known);
         let moving = change.action != Action::Keep && known_loaded.is_some();
-        // A successor that was stored is stored again.
+        // A stored successor is overwritten.
         let is_successor_stored = exchange.phase == Phase::Retiring;
         if is_successor_stored {
             swap(&mut exchange);
         } else if moving {
             let old = std::mem::replace(&mut exchange.id, identifier::of(env.random()));
-            // Of one that was taken nobody has been told.
+            // If the identifier was taken, it was never used and is simply replaced.
             if exchange.others.is_empty() {
                 exchange.others.push(old);
             }
@@ -364,13 +364,13 @@ impl Engine {
             }
             (Storage::Save, Conflicts::Merge) => (Phase::Saving, replace(content, true)),
         };
-        // A moved session's predecessor has yet to be deleted.
+        // After a move, the old session must still be deleted.
         let on_done = (phase != Phase::Moving).then_some(outcome);
         Step::Store(Pending { request, exchange: Exchange { phase, ..exchange }, on_done })
     }
 
-    /// What becomes of the session, by the rules of [`lifecycle`]. `exchange.id` is the
-    /// identifier that it shall have.
+    /// Decides what happens to the session, by the rules of [`lifecycle`]. `exchange.id` is the
+    /// identifier that it will have.
     fn decide(
         &self,
         env: &impl Environment,
@@ -418,7 +418,7 @@ impl Engine {
         let moved = change.action != Action::Keep;
         let also_modified = match self.options.preset {
             Preset::Safe => cookie_changed,
-            // express-session takes the members that it drops for a change.
+            // express-session treats members that it drops as a change.
             Preset::Express => is_reduced,
         };
         let facts = Facts {
@@ -429,7 +429,7 @@ impl Engine {
         let ttl = self.options.ttl.saturating_mul(1000);
         let mut storage = lifecycle::storage(&self.options, facts);
         if storage == Storage::Touch {
-            // `as` makes 0 of one that is over at once.
+            // `as` maps a negative lifetime to 0.
             let lifetime = cookie.lifetime().map_or(ttl, |age| age as Millis);
             let last_touch = known_loaded.and_then(|stored| {
                 stored.touched.or(Some(stored.expires?.saturating_sub(lifetime)))
@@ -438,13 +438,14 @@ impl Engine {
                 storage = Storage::Leave;
             }
         }
-        // Who has followed the session is not who has its new cookie, and must not be told it.
+        // A request that followed the session does not have its new cookie, and must not receive
+        // it.
         let follows =
             change.action == Action::Keep && known_loaded.is_some() && !exchange.others.is_empty();
         let may_send = (exchange.secure || !cookie.secure()) && !follows;
         let set_cookie = if may_send && lifecycle::sends_cookie(&self.options, facts) {
             let value = format!("s:{}", self.keys.sign(&exchange.id));
-            // express-session has no Max-Age.
+            // express-session sends no Max-Age.
             let now = (self.options.preset == Preset::Safe).then_some(now);
             cookie.serialize(&self.options.name, &value, now)
         } else {
@@ -475,7 +476,7 @@ impl Engine {
         })
     }
 
-    /// Decide anew after a conflict.
+    /// Decides again after a conflict.
     fn again(
         &self,
         env: &impl Environment,
@@ -490,7 +491,7 @@ impl Engine {
         self.store(env, exchange, known, change)
     }
 
-    /// All that was decided is done.
+    /// Returns the outcome after all store requests have succeeded.
     fn decided(
         &self,
         env: &impl Environment,
@@ -504,8 +505,8 @@ impl Engine {
         }
     }
 
-    /// The session is stored under its successor: delete the old one, for renewals only
-    /// as it is known, so that no concurrent change is lost with it.
+    /// The successor is stored: deletes the old session. A renewal deletes it only if it is
+    /// unchanged, so that no concurrent change is lost.
     fn retire(
         &self,
         env: &impl Environment,
@@ -524,13 +525,13 @@ impl Engine {
         delete(exchange, only_known, on_done)
     }
 
-    /// Whether requests that know a session by its old identifier find out that it has moved.
+    /// Whether requests with the old identifier of a session can find out that it has moved.
     fn notes_moves(&self) -> bool {
         self.options.preset == Preset::Safe && self.options.conflicts == Conflicts::Merge
     }
 
-    /// The session is stored under its successor: keep where, until the requests are done that
-    /// have begun before. What is regenerated takes nothing over from them.
+    /// The successor is stored: records its identifier in a note for the requests that are still in
+    /// progress. After `regenerate`, the new session takes no changes from them.
     fn note(&self, env: &impl Environment, mut exchange: Exchange, change: &Change) -> Step {
         let now = env.now();
         let Some(old) = exchange.others.first() else {
@@ -547,7 +548,7 @@ impl Engine {
         Step::Store(Pending { request, exchange, on_done: None })
     }
 
-    /// The session is not there any more: look whether it has moved.
+    /// The session is missing: checks whether it has moved.
     fn follow(
         &self,
         env: &impl Environment,
@@ -561,7 +562,8 @@ impl Engine {
         look(env, Exchange { phase: Phase::Following, ..exchange }, known, change)
     }
 
-    /// It has, as the note says that is in the way: the change, or the end, is for the successor.
+    /// A note conflicts, so the session has moved: applies the change, or the end, to the
+    /// successor.
     fn followed(
         &self,
         env: &impl Environment,
@@ -587,7 +589,7 @@ impl Engine {
         }
     }
 
-    /// What becomes of a renewal when another request was the first to end or move the session.
+    /// Returns the outcome of a renewal if another request ended or moved the session first.
     fn overtaken(&self, exchange: &Exchange) -> Outcome {
         let conflicts = exchange.conflicts;
         match self.notes_moves() {
@@ -609,15 +611,15 @@ impl Engine {
     fn destroyed(&self, exchange: &Exchange, known: &Known) -> Outcome {
         match (loaded(exchange, known), exchange.phase) {
             (Some(_), _) => self.without_session(exchange, known, Event::Destroyed),
-            // The successor of a session that another request has ended.
+            // The successor, after another request ended the old session.
             (None, Phase::Destroying) => outcome(Event::Gone, exchange.conflicts),
             (None, _) => self.without_session(exchange, known, Event::None),
         }
     }
 
-    /// The visitor has ended the session. The browser's cookie is cleared, which
-    /// express-session leaves undone. (Not where another request has ended or moved it: that
-    /// one may have sent the browser a new cookie.)
+    /// The application ended the session: clears the browser's cookie, which express-session does
+    /// not do. (If another request ended or moved the session, the cookie is left alone: that
+    /// request may have sent the browser a new one.)
     fn without_session(&self, exchange: &Exchange, known: &Known, event: Event) -> Outcome {
         let stored = known.loaded.as_ref().and_then(|s| self.document(&s.data).ok()?.cookie());
         let cookie = stored
@@ -642,11 +644,11 @@ impl Engine {
                 let Exchange { secure, presented, .. } = exchange;
                 Step::Ready(self.fresh(env, Origin::Detached, secure, presented))
             }
-            // What was read was right, and lives on for a while. express-session tells an error.
+            // The loaded data is valid and lives on for a while. express-session reports an error.
             (_, Phase::Touching) if self.options.preset == Preset::Safe => {
                 Step::Done(outcome(Event::None, exchange.conflicts))
             }
-            // Nobody has been promised anything yet, or nothing but a longer life.
+            // Nothing was stored yet, or only the expiry would have been extended.
             (OnStoreError::Anonymous, phase)
                 if matches!(phase, Phase::Creating | Phase::Touching)
                     || (phase == Phase::Saving && exchange.origin != Origin::Loaded) =>
@@ -657,8 +659,8 @@ impl Engine {
         }
     }
 
-    /// Take a stored session apart. One that is larger than what is stored here costs more than
-    /// its visitor may ask for at every request.
+    /// Parses a stored session. One that exceeds the limit is refused, because parsing it at every
+    /// request costs too much.
     fn document<'a>(&self, text: &'a str) -> Result<Document<'a>, Damaged> {
         if text.len() > self.options.max_session_bytes as usize {
             return Err(Damaged);
@@ -668,18 +670,18 @@ impl Engine {
         Document::parse(text, length)
     }
 
-    /// Read its cookie.
+    /// Parses a session's cookie.
     fn cookie<'a>(&self, text: &'a str) -> Result<SessionCookie<'a>, Damaged> {
         let template = self.cookie_templates.iter().find_map(|template| template.read(text));
         template.map_or_else(|| SessionCookie::parse(text), Ok)
     }
 
-    /// A response that carries somebody's cookie must not be served to others.
+    /// A response with a visitor's cookie must not be served to others.
     fn forbids_caching(&self, set_cookie: Option<&String>) -> bool {
         self.options.preset == Preset::Safe && set_cookie.is_some()
     }
 
-    /// express-session's `issecure`.
+    /// Implements express-session's `issecure`.
     fn is_secure(&self, request: &Request) -> bool {
         request.tls
             || match self.options.proxy {
@@ -693,19 +695,19 @@ impl Engine {
     }
 }
 
-/// The beginning of every exchange.
+/// Returns the initial state of an exchange.
 fn exchange(id: String, origin: Origin, secure: bool, presented: bool) -> Exchange {
     let (others, phase) = (Vec::new(), Phase::Open);
     Exchange { id, others, phase, secure, presented, origin, conflicts: 0 }
 }
 
-/// What was loaded, where it is what this exchange began with: not a session that is
-/// damaged, say, instead of which another one has begun.
+/// Returns the loaded session, unless the exchange started a new one instead, for example because
+/// the loaded one is damaged.
 fn loaded<'k>(exchange: &Exchange, known: &'k Known) -> Option<&'k Stored> {
     known.loaded.as_ref().filter(|_| exchange.origin == Origin::Loaded)
 }
 
-/// Turn to the session's other identifier.
+/// Switches to the session's other identifier.
 fn swap(exchange: &mut Exchange) {
     if let Some(other) = exchange.others.first_mut() {
         std::mem::swap(&mut exchange.id, other);
@@ -716,8 +718,8 @@ fn load(exchange: Exchange) -> Step {
     Step::Store(Pending { request: StoreRequest::Load, exchange, on_done: None })
 }
 
-/// Ask what is stored, in the midst of a change: by replacing, or deleting, the known text where
-/// there is another one. It is told as a conflict, and the known one is not forgotten.
+/// Reads what is stored, in the middle of a change: replaces, or deletes, the known text if it is
+/// stored. Any other text is returned as a conflict, and the known one is kept.
 fn look(env: &impl Environment, exchange: Exchange, known: &Known, change: &Change) -> Step {
     let last = known.current.as_ref().or(known.loaded.as_ref());
     let data = last.map_or(String::new(), |stored| stored.data.clone());

@@ -1,4 +1,5 @@
-//! Whole exchanges against a model of a store, with a clock and randomness of the test's own.
+//! Complete exchanges against a model of a store, with a controlled clock and controlled
+//! randomness.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,11 +19,11 @@ struct World {
     now: Cell<Millis>,
     drawn: Cell<u64>,
     store: RefCell<HashMap<String, Stored>>,
-    /// The store requests so far, by name.
+    /// The names of the store requests so far.
     log: RefCell<Vec<&'static str>>,
 }
 
-/// A request that the application is working on.
+/// A request that the application is handling.
 struct Open {
     session: Session,
     known: Known,
@@ -68,7 +69,7 @@ impl World {
         }
     }
 
-    /// The five operations as `wit/engine.wit` promises them.
+    /// The five operations as specified in `wit/engine.wit`.
     fn perform(&self, id: &str, request: StoreRequest, known: &mut Known) -> StoreReply {
         let mut store = self.store.borrow_mut();
         let now = self.now.get();
@@ -158,19 +159,19 @@ impl World {
         }
     }
 
-    /// One whole request.
+    /// Performs a complete request.
     fn visit(&self, cookie: Option<&str>, change: &Change) -> Outcome {
         self.log.borrow_mut().clear();
         let session = self.open(cookie);
         self.close(session, change)
     }
 
-    /// A visitor who has a session with `a` = 1; its cookie.
+    /// Creates a visitor with a session in which `a` = 1; returns its cookie.
     fn visitor(&self) -> String {
         cookie(&self.visit(None, &set("a", "1")))
     }
 
-    /// The text of the only session; notes are none.
+    /// Returns the text of the only session, ignoring notes.
     fn only(&self) -> String {
         let store = self.store.borrow();
         let mut sessions = store.values().filter(|it| !it.data.contains("\"movedTo\""));
@@ -179,7 +180,7 @@ impl World {
         only
     }
 
-    /// The note about the session of a cookie.
+    /// Returns the note about the session of a cookie.
     fn note_about(&self, cookie: &str) -> Option<String> {
         let place = moved::place(&self.engine.keys, &id_of(cookie));
         self.store.borrow().get(&place).map(|it| it.data.clone())
@@ -213,13 +214,13 @@ fn set(key: &str, value: &str) -> Change {
     change(Action::Keep, DataChange::Edits(vec![edit]))
 }
 
-/// What the browser sends back.
+/// Returns what the browser sends back.
 fn cookie(outcome: &Outcome) -> String {
     let header = outcome.set_cookie.as_deref().expect("a Set-Cookie");
     header.split(';').next().unwrap().to_owned()
 }
 
-/// The identifier in a cookie.
+/// Returns the identifier in a cookie.
 fn id_of(cookie: &str) -> String {
     let (_, value) = cookie.split_once("s%3A").expect("a cookie of ours");
     value.split('.').next().unwrap().to_owned()
@@ -422,7 +423,7 @@ fn the_first_of_two_cookies_counts_under_the_express_preset() {
     assert_eq!(world.log(), "load");
 }
 
-/// A cookie of ours for the session `id`.
+/// Returns a validly signed cookie for the session `id`.
 fn signed(world: &World, id: &str) -> String {
     format!("connect.sid=s:{}", world.engine.keys.sign(id))
 }
@@ -508,9 +509,9 @@ fn no_more_cookies_and_sessions_are_looked_at_than_browsers_send() {
     assert_eq!(origin(MAX_COOKIES, &forged), (Origin::Forged, String::new()));
     let ended = |n| signed(&world, &format!("ended-{n}"));
     assert_eq!(origin(MAX_LOADS - 1, &ended), (Origin::Loaded, "load load load".to_owned()));
-    // And whether one of them has moved.
+    // The second half checks whether one of them has moved.
     assert_eq!(origin(MAX_LOADS, &ended), (Origin::Unknown, ["load"; 2 * MAX_LOADS].join(" ")));
-    // The same one is looked for once.
+    // A repeated identifier is looked up once.
     let same = |_| signed(&world, "ended");
     assert_eq!(origin(MAX_COOKIES - 1, &same), (Origin::Loaded, "load load".to_owned()));
 }
@@ -561,7 +562,7 @@ fn an_expired_session_is_unknown_even_if_the_store_returns_it() {
     assert_eq!(session.exchange.origin, Origin::Unknown);
 }
 
-/// A session with so many keys besides `a`, as another tool may store it.
+/// Returns a session with this many keys besides `a`, as another tool may store it.
 fn with_keys(text: &str, count: usize) -> String {
     let keys: String = (0..count).map(|n| format!(r#","k{n}":0"#)).collect();
     format!("{}{keys}}}", text.strip_suffix('}').unwrap())
@@ -581,7 +582,7 @@ fn a_stored_session_beyond_the_limits_is_damaged_and_left_alone() {
         let pad = "x".repeat(bytes - text.len());
         text.replace(r#""pad":"""#, &format!(r#""pad":"{pad}""#))
     };
-    // With `cookie` and `a`.
+    // Including `cookie` and `a`.
     let many = with_keys(&usual, MAX_MEMBERS - 2);
     for legal in [sized(1 << 19), many] {
         put(&legal);
@@ -607,7 +608,7 @@ fn a_session_with_too_many_keys_is_not_stored() {
         let edits = (0..count).map(|n| Edit { key: format!("k{n}"), value: Some("0".into()) });
         DataChange::Edits(edits.collect())
     };
-    // `cookie` counts.
+    // `cookie` counts too.
     let full = world.visit(None, &change(Action::Keep, keys(MAX_MEMBERS - 1)));
     assert_eq!((full.event, &full.failure), (Event::Created, &None));
     let before = world.only();
@@ -760,8 +761,8 @@ fn renewing_moves_the_data_to_a_new_identifier() {
     assert_eq!(world.open(Some(&cookie(&outcome))).exchange.origin, Origin::Loaded);
 }
 
-/// A session that was renewed while another request was at work on it: that one, the old cookie
-/// and the new one.
+/// Renews a session while another request is in progress. Returns that request, the old cookie and
+/// the new one.
 fn renewed_beside(world: &World) -> (Open, String, String) {
     let old = world.visitor();
     let beside = world.open(Some(&old));
@@ -773,7 +774,7 @@ fn renewed_beside(world: &World) -> (Open, String, String) {
 
 #[test]
 fn a_change_beside_a_renewal_follows_the_session_and_is_told_no_cookie() {
-    // Both would have the cookie sent with every change.
+    // Either option would send the cookie with every change.
     let world = World::new(|o| {
         o.rolling = true;
         o.cookie.max_age = Some(60_000.0);
@@ -783,7 +784,7 @@ fn a_change_beside_a_renewal_follows_the_session_and_is_told_no_cookie() {
     let outcome = world.close(beside, &set("b", "2"));
     assert_eq!((outcome.event, &outcome.failure), (Event::Saved, &None));
     assert_eq!((outcome.set_cookie, outcome.new_id, outcome.no_store), (None, None, false));
-    // The old session, the note, the new session once to see it, and once to store it.
+    // The old session, the note, then the new session: once to read it and once to write it.
     assert_eq!(world.log(), "replace replace replace replace");
     assert_eq!(world.open(Some(&new)).data, r#"{"a":1,"user":"ada","b":2}"#);
     assert_ne!(world.open(Some(&old)).exchange.origin, Origin::Loaded);
@@ -822,7 +823,7 @@ fn what_changes_nothing_beside_a_renewal_does_not_follow() {
 fn a_change_that_cannot_follow_fails() {
     let logout = change(Action::Destroy, DataChange::Nothing);
     let failure = Some(Failure::Contention);
-    // Its successor has ended.
+    // The successor has ended.
     let world = World::new(|_| {});
     let (beside, _, new) = renewed_beside(&world);
     world.visit(Some(&new), &logout);
@@ -831,14 +832,14 @@ fn a_change_that_cannot_follow_fails() {
         (outcome.event, &outcome.failure, outcome.set_cookie),
         (Event::None, &failure, None)
     );
-    // What was there was given up.
+    // The old data was discarded.
     let world = World::new(|_| {});
     let old = world.visitor();
     let beside = world.open(Some(&old));
     let new = world.visit(Some(&old), &Change { action: Action::Regenerate, ..set("c", "3") });
     assert_eq!(world.close(beside, &set("b", "2")).failure, failure);
     assert_eq!(world.open(Some(&cookie(&new))).data, r#"{"c":3}"#);
-    // Another login was first.
+    // Another login came first.
     let world = World::new(|_| {});
     let (beside, _, new) = renewed_beside(&world);
     let renew = Change { action: Action::Renew, ..set("user", "\"eve\"") };
@@ -846,7 +847,7 @@ fn a_change_that_cannot_follow_fails() {
     assert_eq!((&outcome.failure, outcome.set_cookie), (&failure, None));
     assert_eq!(world.open(Some(&new)).data, r#"{"a":1,"user":"ada"}"#);
     world.only();
-    // The note is none, or another secret's.
+    // The note is not readable.
     let world = World::new(|_| {});
     let (beside, old, new) = renewed_beside(&world);
     let place = moved::place(&world.engine.keys, &id_of(&old));
@@ -865,12 +866,12 @@ fn a_logout_beside_a_renewal_ends_the_renewed_session() {
         let outcome = world.close(beside, &change(action, DataChange::Nothing));
         assert_eq!((outcome.event, outcome.failure), (Event::Destroyed, None));
         assert!(outcome.set_cookie.unwrap().starts_with("connect.sid=;"));
-        // The old session, the note, which stays, and the new session.
+        // The old session, the note (which stays), and the new session.
         assert_eq!(world.log(), "delete delete delete");
         assert_eq!(world.store.borrow().len(), 1);
         assert_eq!(world.open(Some(&new)).exchange.origin, Origin::Unknown);
     }
-    // Where it cannot tell where the session went, it has not ended it.
+    // If the successor is unknown, the logout did not end it.
     let world = World::new(|_| {});
     let old = world.visitor();
     let beside = world.open(Some(&old));
@@ -904,7 +905,7 @@ fn a_change_of_a_session_that_ended_does_not_fail() {
     world.visit(Some(&cookie), &change(Action::Destroy, DataChange::Nothing));
     let outcome = world.close(beside, &set("b", "2"));
     assert_eq!((outcome.event, outcome.failure), (Event::Gone, None));
-    // One that has moved long ago is one that ended.
+    // A session that moved long ago counts as ended.
     let (beside, _, _) = renewed_beside(&world);
     world.now.set(START + moved::GRACE);
     let outcome = world.close(beside, &set("b", "2"));
@@ -924,7 +925,7 @@ fn a_request_with_the_old_cookie_begins_no_other_session_after_a_renewal() {
             let before = world.store.borrow().clone();
             let visit = |change: &Change| {
                 let open = world.open(Some(&old));
-                // Nothing of the session is told.
+                // No data of the session is revealed.
                 assert_eq!((open.exchange.origin, &*open.data), (Origin::Unknown, "{}"));
                 assert!(!before.contains_key(&open.exchange.id));
                 let outcome = world.close(open, change);
@@ -942,7 +943,7 @@ fn a_request_with_the_old_cookie_begins_no_other_session_after_a_renewal() {
             assert!(matches!(visit(&whole("5")), Some(Failure::InvalidChange(_))));
             assert_eq!(*world.store.borrow(), before);
 
-            // A login of its own is what its visitor wants, and knows nothing of the other one.
+            // A new login is intended, and is independent of the moved session.
             let login = Change { action: Action::Renew, ..set("user", "\"eve\"") };
             let login = world.visit(Some(&old), &login);
             assert_eq!((login.event, &login.failure), (Event::Created, &None));
@@ -969,7 +970,7 @@ fn of_several_cookies_one_whose_session_moved_does_not_hide_the_new_one() {
     let world = World::new(|_| {});
     let (_, old, new) = renewed_beside(&world);
     assert_eq!(world.open(Some(&format!("{old}; {new}"))).exchange.origin, Origin::Loaded);
-    // Wherever among others that have ended it is.
+    // Its position among cookies of ended sessions does not matter.
     let [one, two] = ["one", "two"].map(|id| signed(&world, id));
     for cookies in [[&old, &one, &two], [&one, &old, &two], [&one, &two, &old]] {
         let cookies = cookies.map(String::as_str).join("; ");
@@ -988,7 +989,7 @@ fn a_note_is_nobodys_session_and_says_nothing() {
     assert!(!note.contains(&id_of(&new)) && !note.contains(&id_of(&old)) && !note.contains("ada"));
     let place = moved::place(&world.engine.keys, &id_of(&old));
     assert_eq!(world.store.borrow()[&place].expires, Some(START + moved::GRACE));
-    // Signed by a secret that is known, it would be a session of nobody.
+    // Even if the secret signs its identifier, a note is a session without data.
     assert_eq!(world.open(Some(&signed(&world, &place))).exchange.origin, Origin::Loaded);
     world.now.set(START + moved::GRACE);
     world.visit(None, &nothing());
@@ -1014,7 +1015,7 @@ fn moves_are_noted_where_changes_merge_and_nobody_expects_express_session() {
         world.log.borrow_mut().clear();
         world.open(Some(&old));
         assert_eq!(world.log(), "load");
-        // Nor is it looked for where a change finds nothing.
+        // A change that finds nothing does not look for a note either.
         let late = [change(Action::Destroy, DataChange::Nothing), set("b", "2"), renew];
         for (open, late) in beside.into_iter().zip(late) {
             world.log.borrow_mut().clear();
@@ -1023,7 +1024,7 @@ fn moves_are_noted_where_changes_merge_and_nobody_expects_express_session() {
             let asked = match late.action {
                 Action::Destroy => "delete",
                 Action::Keep => "replace",
-                // Its own successor is deleted, where changes merge.
+                // If changes merge, the request's own successor is deleted.
                 _ if outcome.event == Event::Gone => "create delete delete",
                 _ => "create delete",
             };
@@ -1041,7 +1042,7 @@ fn a_store_that_fails_in_the_midst_of_following_fails_the_request() {
             }
         });
         let down = || StoreReply::Unavailable("down".into());
-        // At each of the four questions of a change that follows.
+        // The store fails at each of the four requests of a following change in turn.
         for at in 0..4 {
             let (Open { session, mut known }, _, _) = renewed_beside(&world);
             let change = set("b", "2");
@@ -1057,7 +1058,7 @@ fn a_store_that_fails_in_the_midst_of_following_fails_the_request() {
             let Step::Done(outcome) = step else { panic!("{step:?}") };
             assert_eq!(outcome.failure, Some(Failure::Unavailable("down".into())), "{at}");
         }
-        // Of one that begins, it is as where the session itself cannot be loaded.
+        // At the beginning of a request, it is like a failure to load the session itself.
         let (_, old, _) = renewed_beside(&world);
         let Step::Store(load) = world.engine.begin(&world, &request(Some(&old))) else { panic!() };
         let missing = StoreReply::Missing;
@@ -1071,7 +1072,7 @@ fn a_store_that_fails_in_the_midst_of_following_fails_the_request() {
             Step::Done(Outcome { failure: Some(Failure::Unavailable(_)), .. }) if !anonymous => {}
             other => panic!("{other:?}"),
         }
-        // A renewal that cannot be noted has not happened.
+        // A renewal whose note cannot be stored fails.
         let cookie = world.visitor();
         let Open { session, mut known } = world.open(Some(&cookie));
         let renew = change(Action::Renew, DataChange::Nothing);
@@ -1171,7 +1172,7 @@ fn a_late_save_or_touch_does_not_bring_a_session_back() {
         let (first, second) = (world.open(Some(&cookie)), world.open(Some(&cookie)));
         world.close(first, &change(Action::Destroy, DataChange::Nothing));
         let outcome = world.close(second, &late);
-        // A login that is not stored did not happen.
+        // A login that was not stored fails.
         let (event, failure) = match late.action {
             Action::Keep => (Event::Gone, None),
             _ => (Event::None, Some(Failure::Contention)),
@@ -1179,7 +1180,7 @@ fn a_late_save_or_touch_does_not_bring_a_session_back() {
         assert_eq!((outcome.event, outcome.new_id, outcome.failure), (event, None, failure));
         world.store.borrow_mut().retain(|_, it| !it.data.contains("movedTo"));
         assert!(world.store.borrow().is_empty());
-        // The browser may have been told of a new session meanwhile.
+        // The browser may have received a new cookie in the meantime.
         assert_eq!(outcome.set_cookie, None);
     }
 }
@@ -1275,7 +1276,7 @@ fn a_store_that_is_down_denies_or_detaches() {
     assert_eq!((outcome.event, outcome.set_cookie, outcome.failure), (Event::None, None, None));
     assert_eq!(world.log(), "");
 
-    // What nobody has is not missed.
+    // A session that was never stored is not missed.
     for conflicts in [Conflicts::Merge, Conflicts::Overwrite] {
         let world = World::new(|o| {
             o.on_store_error = OnStoreError::Anonymous;
@@ -1290,7 +1291,7 @@ fn a_store_that_is_down_denies_or_detaches() {
         assert_eq!((outcome.event, outcome.set_cookie, outcome.failure), (Event::None, None, None));
     }
 
-    // A change of what is stored is not lost in silence.
+    // A change to a stored session is not dropped silently.
     let cookie = world.visitor();
     for action in [Action::Keep, Action::Destroy] {
         let Open { session, known } = world.open(Some(&cookie));
@@ -1425,8 +1426,8 @@ fn an_old_session_is_deleted_whatever_it_holds_unless_its_data_moves_along() {
     }
 }
 
-/// A store that answers `conflict` to an unconditional delete breaks its promise. What was
-/// given up must not come back by it.
+/// A store that replies `conflict` to an unconditional delete violates the contract. Even then, the
+/// discarded data must not come back.
 #[test]
 fn a_regenerated_session_takes_nothing_over() {
     let world = World::new(|_| {});
@@ -1446,7 +1447,7 @@ fn a_regenerated_session_takes_nothing_over() {
     assert!(!replacement.content.data.contains("\"a\""), "{}", replacement.content.data);
 }
 
-/// One request of a generated history: which visitor's cookie, when it closes, and what it does.
+/// A request of a generated history: what it does.
 #[derive(Clone, Debug)]
 enum Deed {
     Set(u8, u8),
@@ -1476,9 +1477,9 @@ impl Deed {
 }
 
 proptest! {
-    /// All requests open, then close in turn: whatever they do, the end is as if each had run alone
-    /// in the order of their closing, or it has failed and left no trace. The cookie of a session
-    /// that has moved is never told again.
+    /// All requests begin, then finish in turn. The result is the same as if each had run alone, in
+    /// the order of finishing, or the request failed without effect. The cookie of a moved session
+    /// is never sent again.
     #[test]
     fn overlapping_requests_are_serialisable(deeds in proptest::collection::vec(deed(), 1..8), rolling: bool) {
         let world = World::new(|o| o.rolling = rolling);
@@ -1503,7 +1504,7 @@ proptest! {
                     prop_assert_eq!(outcome.failure, Some(Failure::Contention));
                     came_too_late = true;
                 }
-                // The note is that of the renewal that came too late.
+                // The note belongs to the renewal that came too late.
                 (Deed::Set(..), _) if came_too_late => {
                     prop_assert_eq!(outcome.failure, Some(Failure::Contention));
                 }
@@ -1515,7 +1516,7 @@ proptest! {
                     prop_assert_eq!(outcome.failure, Some(Failure::Contention));
                 }
                 (Deed::Set(..), None) => prop_assert_eq!(outcome.event, Event::Gone),
-                // Nor can the end of a session follow that note.
+                // The end of a session cannot follow that note either.
                 (Deed::Destroy, _) if came_too_late => {
                     prop_assert_eq!(outcome.failure, Some(Failure::Contention));
                 }
@@ -1539,8 +1540,7 @@ proptest! {
         }
     }
 
-    /// Of cookies of any kind in any order, the first one counts whose session is there, among
-    /// those that are looked at.
+    /// Of any cookies in any order, the first one whose session exists is used, within the limits.
     #[test]
     fn the_first_cookie_counts_whose_session_is_there(kinds in proptest::collection::vec(0..5usize, 0..12)) {
         let world = World::new(|_| {});
@@ -1570,7 +1570,7 @@ proptest! {
         }
     }
 
-    /// No reply in any state panics or loops.
+    /// No reply in any state causes a panic or an endless loop.
     #[test]
     fn any_reply_in_any_state_has_an_outcome(replies in proptest::collection::vec(0..7usize, 0..12), deed in deed(), cookie: bool, text in "\\PC{0,20}") {
         let world = World::new(|_| {});

@@ -1,7 +1,7 @@
-//! The component's exports and imports, joined to the logic. Holds no logic itself.
+//! Connects the component's exports and imports to the logic. Contains no logic itself.
 //!
-//! `export!` makes symbols that only a WebAssembly linker understands, so it is
-//! left out of native builds (unit tests, benches), and where another component links this crate.
+//! `export!` defines symbols that only a WebAssembly linker understands. It is omitted from native
+//! builds (unit tests, benches) and where another component links this crate.
 #![cfg_attr(not(all(target_arch = "wasm32", feature = "exports")), allow(dead_code))]
 
 use crate::bindings::wasi::{clocks::wall_clock, random::random};
@@ -12,7 +12,7 @@ use crate::wit::{
     StoreReply,
 };
 
-/// The clock and the randomness that the component imports.
+/// The clock and the random source that the component imports.
 struct Wasi;
 
 impl Environment for Wasi {

@@ -1,13 +1,13 @@
-//! Session identifiers, made as express-session's `uid-safe` makes them.
+//! Session identifiers, in the format of express-session's `uid-safe`.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// 192 bits as 32 characters of base64url (RFC 4648, section 5).
+/// Encodes 192 bits as 32 characters of base64url (RFC 4648, section 5).
 pub(crate) fn of(bytes: [u8; 24]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The bits of an identifier that was made here.
+/// Decodes an identifier made by [`of`].
 pub(crate) fn bytes(id: &str) -> Option<[u8; 24]> {
     URL_SAFE_NO_PAD.decode(id).ok()?.try_into().ok()
 }

@@ -1,9 +1,8 @@
-//! JSON text (RFC 8259) taken apart without reading what is in it: the members of an
-//! object as they are written, one pass, nothing copied.
+//! Splits JSON text (RFC 8259) into the members of an object without interpreting them, in one pass
+//! and without copying.
 //!
-//! `serde_json` reads JSON where a value is wanted; here only its extent is, at every
-//! request, and a scanner that does nothing else is quicker. That both accept the same
-//! texts is tested.
+//! `serde_json` parses values. Every request needs only their extent, which a dedicated scanner
+//! finds faster. A test checks that both accept the same texts.
 
 use std::borrow::Cow;
 
@@ -11,21 +10,21 @@ use std::borrow::Cow;
 #[derive(Debug, PartialEq)]
 pub(crate) struct Invalid;
 
-/// The key of a member, as it is written: with its quotes and escapes.
+/// The raw key of a member, with its quotes and escapes.
 #[derive(Clone, Debug)]
 pub(crate) struct Key<'a> {
     raw: Cow<'a, str>,
-    /// Few keys are, and the others are compared as they stand.
+    /// Keys are rarely escaped; the others are compared as raw text.
     is_escaped: bool,
 }
 
 impl Key<'_> {
-    /// The key `name`, given as it is written, with quotes and without escapes.
+    /// Creates a key from its raw text, with quotes and without escapes.
     pub(crate) const fn plain(raw: &'static str) -> Key<'static> {
         Key { raw: Cow::Borrowed(raw), is_escaped: false }
     }
 
-    /// The key `name`, as JavaScript writes it.
+    /// Creates the key `name`, as JavaScript writes it.
     pub(crate) fn of(name: &str) -> Key<'static> {
         let is_escaped = plain(name.as_bytes()) < name.len();
         let raw = if is_escaped {
@@ -36,16 +35,16 @@ impl Key<'_> {
         Key { is_escaped, raw: Cow::Owned(raw) }
     }
 
-    /// As it is written.
+    /// Returns the raw text.
     pub(crate) fn raw(&self) -> &str {
         &self.raw
     }
 
-    /// What the key says: UTF-8, but for lone surrogates, which have three bytes each as
-    /// if they were characters (WTF-8).
+    /// Returns the unescaped key as UTF-8, except that lone surrogates have three bytes each, like
+    /// other characters of that range (WTF-8).
     pub(crate) fn name(&self) -> Cow<'_, [u8]> {
         if self.is_escaped {
-            // A valid JSON string always has these bytes.
+            // This never fails for a valid JSON string.
             let mut reader = serde_json::Deserializer::from_str(&self.raw);
             let bytes = serde::Deserializer::deserialize_bytes(&mut reader, Bytes);
             Cow::Owned(bytes.unwrap_or_default())
@@ -56,7 +55,7 @@ impl Key<'_> {
 }
 
 impl PartialEq for Key<'_> {
-    /// Whether the two say the same.
+    /// Whether both have the same unescaped key.
     fn eq(&self, other: &Self) -> bool {
         self.raw == other.raw
             || ((self.is_escaped || other.is_escaped) && self.name() == other.name())
@@ -77,9 +76,9 @@ impl serde::de::Visitor<'_> for Bytes {
     }
 }
 
-/// Give every member of the object `text` to `member`: its key, and its value as it is
-/// written. Members that come before a mistake have been given when it is found. `member` may
-/// refuse to go on.
+/// Passes the key and the raw value of every member of the object `text` to `member`. If the text
+/// turns out to be invalid, earlier members have already been passed. `member` can stop the scan
+/// with an error.
 pub(crate) fn members<'a>(
     text: &'a str,
     mut member: impl FnMut(Key<'a>, &'a str) -> Result<(), Invalid>,
@@ -95,7 +94,7 @@ pub(crate) fn members<'a>(
     members_from(text, scan.at, member)
 }
 
-/// As [`members`], from the place `at` in `text`, which is known to be the end of a member.
+/// Like [`members`], starting at `at` in `text`, which must be the end of a member.
 pub(crate) fn members_from<'a>(
     text: &'a str,
     at: usize,
@@ -112,7 +111,7 @@ pub(crate) fn members_from<'a>(
     scan.end()
 }
 
-/// `text` without the white space around it, if it is one JSON value.
+/// Returns `text` without surrounding white space if it is a single JSON value.
 pub(crate) fn value(text: &str) -> Result<&str, Invalid> {
     let mut scan = Scan { text, at: 0 };
     scan.space();
@@ -123,7 +122,7 @@ pub(crate) fn value(text: &str) -> Result<&str, Invalid> {
     Ok(value)
 }
 
-/// A place in a text.
+/// A position in a text.
 struct Scan<'a> {
     text: &'a str,
     at: usize,
@@ -165,9 +164,9 @@ impl<'a> Scan<'a> {
         if self.at == self.text.len() { Ok(()) } else { Err(Invalid) }
     }
 
-    /// One value of any kind. Nesting takes memory, not stack.
+    /// Scans one value of any kind. Nesting uses the heap, not the stack.
     fn value(&mut self) -> Result<(), Invalid> {
-        // Whether each of the open containers is an object.
+        // For each open container, whether it is an object.
         let mut open = Vec::new();
         loop {
             match self.peek().ok_or(Invalid)? {
@@ -196,7 +195,7 @@ impl<'a> Scan<'a> {
                 b'n' => self.word("null")?,
                 _ => self.number()?,
             }
-            // After a value: the next one of its container, or the container's end.
+            // After a value: its container continues or ends.
             loop {
                 let Some(is_object) = open.last() else { return Ok(()) };
                 let is_object = *is_object;
@@ -214,7 +213,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A key; also its colon, and white space.
+    /// Scans a key, including its colon and white space.
     fn key(&mut self) -> Result<Key<'a>, Invalid> {
         let begin = self.at;
         let is_escaped = self.string()?;
@@ -225,7 +224,7 @@ impl<'a> Scan<'a> {
         Ok(Key { raw, is_escaped })
     }
 
-    /// A string; answers whether it has escapes.
+    /// Scans a string; returns whether it has escapes.
     fn string(&mut self) -> Result<bool, Invalid> {
         self.expect(b'"')?;
         let bytes = self.text.as_bytes();
@@ -269,7 +268,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// One or more.
+    /// Scans one or more digits.
     fn digits(&mut self) -> Result<(), Invalid> {
         let begin = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -287,13 +286,13 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// How many bytes come before the first quote, backslash or control character.
+/// Returns the number of bytes before the first quote, backslash or control character.
 fn plain(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let mut at = 0;
-    // Eight at a time. "Bit Twiddling Hacks": `(x - ONES) & !x & HIGH` has a bit for the
-    // first byte of x that is 0 (and perhaps for later ones, which do not matter).
+    // Eight bytes at a time. From "Bit Twiddling Hacks": `(x - ONES) & !x & HIGH` marks the first
+    // byte of x that is 0 (and possibly later ones, which do not matter).
     while let Some(chunk) = bytes[at..].first_chunk::<8>() {
         let word = u64::from_le_bytes(*chunk);
         let below = |x: u64, n: u64| x.wrapping_sub(ONES * n) & !x & HIGH;

@@ -1,21 +1,21 @@
-//! express-session's session logic, as plain Rust modules and a WebAssembly
-//! component made of them.
+//! express-session's session logic, as plain Rust modules and a WebAssembly component built from
+//! them.
 //!
-//! The logic decides and never does I/O: it is given facts (a request's cookies,
-//! what the store replied) and answers with what to do next. The contract is
-//! `wit/engine.wit`; the types of [`wit`] are generated from it, so that it exists once.
+//! The logic makes decisions and never does I/O: it takes facts (a request's cookies, the store's
+//! replies) and returns what to do next. The contract is `wit/engine.wit`; the types of [`wit`] are
+//! generated from it.
 //!
 //! | module | its job |
 //! |---|---|
 //! | [`exchange`] | one request from its cookie to its Set-Cookie: the state machine |
 //! | `lifecycle` | the rules: when to save, touch, set the cookie |
-//! | `options` | defaults of the presets, and the check of a configuration |
+//! | `options` | the presets' defaults, and the validation of options |
 //! | `cookie_header` | reading `Cookie`, writing `Set-Cookie` |
 //! | `signature` | HMAC-SHA256 over identifiers, with several secrets |
-//! | `identifier` | fresh identifiers |
-//! | `moved` | where a session went that goes on under another identifier |
-//! | `json` | JSON text taken apart, without reading what is in it |
-//! | `document` | the stored JSON text: what is in it, and changing only what changed |
+//! | `identifier` | new identifiers |
+//! | `moved` | notes that record the new identifier of a session |
+//! | `json` | splitting JSON text without interpreting values |
+//! | `document` | parsing the stored JSON text, and changing only what changed |
 //! | `session_cookie` | the `cookie` member of that text |
 //! | `arena` | the component's allocator |
 //! | `glue` | WIT exports and the two imports; holds no logic |

@@ -1,20 +1,20 @@
-//! The rules of a session's life, as express-session has them: when it is stored,
-//! when it is only touched, and when its cookie is sent.
+//! express-session's rules for when a session is stored, when it is only touched, and when its
+//! cookie is sent.
 
 use crate::wit::{Millis, Options};
 
-/// What the rules depend on.
+/// The inputs of the rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
-    /// The browser does not have this identifier yet.
+    /// Whether the browser does not have this identifier yet.
     pub(crate) is_new: bool,
-    /// The request changed the session.
+    /// Whether the request changed the session.
     pub(crate) modified: bool,
-    /// The cookie has an expiry.
+    /// Whether the cookie has an expiry.
     pub(crate) expires: bool,
 }
 
-/// What the store is asked to do.
+/// The operation that the store performs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Storage {
     Save,
@@ -33,8 +33,7 @@ pub(crate) fn storage(options: &Options, facts: Facts) -> Storage {
     }
 }
 
-/// Whether a Set-Cookie is sent. (A Secure cookie is withheld from insecure requests on
-/// top of this.)
+/// Whether a Set-Cookie is sent. (In addition, a Secure cookie is withheld from insecure requests.)
 pub(crate) fn sends_cookie(options: &Options, facts: Facts) -> bool {
     if facts.is_new {
         facts.modified || options.save_uninitialized
@@ -59,7 +58,7 @@ mod tests {
     use crate::options::defaults;
     use crate::wit::Preset;
 
-    /// `[is_new, modified, expires]` → what is done.
+    /// Returns the results for every `[is_new, modified, expires]`.
     fn table(options: &Options) -> Vec<(Storage, bool)> {
         (0..8)
             .map(|bits| {

@@ -1,9 +1,9 @@
-//! Where a session went that goes on under another identifier, for requests that know the old
-//! one alone: a note in the store, beside the session.
+//! Records where a session moved, for requests that know only its old identifier: a note in the
+//! store, next to the session.
 //!
-//! It is kept under an identifier that follows from the old one and the secret. Nobody has a
-//! cookie of it, so that it is nobody's session, to express-session neither. Where it leads can
-//! be read by who has both, too, and not by who only reads the store.
+//! The note's identifier is derived from the old one and the secret. No cookie contains it, so it
+//! is not a session of any visitor, not even for express-session. Reading the new identifier from
+//! the note also requires both the old one and the secret, not just access to the store.
 
 use crate::identifier;
 use crate::json;
@@ -11,19 +11,19 @@ use crate::session_cookie::SessionCookie;
 use crate::signature::Keys;
 use crate::wit::{CookieOptions, Millis};
 
-/// So long a request that began before its session moved may find it again. One that begins
-/// afterwards is refused its changes for as long.
+/// How long a request that began before its session moved can follow it. For the same time, changes
+/// are refused to requests that begin afterwards with the old cookie.
 pub(crate) const GRACE: Millis = 30_000;
 
-/// The note's member that says where.
+/// The member of the note that holds the new identifier.
 const TO: &str = "movedTo";
 
-/// The identifier of the note about the session `old`.
+/// Returns the identifier of the note about the session `old`.
 pub(crate) fn place(keys: &Keys, old: &str) -> String {
     identifier::of(keys.derive("the note about", old))
 }
 
-/// The note's text. `new`: where `old` goes on; none: its data was given up.
+/// Returns the text of a note. `new`: where `old` continues; none: its data was discarded.
 pub(crate) fn note(
     keys: &Keys,
     old: &str,
@@ -31,7 +31,7 @@ pub(crate) fn note(
     options: &CookieOptions,
     now: Millis,
 ) -> String {
-    // What counts all documents of the store takes it for a session that ends when it does.
+    // Tools that count all documents in the store see a session that expires with the note.
     let ends = CookieOptions { max_age: Some(GRACE as f64), ..options.clone() };
     let cookie = SessionCookie::new(&ends, false, now).to_text();
     let to = match new.and_then(identifier::bytes) {
@@ -41,7 +41,8 @@ pub(crate) fn note(
     format!("{{\"cookie\":{cookie},\"{TO}\":{to}}}")
 }
 
-/// Where the session `old` goes on, as a note about it says. None: nowhere, or it is no such note.
+/// Returns where the session `old` continues according to a note; none if it ended there, or if
+/// `text` is no such note.
 pub(crate) fn read(keys: &Keys, old: &str, text: &str) -> Option<String> {
     let mut to = None;
     json::members(text, |key, value| {
@@ -55,7 +56,7 @@ pub(crate) fn read(keys: &Keys, old: &str, text: &str) -> Option<String> {
     Some(identifier::of(masked(keys, old, to)))
 }
 
-/// To mask is to unmask.
+/// Masks or unmasks an identifier.
 fn masked(keys: &Keys, old: &str, id: [u8; 24]) -> [u8; 24] {
     let mask = keys.derive("the successor of", old);
     std::array::from_fn(|at| id[at] ^ mask[at])
@@ -90,7 +91,7 @@ mod tests {
         let text = written(Some(&new));
         assert_eq!(read(&keys("k"), "old", &text), Some(new.clone()));
         assert!(!text.contains(&new));
-        // Nor by the note's own identifier.
+        // The note's own identifier does not reveal it either.
         let said = text.split('"').rev().nth(1).and_then(identifier::bytes).expect("what it says");
         let at = identifier::bytes(&place(&keys("k"), "old")).unwrap();
         assert_ne!(identifier::of(std::array::from_fn(|n| said[n] ^ at[n])), new);

@@ -1,5 +1,5 @@
-//! The presets' defaults, and the check of a configuration: once, when an engine is
-//! opened, all problems together.
+//! The presets' defaults and the validation of options. Validation runs once, when an engine is
+//! opened, and reports all problems together.
 
 use crate::cookie_header::{MAX_COOKIE, is_domain, is_name, is_path};
 use crate::session_cookie::is_lifetime;
@@ -7,16 +7,16 @@ use crate::wit::{
     Conflicts, CookieOptions, OnStoreError, Options, Preset, Problem, SameSite, Secure, Unset,
 };
 
-/// Shorter secrets are refused: HMAC-SHA256 is as strong as its key (RFC 2104, section 3).
+/// The minimum length of a secret: HMAC-SHA256 is only as strong as its key (RFC 2104, section 3).
 const MIN_SECRET: usize = 32;
 
-/// RFC 6265bis, section 5.5: browsers cut longer lifetimes.
+/// RFC 6265bis, section 5.5: browsers limit lifetimes to this.
 const MAX_LIFETIME_DAYS: f64 = 400.0;
 
 /// RFC 6265bis, section 5.6: browsers ignore longer attribute values.
 const MAX_ATTRIBUTE: usize = 1024;
 
-/// The options that a preset stands for; `secrets` is empty.
+/// Returns the options of a preset; `secrets` is empty.
 pub fn defaults(preset: Preset) -> Options {
     let safe = preset == Preset::Safe;
     Options {
@@ -48,7 +48,7 @@ pub fn defaults(preset: Preset) -> Options {
     }
 }
 
-/// Everything that is wrong with `options`.
+/// Returns all problems with `options`.
 pub(crate) fn check(options: &Options) -> Vec<Problem> {
     let mut problems = Problems(Vec::new());
     check_secrets(options, &mut problems);
@@ -90,7 +90,7 @@ fn check_secrets(options: &Options, problems: &mut Problems) {
     }
 }
 
-/// What express-session itself could not write.
+/// Checks for what express-session itself could not write.
 fn check_syntax(options: &Options, problems: &mut Problems) {
     let cookie = &options.cookie;
     problems.when(
@@ -138,7 +138,7 @@ fn check_syntax(options: &Options, problems: &mut Problems) {
     problems.when(options.max_session_bytes == 0, "max_session_bytes", "must be at least 1");
 }
 
-/// What express-session accepts and browsers or attackers punish.
+/// Checks for what express-session accepts, but browsers reject or attackers exploit.
 fn check_safety(options: &Options, problems: &mut Problems) {
     let cookie = &options.cookie;
     let always_secure = cookie.secure == Some(Secure::Always);

@@ -1,5 +1,5 @@
-//! The `cookie` member of a stored session: nine settings in a fixed order, as
-//! express-session's `Cookie.prototype.toJSON` writes them, undefined ones left out.
+//! The `cookie` member of a stored session: nine settings in a fixed order, as express-session's
+//! `Cookie.prototype.toJSON` writes them, without undefined ones.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use crate::document::Damaged;
 use crate::json;
 use crate::wit::{Cookie, CookieEdit, CookieOptions, Lifetime, Millis, Priority, SameSite, Secure};
 
-/// The settings' names in the order in which they are written.
+/// The settings' names, in the order in which they are written.
 const KEYS: [&str; 9] = [
     "originalMaxAge",
     "partitioned",
@@ -35,17 +35,17 @@ const DOMAIN: usize = 6;
 const PATH: usize = 7;
 const SAME_SITE: usize = 8;
 
-/// The settings of one session's cookie, each as the JSON text that it came as: one
-/// that nobody changes is written back as it was.
+/// The settings of a session's cookie, each as its original JSON text, so that unchanged ones are
+/// written back as they were.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SessionCookie<'a>([Option<Cow<'a, str>>; 9]);
 
 impl<'a> SessionCookie<'a> {
-    /// Read the raw `cookie` member.
+    /// Parses the raw `cookie` member.
     pub(crate) fn parse(text: &'a str) -> Result<Self, Damaged> {
         let mut cookie = Self([const { None }; 9]);
-        // Found at the first look where they come in the usual order. Settings that a
-        // cookie does not have are dropped, as express-session drops them.
+        // In the usual order, the first comparison finds each setting. Unknown settings are
+        // dropped, as in express-session.
         let mut next = 0;
         json::members(text, |key, value| {
             let name = key.name();
@@ -56,17 +56,18 @@ impl<'a> SessionCookie<'a> {
             }
             Ok(())
         })?;
-        // What `new Cookie(stored)` has without being told.
+        // The defaults of `new Cookie(stored)`.
         cookie.0[EXPIRES].get_or_insert(Cow::Borrowed("null"));
         cookie.0[HTTP_ONLY].get_or_insert(Cow::Borrowed("true"));
         cookie.0[PATH].get_or_insert(Cow::Borrowed("\"/\""));
-        // express-session fails on every request with such a lifetime. Other settings that no
-        // cookie can have matter only when it is sent.
+        // express-session fails on every request with such a lifetime. Other invalid settings
+        // matter only when the cookie is sent.
         let has_lifetime = !cookie.truthy(ORIGINAL_MAX_AGE) || cookie.lifetime().is_some();
         if has_lifetime { Ok(cookie) } else { Err(Damaged) }
     }
 
-    /// The cookie of a new session; `secure`: the request that creates it is.
+    /// Creates the cookie of a new session; `secure`: whether the request that creates it is
+    /// secure.
     pub(crate) fn new(options: &CookieOptions, secure: bool, now: Millis) -> Self {
         let max_age = options.max_age.map(|age| whole(age, now));
         let max_age = max_age.or(options.expires.map(|at| left(at, now)));
@@ -93,12 +94,12 @@ impl<'a> SessionCookie<'a> {
         cookie
     }
 
-    /// Begin the lifetime anew: `resetMaxAge` of express-session. A cookie without a
-    /// lifetime ends with the browser.
+    /// Restarts the lifetime: express-session's `resetMaxAge`. A cookie without a lifetime ends
+    /// with the browser session.
     pub(crate) fn touch(&mut self, now: Millis) {
         self.0[EXPIRES] = match (&self.0[ORIGINAL_MAX_AGE], self.lifetime()) {
             (None, _) => None,
-            // null, or what else JavaScript takes for nothing.
+            // null, or another falsy value.
             (Some(text), None) => Some(text.clone()),
             (Some(text), Some(age)) => {
                 let age = text.parse().unwrap_or_else(|_| {
@@ -111,8 +112,8 @@ impl<'a> SessionCookie<'a> {
         };
     }
 
-    /// Assign a setting, with the effect of Cookie.prototype's setters: to set `expires` is
-    /// to set the lifetime. Says what is wrong with a value that no cookie can have.
+    /// Assigns a setting, with the effect of Cookie.prototype's setters: setting `expires` sets the
+    /// lifetime. Returns what is wrong with a value that no cookie can have.
     pub(crate) fn edit(&mut self, edit: &CookieEdit, now: Millis) -> Result<(), &'static str> {
         let (at, value) = match edit {
             CookieEdit::MaxAge(Some(age)) if !is_lifetime(*age) => {
@@ -156,12 +157,12 @@ impl<'a> SessionCookie<'a> {
             && self.text(PATH).is_none_or(|path| is_path(&path))
     }
 
-    /// As JSON text.
+    /// Returns the cookie as JSON text.
     pub(crate) fn to_text(&self) -> String {
         self.to_text_and_places().0
     }
 
-    /// The same, and where in it the settings' values are.
+    /// Also returns the positions of the values in the text.
     fn to_text_and_places(&self) -> (String, [Option<Range<usize>>; 9]) {
         let mut text = String::with_capacity(160);
         let mut places = [const { None }; 9];
@@ -182,7 +183,7 @@ impl<'a> SessionCookie<'a> {
         (text, places)
     }
 
-    /// As the application sees it.
+    /// Returns the cookie as the application sees it.
     pub(crate) fn view(&self) -> Cookie {
         Cookie {
             original_max_age: self.lifetime(),
@@ -197,15 +198,15 @@ impl<'a> SessionCookie<'a> {
         }
     }
 
-    /// The Set-Cookie that keeps the session. With the time it also says how long from now on,
-    /// which does not depend on the browser's clock. None: a setting cannot be written.
+    /// Returns the Set-Cookie that keeps the session; none if a setting cannot be written. If `now`
+    /// is given, it includes Max-Age, which does not depend on the browser's clock.
     pub(crate) fn serialize(&self, name: &str, value: &str, now: Option<Millis>) -> Option<String> {
         let end = self.end();
         let max_age = now.zip(end).map(|(now, end)| seconds(end.saturating_sub(date(now))));
         self.write(name, value, end, max_age)
     }
 
-    /// The Set-Cookie that makes the browser forget the session.
+    /// Returns the Set-Cookie that makes the browser delete its cookie.
     pub(crate) fn serialize_removal(&self, name: &str) -> Option<String> {
         self.write(name, "", Some(0), Some(0))
     }
@@ -247,22 +248,22 @@ impl<'a> SessionCookie<'a> {
         ))
     }
 
-    /// The lifetime since the last save or touch; none: no number.
+    /// Returns the lifetime since the last save or touch; none if it is not a number.
     pub(crate) fn lifetime(&self) -> Option<Lifetime> {
         self.0[ORIGINAL_MAX_AGE].as_deref()?.parse().ok()
     }
 
-    /// Whether JavaScript has something else than null or undefined for its end.
+    /// Whether JavaScript's `expires` is neither null nor undefined.
     pub(crate) fn has_expires(&self) -> bool {
         !self.is_null(EXPIRES)
     }
 
-    /// When the cookie ends, not before 1970.
+    /// Returns when the cookie expires, not before 1970.
     pub(crate) fn expires(&self) -> Option<Millis> {
         self.end().map(|at| Millis::try_from(at).unwrap_or(0))
     }
 
-    /// When the cookie ends, in milliseconds since the Unix epoch.
+    /// Returns when the cookie expires, in milliseconds since the Unix epoch.
     fn end(&self) -> Option<i64> {
         let text = self.text(EXPIRES)?;
         parse_iso(text.as_bytes()).or_else(|| {
@@ -271,7 +272,7 @@ impl<'a> SessionCookie<'a> {
         })
     }
 
-    /// The `Secure` attribute.
+    /// Returns the `Secure` attribute.
     pub(crate) fn secure(&self) -> bool {
         self.truthy(SECURE)
     }
@@ -295,12 +296,12 @@ impl<'a> SessionCookie<'a> {
         matches!(self.0[at].as_deref(), None | Some("null"))
     }
 
-    /// JavaScript's truth of a JSON value.
+    /// Whether a JSON value is truthy in JavaScript.
     fn truthy(&self, at: usize) -> bool {
         !matches!(self.0[at].as_deref(), None | Some("null" | "false" | "0" | "-0" | "\"\""))
     }
 
-    /// The value where it is a string.
+    /// Returns the value if it is a string.
     fn text(&self, at: usize) -> Option<Cow<'_, str>> {
         let raw = self.0[at].as_deref()?;
         let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
@@ -312,14 +313,13 @@ impl<'a> SessionCookie<'a> {
     }
 }
 
-/// The cookie of the sessions that an engine itself begins, as text. Nearly all that it
-/// reads are like it but for their expiry, and need not be taken apart: that would be the
-/// costliest part of a request.
+/// The text of the cookies that this engine creates. Nearly all stored cookies equal it except for
+/// their expiry and need not be parsed, which would be the costliest part of a request.
 pub(crate) struct CookieTemplate {
-    /// The text up to the value of `expires`, and what follows it.
+    /// The text before and after the value of `expires`.
     before: String,
     after: String,
-    /// `null`, or as long as a date.
+    /// The length of `null` or of a date.
     expires_length: usize,
     places: [Option<Range<usize>>; 9],
 }
@@ -336,7 +336,7 @@ impl CookieTemplate {
         }
     }
 
-    /// The length of the cookie that `text` begins with, if it is a usual one.
+    /// Returns the length of the cookie at the start of `text`, if it matches this template.
     pub(crate) fn length(&self, text: &str) -> Option<usize> {
         let rest = text.strip_prefix(&*self.before)?;
         let (expires, rest) = rest.split_at_checked(self.expires_length)?;
@@ -351,7 +351,7 @@ impl CookieTemplate {
             .then(|| self.before.len() + self.expires_length + self.after.len())
     }
 
-    /// The settings in `text`, if it is a usual cookie.
+    /// Returns the settings in `text`, if it matches this template.
     pub(crate) fn read<'a>(&self, text: &'a str) -> Option<SessionCookie<'a>> {
         self.length(text).filter(|length| *length == text.len())?;
         let slice = |place: &Option<Range<usize>>| Some(Cow::Borrowed(&text[place.clone()?]));
@@ -359,33 +359,33 @@ impl CookieTemplate {
     }
 }
 
-/// The furthest that a JavaScript date can be from the Unix epoch, in milliseconds.
+/// The maximum distance of a JavaScript date from the Unix epoch, in milliseconds.
 const MAX_DATE: f64 = 8.64e15;
 
-/// Whether a number is one: see the contract's `lifetime`.
+/// Whether a number is a lifetime: see the contract's `lifetime`.
 pub(crate) fn is_lifetime(age: Lifetime) -> bool {
-    age.abs() <= MAX_DATE // which NaN is not
+    age.abs() <= MAX_DATE // false for NaN
 }
 
-/// What is left from now until the end, which is a whole millisecond: as `cookie.maxAge = age`
-/// in JavaScript, `new Date(now + age) - now`.
+/// Returns the time from now until the expiry, which is a whole millisecond. As with
+/// `cookie.maxAge = age` in JavaScript, it is `new Date(now + age) - now`.
 fn whole(age: Lifetime, now: Millis) -> i64 {
-    // `as` saturates: no number panics.
+    // `as` saturates, so no number panics.
     let now = now as f64;
     ((now + age).trunc() - now) as i64
 }
 
-/// What is left until `at`; negative when it has passed.
+/// Returns the time left until `at`; negative if it has passed.
 fn left(at: Millis, now: Millis) -> i64 {
     date(at) - date(now)
 }
 
-/// Rounded up: a cookie that lives for less than a second is not one that is over.
+/// Rounds up: a cookie with less than a second left has not expired.
 fn seconds(millis: i64) -> i64 {
     millis.max(0).saturating_add(999) / 1000
 }
 
-/// With a sign, for dates before 1970.
+/// Converts to a signed number, for dates before 1970.
 fn date(at: Millis) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
 }
@@ -410,7 +410,7 @@ fn priority_name(priority: Priority) -> &'static str {
     }
 }
 
-/// `auto` is for options; a session's cookie has it resolved.
+/// `auto` occurs only in options; a session's cookie has it resolved.
 fn same_site_name(same_site: SameSite) -> &'static str {
     match same_site {
         SameSite::Strict => "strict",
@@ -419,20 +419,20 @@ fn same_site_name(same_site: SameSite) -> &'static str {
     }
 }
 
-/// `Date.prototype.toISOString`.
+/// The format of `Date.prototype.toISOString`.
 const ISO: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// IMF-fixdate (RFC 9110, section 5.6.7), `Date.prototype.toUTCString`.
+/// IMF-fixdate (RFC 9110, section 5.6.7), the format of `Date.prototype.toUTCString`.
 const IMF: &[BorrowedFormatItem<'_>] = format_description!(
     "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
 );
 
-/// The first and the last millisecond that both formats can write: of the years 0 and 9999.
+/// The first and the last millisecond that both formats can represent: of the years 0 and 9999.
 const FIRST: i64 = -62_167_219_200_000;
 const LAST: i64 = 253_402_300_799_999;
 
-/// Reads what [`iso`] writes; none: it is written otherwise, or no date.
+/// Parses the output of [`iso`]; none if the text has another format or is not a date.
 fn parse_iso(text: &[u8]) -> Option<i64> {
     const FORM: &[u8; 24] = b"dddd-dd-ddTdd:dd:dd.dddZ";
     let text: &[u8; 24] = text.try_into().ok()?;
@@ -569,7 +569,7 @@ mod tests {
             let without = header.replace(&format!("; Max-Age={seconds}"), "");
             assert_eq!(cookie.serialize("n", "v", None), Some(without));
         }
-        // Of what is left now, not of the lifetime.
+        // Max-Age is the time left now, not the lifetime.
         let cookie = SessionCookie::parse(r#"{"expires":"2030-01-02T03:04:08.678Z"}"#).unwrap();
         assert!(cookie.serialize("n", "v", Some(THEN)).unwrap().contains("; Max-Age=3;"));
         let header = SessionCookie::new(&express(), false, THEN).serialize("n", "v", Some(THEN));
@@ -673,8 +673,8 @@ mod tests {
     }
 
     proptest! {
-        /// Beside Expires, which is cut to the second, Max-Age never ends the cookie earlier, nor
-        /// more than two seconds later.
+        /// Compared with Expires, which is truncated to the second, Max-Age never ends the cookie
+        /// earlier, and at most two seconds later.
         #[test]
         fn both_ends_of_a_cookie_are_one(age in 0..1u64 << 40, now in 0..1u64 << 41) {
             let options = CookieOptions { max_age: Some(age as f64), ..express() };

@@ -1,15 +1,15 @@
-//! Signed values as `cookie-signature` 1.0.7 writes them: `ID.SIGNATURE`, where the
-//! signature is the HMAC-SHA256 of ID (RFC 2104) in standard base64 without padding.
+//! Signed values in the format of `cookie-signature` 1.0.7: `ID.SIGNATURE`, where the signature is
+//! the HMAC-SHA256 (RFC 2104) of ID in standard base64 without padding.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// The secrets, with the part of HMAC that depends on the key alone done in advance.
+/// The secrets, with the part of HMAC that depends only on the key precomputed.
 pub(crate) struct Keys(Vec<Hmac<Sha256>>);
 
 impl Keys {
-    /// `secrets` newest first: the first signs, all verify.
+    /// Expects the newest secret first. The first one signs; all of them verify.
     pub(crate) fn new(secrets: &[Vec<u8>]) -> Self {
         let key = |secret: &Vec<u8>| {
             Hmac::new_from_slice(secret).expect("HMAC accepts keys of any length")
@@ -17,7 +17,7 @@ impl Keys {
         Self(secrets.iter().map(key).collect())
     }
 
-    /// `ID.SIGNATURE` with the newest secret.
+    /// Returns `ID.SIGNATURE`, signed with the newest secret.
     pub(crate) fn sign(&self, id: &str) -> String {
         let mac = self.0[0].clone().chain_update(id).finalize().into_bytes();
         let mut signed = String::with_capacity(id.len() + 44);
@@ -27,18 +27,18 @@ impl Keys {
         signed
     }
 
-    /// Bytes that follow from `id` and the newest secret, other ones for every purpose. Nobody
-    /// without the secret can tell them from random ones.
+    /// Derives bytes from `id` and the newest secret, different for every purpose. Without the
+    /// secret, they are indistinguishable from random bytes.
     pub(crate) fn derive(&self, purpose: &str, id: &str) -> [u8; 24] {
         let mac = self.0[0].clone().chain_update(purpose).chain_update([0]).chain_update(id);
         let mac = mac.finalize().into_bytes();
         std::array::from_fn(|at| mac[at])
     }
 
-    /// The identifier in `signed`, where one of the secrets has signed it.
+    /// Returns the identifier in `signed` if one of the secrets signed it.
     ///
-    /// Compares in constant time; cookie-signature compares SHA-1 digests instead.
-    /// Base64 is decoded strictly, so that exactly one text verifies.
+    /// Compares in constant time; cookie-signature compares SHA-1 digests instead. Base64 is
+    /// decoded strictly, so that exactly one text verifies.
     pub(crate) fn unsign<'a>(&self, signed: &'a str) -> Option<&'a str> {
         let (id, signature) = signed.rsplit_once('.')?;
         let mut mac = [0; 33];
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_noncanonical_base64_text_does_not_verify() {
-        // The last character of 32 bytes in base64 carries 2 unused bits.
+        // The last base64 character of 32 bytes has 2 unused bits.
         let keys = keys(&["keyboard cat"]);
         let mut signed = keys.sign("abcDEF-_123");
         assert_eq!(signed.pop(), Some('g'));

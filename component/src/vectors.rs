@@ -1,5 +1,5 @@
-//! What express-session 1.19.0, cookie 0.7.2 and cookie-signature 1.0.7 themselves make of
-//! certain inputs: `testdata/vectors.json` holds their answers, which tests/node/vectors.mjs asks for.
+//! Compares with the output of express-session 1.19.0, cookie 0.7.2 and cookie-signature 1.0.7,
+//! which tests/node/vectors.mjs records in `testdata/vectors.json`.
 
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ fn identifiers_are_signed_as_cookie_signature_signs_them() {
 #[test]
 fn cookie_headers_are_read_as_cookie_reads_them() {
     for vector in vectors("cookieParse") {
-        // Node gives the header's bytes as Latin-1.
+        // Node decodes header bytes as Latin-1.
         let header = text(&vector["header"]).chars().map(|c| u8::try_from(c).unwrap()).collect();
         let header: [Vec<u8>; 1] = [header];
         for name in ["connect.sid", "CONNECT.SID", "a"] {
@@ -73,7 +73,7 @@ fn cookie_headers_are_read_as_cookie_reads_them() {
 #[test]
 fn cookies_are_written_as_cookie_writes_them() {
     for vector in vectors("cookieSerialize") {
-        // A stored cookie that lacks nothing, so that no default of express-session's is added.
+        // All settings with defaults are present, so that express-session adds none.
         let mut stored = serde_json::json!({ "httpOnly": false, "path": null, "expires": null });
         for (key, value) in vector["opts"].as_object().unwrap() {
             stored[key] = value.clone();
@@ -105,7 +105,7 @@ fn members_that_express_session_drops_are_dropped() {
     assert!(document.is_reduced());
 }
 
-/// JavaScript would rewrite them: numbers, escapes. What it drops, we drop.
+/// JavaScript would rewrite numbers and escapes. What JavaScript drops is dropped here too.
 #[test]
 fn texts_that_javascript_rewrites_stay_as_they_are() {
     for vector in vectors("json") {

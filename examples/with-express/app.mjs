@@ -1,5 +1,5 @@
 // An Express application with express-session, connect-mongo on Mongoose's connection, and
-// passport-local. edge-session on the same database and with the same secret knows its sessions.
+// passport-local. edge-session with the same database and secret shares its sessions.
 //
 //   SECRET=… MONGODB_URI=mongodb://127.0.0.1:27017/app PORT=3000 node app.mjs
 import { randomBytes, scrypt as scryptCallback, timingSafeEqual } from 'node:crypto'
@@ -78,7 +78,7 @@ app.get('/login', (req, res) => res.send(page(`<h1>Log in</h1>
     <p><button>Log in</button></p>
   </form>`)))
 
-// passport gives the session a new identifier here; the counter goes along.
+// passport gives the session a new identifier here; the counter is kept.
 app.post('/login', passport.authenticate('local', {
   successRedirect: '/account',
   failureRedirect: '/login',

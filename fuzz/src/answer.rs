@@ -1,5 +1,5 @@
-//! What an application answers, and what becomes of the session. The host's library and the
-//! wasi:http middleware do it in different ways, and must come to the same.
+//! An application's response, and its effect on the session. The host's library and the wasi:http
+//! middleware implement it separately, and must produce the same result.
 
 #[allow(dead_code)]
 #[path = "../../gateways/wasi-http/src/change.rs"]
@@ -17,7 +17,7 @@ use self::session::Session;
 use crate::component::{Fixed, engine, load, of_text};
 use crate::head;
 
-/// A stored session on the first line, and the headers of an application's answer.
+/// Takes a stored session on the first line, followed by the headers of a response.
 pub fn answer(data: &[u8]) {
     let (stored, mut headers) = head::parse(data);
     check_set_cookie(&headers);
@@ -55,7 +55,7 @@ pub fn answer(data: &[u8]) {
     }
 }
 
-/// With the numbers that JavaScript holds as it holds them: to it, 1.0 and 1 are one.
+/// Converts numbers to those of JavaScript, in which 1.0 and 1 are equal.
 fn as_doubles(value: Value) -> Value {
     match value {
         Value::Number(number) => {
@@ -77,14 +77,14 @@ fn check_set_cookie(headers: &HeaderMap) {
     let after = head::all(&left, &SET_COOKIE);
     assert_eq!(was_there, after.len() < before.len());
     for cookie in after {
-        // As browsers read it (RFC 6265bis, section 5.6).
+        // As browsers parse it (RFC 6265bis, section 5.6).
         let pair = cookie.split(|byte| *byte == b';').next().unwrap_or_default();
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
         assert!(!pair.contains(&b'=') || name.trim_ascii() != b"connect.sid");
     }
 }
 
-/// What an application is told of a session means what is stored, and is a header.
+/// Checks that what an application receives is a valid header and means what is stored.
 fn check_told(data: &str) {
     let mut headers = HeaderMap::new();
     session_headers::tell(&mut headers, Some(("an-id", data)));
@@ -94,7 +94,7 @@ fn check_told(data: &str) {
     assert_eq!(headers.len(), 2);
 }
 
-/// As the gateway does it.
+/// Applies the response like the gateway.
 fn apply(answer: Answer, session: &Session) -> Result<(), session::SessionError> {
     match answer.action {
         Action::Destroy => session.destroy(),
@@ -108,7 +108,7 @@ fn apply(answer: Answer, session: &Session) -> Result<(), session::SessionError>
     }
 }
 
-/// The new data of a session that goes on; none where it is not known.
+/// Returns the expected data of a session that continues; none if it is not known.
 fn expected(data: &str, answer: &Answer) -> Option<Value> {
     if answer.action != Action::Keep {
         return None;

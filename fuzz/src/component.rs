@@ -1,4 +1,4 @@
-//! What the component reads: a client's cookies, stored documents, an application's changes.
+//! The component's parsers: a client's cookies, stored documents, an application's changes.
 
 use edge_session_component::wit::{
     Action, Change, CookieEdit, DataChange, Edit, Exchange, Known, Origin, Outcome, Pending, Phase,
@@ -7,7 +7,7 @@ use edge_session_component::wit::{
 use edge_session_component::{Engine, Environment, defaults};
 use http::HeaderValue;
 
-/// A clock and randomness that stand still, so that a finding can be repeated.
+/// A constant clock and constant randomness, so that findings are reproducible.
 pub(crate) struct Fixed;
 
 impl Environment for Fixed {
@@ -19,7 +19,7 @@ impl Environment for Fixed {
     }
 }
 
-/// An engine that believes X-Forwarded-Proto, so that this is read too.
+/// Creates an engine that trusts X-Forwarded-Proto, so that it is parsed too.
 pub(crate) fn engine() -> Engine {
     let mut options = defaults(Preset::Safe);
     options.secrets = vec![vec![b'k'; 32]];
@@ -28,7 +28,7 @@ pub(crate) fn engine() -> Engine {
     engine
 }
 
-/// Cookie headers, one a line, and forwarded protocols, as a client may send them.
+/// Takes Cookie headers, one per line, and forwarded protocols, as a client may send them.
 pub fn request(data: &[u8]) {
     let engine = engine();
     let mut cookies: Vec<_> = data.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
@@ -39,11 +39,11 @@ pub fn request(data: &[u8]) {
         secure: false,
         forwarded_proto: Some(data.to_vec()),
     };
-    // Nobody guesses a signature: the store is never asked.
+    // A signature cannot be guessed, so the store is never called.
     let Step::Ready(session) = engine.begin(&Fixed, &request(cookies.clone())) else {
         panic!("a session that nobody has signed is loaded")
     };
-    // A cookie of ours is found behind cookies of any others.
+    // A valid cookie is found after any other cookies.
     if session.exchange.origin == Origin::Absent && !has(data, b"connect.sid") {
         cookies.push(own_cookie(&engine, session).into_bytes());
         assert!(matches!(engine.begin(&Fixed, &request(cookies)), Step::Store(_)));
@@ -54,7 +54,8 @@ fn has(data: &[u8], part: &[u8]) -> bool {
     data.windows(part.len()).any(|window| window == part)
 }
 
-/// Whatever the options are, a new session's cookie is a header, with the name that they say.
+/// Checks that, whatever the options, a new session's cookie is a valid header with the configured
+/// name.
 pub(crate) fn check_new_cookie(engine: &Engine, name: &str) {
     let request = Request {
         cookies: Vec::new(),
@@ -63,9 +64,9 @@ pub(crate) fn check_new_cookie(engine: &Engine, name: &str) {
         secure: true,
         forwarded_proto: None,
     };
-    // None: the session's path is another.
+    // None: the session's path does not match.
     if let Step::Ready(session) = engine.begin(&Fixed, &request) {
-        // None: it is for secure requests only, or the session is too large.
+        // None: the cookie is for secure requests only, or the session is too large.
         let Some(cookie) = set_cookie(engine, session) else { return };
         let after = cookie.strip_prefix(name);
         assert!(after.is_some_and(|after| after.starts_with('=')), "{cookie}");
@@ -73,7 +74,7 @@ pub(crate) fn check_new_cookie(engine: &Engine, name: &str) {
     }
 }
 
-/// The cookie that a new session is given.
+/// Returns the cookie of a new session.
 fn own_cookie(engine: &Engine, session: Session) -> String {
     let cookie = set_cookie(engine, session).expect("it is sent to any request");
     cookie.split(';').next().unwrap_or_default().to_owned()
@@ -93,8 +94,8 @@ fn keep(data: DataChange) -> Change {
     Change { action: Action::Keep, data, cookie: Vec::new() }
 }
 
-/// Stored documents and an application's changes: three texts, split at NUL, which are what is
-/// stored, what another request has stored meanwhile, and the change.
+/// Takes stored documents and an application's changes: three texts, separated by NUL, which are
+/// the stored one, the one that another request has stored since, and the change.
 pub fn document(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut parts = text.splitn(3, '\0').map(str::to_owned);
@@ -118,7 +119,7 @@ pub fn document(data: &[u8]) {
                 }
                 Step::Store(pending) => {
                     if let StoreRequest::Replace(replacement) = &pending.request {
-                        // What is written is a document that is read again.
+                        // What is written can be read again.
                         assert!(is_session(&engine, &replacement.content.data));
                     }
                     known.current = Some(stored(seen.clone()));
@@ -133,7 +134,7 @@ pub fn document(data: &[u8]) {
     }
 }
 
-/// What an application may do with a text.
+/// Returns changes that an application may make with a text.
 fn changes(text: String) -> [Change; 6] {
     let edit = Edit { key: text.chars().take(3).collect(), value: Some(text.clone()) };
     let mut renewal = keep(DataChange::Edits(vec![edit.clone()]));
@@ -166,7 +167,7 @@ fn is_session(engine: &Engine, text: &str) -> bool {
     load(engine, &known).exchange.origin == Origin::Loaded
 }
 
-/// What the engine makes of a stored text.
+/// Loads a stored text with the engine.
 pub(crate) fn load(engine: &Engine, known: &Known) -> Session {
     let exchange = Exchange {
         id: "x".into(),

@@ -1,5 +1,5 @@
-//! What the gateway reads of a request. Its modules are part of the program: they are compiled
-//! once more here.
+//! The gateway's parsers for requests. Its modules are part of the program and are compiled again
+//! here.
 
 #[path = "../../gateways/server/src/telemetry/traces/context.rs"]
 mod context;
@@ -31,10 +31,10 @@ use crate::{head, readings};
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The head of a request: its target, then its headers, one a line.
+/// Takes the head of a request: its target, then its headers, one per line.
 pub fn request(data: &[u8]) {
     let (target, headers) = head::parse(data);
-    // hyper refuses what is none.
+    // hyper refuses an invalid target.
     if let Ok(uri) = Uri::try_from(target) {
         check_path(&uri);
         check_host(&uri, &headers);
@@ -53,7 +53,7 @@ pub fn request(data: &[u8]) {
 fn check_path(uri: &Uri) {
     let path = uri.path();
     let plain = target::path(uri, false);
-    // Whatever passes without escaped slashes is the same where they may be.
+    // What passes while escaped slashes are forbidden gives the same result when they are allowed.
     let with_slashes = target::path(uri, true);
     if let Ok(plain) = &plain {
         assert_eq!(with_slashes.as_ref(), Ok(plain));
@@ -65,7 +65,7 @@ fn check_path(uri: &Uri) {
             assert!(plain.is_below(&rule("/internal")), "{path} passes a guard");
         }
     }
-    // What is excepted from a guard has one reading, and a guard that names it holds for it.
+    // A path that is excepted from a guard has only one reading, and a guard on that path applies.
     let public = PlainPath::parse("/public").expect("an exception's path is one");
     if PlainPath::parse(path).is_some_and(|path| path.is_below(&public)) {
         assert!(plain.is_ok());
@@ -90,7 +90,7 @@ fn check_host(uri: &Uri, headers: &HeaderMap) {
         assert!(!name.contains(':') || (name.starts_with('[') && name.ends_with(']')), "{host}");
         let port = &host[name.len()..];
         assert!(port.is_empty() || port == ":" || port[1..].parse::<u16>().is_ok(), "{host}");
-        // What is named in both places is the same.
+        // A host that is given in both places is the same.
         for other in headers.get(HOST).into_iter().chain(None) {
             assert!(host.as_bytes().eq_ignore_ascii_case(other.as_bytes()), "{host}");
         }
@@ -107,7 +107,7 @@ fn check_host(uri: &Uri, headers: &HeaderMap) {
     }
 }
 
-/// Whom a request comes from.
+/// Whether proxies set the variable, to state where a request comes from.
 fn is_said_by_proxies(variable: &str) -> bool {
     variable.starts_with("X_FORWARDED_") || matches!(variable, "FORWARDED" | "X_REAL_IP")
 }
@@ -160,12 +160,12 @@ fn check_hop_by_hop(headers: &mut HeaderMap) {
     if before.contains_key(TRANSFER_ENCODING) {
         assert!(!headers.contains_key(CONTENT_LENGTH));
     }
-    // A message cannot take headers away that the gateway or its applications rely on.
+    // A message cannot remove headers that the gateway or its applications rely on.
     let relied_on = [HOST, COOKIE, AUTHORIZATION, FORWARDED, X_FORWARDED_FOR, X_REQUEST_ID];
     for name in relied_on {
         assert_eq!(head::all(headers, &name), head::all(&before, &name));
     }
-    // What it lists goes, and nothing is added.
+    // The listed headers are removed, and nothing is added.
     for (name, value) in headers.iter() {
         assert!(before.get_all(name).iter().any(|it| it == value), "{name}");
     }
@@ -198,7 +198,7 @@ fn check_forwarded(headers: &mut HeaderMap) {
     }
 }
 
-/// The cookies of all Cookie headers, in order.
+/// Returns the cookies of all Cookie headers, in order.
 fn pairs(headers: &HeaderMap) -> Vec<&[u8]> {
     let values = head::all(headers, &COOKIE).into_iter();
     let pairs = values.flat_map(|value| value.split(|byte| *byte == b';'));
@@ -232,8 +232,8 @@ fn check_trailers(mut trailers: HeaderMap) {
     }
 }
 
-/// Whatever a visitor says of traces, an application is told of ours; whatever a trusted proxy
-/// says, of its own, where that is one.
+/// Checks that an application receives the gateway's trace context whatever a visitor sends, and a
+/// trusted proxy's own if it is valid.
 fn check_trace(headers: &HeaderMap) {
     const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
     const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");

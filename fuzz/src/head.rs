@@ -1,9 +1,9 @@
-//! The head of a message, written as it is on the wire, so that seeds can be read.
+//! The head of a message in its wire format, so that seeds are readable.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// The lines of `data`: the first one, and the headers in the others. What no server would take
-/// for a header is passed over.
+/// Splits `data` into the first line and the headers on the other lines. Invalid headers are
+/// skipped.
 pub(crate) fn parse(data: &[u8]) -> (&[u8], HeaderMap) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
@@ -15,13 +15,13 @@ pub(crate) fn parse(data: &[u8]) -> (&[u8], HeaderMap) {
     (first, lines.filter_map(header).collect())
 }
 
-/// A header's name in CGI (RFC 3875, section 4.1.18), without its `HTTP_`.
+/// Returns a header's name in CGI (RFC 3875, section 4.1.18), without its `HTTP_`.
 pub(crate) fn cgi(name: &HeaderName) -> String {
     let variable = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     name.as_str().chars().map(variable).collect()
 }
 
-/// All values of a header.
+/// Returns all values of a header.
 pub(crate) fn all<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Vec<&'h [u8]> {
     headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
 }

@@ -1,7 +1,7 @@
 //! One function for each fuzz target; see README.md for which parsers they cover.
 //!
-//! What is part of a program, and so cannot be linked, is compiled once more from its sources.
-//! Those find here what they use of their own crates.
+//! Parts of programs cannot be linked, so they are compiled again from their sources. They find the
+//! items of their own crates here.
 
 pub mod answer;
 pub mod component;
@@ -11,12 +11,12 @@ pub mod options;
 mod readings;
 pub mod stored;
 
-// For host/src/session.rs: the module that it reads values with.
+// For host/src/session.rs: the module with which it reads values.
 #[allow(dead_code)]
 #[path = "../../host/src/found.rs"]
 mod found;
 
-// For host/src/session.rs, too: the contract's types are the same on both of its sides.
+// Also for host/src/session.rs: the contract's types are the same on both of its sides.
 use edge_session_component::wit::{Cookie, CookieEdit, Origin};
 mod bindings {
     pub(crate) mod exports {
@@ -28,7 +28,7 @@ mod bindings {
     }
 }
 
-// For host/src/store/mongodb: the driver is not needed to read documents.
+// For host/src/store/mongodb: reading documents does not require the driver.
 extern crate self as mongodb;
 #[doc(hidden)]
 pub use ::bson;

@@ -5,7 +5,7 @@ mod source;
 
 use edge_session_component::Engine;
 
-/// Variables, one a line: `NAME=VALUE`, without the prefix `EDGE_SESSION_`.
+/// Takes variables, one per line: `NAME=VALUE`, without the prefix `EDGE_SESSION_`.
 pub fn environment(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let variable = |line: &str| {

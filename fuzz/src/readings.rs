@@ -1,13 +1,13 @@
-//! What applications make of a request's path: the readings that are known of the frameworks of
-//! many languages. A guard must hold for all of them.
+//! Possible readings of a request's path: those known from frameworks of many languages. A guard
+//! must cover all of them.
 
 use percent_encoding::percent_decode_str;
 
-/// The first segments of `path`, as far as applications differ in them.
+/// Returns the first segments of `path` in all readings.
 pub(crate) fn first_segments(path: &str) -> Vec<String> {
     let mut found = Vec::new();
-    // A URL reference, which may begin with a host (RFC 3986, section 4.2): Node's `new URL`,
-    // PHP's `parse_url`, Java's HttpServer, Python's `urlsplit`.
+    // A URL reference, which may begin with a host (RFC 3986, section 4.2): Node's `new URL`, PHP's
+    // `parse_url`, Java's HttpServer, Python's `urlsplit`.
     let after_host = path.strip_prefix("//").and_then(|rest| Some(&rest[rest.find('/')?..]));
     for path in [Some(path), after_host].into_iter().flatten() {
         let bytes: Vec<u8> = percent_decode_str(path).collect();
@@ -24,8 +24,8 @@ pub(crate) fn first_segments(path: &str) -> Vec<String> {
     found
 }
 
-/// The first segment of a path that is resolved as WHATWG's URL does it, or, where empty
-/// segments count, as others do; in small letters, as file systems may compare them.
+/// Returns the first segment of a path resolved as in WHATWG's URL or, if empty segments count, as
+/// in other parsers; in lower case, as some file systems compare names.
 fn first(path: &str, keeps_empty: bool) -> String {
     let path = without_parameters(&path.replace('\\', "/"));
     let mut segments: Vec<&str> = Vec::new();
@@ -41,7 +41,7 @@ fn first(path: &str, keeps_empty: bool) -> String {
     first.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
-/// Java's matrix parameters.
+/// Removes Java's matrix parameters.
 fn without_parameters(path: &str) -> String {
     let name = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
     path.split('/').map(name).collect::<Vec<_>>().join("/")
@@ -51,17 +51,17 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Bottle's `errors="ignore"`.
+/// Decodes like Bottle's `errors="ignore"`.
 fn dropped(bytes: &[u8]) -> String {
     bytes.utf8_chunks().map(|chunk| chunk.valid()).collect()
 }
 
-/// WSGI's strings (PEP 3333).
+/// Decodes like WSGI's strings (PEP 3333).
 fn latin1(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
-/// UTF-8 as it was read before overlong forms were forbidden: `%c0%af` is a slash.
+/// Decodes UTF-8 including overlong forms, which used to be allowed: `%c0%af` is a slash.
 fn overlong(bytes: &[u8]) -> String {
     let mut text = String::new();
     let mut rest = bytes;

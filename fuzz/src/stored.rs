@@ -1,4 +1,4 @@
-//! Sessions as MongoDB has them: as documents (`stringify: false`), or encrypted by kruptein.
+//! Sessions in MongoDB's formats: as documents (`stringify: false`), or encrypted by kruptein.
 
 #[path = "../../host/src/store/mongodb/envelope.rs"]
 mod envelope;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use self::envelope::Envelope;
 
-/// A document in BSON, or, where it is none, a session's text, encrypted or not.
+/// Takes a BSON document or, if it is not valid, a session's text, encrypted or not.
 pub fn document(data: &[u8]) {
     match Document::from_reader(data) {
         Ok(document) => check_document(&document),
@@ -31,10 +31,11 @@ fn check_document(document: &Document) {
         // More than 127 levels deep: serde_json's limit.
         Err(error) => assert!(error.to_string().contains("recursion"), "{error}: {text}"),
     }
-    // What is not changed keeps its type.
+    // Unchanged values keep their type.
     let Ok(same) = value::session_document(&text, Some(document)) else { return };
     for (key, value) in &same {
-        // The cookie is made anew; values are compared by their bytes, as NaN is not itself.
+        // The cookie is written anew; values are compared by their bytes, because NaN does not
+        // equal itself.
         let bytes = |value: &Bson| bson::doc! { "": value }.to_vec().expect("it was BSON");
         let old = document.get(key).expect("no key is new");
         assert!(key == "cookie" || bytes(value) == bytes(old), "{key}: {value} was {old}");
@@ -50,7 +51,7 @@ fn check_text(text: &str) {
 }
 
 fn check_encrypted(text: &str) {
-    // What is read has one spelling.
+    // Whatever can be read has only one spelling.
     if let Some(envelope) = Envelope::read(text) {
         assert_eq!(envelope.write().as_deref(), Some(text));
     }

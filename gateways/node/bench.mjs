@@ -1,6 +1,6 @@
-// CPU per request of a counter page on Express: bare, with express-session, with edge-session,
-// all with their MemoryStore. Client and servers are processes of their own; rounds alternate,
-// and are short, so that all see the same of a machine that becomes slower and faster.
+// CPU per request of a counter page on Express: bare, with express-session, with edge-session, all
+// with their MemoryStore. The client and the servers are separate processes. Rounds are short and
+// alternate, so that changes in the machine's speed affect all of them equally.
 //   node bench.mjs [--json] [ROUNDS] [REQUESTS]
 import { fork } from 'node:child_process'
 import http from 'node:http'
@@ -59,7 +59,7 @@ async function measure (rounds, requests) {
   }
 }
 
-// Returning visitors, eight at a time.
+// Returning visitors, eight concurrent requests.
 async function round ({ child, port, visitors, micros }, requests) {
   const agent = new http.Agent({ keepAlive: true, maxSockets: 8 })
   const before = await usage(child)

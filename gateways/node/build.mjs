@@ -1,5 +1,5 @@
-// Makes generated/ out of the component: its JavaScript by jco, its core modules, as files and as
-// texts, the SHA-256 of the component that they are from, and the CommonJS form of the drop-in.
+// Builds generated/ from the component: jco's JavaScript, the core modules as files and as text,
+// the SHA-256 of the component, and the CommonJS form of the drop-in.
 import { createHash } from 'node:crypto'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
@@ -16,8 +16,8 @@ const { files } = await transpile(component, {
   typescript: false
 })
 
-// Half of a request's time in the component was spent in jco's helpers: they look at the
-// memory's buffer again for every field, and make new arrays for every text.
+// jco's helpers took half of a request's time in the component: they check the memory's buffer for
+// every field, and create new arrays for every text.
 const DATA_VIEW = 'const dataView = mem => dv.buffer === mem.buffer ? dv : dv = new DataView(mem.buffer);'
 const fastDataView = `
 let bytes = new Uint8Array();
@@ -50,7 +50,7 @@ dataView(memory);
 utf8EncodedLen = utf8Encoder.encodeInto(s, bytes.subarray(ptr, ptr + length * 3)).written;
 return realloc(ptr, length * 3, 1, utf8EncodedLen);`
 
-// Most texts are short, and the identifier comes with every answer.
+// Most texts are short, and every result contains the identifier.
 const DECODE = /utf8Decoder\.decode\(new Uint8Array\(memory0\.buffer, (ptr\d+), (len\d+)\)\)/g
 const fastDecode = `
 let identifier = '';
@@ -67,10 +67,10 @@ const decode = (ptr, length) => {
   return text;
 };`
 
-// The clock's seconds may be a number, and then need no BigInt.
+// The clock's seconds may be a number, which avoids a BigInt.
 const SECONDS = /dataView\(memory0\)\.setBigInt64\(arg0 \+ 0, toUint64\((v\w+)\), true\);/g
 
-// Bytes are copied without two more arrays.
+// Copies bytes without two more arrays.
 const BYTES = /var (src\d+) = new Uint8Array\((val\d+)\.buffer \|\| \2, [^;]*;\s*\(new Uint8Array\(memory0\.buffer, (ptr\d+), [^;]*\)\)\.set\(\1\);/g
 
 let source = new TextDecoder().decode(files['session.js'])

@@ -3,7 +3,7 @@
     python bench.py [--json] [ROUNDS] [REQUESTS]
 
 The same Starlette application bare, with Starlette's own signed cookie (itsdangerous), and with
-ours. The rounds take turns, so that what else the machine does hits all alike.
+edge-session. The rounds alternate, so that other load on the machine affects all equally.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ APPLICATIONS = {
 
 
 class Visitor:
-    """Sends back the cookie that came last."""
+    """Sends back the last cookie."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Puts `session.wasm` into the package: from the checkout, or from where an sdist has it."""
+"""Adds `session.wasm` to the package, from the checkout or the sdist."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ INSIDE = "edge_session/session.wasm"
 
 class CustomBuildHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        # An editable install and an sdist's own sources find it where it is.
+        # Editable installs and an sdist's sources find the file in its place.
         root = Path(self.root)
         if version == "editable" or (root / "src" / INSIDE).exists():
             return

@@ -1,10 +1,11 @@
-//! The library as a server that does to its sessions what each request says, for the tests
-//! that compare all gateways: `conformance_server PORT`.
+//! A server that uses the library and performs each request's operations on its session, for the
+//! tests that compare all gateways: `conformance_server PORT`.
 //!
 //! EDGE_SESSION_SECRET, EDGE_SESSION_STORE (`memory:` or `mongodb://…`) and EDGE_SESSION_OPTIONS
-//! (JSON with the names of the configuration file) configure it. The header X-Deeds has a list
-//! of `["set", KEY, VALUE]`, `["remove", KEY]`, `["regenerate"]`, `["renew"]`, `["destroy"]`
-//! and `["maxAge", MILLISECONDS or null]`; the answer is `{"data": …}`, the session before them.
+//! (JSON with the names of the configuration file) configure it. The header X-Deeds contains a list
+//! of `["set", KEY, VALUE]`, `["remove", KEY]`, `["regenerate"]`, `["renew"]`, `["destroy"]` and
+//! `["maxAge", MILLISECONDS or null]`. The response is `{"data": …}`, the session's data before
+//! them.
 
 use std::env::var;
 use std::error::Error;
@@ -35,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(axum::serve(listener, Router::new().fallback(perform).layer(layer)).await?)
 }
 
-/// As far as the scenarios need it.
+/// Supports only what the scenarios need.
 fn apply(json: &Value, options: &mut Options) {
     if let Some(name) = json["name"].as_str() {
         name.clone_into(&mut options.name);

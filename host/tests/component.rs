@@ -1,5 +1,5 @@
-//! `target/session.wasm` itself: what it can do, what it cannot, and what becomes of
-//! calls that go wrong. `make component` makes it.
+//! The built `target/session.wasm`: its capabilities, its limits, and calls that fail.
+//! `make component` builds it.
 
 mod support;
 
@@ -53,8 +53,8 @@ fn the_component_imports_a_clock_and_randomness_and_exports_the_engine() {
     assert_eq!(exports, ["edge:session/engine@0.1.0"]);
 }
 
-/// The import list is what a component asks for; this is what it can do with it. A linker
-/// that holds the two functions, and nothing else of WASI, is enough to run it.
+/// The import list states what the component requires. This test shows that a linker with only
+/// these two functions, and nothing else of WASI, suffices to run it.
 #[test]
 fn two_functions_are_all_that_the_component_needs() {
     let engine = wasmtime::Engine::default();
@@ -147,7 +147,7 @@ fn all_problems_of_the_options_are_reported_together() {
 async fn a_call_that_needs_too_much_memory_fails_alone() {
     let store = Arc::new(MemoryStore::with_max_bytes(4 << 30));
     let gateway = Gateway::with(component(), |o| o.max_session_bytes = u32::MAX, store.clone());
-    // Passed in and handed back, this takes more than an instance may use.
+    // Passed in and returned, this exceeds the memory limit of an instance.
     let data = format!(r#"{{"cookie":{{}},"a":"{}"}}"#, "x".repeat(100 << 20));
     let content = edge_session::store::Content { data, expires: u64::MAX };
     assert_eq!(store.create("big", content).await.unwrap(), edge_session::store::Created::Done);
@@ -155,7 +155,7 @@ async fn a_call_that_needs_too_much_memory_fails_alone() {
     assert_eq!(visits(&gateway.get("/", None).await), 1);
 }
 
-/// A store with a session of so many bytes, named as its cookie is signed for.
+/// Creates a store with a session of this many bytes, under the identifier in the signed cookie.
 async fn with_session(text: &str, bytes: usize) -> Arc<MemoryStore> {
     let store = Arc::new(MemoryStore::with_max_bytes(1 << 30));
     let piece = text.repeat(bytes / text.len());
@@ -171,7 +171,7 @@ async fn a_large_session_is_not_worked_on_by_the_thread_that_serves_others() {
         let gateway = Gateway::with(component(), |_| {}, with_session(",1", bytes).await);
         let cookie = support::signed("big");
         let mut request = std::pin::pin!(gateway.get("/", Some(&cookie)));
-        // This store answers at once, so that nothing but the component can take time.
+        // This store replies at once, so only the component can take time.
         let first =
             std::future::poll_fn(|context| std::task::Poll::Ready(request.as_mut().poll(context)));
         let response = match first.await {
@@ -212,7 +212,7 @@ async fn a_call_that_takes_too_long_is_ended_and_the_next_one_works() {
     let stuck = Arc::new(AtomicBool::new(true));
     let is_stuck = stuck.clone();
     let component = component().with_clock(move || {
-        // The clock is the only place where a call can be held up from outside.
+        // The clock is the only import that can delay a call.
         if is_stuck.swap(false, Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(500));
         }

@@ -109,7 +109,7 @@ async fn an_encrypted_request_gets_a_secure_cookie() {
     let configure = |o: &mut edge_session::Options| o.cookie.secure = Some(Secure::Always);
     let gateway = Gateway::with(component(), configure, Arc::new(MemoryStore::default()));
     assert!(!gateway.get("/", None).await.headers().contains_key("set-cookie"));
-    // What a client says of itself counts for nothing unless a proxy is trusted.
+    // The client's own X-Forwarded-Proto is ignored unless a proxy is trusted.
     let claimed = gateway.send(Request::get("/").header("x-forwarded-proto", "https"), None).await;
     assert!(!claimed.headers().contains_key("set-cookie"));
     let encrypted = Request::get("/").extension(edge_session::Encrypted);
@@ -117,7 +117,7 @@ async fn an_encrypted_request_gets_a_secure_cookie() {
     assert!(response.headers()["set-cookie"].to_str().unwrap().contains("; Secure"));
 }
 
-/// Names and labels of counters, and their values.
+/// Returns the counters' names and labels, and their values.
 fn counters(snapshotter: &Snapshotter) -> Vec<(String, u64)> {
     let metrics = snapshotter.snapshot().into_vec().into_iter();
     metrics
@@ -138,7 +138,7 @@ fn bad_cookies_are_counted_and_never_reach_the_store() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     metrics::with_local_recorder(&recorder, || {
         runtime.block_on(async {
-            // This store fails whoever asks it.
+            // This store fails every operation.
             let gateway = Gateway::new(Failing);
             let truncated = &signed("somebody")[..60];
             let oversized = format!("connect.sid=s%3A{}", "x".repeat(64 << 10));
@@ -159,7 +159,7 @@ fn bad_cookies_are_counted_and_never_reach_the_store() {
     assert_eq!(counters, [begun("forged", 3), begun("malformed", 1), begun("oversized", 1)]);
 }
 
-/// A store that is down.
+/// A store that is unavailable.
 struct Failing;
 
 #[async_trait]
@@ -206,7 +206,7 @@ async fn or_lets_everybody_be_anonymous() {
     }
 }
 
-/// A store that never answers.
+/// A store that never replies.
 struct Hanging;
 
 #[async_trait]
@@ -236,7 +236,7 @@ async fn a_store_that_hangs_is_given_up_at_the_deadline() {
     assert_eq!(began.elapsed().as_secs(), Duration::from_secs(2).as_secs());
 }
 
-/// A store whose every operation takes 10 ms.
+/// A store in which every operation takes 10 ms.
 struct Slow(MemoryStore);
 
 impl Slow {
@@ -277,8 +277,7 @@ impl Store for Slow {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_was_to_end_ends_though_the_visitor_has_left() {
     let gateway = Gateway::new(Slow(MemoryStore::default()));
-    // A logout loads and deletes, a renewal loads, creates, notes and
-    // deletes.
+    // A logout loads and deletes. A renewal loads, creates, writes the note and deletes.
     for (path, leaves_after) in [("/logout", 15), ("/renew", 15), ("/renew", 25)] {
         let old = cookie(&gateway.get("/", None).await);
         let request = gateway.post(path, Some(&old));

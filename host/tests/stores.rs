@@ -1,4 +1,4 @@
-//! The same promises, kept by every store.
+//! All stores pass the same conformance suite.
 
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ async fn a_crowd_that_stops_waiting_keeps_nobody_from_being_served() {
     let mut crowd = tokio::task::JoinSet::new();
     for _ in 0..1000 {
         let store = store.clone();
-        // As the host does it at its deadline, or when a visitor leaves.
+        // Cancels as the host does when its deadline passes or the client disconnects.
         let patience = std::time::Duration::from_millis(1);
         crowd.spawn(async move { tokio::time::timeout(patience, store.load("x")).await.is_ok() });
     }
@@ -115,7 +115,8 @@ async fn expired_documents_are_removed_at_intervals() {
     assert!(store.load("live").await.unwrap().is_some());
 }
 
-/// Of texts only sessions can be documents, so that the suite does not fit.
+/// Only sessions can be converted to documents, so the suite, which uses arbitrary texts, does not
+/// apply.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_as_documents_are_compared_and_replaced_like_texts() {
     let options = MongoOptions { stringify: false, ..MongoOptions::default() };

@@ -1,4 +1,4 @@
-//! Many requests that change one session at once, through the tower layer.
+//! Many concurrent requests that change one session, through the tower layer.
 
 mod support;
 
@@ -13,13 +13,13 @@ use support::{Gateway, component, cookie, text, visits};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-/// A store that takes its time, as one that is elsewhere does, and counts what it is asked.
+/// A store with the latency of a remote one, which counts its operations.
 #[derive(Default)]
 struct Remote {
     sessions: MemoryStore,
     loads: AtomicUsize,
     writes: AtomicUsize,
-    /// It never answers to a conditional write.
+    /// It never replies to a conditional write.
     hangs: bool,
 }
 
@@ -29,7 +29,7 @@ impl Remote {
         sleep(Duration::from_millis(10)).await;
     }
 
-    /// How many operations there were since the last time.
+    /// Returns the number of operations since the last call.
     fn counts(&self) -> (usize, usize) {
         (self.loads.swap(0, Ordering::Relaxed), self.writes.swap(0, Ordering::Relaxed))
     }
@@ -38,7 +38,7 @@ impl Remote {
 #[async_trait]
 impl Store for Remote {
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
-        // What it was when it was asked: it may have been changed by the time of the answer.
+        // The value at the time of the request: it may have changed by the time of the reply.
         let found = self.sessions.load(id).await;
         self.asked(&self.loads).await;
         found
@@ -72,7 +72,7 @@ impl Store for Remote {
     }
 }
 
-/// Processes that share a store.
+/// Several processes that share a store.
 struct Processes {
     store: Arc<Remote>,
     gateways: Vec<Arc<Gateway>>,
@@ -80,7 +80,7 @@ struct Processes {
 }
 
 impl Processes {
-    /// With a visitor who has been there once.
+    /// Creates the processes, with a visitor who has a session.
     async fn with(count: usize, store: Remote, max_session_bytes: u32) -> Self {
         let store = Arc::new(store);
         let component = component();
@@ -98,7 +98,8 @@ impl Processes {
         Self::with(count, Remote::default(), 1 << 20).await
     }
 
-    /// What becomes of requests to these paths, all at once, in turn through each process.
+    /// Sends requests to these paths concurrently, distributed over the processes; returns their
+    /// status codes.
     async fn post(&self, paths: impl Iterator<Item = String>) -> Vec<StatusCode> {
         let mut running = JoinSet::new();
         for (path, gateway) in paths.zip(self.gateways.iter().cycle()) {
@@ -108,13 +109,13 @@ impl Processes {
         running.join_all().await
     }
 
-    /// The identifier of the session.
+    /// Returns the session's identifier.
     fn id(&self) -> String {
         let (_, value) = self.cookie.split_once("s%3A").expect("it is signed");
         value.split_once('.').expect("it has a signature").0.to_owned()
     }
 
-    /// How many keys the session has.
+    /// Returns the number of keys in the session.
     async fn keys(&self) -> usize {
         let data = text(self.gateways[0].get("/data", Some(&self.cookie)).await).await;
         serde_json::from_str::<serde_json::Map<_, _>>(&data).unwrap().len()
@@ -137,7 +138,7 @@ async fn a_thousand_changes_of_one_session_at_once_are_stored_by_few_writes() {
     let (took, (loads, writes)) = (began.elapsed(), processes.store.counts());
     assert_eq!(count(&statuses, 200), 1000);
     assert_eq!(processes.keys().await, 1001);
-    // The first one, and once for all others.
+    // One load by the first request, and one for all others.
     assert_eq!(loads, 2);
     assert!(writes <= 20, "{writes} writes");
     assert!(took < Duration::from_millis(250), "{took:?}");
@@ -152,7 +153,7 @@ async fn a_request_that_begins_while_a_session_is_loaded_sees_what_was_stored_me
     };
     let first = visit(0);
     sleep(Duration::from_millis(5)).await;
-    // As another process stores it, at once.
+    // As if another process stored it in the meantime.
     let id = processes.id();
     let mut stored = processes.store.sessions.load(&id).await.unwrap().unwrap();
     stored.data = stored.data.replacen('{', "{\"new\":1,", 1);
@@ -180,7 +181,7 @@ async fn when_who_was_to_load_a_session_leaves_the_others_are_answered() {
     sleep(Duration::from_millis(1)).await;
     first.abort();
     sleep(Duration::from_millis(1)).await;
-    // It has the turn of all others now.
+    // It now has the turn that all others wait for.
     second.abort();
     for other in others {
         assert_eq!(other.await.unwrap(), 200);
@@ -204,7 +205,7 @@ async fn a_large_session_that_cannot_be_read_is_fetched_again_after_a_while() {
         (data, processes.store.counts().0)
     };
     let empty = || "{}".to_owned();
-    // Whether it has moved is asked, too. A small one costs little.
+    // This also checks whether the session has moved. A small session costs little.
     store("{".to_owned()).await;
     assert_eq!((visit().await, visit().await), ((empty(), 2), (empty(), 2)));
     store(format!("{{\"a\":[{}0]}}", "0,".repeat(100_000))).await;
@@ -223,7 +224,7 @@ async fn changes_that_come_while_others_are_stored_lose_nothing() {
     let processes = Processes::new(1).await;
     let first = processes.post(changes(200));
     let late = async {
-        // Loaded before the first write is done, and stored after it.
+        // Loaded before the first write has completed, and stored after it.
         sleep(Duration::from_millis(5)).await;
         processes.post((0..200).map(|n| format!("/set/late{n}/{n}"))).await
     };
@@ -311,7 +312,7 @@ async fn a_renewal_amid_changes_takes_along_what_was_stored() {
     let keys = serde_json::from_str::<serde_json::Map<_, _>>(&data).unwrap().len();
     // It had to wait for its turn.
     assert_eq!(keys, 301);
-    // Who comes late with the old cookie begins no other session in its place.
+    // A late request with the old cookie starts no other session in its place.
     assert_eq!(gateway.get("/", Some(&processes.cookie)).await.status(), 503);
 }
 
@@ -366,7 +367,7 @@ async fn changes_that_a_renewal_overtakes_follow_the_session() {
     let gateway = processes.gateways[0].clone();
     let renewed = gateway.post("/renew", Some(&processes.cookie));
     let changes = async {
-        // Loaded while the session is there, and stored when it has moved.
+        // Loaded while the session exists, and stored after it has moved.
         sleep(Duration::from_millis(15)).await;
         processes.post(changes(100)).await
     };

@@ -1,6 +1,6 @@
-// A back end that says what it takes a request's target for: SECRET when it is /internal or below,
-// PUBLIC when it is /public or below, OTHER otherwise. Its argument says how it reads the target:
-// `url` or `express`. Prints the port that it listens on.
+// A back end that reports its reading of a request's target: SECRET for /internal or below, PUBLIC
+// for /public or below, OTHER otherwise. Its argument selects the parser: `url` or `express`.
+// Prints the port that it listens on.
 
 import { createServer } from 'node:http'
 
@@ -9,7 +9,7 @@ import express from 'express'
 const kinds = { internal: 'SECRET', public: 'PUBLIC' }
 
 function byUrl(request, response) {
-  // `/headers` is for what an application is told beside the target.
+  // `/headers` returns the headers that an application receives.
   if (request.url === '/public/headers') return response.end(JSON.stringify(request.headers))
   let path
   try {
@@ -18,7 +18,7 @@ function byUrl(request, response) {
     response.statusCode = 404
     return response.end('OTHER')
   }
-  // As file servers do.
+  // Like file servers.
   const first = path.split('/').find((segment) => segment !== '')
   response.end(kinds[first] ?? 'OTHER')
 }
@@ -27,10 +27,10 @@ function byExpress() {
   const app = express()
   for (const [name, kind] of Object.entries(kinds)) {
     app.use(`/${name}`, (request, response) => response.send(kind))
-    // Frameworks serve a page in the format that its name ends with.
+    // Frameworks serve a page in the format given by its extension.
     app.all(`/${name}.:format`, (request, response) => response.send(kind))
   }
-  // A page by its name in a database. The parameter is decoded already: many decode it once more.
+  // Looks up a page by name in a database. The parameter is already decoded; many decode it again.
   app.all('/{*page}', (request, response) => {
     const page = request.params.page?.[0] ?? ''
     response.send(kinds[page] ?? kinds[decodeURIComponent(page)] ?? 'OTHER')

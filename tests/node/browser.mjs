@@ -1,12 +1,12 @@
-// Drives the system's own Chromium, headless and with an empty profile, through some steps.
+// Drives the system's Chromium, headless and with an empty profile, through a list of steps.
 //
 //   node browser.mjs '{"javascript": true, "steps": [STEP, …]}'
 //
 // A STEP is one of
 //   {"goto": "http://…"}   {"fill": [SELECTOR, TEXT]}   {"click": SELECTOR}   {"screenshot": FILE}
 //   {"window": [WIDTH, HEIGHT, "light" or "dark"]}
-// and after each one it notes {url, status, text, cookies, overflow}, the last being how much wider the
-// page is than the window: a JSON array of these is what it prints.
+// After each step, it records {url, status, text, cookies, overflow}; the last is how much wider
+// the page is than the window. It prints a JSON array of these.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -27,7 +27,7 @@ function findBrowser () {
 const actions = {
   goto: (page, url) => page.goto(url),
   fill: (page, [selector, text]) => page.fill(selector, text),
-  // A form that is sent by a click is over when the next page is there.
+  // Submitting a form by a click is complete when the next page has loaded.
   click: async (page, selector) => {
     const arrived = page.waitForEvent('load')
     await page.click(selector)

@@ -1,6 +1,6 @@
-// The view counter on Express and express-session: what edge-session must agree with. STORE is
-// connect-mongo, or connect-mongodb-session. The environment has SECRET and MONGODB_URI (with the
-// database); prints the port that it listens on.
+// The view counter on Express and express-session, the reference for edge-session. STORE is
+// connect-mongo or connect-mongodb-session. The environment contains SECRET and MONGODB_URI (with
+// the database). Prints the port that it listens on.
 import MongoStore from 'connect-mongo'
 import connectMongoDBSession from 'connect-mongodb-session'
 import express from 'express'

@@ -1,9 +1,8 @@
-// The same application as tests/python/counter_app.py, on Express and without express-session: what
-// it knows of sessions is two headers. Prints the port that it listens on.
+// The same application as tests/python/counter_app.py, on Express without express-session: it uses
+// sessions only through two headers. Prints the port that it listens on.
 import express from 'express'
 
-// Node sends no header that is not Latin-1, and the gateway takes none that is not UTF-8.
-// ASCII is both.
+// Node sends only headers in Latin-1, and the gateway accepts only UTF-8. ASCII satisfies both.
 const toAscii = text => text.replace(/[\u007f-\uffff]/g, unit =>
   '\\u' + unit.charCodeAt(0).toString(16).padStart(4, '0'))
 

@@ -1,10 +1,9 @@
-// An Express application with passport-local that has its sessions by the gateway's headers: what
-// `edge-session/headers` makes of them stands in the place of express-session and a store. Prints the
-// port that it listens on.
+// An Express application with passport-local whose sessions come from the gateway's headers:
+// `edge-session/headers` replaces express-session and a store. Prints the port that it listens on.
 import { createRequire } from 'node:module'
 import headerSessions from '../../gateways/node/src/headers.cjs'
 
-// What the example with Express has installed.
+// Uses the packages of the example with Express.
 const require = createRequire(new URL('../../examples/with-express/app.mjs', import.meta.url))
 const express = require('express')
 const passport = require('passport')

@@ -1,4 +1,4 @@
-// Makes the mongods on these ports a replica set and returns once it takes writes.
+// Makes the mongods on these ports a replica set, and exits once it accepts writes.
 // usage: node initiate.mjs PORT…
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MongoClient } from 'mongodb'

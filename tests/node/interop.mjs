@@ -1,7 +1,7 @@
-// Requests through the real express-session and connect-mongo, for the differential rig in
-// tests/interop: one JSON object a line in, one a line out, in any order, matched by `call`.
-// MONGODB_URI has the database. Time is what each line says. An argument names the module
-// that stands in the place of express-session.
+// Requests through the real express-session and connect-mongo, for the differential tests in
+// tests/interop: one JSON object per line of input and of output, in any order, matched by `call`.
+// MONGODB_URI contains the database. Each line sets the time. An argument names the module that
+// replaces express-session.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createHash } from 'node:crypto'
 import http from 'node:http'
@@ -27,7 +27,7 @@ const { MongoStore, createWebCryptoAdapter } = await import('connect-mongo')
 const { MongoClient } = require('mongodb')
 const client = await MongoClient.connect(process.env.MONGODB_URI)
 
-// The middleware for a configuration, made once.
+// The middleware for a configuration, created once.
 const made = new Map()
 function sessions (config) {
   const key = JSON.stringify(config)
@@ -52,7 +52,7 @@ function sessions (config) {
   return made.get(key)
 }
 
-// One for each secret: deriving the key takes a while.
+// One per secret, because deriving the key takes a while.
 const adapters = new Map()
 function webCrypto (secret) {
   if (!adapters.has(secret)) adapters.set(secret, createWebCryptoAdapter({ secret }))
@@ -62,10 +62,10 @@ function webCrypto (secret) {
 const called = (object, method) => new Promise((resolve, reject) =>
   object[method](error => error ? reject(error) : resolve()))
 
-// connect-mongo puts its lastModified among the application's values (with touchAfter).
+// connect-mongo adds its lastModified to the application's values (with touchAfter).
 const NOT_DATA = new Set(['cookie', 'lastModified'])
 
-// What the application does.
+// The application's operations.
 async function perform (req, deeds) {
   for (const { deed, key, value } of deeds) {
     switch (deed) {
@@ -128,11 +128,11 @@ const jobs = {
   // What connect-mongo reads from a document.
   load: ({ config, id }) => new Promise(resolve => sessions(config).store.get(id, (error, found) =>
     resolve({ error: error && String(error), text: found ? JSON.stringify(found) : null }))),
-  // What JavaScript makes of a JSON text.
+  // JavaScript's representation of a JSON text.
   json: async ({ text }) => ({ text: JSON.stringify(JSON.parse(text)) })
 }
 
-process.stdout.on('error', () => process.exit()) // nobody reads any more
+process.stdout.on('error', () => process.exit()) // the reader has gone
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const { call, now, job, ...task } = JSON.parse(line)
   clock.run(now, () => jobs[job](task)).then(

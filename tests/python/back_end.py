@@ -1,6 +1,6 @@
-"""A back end that says what it takes a request's target for: SECRET when it is /internal or below,
-PUBLIC when it is /public or below, OTHER otherwise. Its argument says how it reads the target:
-`raw`, `bottle` or `flask`. Prints the port that it listens on.
+"""A back end that reports its reading of a request's target: SECRET for /internal or below, PUBLIC
+for /public or below, OTHER otherwise. Its argument selects the parser: `raw`, `bottle` or `flask`.
+Prints the port that it listens on.
 """
 
 import json
@@ -17,10 +17,10 @@ class Raw(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        # self.path has lost all but one of the slashes at its beginning.
+        # self.path has lost all but one of its leading slashes.
         target = self.requestline.split()[1]
         try:
-            # As file servers do: empty segments do not count.
+            # Like file servers: empty segments are ignored.
             path = unquote(urlsplit(target).path).strip("/").split("/")
         except ValueError:
             path = [""]

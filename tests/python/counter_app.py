@@ -1,5 +1,5 @@
-"""A view counter with a login, on Python's standard library alone: an application that knows
-nothing of sessions but two headers. Prints the port that it listens on.
+"""A view counter with a login, using only Python's standard library: an application that uses
+sessions only through two headers. Prints the port that it listens on.
 """
 
 import json

@@ -1,4 +1,4 @@
-//! Cookies that no well-meaning browser sends: a fresh session each time, and nothing breaks.
+//! Cookies that no legitimate browser sends: each gets a new session, and nothing fails.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use edge_session_tests::{Database, Launch, SECRET, Server, count_in};
 
 const OTHER_SECRET: &str = "another-secret-of-the-tests-9876543210";
 
-/// GET / with these bytes as the Cookie header; the whole response as text.
+/// Sends GET / with these bytes as the Cookie header; returns the whole response as text.
 fn get_with_cookie(server: &Server, cookie: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.address()).expect("the server listens");
     let request =
@@ -67,7 +67,7 @@ fn of_several_session_cookies_the_first_counts_that_has_a_session() {
     let mut visitor = server.visitor();
     assert_eq!(visitor.get("/").count(), 1);
     let good = visitor.cookie();
-    // A stale one is forged to us, or its session has ended.
+    // A stale cookie counts as forged, or its session has ended.
     let mut gone = server.visitor();
     gone.get("/");
     let stale = gone.cookie().to_owned();

@@ -1,17 +1,16 @@
-//! What `edge-session check` says of each mistake, with the input that causes it.
+//! The output of `edge-session check` for each mistake, with the input that causes it.
 
 use std::fs;
 
 use edge_session_tests::{Database, Launch, free_port, temp_dir};
 
-/// A configuration file with one mistake, and what is said of it. `T` is for its place: the name
-/// of the file.
+/// Configuration files with one mistake, and the message. `T` stands for the file's name.
 const MISTAKES: &[(&str, &str)] = &[
     // Not TOML.
     ("name = \"a", "T is not TOML: line 1, column 10: "),
     ("a = 1\na = 2", "T is not TOML: line 2, column 1: duplicate key"),
     ("name: a", "T is not TOML: line 1, column "),
-    // No such option.
+    // Unknown options.
     ("listn = \"127.0.0.1:80\"", "listn: is not an option: did you mean listen? (T, line 1)"),
     (
         "\nsaveUninitialized = true",
@@ -32,7 +31,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "[[route]]\nupstreams = \"http://a\"",
         "route[0].upstreams: is not an option: did you mean upstream? (T, line 2)",
     ),
-    // Another type.
+    // Wrong types.
     ("resave = \"yes\"", "resave: is a string, not true or false (T, line 1)"),
     ("name = 5", "name: is 5, not a string in quotation marks (T, line 1)"),
     (
@@ -363,7 +362,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "[gateway]\nsessions = \"both\"",
         "gateway.sessions: is \"both\", not one of \"own\", \"shared\" (T, line 2)",
     ),
-    // Bounds.
+    // Limits.
     (
         "[limits]\nrequests = 2\nper_client = 3",
         "limits.per_client: is 3, more than limits.requests, 2 (T, line 3)",
@@ -406,7 +405,7 @@ fn every_mistake_in_a_file_is_told_with_its_place_and_no_password() {
     let mut wrong = Vec::new();
     for (text, said) in MISTAKES {
         fs::write(&file, text).unwrap();
-        // The file's store counts, not a variable's.
+        // The store in the file takes precedence over the variable.
         let launch = Launch::new("memory:").without_env("EDGE_SESSION_STORE");
         let (done, all) = launch.run(dir.path(), &["check", "--config", "edge-session.toml"]);
         let said =
@@ -603,7 +602,7 @@ fn what_is_too_long_or_not_there_is_told() {
         let (done, all) = Launch::new("memory:").run(dir.path(), &arguments);
         assert!(!done && all.contains(said), "{said}: {all}");
     }
-    // What is found by trying is told all at once, too.
+    // Problems found by connecting are reported together too.
     let text = "store.url = \"mongodb://a:b:c\"\nupstream = \":9\"\n\
         [gateway]\nerror_pages = \"missing\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"";
     fs::write(&file, text).unwrap();

@@ -1,4 +1,4 @@
-//! Many requests of one visitor at once.
+//! Many concurrent requests of one visitor.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use mongodb::bson::{Bson, doc};
 
 const AT_ONCE: usize = 64;
 
-/// All at once, in turn through each of the servers.
+/// Sends the writes concurrently, distributed over the servers.
 fn parallel_writes_are_all_kept(servers: Vec<Server>) {
     let mut visitor = servers[0].visitor();
     visitor.get("/login");
@@ -31,8 +31,8 @@ fn parallel_writes_are_all_kept(servers: Vec<Server>) {
     servers.into_iter().for_each(Server::stop);
 }
 
-/// Logs out in the midst of writes, which must not bring the session back. `stored` tells whether
-/// the session of an identifier exists.
+/// Logs out during concurrent writes, which must not bring the session back. `stored` returns
+/// whether the session of an identifier exists.
 fn a_destroyed_session_stays_destroyed(server: Server, stored: impl Fn(&str) -> bool) {
     const ROUNDS: usize = 4;
     for _ in 0..ROUNDS {
@@ -43,7 +43,7 @@ fn a_destroyed_session_stays_destroyed(server: Server, stored: impl Fn(&str) -> 
         thread::scope(|scope| {
             for n in 0..AT_ONCE {
                 let mut tab = visitor.clone();
-                // Those that come too late are refused; how many do is chance.
+                // Late ones are refused; how many is random.
                 scope.spawn(move || {
                     tab.post("/demo/set", &[("key", &format!("key-{n}")), ("value", "late")])
                 });
@@ -86,8 +86,8 @@ fn sixty_four_parallel_writes_through_two_processes_are_all_kept_in_mongodb() {
     parallel_writes_are_all_kept(vec![launch.start(), launch.start()]);
 }
 
-/// A thousand at once, in turn through each of the servers: all are kept, and the store is asked
-/// no more than three times for each.
+/// Sends a thousand concurrent changes, distributed over the servers: all are kept, with at most
+/// three store operations each.
 fn a_thousand_changes_at_once_are_no_storm(mongod: &Mongod, servers: Vec<Server>) {
     const CHANGES: usize = 1000;
     let asked = || {
@@ -138,7 +138,7 @@ fn a_thousand_parallel_writes_through_two_processes_are_no_storm() {
     a_thousand_changes_at_once_are_no_storm(&mongod, servers);
 }
 
-// Only MongoDB lets a test look into the store; for the others the pages have to tell.
+// Only MongoDB can be inspected by a test; for other stores, the pages show the result.
 
 #[test]
 fn a_session_destroyed_amid_writes_stays_destroyed_in_memory() {

@@ -1,7 +1,7 @@
-//! One list of scenarios, played through every gateway: the same cookies, the same documents.
+//! Plays one list of scenarios through every gateway and expects the same cookies and documents.
 //!
-//! Every gateway has a server that does to its session what the header X-Deeds says; see
-//! `tests/conformance/scenarios.json` and `host/examples/conformance_server.rs`.
+//! Every gateway has a server that performs the operations in the header X-Deeds on its session;
+//! see `tests/conformance/scenarios.json` and `host/examples/conformance_server.rs`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use edge_session_tests::{
 };
 use serde_json::{Map, Value, json};
 
-/// A gateway's server. It ends with this.
+/// A running gateway server. Dropping it ends the server.
 enum Running {
     Process { child: Child, port: u16 },
     Proxy { server: Server, _app: Upstream },
@@ -34,17 +34,17 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Self::Process { child, .. } = self {
-            // Failing means that it has ended already.
+            // A failure means that it has already exited.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// One way to embed the component.
+/// A way to embed the component.
 struct Gateway {
     name: &'static str,
-    /// What its applications cannot ask for.
+    /// Operations that its applications cannot request.
     lacks: &'static [&'static str],
     start: fn(store: &str, options: &Value) -> Running,
 }
@@ -104,7 +104,7 @@ fn component() -> PathBuf {
 }
 
 fn start_layer(store: &str, options: &Value) -> Running {
-    // Beside the tests' own program, which is in TARGET/PROFILE/deps.
+    // Located relative to the test binary, which is in TARGET/PROFILE/deps.
     let tests = std::env::current_exe().expect("a program knows its path");
     let profile = tests.ancestors().nth(2).expect("it is in a profile's folder");
     let server = profile.join("examples/conformance_server");
@@ -112,7 +112,7 @@ fn start_layer(store: &str, options: &Value) -> Running {
     start_process(Command::new(server), store, options)
 }
 
-/// The options as a configuration file.
+/// Returns the options as a configuration file.
 fn toml(options: &Value) -> String {
     let line = |(key, value): (&String, &Value)| format!("{key} = {value}\n");
     let options = options.as_object().expect("options are an object");
@@ -128,7 +128,7 @@ fn start_proxy(store: &str, options: &Value) -> Running {
     Running::Proxy { server, _app: app }
 }
 
-/// An application that is a component has the proxy's headers, too.
+/// An application that is a component also uses the proxy's session headers.
 const APP: Gateway = Gateway { name: "serve --app", lacks: &["renew", "maxAge"], start: start_app };
 
 fn start_app(store: &str, options: &Value) -> Running {
@@ -136,8 +136,8 @@ fn start_app(store: &str, options: &Value) -> Running {
     Running::App(launch.start())
 }
 
-/// Its application has the proxy's headers to say what it wants. Where it is served, the store
-/// is memory of its own, whatever the URL.
+/// Its application uses the proxy's session headers. `wasmtime serve` provides an in-memory store,
+/// whatever the URL.
 const WASI_HTTP: Gateway =
     Gateway { name: "wasi:http", lacks: &["renew", "maxAge"], start: start_wasi_http };
 
@@ -159,7 +159,8 @@ fn start_wasi_http(_: &str, options: &Value) -> Running {
     Running::Wasi(Served::start(&env))
 }
 
-/// The text of a session there, which only the application can see: that of the tests tells it.
+/// Returns the text of a session in the middleware's store, which only the application can see: the
+/// test application returns it.
 fn stored_in_wasi_http(url: &str, id: &str) -> Option<String> {
     let asked = ureq::post(format!("{url}/store")).send(json!(["load", id]).to_string());
     let said = asked.expect("it answers").body_mut().read_to_string().expect("it is a text");
@@ -167,7 +168,7 @@ fn stored_in_wasi_http(url: &str, id: &str) -> Option<String> {
     said["data"].as_str().map(str::to_owned)
 }
 
-/// The application behind the proxy: it does the deeds by headers.
+/// The application behind the proxy: performs the operations with session headers.
 fn perform(asked: &Asked) -> Reply {
     let told = asked.session();
     let reply = Reply::text(&json!({ "data": told }).to_string());
@@ -199,7 +200,7 @@ fn perform(asked: &Asked) -> Reply {
     }
 }
 
-/// JSON that a header can carry.
+/// Returns JSON that is valid in a header.
 fn ascii(value: &Value) -> String {
     let escape = |c: char| match c {
         ' '..='~' => c.to_string(),
@@ -208,7 +209,7 @@ fn ascii(value: &Value) -> String {
     value.to_string().chars().map(escape).collect()
 }
 
-/// A visitor who remembers every cookie.
+/// A visitor who keeps every cookie.
 struct Jar {
     name: String,
     values: Vec<String>,
@@ -226,7 +227,7 @@ impl Jar {
             }
             "cut" => last?[..last?.len() - 3].to_owned(),
             "unsigned" => last?.split_once('.')?.0.to_owned(),
-            // Signed with our secret, and never stored.
+            // Signed with the right secret, but never stored.
             "unknown" => "s%3Aunknown-0123456789-abcdefghijklm.".to_owned() + UNKNOWN_SIGNATURE,
             other => panic!("unknown cookie {other}"),
         };
@@ -237,7 +238,7 @@ impl Jar {
 /// HMAC-SHA256 of `unknown-0123456789-abcdefghijklm` under [`SECRET`].
 const UNKNOWN_SIGNATURE: &str = "GgUSg06w72i0lbWlj9l68%2F9mCanF1PsA6e34gdKEcmc";
 
-/// Everything that can be seen of a step, with what differs from run to run replaced.
+/// The observable result of a step, with normalized values where runs differ.
 #[derive(Debug, PartialEq)]
 struct Seen {
     step: String,
@@ -262,10 +263,10 @@ fn without_dates(text: &str) -> String {
     plain + rest
 }
 
-/// How to look into a store: the text of a session, by the gateway's URL and its identifier.
+/// A function that returns the text of a session, given the gateway's URL and the identifier.
 type Look<'l> = Option<&'l dyn Fn(&str, &str) -> Option<String>>;
 
-/// Play all scenarios that a gateway can play; what was seen, by scenario.
+/// Plays all scenarios that a gateway supports; returns the results by scenario.
 fn play(gateway: &Gateway, store: &str, look: Look<'_>) -> BTreeMap<String, Vec<Seen>> {
     let text = std::fs::read_to_string(checkout().join("tests/conformance/scenarios.json"));
     let scenarios: Vec<Value> = serde_json::from_str(&text.expect("it is there")).expect("JSON");
@@ -356,14 +357,14 @@ fn take(url: &str, step: &Value, jar: &mut Jar, look: Look<'_>, context: &str) -
     seen
 }
 
-/// In memory, and in MongoDB, where all documents are the same as the Rust layer's.
+/// Checks that in memory and in MongoDB, all documents equal those of the Rust layer.
 fn conforms(gateway: &Gateway) {
     play(gateway, "memory:", None);
     let database = Database::new();
     compare(gateway, database.url(), &|_, id| text_in(&database, id));
 }
 
-/// In this store, all documents are the same as the Rust layer's in MongoDB.
+/// Checks that in this store, all documents equal those of the Rust layer in MongoDB.
 fn compare(gateway: &Gateway, store: &str, look: &dyn Fn(&str, &str) -> Option<String>) {
     let ours = Database::new();
     let expected = play(&RUST_LAYER, ours.url(), Some(&|_, id| text_in(&ours, id)));
@@ -412,8 +413,8 @@ fn the_wasi_http_middleware_plays_all_scenarios() {
     compare(&WASI_HTTP, "memory:", &stored_in_wasi_http);
 }
 
-/// What a gateway answers to these deeds of the visitor with this cookie: the data before
-/// them, and the cookie that it sets.
+/// Sends these operations with this cookie; returns the data before them, and the cookie that the
+/// gateway sets.
 fn ask(gateway: &Running, cookie: Option<&str>, deeds: &Value) -> (Value, Option<String>) {
     let mut request = ureq::get(gateway.url()).header("x-deeds", ascii(deeds));
     if let Some(cookie) = cookie {

@@ -1,4 +1,4 @@
-//! kill -9 under load: what a visitor was told has been counted stays counted.
+//! kill -9 under load: acknowledged counts are never lost.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use edge_session_tests::{Database, Launch, Mongod, Page, Visitor, temp_dir, wait_for};
 
 const VISITORS: usize = 24;
-/// How many acknowledged requests there are before something is killed.
+/// The number of acknowledged requests before something is killed.
 const WARM_UP: u64 = 600;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Visits `/` until what came of it is `enough`, and returns the last count that was acknowledged.
-/// Every count must be above the last one, whatever became of the requests between the two.
+/// Visits `/` until the results are `enough`, and returns the last acknowledged count. Every count
+/// must exceed the previous one, whatever happened to the requests in between.
 fn visit_until(
     visitor: &mut Visitor,
     acknowledged: &AtomicU64,
@@ -85,7 +85,7 @@ fn killing_mongodb_loses_no_acknowledged_count() {
         for _ in 0..VISITORS {
             let (mut visitor, acknowledged, restarted) =
                 (server.visitor(), &acknowledged, &restarted);
-            // Until the first page that the restarted database gave.
+            // Until the first page after the restart of the database.
             scope.spawn(move || {
                 visit_until(&mut visitor, acknowledged, |outcome| {
                     let page = outcome.as_ref().expect("the server itself never goes away");

@@ -1,4 +1,4 @@
-//! Documents that somebody or something else left in MongoDB under a session's identifier.
+//! Documents that other software left in MongoDB under a session's identifier.
 
 use edge_session_tests::{Database, Launch};
 use mongodb::bson::{Bson, doc};
@@ -60,7 +60,7 @@ fn a_session_that_is_too_large_is_fetched_once() {
     }
     let sizes = database.fetched(&id);
     assert_eq!(sizes.iter().filter(|size| **size > 1 << 20).count(), 1, "{sizes:?}");
-    // Once more, for its size alone, where all of this takes longer than ten seconds.
+    // The size may be read once more if all of this takes longer than ten seconds.
     assert!(sizes.len() <= 2, "{sizes:?}");
     server.stop();
 }

@@ -1,5 +1,5 @@
-//! The files of `deploy/` and `.github/`, looked at by who knows their form. None of them was run: there is
-//! neither Docker, nor Kubernetes, nor GitHub in the tests.
+//! Checks the files of `deploy/` and `.github/` with the tools for their formats. They are not run,
+//! because the tests have no Docker, Kubernetes or GitHub.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn the_workflows_are_what_github_takes() {
         lint.args(["ci.yml", "release.yml"].map(|it| workflows.join(it))).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.is_empty(), "{said}{output:?}");
-    // A mistake is found.
+    // Check that a mistake is found.
     let dir = temp_dir("workflows-");
     let wrong = dir.path().join("wrong.yml");
     let text = std::fs::read_to_string(workflows.join("ci.yml")).unwrap();
@@ -34,7 +34,7 @@ fn the_manifests_are_what_kubernetes_takes() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// The variables that a deployment sets are those that the program reads, with values that it takes.
+/// The variables that a deployment sets exist in the program, and their values are valid.
 #[test]
 fn what_the_deployments_configure_is_in_order() {
     let dir = temp_dir("deploy-");

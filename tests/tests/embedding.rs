@@ -1,11 +1,11 @@
-//! The examples of docs/embedding.md: they work, and the page shows their middle as it is.
+//! The examples of docs/embedding.md work, and the page shows their code.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use edge_session_tests::checkout;
 
-/// A visitor comes three times, and then with a forged cookie.
+/// Checks three visits, then one with a forged cookie.
 #[track_caller]
 fn counts_and_refuses_a_forged_cookie(command: &mut Command) {
     let output = command.output().expect("the example can be run");
@@ -23,7 +23,7 @@ fn component() -> PathBuf {
 
 #[test]
 fn the_example_in_rust_counts() {
-    // Beside the tests' own program, which is in TARGET/PROFILE/deps.
+    // Located relative to the test binary, which is in TARGET/PROFILE/deps.
     let tests = std::env::current_exe().expect("a program knows its path");
     let profile = tests.ancestors().nth(2).expect("it is in a profile's folder");
     let program = profile.join("example-embedding");

@@ -1,4 +1,4 @@
-//! One MongoDB and one secret, used by edge-session and by express-session with connect-mongo.
+//! edge-session and express-session with connect-mongo, sharing one MongoDB and one secret.
 
 use edge_session_tests::node::{self, ExpressApp};
 use edge_session_tests::{Database, Launch, SECRET};
@@ -46,7 +46,7 @@ fn to_express_a_session_that_has_moved_is_there_under_its_new_identifier_alone()
     let (old, late) = (visitor.session_id(), visitor.clone());
     visitor.log_in("ada");
 
-    // Beside the session, where it went: nobody's session, and no identifier.
+    // Next to the session is the note about its move: not a session, and without an identifier.
     let of = doc! { "session": { "$regex": "movedTo" } };
     let note = database.sessions().find_one(of).run().unwrap().expect("a note");
     let shown = format!("{note}");
@@ -74,7 +74,7 @@ fn sessions_of_connect_mongodb_session_are_read_and_written_as_documents() {
     assert_eq!(visitor.get("/").count(), 3);
     ours.stop();
 
-    // With other options they are read as well.
+    // They are also read with other options.
     let ours = Launch::new(database.url()).start();
     assert_eq!(visitor.moved_to(ours.url()).get("/").count(), 4);
     ours.stop();
@@ -125,7 +125,7 @@ fn a_session_as_large_as_a_document_can_be_is_left_alone() {
     assert_eq!(visitor.get("/").count(), 1);
     let id = visitor.session_id();
     let text = database.session(&id).unwrap().get_str("session").unwrap().to_owned();
-    // A document has at most 16 MiB; the driver and the other members want a little of it.
+    // A document is limited to 16 MiB, including the driver's overhead and other members.
     let value = "x".repeat((16 << 20) - 1024);
     let text = format!("{},\"big\":\"{value}\"}}", text.strip_suffix('}').unwrap());
     let change = doc! { "$set": { "session": text } };

@@ -1,5 +1,5 @@
-//! The `wasi:http` middleware, with an application behind it that does as each request says
-//! (`tests/wasi-app`), in `wasmtime serve`.
+//! The `wasi:http` middleware in `wasmtime serve`, with an application that does what each request
+//! says (`tests/wasi-app`).
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn served(options: &[(&str, &str)]) -> Served {
     Served::start(&env.map(|(name, value)| ((*name).into(), (*value).into())).collect::<Vec<_>>())
 }
 
-/// Lets the application answer with these header lines.
+/// Makes the application respond with these header lines.
 #[track_caller]
 fn say(caller: &mut Caller, lines: &[&str]) -> Answer {
     let lines: Vec<_> = lines.iter().map(|line| format!("Say: {line}")).collect();
@@ -22,7 +22,7 @@ fn say(caller: &mut Caller, lines: &[&str]) -> Answer {
     answer
 }
 
-/// What the application is told of the session now.
+/// Returns what the application receives about the session now.
 #[track_caller]
 fn told(caller: &mut Caller) -> Value {
     let answer = say(caller, &[]);
@@ -104,7 +104,7 @@ fn session_headers_that_are_not_valid_get_502_and_change_nothing() {
         });
         assert_eq!(told(&mut caller), json!({"a": 1}), "{wrong:?}");
     }
-    // A key that JavaScript's sessions cannot have is refused by the engine.
+    // The engine refuses a key that JavaScript's sessions cannot have.
     assert_eq!(say(&mut caller, &[r#"Edge-Session-Merge: {"cookie":{}}"#]).status, 500);
     assert_eq!(told(&mut caller), json!({"a": 1}));
 }
@@ -136,7 +136,7 @@ fn a_path_without_sessions_is_passed_on_without_one() {
     let answer = say(&mut served.caller(), &[r#"Edge-Session: {"a":1}"#, "X-Mine: 1"]);
     assert_eq!((answer.status, answer.head.header("x-mine")), (200, Some("1")));
     assert!(!answer.head.has_any("set-cookie"), "{answer:#?}");
-    // The application is told that there is none, and by nobody else.
+    // The application learns from the middleware, and only from it, that there is no session.
     let told = ["told-edge-session-id", "told-edge-session"].map(|name| answer.head.header(name));
     assert_eq!(told, [Some(""), Some("{}")]);
 }
@@ -150,7 +150,7 @@ fn bodies_pass_piece_by_piece() {
         if piece == "first" {
             assert_eq!(wire.head().status(), 200);
         }
-        // The next one is sent only when this one has come back.
+        // The next piece is sent only when this one has arrived.
         assert_eq!(wire.chunk().unwrap(), piece.as_bytes());
     }
     wire.send("0\r\n\r\n");
@@ -221,7 +221,7 @@ fn the_store_in_keyvalue_keeps_the_promises_of_a_store() {
     assert_eq!(ask(json!(["replace", "a", "anew", far, null])), "done", "created");
     assert_eq!(ask(json!(["load", "a"])), is("anew", far));
 
-    // To a store an expired session is a missing one.
+    // A store treats an expired session as missing.
     assert_eq!(ask(json!(["touch", "a", 1])), "done");
     assert_eq!(ask(json!(["load", "a"])), Value::Null);
     assert_eq!(ask(json!(["create", "a", "again", 1])), "done");

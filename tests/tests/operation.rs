@@ -1,4 +1,4 @@
-//! What operators do: configure, look, end sessions.
+//! Operators' tasks: configuring, inspecting and ending sessions.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const TOKEN: &str = "a token that opens the admin page";
 
-/// Logs in whoever the path names, and counts everybody else.
+/// An application that logs in the user in the path, and counts all other visits.
 fn app() -> Upstream {
     Upstream::app(|asked: &Asked| match asked.target.strip_prefix("/login/") {
         Some("markup") => Reply::text("hello")
@@ -24,7 +24,7 @@ fn app() -> Upstream {
     })
 }
 
-/// A gateway whose sessions can be seen at this port.
+/// A gateway whose sessions can be inspected at this port.
 fn with_admin(store: &str, app: &Upstream, port: u16) -> Launch {
     Launch::new(store)
         .env("EDGE_SESSION_UPSTREAM", &app.url())
@@ -39,7 +39,7 @@ fn log_in(server: &Server, name: &str) -> Caller {
     caller
 }
 
-/// The session's name of the first line that speaks of `subject`.
+/// Returns the session's name in the first line about `subject`.
 fn name_of(subject: &str, listing: &str) -> String {
     let line = listing.lines().find(|line| line.contains(subject));
     let line = line.unwrap_or_else(|| panic!("nobody is {subject}: {listing}"));
@@ -120,7 +120,7 @@ fn sessions_are_listed_and_ended(store: &str) {
     server.stop();
 }
 
-/// A gateway whose application answers with the header lines that requests say.
+/// A gateway whose application responds with the header lines in the request.
 fn parrot(store: &str) -> (Launch, Server, Upstream) {
     let (app, port) = (Upstream::parrot(), free_port());
     let launch = with_admin(store, &app, port);
@@ -128,7 +128,7 @@ fn parrot(store: &str) -> (Launch, Server, Upstream) {
     (launch, server, app)
 }
 
-/// Somebody with this session. It is no JSON that Rust's `Value` could hold.
+/// A caller with this session. Its JSON is not representable by Rust's `Value`.
 fn with_session(server: &Server, data: &str) -> Caller {
     let mut caller = server.caller();
     assert_eq!(caller.get("/", &[&format!("Say: Edge-Session: {data}")]).status, 200);
@@ -330,7 +330,7 @@ fn without_the_token_nobody_sees_or_ends_sessions() {
     assert!(is_known(&mut ada, "Ada"));
     server.stop();
 
-    // Without a token there is nothing to open.
+    // Without a token, there are no pages to open.
     let (app, port) = (self::app(), free_port());
     let launch = with_admin("memory:", &app, port).without_env("EDGE_SESSION_ADMIN_TOKEN");
     let server = launch.as_gateway_at(port).start();
@@ -341,7 +341,7 @@ fn without_the_token_nobody_sees_or_ends_sessions() {
     server.stop();
 }
 
-/// A request to the admin address, on a connection of its own.
+/// Sends a request to the admin address on a separate connection.
 fn ask_admin(port: u16, lines: &[&str], body: &str) -> edge_session_tests::Answer {
     let mut wire = Wire::open(("127.0.0.1", port));
     let length = format!("Content-Length: {}", body.len());
@@ -357,7 +357,7 @@ fn the_admin_address_answers_whoever_else_is_silent_there() {
     let silent: Vec<_> = (0..400)
         .map(|at| {
             let mut wire = Wire::open(("127.0.0.1", port));
-            // Some begin to ask, and never say all.
+            // Some start a request and never complete it.
             let begin = ["", "GET /metr", "POST /login HTTP/1.1\r\nHost: localhost\r\n"];
             let _ = wire.try_send(begin[at % 3]);
             wire
@@ -391,7 +391,7 @@ fn forms_that_never_end_keep_nobody_from_the_admin_address() {
         .collect();
     let answer = ask_admin(port, &["GET /healthz HTTP/1.1", "Host: 127.0.0.1"], "");
     assert_eq!(answer.status, 200);
-    // Those that are not closed are told that they took too long, or that there are too many.
+    // Those that are not closed receive a timeout, or too many requests.
     let answers = unfinished.into_iter().filter_map(|mut it| it.try_answer().ok());
     let statuses: std::collections::BTreeSet<_> = answers.map(|answer| answer.status).collect();
     assert_eq!(Vec::from_iter(statuses), [408, 503]);
@@ -436,7 +436,7 @@ fn a_wrong_token_is_answered_late_also_when_many_are_tried() {
     let start = Instant::now();
     assert_eq!((api("wrong"), form("wrong")), (401, 403));
     assert!(start.elapsed() >= Duration::from_secs(2), "after {:?}", start.elapsed());
-    // No answer comes sooner for many at once, and the right one has its turn among them.
+    // Concurrent attempts are not answered sooner, and the right one has its turn among them.
     let start = Instant::now();
     std::thread::scope(|scope| {
         let guesses: Vec<_> = (0..12).map(|_| scope.spawn(|| api("wrong"))).collect();
@@ -464,7 +464,7 @@ fn a_login_at_the_admin_page_ends_after_hours() {
         ask_admin(port, &["GET /sessions HTTP/1.1", "Host: localhost", &cookie], "").status
     };
     assert_eq!(with(pair), 200);
-    // Nobody makes it last longer.
+    // Its expiry cannot be extended.
     let (name, value) = pair.split_once('=').unwrap();
     let (end, signature) = value.split_once('.').expect("its end is in it");
     let later = end.parse::<u64>().unwrap() + 3600;
@@ -489,7 +489,7 @@ fn an_operator_finds_and_ends_a_session_in_a_browser_without_javascript() {
             json!({ "click": "form.search button" }),
             json!({ "click": "table a" }),
             json!({ "click": "form[action='/sessions/end'] button" }),
-            // It is asked first.
+            // The browser asks for confirmation first.
             json!({ "click": "form[method=post][action='/sessions/end'] button" }),
         ],
     );
@@ -545,7 +545,7 @@ fn traces_reach_a_collector_and_the_application() {
     server.caller().get("/", &[&format!("traceparent: 00-{trace}-00f067aa0ba902b7-01")]);
     let told = app.last().header("traceparent").expect("the trace goes on").to_owned();
     assert!(told.contains(trace) && !told.contains("00f067aa0ba902b7"), "{told}");
-    // What was not sent yet is sent at the end.
+    // What was not sent yet is sent at shutdown.
     server.stop();
     let sent = collector.last();
     assert_eq!((sent.method.as_str(), sent.target.as_str()), ("POST", "/v1/traces"));
@@ -641,7 +641,7 @@ fn a_session_file_that_was_moved_or_replaced_is_told_and_the_process_is_asked() 
     let said =
         format!("the session file {} was moved, removed, replaced or truncated", file.display());
     assert!(server.log().contains(&said), "{}", server.log());
-    // Who has the sessions is asked, though there is no file.
+    // The list comes from the server that holds the sessions, so the missing file does not matter.
     let (done, listing) = launch.run(dir.path(), &["sessions", "list"]);
     assert!(done && listing.contains("2 sessions"), "{listing}");
     server.stop();

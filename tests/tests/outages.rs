@@ -1,4 +1,4 @@
-//! A store that goes away and comes back, and a server that is told to stop.
+//! A store that becomes unavailable and returns, and a server that is stopped.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use edge_session_tests::{Database, Launch, Mongod, Server, Visitor, wait_for};
 use mongodb::bson::doc;
 
-/// No visitor is to wait longer than this for a 503. The server's own deadline is 2 s per operation.
+/// The maximum time until a 503. The server's own deadline is 2 s per operation.
 const PATIENCE: Duration = Duration::from_secs(5);
 const RECOVERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// With a private server, so that no other test meets the outage.
+/// Uses a separate server, so that no other test is affected by the outage.
 fn outage_and_recovery(hurt: impl Fn(&Mongod), heal: impl Fn(&Mongod)) {
     let mongod = Mongod::start();
     let server = Launch::new(&mongod.url()).start();
@@ -76,7 +76,7 @@ fn a_mongodb_that_can_only_be_read_is_not_healthy() {
     let mongod = Mongod::start();
     let server = Launch::new(&mongod.url()).start();
     assert_eq!(server.visitor().get("/healthz").status, 200);
-    // As for a user with the role `read`: "not authorized".
+    // The error of a user with the role `read`: "not authorized".
     mongod.admin(doc! {
         "configureFailPoint": "failCommand",
         "mode": "alwaysOn",

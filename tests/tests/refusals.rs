@@ -1,4 +1,4 @@
-//! What cannot work is refused at the start, and the message says what to change.
+//! Impossible settings are refused at startup, and the message says what to change.
 
 use std::fs;
 
@@ -49,7 +49,8 @@ fn a_comma_inside_a_secret_is_not_taken_for_the_end_of_it() {
         assert_says(&output, &["secret: number 2 has 7 bytes", "EDGE_SESSION_SECRET_FILE"]);
         assert!(!output.contains("hunter2"), "the secret is shown: {output}");
 
-        // A line of a file holds commas, and one short secret is nobody's accident.
+        // A line of a file may contain commas, and one short secret does not come from splitting at
+        // them.
         let dir = temp_dir("secret-");
         let file = dir.path().join("secret");
         fs::write(&file, "only-for-tests, and with a comma\nhunter2\n").unwrap();
@@ -77,7 +78,7 @@ fn an_unknown_kind_of_store_is_refused() {
 
 #[test]
 fn a_mongodb_that_cannot_be_reached_is_named_without_its_password() {
-    // Port 1 is refused at once; 192.0.2.1 (TEST-NET-1) may swallow packets for ever.
+    // Port 1 is refused at once; 192.0.2.1 (TEST-NET-1) may drop packets forever.
     for host in ["127.0.0.1:1", "192.0.2.1:27017"] {
         let output = Launch::new(&format!("mongodb://visitor:hunter2@{host}/sessions")).refusal();
         assert_says(&output, &[host]);
@@ -97,7 +98,7 @@ fn a_file_that_is_not_the_component_is_named_with_what_was_expected() {
         ("missing.wasm", None, "No such file"),
         ("text.wasm", Some(b"not WebAssembly"), "WebAssembly component"),
         ("core-module.wasm", Some(b"\0asm\x01\0\0\0"), "WebAssembly component"),
-        // A component, and all that it is: it exports nothing.
+        // A complete component, which exports nothing.
         ("another-world.wasm", Some(b"\0asm\x0d\0\x01\0"), "edge:session"),
     ];
     for (name, content, expected) in cases {

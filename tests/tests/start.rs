@@ -1,4 +1,4 @@
-//! What the program takes from the machine that it starts on: code only from its own user.
+//! What the program uses from the machine that it starts on: code only from its own user.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,12 +16,12 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A folder that is fit for compiled code, as a checkout need not be.
+/// Creates a folder that is suitable for compiled code, unlike some checkouts.
 fn fit() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Whether there is a file of compiled code below it.
+/// Whether the folder contains a file of compiled code at any depth.
 fn has_code(directory: &Path) -> bool {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).any(|path| path.is_file() || has_code(&path))
@@ -79,7 +79,7 @@ fn without_a_place_for_compiled_code_the_program_starts() {
 #[test]
 fn the_component_is_in_the_program_and_another_one_is_taken_when_it_is_named() {
     let dir = temp_dir("component-");
-    // What lies about is not taken.
+    // Files in the working directory are not used.
     for lure in ["session.wasm", "target/session.wasm"] {
         let lure = dir.path().join(lure);
         fs::create_dir_all(lure.parent().unwrap()).unwrap();
@@ -139,7 +139,7 @@ fn a_byte_order_mark_before_a_secret_is_no_part_of_it() {
     server.stop();
 }
 
-/// In a container: nobody's process, which can write nowhere.
+/// In a container: as the user `nobody`, without a writable folder.
 #[test]
 fn as_nobody_with_nothing_to_write_to_it_checks_and_serves() {
     let dir = tempfile::tempdir().expect("there is a place for temporary files");
@@ -147,7 +147,7 @@ fn as_nobody_with_nothing_to_write_to_it_checks_and_serves() {
     fs::set_permissions(dir.path(), everybody).unwrap();
     fs::copy(binary(), dir.path().join("edge-session")).unwrap();
     let port = free_port();
-    // A mount namespace of its own, whose root is read-only.
+    // A separate mount namespace with a read-only root.
     let script = format!(
         "mount -o remount,bind,ro / && mount --bind -o ro {dir} {dir} && \
          mount -o remount,bind,ro {dir} && cd / && \

@@ -51,7 +51,7 @@ fn who_logs_in_on_one_is_known_on_the_other_and_logs_out_on_either() {
     edge.stop();
 }
 
-/// A gateway in front of an application that has the sessions itself.
+/// A gateway in front of an application that manages its own sessions.
 fn in_front_of(app: &str, store: &str) -> Launch {
     let config = "[gateway]\nsessions = \"shared\"\nlogin = \"/login\"\n\
                   [[guard]]\npaths = [\"/account\"]\nrequire = \"/passport/user\"";
@@ -81,7 +81,7 @@ fn an_unchanged_application_logs_people_in_behind_a_gateway_that_shares_its_sess
             outside("/account"),
             json!({ "click": "form[action='/logout'] button" }),
             outside("/account"),
-            // Another process, which has the same sessions.
+            // Another process with the same sessions.
             inside("/login"),
             name.clone(),
             password.clone(),
@@ -125,7 +125,7 @@ fn shared_sessions_are_read_and_nothing_else() {
     assert_eq!(asked.head.header("edge-session-id"), Some(""), "headers cannot change it");
     assert!(asked.head.header("edge-session").is_some_and(|data| data.contains("viewCount")));
     assert!(asked.head.all("cookie").join(";").contains(&cookie), "the application reads it, too");
-    // Who has none gets none, and the application is told of none.
+    // Requests without a session get none, and the application receives none.
     for headers in [&[][..], &["Cookie: connect.sid=s%3Aforged.AAAA"]] {
         let answer = gateway.caller().ask("GET", "/", headers, b"");
         assert_eq!((answer.status, answer.head.header("set-cookie")), (200, None));
@@ -135,7 +135,7 @@ fn shared_sessions_are_read_and_nothing_else() {
         assert_eq!(gateway.caller().ask("GET", "/account", headers, b"").status, 401);
     }
     assert_eq!(database.session(&id), before, "neither changed nor touched");
-    // To the application the first cookie of the name counts, so it does to guards.
+    // The application uses the first cookie of the name, and so do guards.
     let sessions = database.sessions();
     let logged_in =
         doc! { "$set": { "session": r#"{"cookie":{"path":"/"},"passport":{"user":1}}"# } };
@@ -147,7 +147,7 @@ fn shared_sessions_are_read_and_nothing_else() {
         let twice = format!("Cookie: connect.sid={first}; connect.sid={cookie}");
         assert_eq!(ask(&twice), 401, "{first}");
     }
-    // What a cache might hand to others is private where the application sets its cookie.
+    // If the application sets its cookie, cacheable responses become private.
     let public = "Say: Cache-Control: public, s-maxage=100";
     let answer = gateway.caller().ask("GET", "/", &[&pair, own, public], b"");
     assert_eq!(answer.head.header("cache-control"), Some("private"));
@@ -174,7 +174,7 @@ fn an_application_that_gives_up_its_store_logs_people_in_by_the_headers() {
             json!({ "fill": ["input[name=username]", "ada"] }),
             json!({ "fill": ["input[name=password]", "analytical engine"] }),
             json!({ "click": "button" }),
-            // Another process, which has the same sessions.
+            // Another process with the same sessions.
             on_other("/account"),
             on_other("/"),
             on_other("/account"),

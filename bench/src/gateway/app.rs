@@ -1,5 +1,4 @@
-//! The application behind the proxies, as cheap as it can be: this program again, with
-//! `app PORT`.
+//! The application behind the proxies, made as cheap as possible: this program, run as `app PORT`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::Result;
 
 pub(super) const BIG: usize = 1 << 20;
 
-/// How the application, or Express in its place, says what it has counted.
+/// The header in which the application, or Express in its place, reports its count.
 pub(crate) const VIEW_COUNT: &str = "view-count";
 
 pub(crate) const PAGE: &str = "<!doctype html><title>a page</title><h1>A page</h1><p>As small as a page \
@@ -26,11 +25,11 @@ pub(crate) const PAGE: &str = "<!doctype html><title>a page</title><h1>A page</h
 struct App {
     page: Bytes,
     big: Bytes,
-    /// How many requests were answered.
+    /// The number of answered requests.
     answered: AtomicU64,
 }
 
-/// Serve until killed.
+/// Serves until killed.
 pub(crate) fn serve(port: &str) -> Result<()> {
     let address = format!("127.0.0.1:{port}");
     let big = vec![b'x'; BIG].into();
@@ -47,7 +46,7 @@ pub(crate) fn serve(port: &str) -> Result<()> {
                 async { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new();
-            // Proxies end connections as they like.
+            // Proxies may close connections at any time.
             tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
         }
     })
@@ -75,8 +74,8 @@ impl App {
     }
 }
 
-/// Count the visit, where there is a session to count it in. What is behind `viewCount` is
-/// found without a JSON parser: it is the only number of a session here.
+/// Counts the visit if there is a session. The number after `viewCount` is found without a JSON
+/// parser, because it is the only number in a session here.
 pub(crate) fn count(request: &HeaderMap, response: &mut HeaderMap) {
     let session = request.get("edge-session").and_then(|session| session.to_str().ok());
     let Some(session) = session else { return };

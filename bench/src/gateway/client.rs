@@ -1,4 +1,4 @@
-//! A client that keeps as many connections as are wanted, and is as cheap as the application.
+//! A client with any number of connections, as cheap as the application.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -8,15 +8,15 @@ use std::time::Duration;
 use super::app::VIEW_COUNT;
 use crate::Result;
 
-/// A connection, kept for further requests.
+/// A connection that is kept for further requests.
 pub(crate) struct Connection(BufReader<TcpStream>);
 
-/// An answer with the status 200.
+/// A response with the status 200.
 #[derive(Default)]
 pub(crate) struct Answer {
-    /// The session's cookie, as a Cookie header has it.
+    /// The session's cookie in the form of a Cookie header.
     pub(crate) cookie: Option<String>,
-    /// How often this visitor has come, where it was counted.
+    /// The visitor's number of visits, if counted.
     pub(crate) count: Option<u64>,
     pub(crate) body: String,
 }
@@ -26,7 +26,7 @@ impl Connection {
         Self::patient(port, Duration::from_secs(30))
     }
 
-    /// Wait no longer than `patience`, for the connection or for a part of an answer.
+    /// Connects with `patience` as the timeout for connecting and for each read.
     pub(crate) fn patient(port: u16, patience: Duration) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let stream = TcpStream::connect_timeout(&address, patience)?;
@@ -70,7 +70,7 @@ impl Connection {
     }
 }
 
-/// Let `count` visitors come, some at a time, each once: what `visit` made of each.
+/// Lets `count` visitors visit once each, some concurrently. Returns the results of `visit`.
 pub(super) fn each<T: Send>(
     port: u16,
     count: usize,
@@ -89,7 +89,7 @@ pub(super) fn each<T: Send>(
             results.push((number, visit(&mut connection, number)?));
         }
     };
-    // Errors of this crate stay in their thread.
+    // Errors of this crate cannot be sent between threads.
     let run = || run().map_err(|error| error.to_string());
     let mut all = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(run)).collect();

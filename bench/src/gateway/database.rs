@@ -1,4 +1,4 @@
-//! MongoDB, beside what the gateway does with it.
+//! MongoDB, used together with the gateway.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use ring::hmac;
 
 use crate::{Result, SECRET};
 
-/// The database that the gateway under test has to itself. It is gone with its owner.
+/// A database for the gateway under test only. Dropping this removes it.
 pub(crate) struct Database {
     runtime: tokio::runtime::Runtime,
     client: Client,
@@ -41,7 +41,7 @@ impl Database {
         Ok(self.runtime.block_on(async { self.sessions().count_documents(doc! {}).await })?)
     }
 
-    /// How many operations the database was asked for since it started.
+    /// Returns the number of operations since the database started.
     pub(crate) fn operations(&self) -> Result<i64> {
         let admin = self.client.database("admin");
         let status =
@@ -55,8 +55,8 @@ impl Database {
         Ok(["insert", "query", "update", "delete", "command"].into_iter().map(number).sum())
     }
 
-    /// Store a session of about so many bytes, all of them in tiny keys, as a copy of one that
-    /// the gateway has stored: its cookie.
+    /// Stores a session of about this size, consisting of tiny keys, as a copy of one that the
+    /// gateway stored. Returns its cookie.
     pub(crate) fn store_costly(&self, bytes: usize) -> Result<String> {
         let sessions = self.sessions();
         let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
@@ -82,8 +82,8 @@ impl Database {
         })
     }
 
-    /// Store copies of a session that the gateway has stored until there are `count` of
-    /// them; the cookies of every hundredth.
+    /// Stores copies of a session that the gateway stored until there are `count` of them. Returns
+    /// the cookies of every hundredth.
     pub(crate) fn fill(&self, count: usize) -> Result<Vec<String>> {
         const AT_ONCE: usize = 10_000;
         let sessions = self.sessions();
@@ -118,7 +118,7 @@ fn cookie(key: &hmac::Key, id: &str) -> String {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // There is nobody left to tell when it cannot be done.
+        // A failure here could not be reported.
         let _ = self.runtime.block_on(async { self.client.database(&self.name).drop().await });
     }
 }

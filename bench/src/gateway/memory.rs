@@ -1,4 +1,4 @@
-//! What connections that are idle and sessions that are stored cost in memory.
+//! The memory used by idle connections and stored sessions.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::plots::{Bar, Panel};
 use crate::wrk::Load;
 use crate::{Result, say};
 
-/// The tables, and what is in them as a plot.
+/// Returns the tables, and their content as a plot.
 pub(super) fn measure(
     effort: &Effort,
     ground: &Ground,
@@ -25,7 +25,7 @@ pub(super) fn measure(
 }
 
 fn idle(effort: &Effort, ground: &Ground, tables: &mut String) -> Result<Panel> {
-    /// How many requests every connection makes in all.
+    /// The total number of requests on every connection.
     const REQUESTS: usize = 5;
     let count = effort.idle;
     let shown = grouped(count as u64);
@@ -54,7 +54,7 @@ fn idle(effort: &Effort, ground: &Ground, tables: &mut String) -> Result<Panel> 
             connections.push(connection);
         }
         let open = server.process.memory()?;
-        // Each of them has stayed open, too.
+        // This also shows that each of them has stayed open.
         for _ in 1..REQUESTS {
             for connection in &mut connections {
                 connection.get("/", cookie)?;
@@ -95,7 +95,7 @@ fn in_memory(effort: &Effort, ground: &Ground, tables: &mut String) -> Result<Pa
         let (count, memory) = values[at];
         say(format!("{} sessions in memory: {memory:.0} MiB", grouped(count as u64)));
     }
-    // Every hundredth visitor comes again, the first ones, too.
+    // Every hundredth visitor returns, including the first ones.
     let counts = each(server.port, cookies.len(), |connection, number| {
         Ok(connection.get("/count", Some(&cookies[number]))?.count)
     })?;
@@ -163,7 +163,7 @@ fn in_database(
     Ok(())
 }
 
-/// Let visitors come for a while: the memory that is used then.
+/// Sends visitors for a while; returns the memory that is then used.
 fn visit(effort: &Effort, server: &Server, cookies: &std::path::Path) -> Result<f64> {
     let (url, cookies) = (server.url("/"), Some(cookies));
     Load { url, connections: WIDE, seconds: effort.seconds, cookies }.run()?;

@@ -1,4 +1,4 @@
-//! What is compared: proxies in front of one application, each a process of its own.
+//! The proxies that are compared, each a separate process in front of one application.
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::{Error, Result, SECRET, component_path};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Nginx,
-    /// Ours, where no path has a session.
+    /// edge-session, configured so that no path has a session.
     Bare,
     Memory,
     MongoDb,
@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// In plots.
+    /// The colour in plots.
     pub(super) fn colour(self) -> &'static str {
         match self {
             Self::Nginx => "#6b7280",
@@ -50,7 +50,7 @@ impl Kind {
     }
 }
 
-/// A process that answers HTTP, with its output in a file.
+/// A process that serves HTTP, with its output in a file.
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) port: u16,
@@ -58,7 +58,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Start `command`, which is to listen on `port`, and wait until it does.
+    /// Starts `command`, which must listen on `port`, and waits until it does.
     pub(crate) fn start(mut command: Command, port: u16, log: &Path) -> Result<Self> {
         let output = File::create(log)?;
         let program = command.get_args().nth(2).unwrap_or_default().display().to_string();
@@ -75,7 +75,7 @@ impl Server {
         Ok(server)
     }
 
-    /// An error, with what the server said last.
+    /// Returns an error that includes the last lines of the server's output.
     pub(crate) fn explain(&self, error: &dyn std::fmt::Display) -> Error {
         let said = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = said.lines().collect();
@@ -87,27 +87,27 @@ impl Server {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// How many lines it has written.
+    /// Returns the number of lines that it has written.
     pub(crate) fn lines(&self) -> Result<usize> {
         Ok(std::fs::read(&self.log)?.iter().filter(|byte| **byte == b'\n').count())
     }
 }
 
-/// A proxy in front of an application of its own: what is left over from one proxy's load is
-/// not counted as another's.
+/// A proxy with its own application, so that requests left over from one proxy's load are not
+/// counted for another.
 pub(super) struct Proxy {
     pub(super) server: Server,
     app: Server,
 }
 
 impl Proxy {
-    /// How many requests have reached the application and were answered.
+    /// Returns the number of requests that the application has answered.
     pub(super) fn answered(&self) -> Result<u64> {
         Ok(Connection::open(self.app.port)?.get("/answered", None)?.body.parse()?)
     }
 }
 
-/// Where the servers keep what they need.
+/// The folder for the servers' files.
 pub(super) struct Ground {
     directory: tempfile::TempDir,
     pub(super) database: String,
@@ -125,7 +125,7 @@ impl Ground {
         self.directory.path().join(name)
     }
 
-    /// Start a proxy on core 0, with one thread for its work, and its application.
+    /// Starts a proxy on core 0, with one worker thread, and its application.
     pub(super) fn start(&self, kind: Kind) -> Result<Proxy> {
         let port = free_port()?;
         let mut command = on_core(app_core(), std::env::current_exe()?);
@@ -161,8 +161,8 @@ impl Ground {
     }
 
     fn edge_session(&self, kind: Kind, port: u16, app: &Server) -> Result<Command> {
-        // Visitors that have nothing to say for a while are not to be sent away, and a
-        // database that shares its core is not to be taken for a broken one.
+        // Idle visitors must not be disconnected, and a database that shares the core must not
+        // count as broken.
         let mut configuration = "[limits]\nconnections = 12288\n\
                                  [timeouts]\nheader_ms = 300_000\n"
             .to_owned();
@@ -187,9 +187,9 @@ impl Ground {
     }
 }
 
-/// Have edge-session serve in front of `app`.
+/// Configures edge-session to serve in front of `app`.
 pub(crate) fn serve(command: &mut Command, port: u16, app: &Server, file: &Path, store: &str) {
-    // What is set for a server outside must not change this one.
+    // Variables set for another server must not affect this one.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("EDGE_SESSION_") {
             command.env_remove(name);
@@ -215,12 +215,12 @@ fn express(port: u16, app: &Server) -> Command {
     command
 }
 
-/// The application shares wrk's core where there are only two.
+/// The application shares wrk's core if there are only two cores.
 pub(crate) fn app_core() -> usize {
     if cores() > 2 { last_core() - 1 } else { last_core() }
 }
 
-/// The one on the path, or else the one that scripts/setup has put beside mongod.
+/// Returns the nginx on the path, or else the one that scripts/setup installed next to mongod.
 pub(crate) fn nginx() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
@@ -230,7 +230,7 @@ pub(crate) fn nginx() -> PathBuf {
     programs.find(|program| program.is_file()).unwrap_or("nginx".into())
 }
 
-/// A port that nobody listens on now.
+/// Returns a port on which nothing listens.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -1,5 +1,5 @@
-//! The application behind the proxies under attack: this program again, with `hostile-app PORT`.
-//! Beside small pages it has what attackers like, and knows how many requests it is at work on.
+//! The application behind the proxies under attack: this program, run as `hostile-app PORT`.
+//! Besides small pages, it has pages that attackers prefer, and it counts the requests in progress.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,18 +21,18 @@ use crate::gateway::app::{PAGE, count};
 /// How long the slow page takes.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// The huge page: so many pieces of so many bytes, 16 MiB.
+/// The huge page: the piece and the number of pieces, 16 MiB in total.
 const PIECE: &[u8] = &[b'x'; 64 << 10];
 const PIECES: usize = 256;
 
-/// Requests that the application is at work on, now and at most.
+/// The numbers of requests in progress, now and at most.
 #[derive(Default)]
 struct Held {
     now: AtomicUsize,
     most: AtomicUsize,
 }
 
-/// One of them.
+/// A request in progress.
 struct Hold(Arc<Held>);
 
 impl Hold {
@@ -49,7 +49,7 @@ impl Drop for Hold {
     }
 }
 
-/// An answer's body. As long as it is not written, its request is at work.
+/// A response body. The request is in progress until the body is written.
 enum Page {
     Small(Full<Bytes>, #[expect(dead_code, reason = "held until dropped")] Option<Hold>),
     Huge(usize, #[expect(dead_code, reason = "held until dropped")] Hold),
@@ -73,7 +73,7 @@ impl Body for Page {
         }
     }
 
-    /// Known, so that answers have a length.
+    /// Gives responses a Content-Length.
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Small(body, _) => body.size_hint(),
@@ -82,7 +82,7 @@ impl Body for Page {
     }
 }
 
-/// Serve until killed.
+/// Serves until killed.
 pub(crate) fn serve(port: &str) -> Result<()> {
     let address = format!("127.0.0.1:{port}");
     let held = Arc::new(Held::default());
@@ -98,7 +98,7 @@ pub(crate) fn serve(port: &str) -> Result<()> {
                 async move { Ok::<_, Infallible>(answer(request, &held).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new();
-            // Proxies end connections as they like.
+            // Proxies may close connections at any time.
             tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
         }
     })

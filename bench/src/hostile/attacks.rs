@@ -1,6 +1,6 @@
-//! The attackers: this program again, with `attack NAME PORT COOKIE`, from an address of their
-//! own. It says `ready` once the attack is under way, goes on until its input ends, and says then
-//! what came of it.
+//! The attackers: this program, run as `attack NAME PORT COOKIE`, from a separate address. It
+//! prints `ready` once the attack is under way, continues until its input ends, and then prints the
+//! results.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,20 +15,20 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::Result;
 
-/// Not the bystander's: what is bounded for each address must not be what saves the bystander's.
+/// Differs from the bystander's address, so that limits per address do not protect the bystander.
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
-/// How long a connection is left alone after it could not be opened, or was closed.
+/// The pause after a connection could not be opened or was closed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What attackers did, and what came of it.
+/// The attackers' actions and their results.
 #[derive(Default)]
 struct Tally {
     sent: AtomicU64,
     good: AtomicU64,
     unavailable: AtomicU64,
     other: AtomicU64,
-    /// Connections that are open, and that were closed by the other side or not accepted.
+    /// Connections that are open, and those that the other side closed or did not accept.
     open: AtomicU64,
     closed: AtomicU64,
 }
@@ -80,7 +80,7 @@ fn add(counter: &AtomicU64, number: usize) {
     counter.fetch_add(number as u64, Ordering::Relaxed);
 }
 
-/// What one connection of an attack needs to know.
+/// What a connection of an attack needs.
 #[derive(Clone)]
 struct Attacker {
     target: SocketAddr,
@@ -109,7 +109,7 @@ pub(crate) fn run(name: &str, port: &str, cookie: &str) -> Result<()> {
             "visits" => attacker.many(4, |it| it.visits()),
             _ => return Err(format!("there is no attack {name}").into()),
         }
-        // All have connected by then that will.
+        // By then, all connections that will succeed have been made.
         sleep(Duration::from_millis(500)).await;
         println!("ready");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
@@ -124,7 +124,7 @@ pub(crate) fn run(name: &str, port: &str, cookie: &str) -> Result<()> {
 }
 
 impl Attacker {
-    /// Do the same on many connections; what fails or ends is begun anew.
+    /// Runs the attack on many connections, and restarts it where it fails or ends.
     fn many<F>(&self, count: usize, attack: fn(Self) -> F)
     where
         F: Future<Output = Result<()>> + 'static + Send,
@@ -155,7 +155,7 @@ impl Attacker {
         Ok(Open { stream, tally: self.tally.clone() })
     }
 
-    /// Change one session, again and again.
+    /// Changes one session repeatedly.
     async fn conflicts(self) -> Result<()> {
         self.visit("/count", &format!("Cookie: {}\r\n", self.cookie)).await
     }
@@ -177,7 +177,7 @@ impl Attacker {
         }
     }
 
-    /// A header that is larger than any may be.
+    /// Sends a header that exceeds all limits.
     async fn large_header(self) -> Result<()> {
         const PIECE: &[u8] = &[b'c'; 64 << 10];
         let mut open = self.connect().await?;
@@ -192,7 +192,7 @@ impl Attacker {
         Ok(())
     }
 
-    /// Ask for a page on many streams at a time, as honest clients do it.
+    /// Requests a page on many streams at a time, like legitimate clients.
     async fn streams(self, count: usize, path: &'static str) -> Result<()> {
         let Open { stream, tally: _ } = &mut self.connect().await?;
         let (requests, connection) = h2::client::handshake(stream).await?;
@@ -216,7 +216,7 @@ impl Attacker {
         }
     }
 
-    /// Ask for one page and stay; pings are answered. It stays closed once it is.
+    /// Requests one page and stays connected, replying to pings. Does not reconnect.
     async fn answer_pings(self) -> Result<()> {
         let mut open = self.connect().await?;
         let (requests, connection) = h2::client::handshake(&mut open.stream).await?;
@@ -237,14 +237,14 @@ impl Attacker {
         std::future::pending().await
     }
 
-    /// Say so much, and nothing more.
+    /// Sends these bytes, and nothing more.
     async fn say(self, begin: &[u8]) -> Result<()> {
         let mut open = self.connect().await?;
         open.send(begin).await?;
         open.drain().await
     }
 
-    /// A byte of a body each second.
+    /// Sends one byte of a body per second.
     async fn send_slowly(self) -> Result<()> {
         let mut open = self.connect().await?;
         open.send(b"POST /post HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n")
@@ -261,7 +261,7 @@ impl Attacker {
         }
     }
 
-    /// A byte of an answer each second.
+    /// Reads one byte of a response per second.
     async fn read_slowly(self) -> Result<()> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(4096)?;
@@ -273,12 +273,12 @@ impl Attacker {
         }
     }
 
-    /// Header blocks of a few bytes that decode to nearly as much as a header may be: a large
-    /// entry of the dynamic table, again and again. `unfinished`: they never end.
+    /// Sends header blocks of a few bytes that decode to almost the maximum size of a header: a
+    /// large entry of the dynamic table, repeated. `unfinished`: they never end.
     async fn compressed(self, unfinished: bool) -> Result<()> {
         const STREAMS: u32 = 128;
         const STAY: Duration = Duration::from_secs(3);
-        /// About 4 KiB each: below what a header of 128 KiB may be.
+        /// About 4 KiB each: below the maximum header size of 128 KiB.
         const REFERENCES: usize = 29;
         const INDEXED: u8 = 0x80 | 62;
 
@@ -287,13 +287,13 @@ impl Attacker {
         frame(&mut bytes, 4, 0, 0, &[]);
         frame(&mut bytes, 4, 1, 0, &[]);
         for number in 0..if unfinished { 1 } else { STREAMS } {
-            // GET, http, and a literal path and authority that are not put into the table.
+            // GET, http, and a literal path and authority that are not added to the table.
             let mut block = vec![0x82, 0x86, 0x04, 5];
             block.extend(b"/slow");
             block.extend([0x01, 9]);
             block.extend(b"127.0.0.1");
             if number == 0 {
-                // A literal that is put into the table: 4,000 bytes, the length in three.
+                // A literal that is added to the table: 4,000 bytes, with a length of three bytes.
                 block.extend([0x40, 3]);
                 block.extend(b"x-a");
                 block.extend([0x7f, 0xa1, 0x1e]);
@@ -314,7 +314,7 @@ impl Attacker {
     }
 }
 
-/// All of them at once, until one fails.
+/// Runs all concurrently until one fails.
 async fn all<F: Future<Output = Result<()>>>(futures: Vec<F>) -> Result<()> {
     let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
     std::future::poll_fn(|context| {
@@ -329,7 +329,7 @@ async fn all<F: Future<Output = Result<()>>>(futures: Vec<F>) -> Result<()> {
 }
 
 fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    // A payload has at most 16 KiB: three bytes are enough for its length.
+    // A payload has at most 16 KiB, so three bytes suffice for its length.
     bytes.extend(&(payload.len() as u32).to_be_bytes()[1..]);
     bytes.extend([kind, flags]);
     bytes.extend(stream.to_be_bytes());
@@ -355,14 +355,14 @@ impl Open {
         Ok(())
     }
 
-    /// Read what comes until the other side closes the connection.
+    /// Reads until the other side closes the connection.
     async fn drain(&mut self) -> Result<()> {
         let mut buffer = [0; 4096];
         while self.stream.read(&mut buffer).await? > 0 {}
         Err("closed".into())
     }
 
-    /// Read an answer: its status.
+    /// Reads a response; returns its status.
     async fn answer(&mut self) -> Result<u16> {
         let began = Instant::now();
         let mut bytes = Vec::new();

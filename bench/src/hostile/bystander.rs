@@ -1,17 +1,17 @@
-//! Another visitor, who wants small pages at a steady pace.
+//! Another visitor, who requests small pages at a steady rate.
 
 use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::gateway::client::Connection;
 
-/// How long it waits between the beginnings of visits, where they are answered that fast.
+/// The interval between the starts of visits, if responses are fast enough.
 const PACE: Duration = Duration::from_millis(2);
 
-/// How long it waits for an answer.
+/// The timeout for a response.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many visits a connection has. A visitor who comes now is to be served, too.
+/// The number of visits per connection. Visitors with new connections must be served too.
 const VISITS_OF_A_CONNECTION: usize = 10;
 
 pub(super) struct Bystander<'b> {
@@ -20,9 +20,9 @@ pub(super) struct Bystander<'b> {
     pub(super) cookie: Option<&'b str>,
 }
 
-/// What it has seen.
+/// What the bystander observed.
 pub(super) struct Seen {
-    /// How long visits took, in milliseconds, sorted; also those that failed.
+    /// The durations of visits in milliseconds, sorted, including those that failed.
     pub(super) visits: Vec<f64>,
     pub(super) failed: usize,
     pub(super) elapsed: Duration,
@@ -36,7 +36,7 @@ impl Seen {
 }
 
 impl Bystander<'_> {
-    /// Come `count` times and for as long as `least`, but not for longer than `most`.
+    /// Visits at least `count` times and for at least `least`, but not for longer than `most`.
     pub(super) fn visit(&self, count: usize, least: Duration, most: Duration) -> Seen {
         let begin = Instant::now();
         let mut seen = Seen { visits: Vec::new(), failed: 0, elapsed: Duration::ZERO };

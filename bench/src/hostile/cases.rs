@@ -1,25 +1,25 @@
-//! The attacks that are tried, and the bounds for the memory that they take.
+//! The attacks, and the limits for the memory that they use.
 
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// What the attacker does.
+    /// The attack's name.
     pub(super) attack: &'static str,
     pub(super) nginx_has_it: bool,
-    /// How many MiB more the proxy may hold than before.
+    /// How much more memory the proxy may use than before, in MiB.
     pub(super) bound: f64,
     /// How many files the proxy may open.
     pub(super) files: u64,
-    /// What the gateway is told beyond what all are.
+    /// The gateway's configuration, in addition to that of all cases.
     pub(super) configuration: &'static str,
     pub(super) in_database: bool,
-    /// The attack comes by HTTP/2: nginx has a port of its own for it.
+    /// Whether the attack uses HTTP/2, for which nginx has a separate port.
     pub(super) is_http2: bool,
-    /// The attack is on the admin address, and the bystander there, too.
+    /// Whether the attack, and the bystander, use the admin address.
     pub(super) is_on_admin: bool,
     pub(super) is_of_admin: bool,
-    /// One session that all attackers change.
+    /// Whether all attackers change one session.
     pub(super) is_storm: bool,
-    /// The attacker's session has so many bytes.
+    /// The size of the attacker's session in bytes.
     pub(super) costly: Option<usize>,
     pub(super) shows_connections: bool,
     pub(super) shows_sent: bool,
@@ -44,14 +44,14 @@ const PLAIN: Case = Case {
     shows_held: false,
 };
 
-/// As many files as a process may open as a rule.
+/// The usual limit of open files per process.
 const FEW_FILES: u64 = 1024;
 
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "conflict storm: 1,000 parallel changes of one session, MongoDB",
         attack: "storm",
-        // 1,000 connections and what they ask for: 128 KiB each.
+        // 1,000 connections with requests: 128 KiB each.
         bound: 128.0,
         in_database: true,
         is_storm: true,
@@ -99,7 +99,7 @@ pub(super) const CASES: &[Case] = &[
         name: "200 senders of a byte a second",
         attack: "senders",
         nginx_has_it: true,
-        // A connection, and what is buffered of a body: 64 KiB and more.
+        // A connection, and the buffered part of a body: 64 KiB and more.
         bound: 32.0,
         shows_held: true,
         ..PLAIN

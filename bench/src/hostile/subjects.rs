@@ -1,4 +1,4 @@
-//! The proxies under attack, each in front of an application of its own, and the attackers.
+//! The proxies under attack, each in front of its own application, and the attackers.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// The cookie of a new visitor, where there are sessions.
+    /// Returns the cookie of a new visitor, if there are sessions.
     pub(super) fn visitor(&self) -> Result<Option<String>> {
         if self.kind == Kind::Nginx {
             return Ok(None);
@@ -45,7 +45,7 @@ impl Proxy {
         Ok(Some(cookie.ok_or("a new visitor got no cookie")?))
     }
 
-    /// How many requests the application is at work on, and was at most.
+    /// Returns the numbers of requests in progress in the application, now and at most.
     pub(super) fn held(&self) -> Result<[u64; 2]> {
         let body = Connection::open(self.app.port)?.get("/held", None)?.body;
         let (now, most) = body.split_once(' ').ok_or("the application does not count")?;
@@ -53,7 +53,7 @@ impl Proxy {
     }
 }
 
-/// Where the servers keep what they need.
+/// The folder for the servers' files.
 pub(super) struct Ground {
     directory: tempfile::TempDir,
     database: String,
@@ -81,7 +81,7 @@ impl Ground {
         self.directory.path().join(name)
     }
 
-    /// Start a proxy on core 0, and its application.
+    /// Starts a proxy on core 0, and its application.
     pub(super) fn start(&self, case: &Case, kind: Kind) -> Result<Proxy> {
         let log = |port: u16| self.path(&format!("{port}.log"));
         let port = free_port()?;
@@ -120,7 +120,8 @@ impl Ground {
         Ok(command)
     }
 
-    /// As nginx comes, apart from what the other bench sets; with HTTP/2 on another port.
+    /// Starts nginx with its defaults, apart from what the other bench sets; with HTTP/2 on another
+    /// port.
     fn nginx(&self, case: &Case, port: u16, http2: u16, app: &Server) -> Result<Command> {
         let prefix = self.path(&format!("nginx-{port}"));
         std::fs::create_dir(&prefix)?;
@@ -147,8 +148,8 @@ impl Ground {
             (false, true) => proxy.http2,
             (false, false) => proxy.server.port,
         };
-        // The bystander's own time is not to be taken away by its neighbour on this machine. With
-        // a lower priority alone, the attackers' bursts hold it up for milliseconds.
+        // The attackers on this machine must not take the bystander's CPU time. A lower priority
+        // alone does not suffice: their bursts delay it by milliseconds.
         let mut command = Command::new("chrt");
         command.args(["--idle", "0", "taskset", "-c", &last_core().to_string()]);
         command.arg(std::env::current_exe()?);
@@ -166,7 +167,7 @@ impl Ground {
     }
 }
 
-/// A command that is pinned to the proxies' core and may open so many files.
+/// Returns a command that is pinned to the proxies' core and may open this many files.
 fn limited(files: u64, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let pinned = on_core(0, program);
     let mut command = Command::new("prlimit");
@@ -175,7 +176,7 @@ fn limited(files: u64, program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// An attacker at work. It ends with its owner.
+/// A running attacker. Dropping it ends the process.
 pub(super) struct Attack {
     _process: Process,
     input: Option<std::process::ChildStdin>,
@@ -189,7 +190,7 @@ impl Attack {
         Ok(line)
     }
 
-    /// End it: what came of it.
+    /// Ends the attack; returns the results.
     pub(super) fn end(mut self) -> Result<Outcome> {
         drop(self.input.take());
         Outcome::parse(&self.line()?)

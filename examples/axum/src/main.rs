@@ -1,5 +1,5 @@
-//! Sessions in an axum application. In the repository's root:
-//! `EDGE_SESSION_SECRET=$(openssl rand -base64 48) cargo run -p example-axum`, then
+//! Sessions in an axum application. In the repository's root, run
+//! `EDGE_SESSION_SECRET=$(openssl rand -base64 48) cargo run -p example-axum`, then open
 //! http://127.0.0.1:3000.
 
 use axum::{Router, routing::get};

@@ -1,7 +1,7 @@
-//! Sessions in a store of one's own. In the repository's root:
-//! `EDGE_SESSION_SECRET=$(openssl rand -base64 48) cargo run -p example-custom-store`, then
-//! http://127.0.0.1:3000. What this one keeps in a map could be in any database that can
-//! replace a value on the condition that it is still the one that was read.
+//! Sessions in a custom store. In the repository's root, run
+//! `EDGE_SESSION_SECRET=$(openssl rand -base64 48) cargo run -p example-custom-store`, then open
+//! http://127.0.0.1:3000. This store uses a map; any database works that can replace a value on the
+//! condition that it has not changed since it was read.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use edge_session::{Component, Preset, Session, SessionError, SessionLayer};
 struct MapStore(Mutex<HashMap<String, Stored>>);
 
 impl MapStore {
-    /// The sessions that have not expired: to a store, an expired session is a missing one.
+    /// Returns the sessions that have not expired: a store treats an expired session as missing.
     fn live(&self) -> MutexGuard<'_, HashMap<String, Stored>> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -26,12 +26,12 @@ impl MapStore {
     }
 }
 
-/// What is stored of a content. This store does not say when a session was touched.
+/// Converts a content to what is stored. This store does not record when a session was touched.
 fn stored(Content { data, expires }: Content) -> Stored {
     Stored { data, expires: Some(expires), touched: None }
 }
 
-/// Why a change that expects a text cannot be made.
+/// Returns why a conditional change cannot be made.
 fn refusal(now: Option<&Stored>, expected: Option<&str>) -> Option<Changed> {
     match (now, expected) {
         (None, Some(_)) => Some(Changed::Missing),
@@ -61,7 +61,7 @@ impl Store for MapStore {
         content: Content,
         expected: Option<&str>,
     ) -> Result<Changed, StoreError> {
-        // Comparing and writing are one: the lock is held for both.
+        // The lock makes comparing and writing atomic.
         let mut sessions = self.live();
         if let Some(refusal) = refusal(sessions.get(id), expected) {
             return Ok(refusal);

@@ -1,6 +1,6 @@
 //! A view counter with login and logout as a `wasi:http` component. It has no session code: it
-//! reads the header `Edge-Session`, and answers with what shall change. `make middleware` joins
-//! it to the middleware and a store as `target/served.wasm`.
+//! reads the header `Edge-Session`, and responds with the changes. `make middleware` joins it with
+//! the middleware and a store as `target/served.wasm`.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 mod bindings;
@@ -27,7 +27,7 @@ impl Guest for App {
                 answer(200, page, &[("edge-session-merge", &change)])
             }
             (Method::Post, "/login") => {
-                // A new identifier, so that one that somebody planted is worthless.
+                // A new identifier makes one that was planted by an attacker worthless.
                 let mut data = session;
                 data["user"] = "ada".into();
                 let headers =
@@ -51,7 +51,7 @@ fn answer(status: u16, body: String, headers: &[(&str, &str)]) -> Response {
     let (_, trailers) = wit_future::new(|| Ok(None));
     let (response, _) = Response::new(fields, Some(content), trailers);
     response.set_status_code(status).expect("it is a status");
-    // The body is read when the response has been returned.
+    // The body is read after the response has been returned.
     wit_bindgen::spawn_local(async move {
         writer.write_all(body.into_bytes()).await;
     });

@@ -1,29 +1,31 @@
-// What the component is spared: more of a value than its answer can depend on. These are no
-// rules of their own: its answer is the same as for the whole value.
+// Truncates values before they enter the component: to more than its result can depend on. These
+// are not additional rules; the result is the same as for the whole value.
 
-/** The component does not look at more in all Cookie headers together, and says `oversized`. */
+/**
+ * The component reads no more than this in all Cookie headers together, and reports `oversized`.
+ */
 const COOKIES = 16 * 1024
 
-/** The longest `cookie.path` that the options may have: it, and what follows it, decide. */
+/** The maximum length of the option `cookie.path`. Only these bytes and the next one matter. */
 const PATH = 1024
 
-/** What proxies put into X-Forwarded-Proto is far shorter. */
+/** Far longer than the X-Forwarded-Proto of any proxy. */
 const FORWARDED_PROTO = 1024
 
-/** The Cookie headers in one: of too much, so much that it is still too much. */
+/** Joins the Cookie headers. Truncated ones are still too large. */
 export const cookies = header => header ? [latin1(header.slice(0, COOKIES + 1))] : []
 
 /** The beginning of a request's path. */
 export const path = path => path.slice(0, PATH + 1)
 
-/** A value that says nothing is none. */
+/** An implausible value counts as missing. */
 export const forwardedProto = value =>
   value === null || value === undefined || value.length > FORWARDED_PROTO ? undefined : latin1(value)
 
 /** A stored text of more than `most` bytes is damaged, and so is an empty one. */
 export const stored = (text, most) => text.length > most ? '' : text
 
-/** How large a session becomes at least by a change, where that is more than `most` bytes. */
+/** Returns a lower bound of the session's size after a change, if that exceeds `most` bytes. */
 export function excess ({ action, data: { tag, val } }, most) {
   if (tag === 'nothing' || action === 'destroy' || action === 'unset') return undefined
   const size = tag === 'whole'

@@ -1,10 +1,10 @@
-// What caches are told of a response, so that none hands one visitor's to another: the rules of
-// `keep_private` in headers/. `headers` has `get`, `set` and `keys`, as those of fetch.
+// Headers that prevent caches from serving one visitor's response to another: the rules of
+// `keep_private` in headers/. `headers` has `get`, `set` and `keys`, like those of fetch.
 
-/** Headers for shared caches alone, which then do not look at Cache-Control (RFC 9213). */
+/** Headers for shared caches only, which override Cache-Control (RFC 9213). */
 const FOR_SHARED_CACHES = /^(.+-cache|surrogate)-control$/i
 
-/** The response carries a session's cookie: no shared cache may keep it. */
+/** Marks a response with a session's cookie: no shared cache may store it. */
 export function keepPrivate (headers) {
   headers.set('Cache-Control', cacheControl(headers.get('Cache-Control')))
   for (const name of [...headers.keys()]) {
@@ -13,7 +13,7 @@ export function keepPrivate (headers) {
   varyByCookie(headers)
 }
 
-/** The response may be another one for another cookie. */
+/** Marks a response that may differ for another cookie. */
 export function varyByCookie (headers) {
   const vary = headers.get('Vary')
   if (!vary) headers.set('Vary', 'Cookie')
@@ -21,19 +21,20 @@ export function varyByCookie (headers) {
 }
 
 /**
- * Without `public` and `s-maxage`, and with `private` where nothing says so already; `no-store`
- * where the application said nothing.
+ * Removes `public` and `s-maxage`, and adds `private` unless the response is already private.
+ * Returns `no-store` if the application sent no Cache-Control.
  */
 function cacheControl (value) {
   if (value === undefined || value === null) return 'no-store'
-  // Between the commas, but not within quotation marks.
+  // Split at commas, except within quotation marks.
   const directives = (value.match(/(?:[^,"]|"(?:\\.|[^"\\])*(?:"|\\?$))+/g) ?? [])
     .map(directive => directive.trim())
     .filter(directive => directive !== '' && !/^(public|s-maxage)\s*(=|$)/i.test(directive))
-  // `private="x-user"` is about that field alone.
+  // `private="x-user"` covers only that field.
   const has = name => directives.some(directive => directive.toLowerCase() === name)
-  // Who understands the status ignores `no-store` beside `must-understand` (RFC 9111, 5.2.2.3).
+  // Caches that understand the status ignore `no-store` beside `must-understand` (RFC 9111,
+  // 5.2.2.3).
   const isPrivate = has('private') || (has('no-store') && !has('must-understand'))
-  // In front: behind a quotation mark that is never closed it would be no directive.
+  // At the front, because after an unclosed quotation mark it would not be a directive.
   return (isPrivate ? directives : ['private', ...directives]).join(', ')
 }

@@ -1,5 +1,4 @@
-// The component, ready to be asked. It is given what it imports here, the time and
-// randomness, and nothing else.
+// Runs the component. Its only imports are the clock and the random source defined here.
 import { instantiate } from '../generated/session.js'
 
 const imports = {
@@ -13,7 +12,7 @@ const imports = {
   'wasi:random/random': { getRandomU64 }
 }
 
-// To ask for many at once is cheaper. None is given out twice, or kept when it was.
+// Requesting many numbers at once is cheaper. Each is used once and erased.
 const pool = new BigUint64Array(96)
 let left = 0
 
@@ -27,7 +26,7 @@ function getRandomU64 () {
   return random
 }
 
-/** The options cannot be used: `problems` has all that is wrong with them. */
+/** The options are not valid: `problems` lists everything that is wrong. */
 export class OptionsError extends TypeError {
   constructor (problems) {
     super(['the session options cannot be used:',
@@ -37,14 +36,14 @@ export class OptionsError extends TypeError {
   }
 }
 
-/** The contract's engine, for ever: an instance that failed is replaced. */
+/** The contract's engine. An instance that failed is replaced. */
 export class Engine {
   #open
   #engine
-  /** Another one, whose options differ in these. */
+  /** Returns another engine with some options changed. */
   with
 
-  /** `modules` gives the core modules by their file names. */
+  /** `modules` returns core modules by file name. */
   constructor (options, modules) {
     this.with = changed => new Engine({ ...options, ...changed }, modules)
     this.#open = () => instantiate(modules, imports).engine.open(options)
@@ -81,7 +80,7 @@ export class Engine {
   }
 }
 
-/** What a preset stands for. */
+/** Returns the options of a preset. */
 export function defaults (preset, modules) {
   if (preset !== 'safe' && preset !== 'express') {
     throw new OptionsError([{ name: 'preset', message: 'is not "safe" or "express"' }])
@@ -91,6 +90,6 @@ export function defaults (preset, modules) {
 
 const NAMES = /\b(?:store\.)?(allow_weak_secret|max_age|same_site|touch_after|max_session_bytes|ttl)\b/g
 
-/** The options' names as they are written here. */
+/** Converts option names to JavaScript's spelling. */
 const inCamelCase = text => text.replace(NAMES, (_, name) =>
   name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase()))

@@ -1,9 +1,9 @@
-// The component's core modules, out of the JavaScript itself: a bundle needs no file beside it.
+// The component's core modules, embedded in the JavaScript so that a bundle needs no other files.
 import { texts } from '../generated/modules.js'
 
 let compiled
 
-/** Compiled when they are first asked for, once. */
+/** Compiles the modules once, on first use. */
 export function modules () {
   compiled ??= Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, new WebAssembly.Module(bytes(text))]))
   return compiled

@@ -1,4 +1,4 @@
-// Options as JavaScript writes them, for the component.
+// Converts JavaScript options for the component.
 import { OptionsError } from './engine.js'
 
 const encoder = new TextEncoder()
@@ -52,7 +52,7 @@ const OPTIONS = {
   maxSessionBytes: count
 }
 
-/** What `given` says, in place of what `defaults` has. */
+/** Returns `defaults`, overridden by `given`. */
 export function toOptions (given, defaults) {
   const problems = []
   const read = (known, values, target, prefix) => {
@@ -63,7 +63,7 @@ export function toOptions (given, defaults) {
         problems.push({ name: prefix + name, message: 'is not an option' })
         continue
       }
-      // `sameSite: false` leaves the attribute out.
+      // `sameSite: false` omits the attribute.
       const converted = name === 'sameSite' && value === false ? null : kind.read(value)
       if (converted === undefined) problems.push({ name: prefix + name, message: `is not ${kind.is}` })
       else target[name] = converted ?? undefined
@@ -81,13 +81,13 @@ function secrets (given, problems) {
   if (!given) return []
   const list = [given].flat()
   const isNone = secret => secret === undefined || secret === null
-  // An old one that is not set any more is none.
+  // An old secret that is no longer set is ignored.
   if (isNone(list[0])) problems.push({ name: 'secret', message: `is a list whose first entry, which signs, is ${list[0]}` })
   return list.filter(secret => !isNone(secret)).map(secret => {
     if (typeof secret === 'string') return encoder.encode(secret)
     if (secret instanceof ArrayBuffer) return new Uint8Array(secret)
     if (ArrayBuffer.isView(secret)) return new Uint8Array(secret.buffer, secret.byteOffset, secret.byteLength)
-    // A secret KeyObject of Node's.
+    // A Node KeyObject of type `secret`.
     if (typeof secret?.export === 'function') return new Uint8Array(secret.export())
     problems.push({ name: 'secret', message: 'is not a string, bytes or a list of these' })
     return new Uint8Array()

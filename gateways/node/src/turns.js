@@ -1,24 +1,23 @@
-// Requests of this process that change one session at once take turns.
+// Requests of this process that change the same session take turns.
 //
-// A change is stored only while the stored text is the one that it was made for. All at once,
-// many changes of one session would make one another fail, each time anew: a storm of writes
-// that store nothing. So the first request has the turn, and those that come meanwhile wait, in
-// their order. The next one gets the turn together with what its predecessor has stored, so that
-// it meets no conflict.
+// A change is stored only if the stored text is still the one that it was based on. Without turns,
+// concurrent changes of one session would keep causing each other to fail: a storm of writes that
+// store nothing. So one request has the turn, and the others wait in order. The next one receives
+// what its predecessor stored together with the turn, so it meets no conflict.
 
-/** So many requests wait for one session; more are refused. */
+/** The maximum number of requests that wait for one session; more are refused. */
 const MAX_WAITING = 2000
 
-/** No request waits longer for its turn, and none keeps it longer from others, in milliseconds. */
+/** The maximum time that a request waits for its turn, or keeps it from others, in milliseconds. */
 const PATIENCE = 10_000
 
-/** The longest that a request makes way after its second conflict, and after many. */
+/** The maximum pause after a request's second conflict, and after many. */
 const PAUSE = 4
 const LONGEST_PAUSE = 256
 
-/** Lends out the turns. */
+/** Manages the turns of all sessions. */
 export class Turns {
-  /** By identifiers. A line exists only while a request is at work on the session. */
+  /** By identifier. A queue exists only while a request is changing the session. */
   #lines = new Map()
   #maxWaiting
   #patience
@@ -28,16 +27,16 @@ export class Turns {
     this.#patience = patience
   }
 
-  /** How many sessions are being changed. */
+  /** The number of sessions that are being changed. */
   get size () { return this.#lines.size }
 
   /**
-   * Calls back with a `Turn` as soon as no other request is changing the session; with nothing
-   * where too many are waiting, or those before this one take too long.
+   * Calls back with a `Turn` as soon as no other request is changing the session, or with nothing
+   * if too many are waiting or those before this one take too long.
    */
   enter (id, callback) {
     const line = this.#lines.get(id)
-    // Whose store never answered has lost the turn.
+    // A request whose store did not reply in time has lost its turn.
     if (line === undefined || line.since + this.#patience <= performance.now()) {
       const line = { waiting: new Set(), since: performance.now() }
       this.#lines.set(id, line)
@@ -53,19 +52,19 @@ export class Turns {
   }
 
   pass (id, line, left) {
-    // A Set remembers the order of insertion.
+    // A Set keeps insertion order.
     for (const one of line.waiting) {
       line.waiting.delete(one)
       clearTimeout(one.timer)
       line.since = performance.now()
-      // Not from within the one before it: many would be too deep.
+      // Calling back directly would nest once per waiting request.
       return queueMicrotask(() => one.callback(new Turn(this, id, line, left)))
     }
     if (this.#lines.get(id) === line) this.#lines.delete(id)
   }
 }
 
-/** The right to change a session, until its `end`. */
+/** The right to change a session until `end` is called. */
 class Turn {
   #turns
   #id
@@ -75,11 +74,11 @@ class Turn {
     this.#turns = turns
     this.#id = id
     this.#line = line
-    /** What is stored now, as a store tells it, where that is known. */
+    /** What is stored now, as returned by the store, if known. */
     this.left = left
   }
 
-  /** Pass the turn on. */
+  /** Passes the turn on. */
   end () {
     this.#turns?.pass(this.#id, this.#line, this.left)
     this.#turns = undefined
@@ -87,9 +86,9 @@ class Turn {
 }
 
 /**
- * How long a request makes way for other processes after so many conflicts, in milliseconds:
- * not at all after the first one, then for a while that nobody can foresee, so that not all try
- * again at once.
+ * Returns the pause before the next attempt after this many conflicts with other processes, in
+ * milliseconds: none after the first one, then a random one, so that requests do not retry
+ * together.
  */
 export const pause = conflicts =>
   conflicts < 2 ? 0 : Math.random() * Math.min(PAUSE * 2 ** (conflicts - 2), LONGEST_PAUSE)

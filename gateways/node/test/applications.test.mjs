@@ -1,5 +1,5 @@
-// Applications as they are written for express-session, with what they are written with: on
-// express-session, and on edge-session in its place.
+// Typical applications for express-session, with the usual packages: on express-session, and on
+// edge-session in its place.
 import 'reflect-metadata'
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -22,7 +22,7 @@ const require = createRequire(import.meta.url)
 const flash = require('connect-flash')
 const fastifyExpress = require('@fastify/express')
 
-// A browser: cookies by their names.
+// A browser: cookies by name.
 function browser (port) {
   const jar = new Map()
   const cookie = () => [...jar].map(([name, value]) => `${name}=${value}`).join('; ')
@@ -49,7 +49,7 @@ async function listen (t, server) {
   return server.address().port
 }
 
-/** What the steps see, of an application that is made of a middleware. */
+/** Returns what the steps see of an application with this middleware. */
 const inExpress = build => async (t, session) => {
   const app = express()
   app.use(session)
@@ -108,7 +108,7 @@ const APPLICATIONS = {
       const { body: token } = await visit('/')
       const post = headers => visit('/', { method: 'POST', headers })
       const seen = [await post({}), await post({ 'x-token': token })]
-      // The token was the old session's.
+      // The token belonged to the old session.
       return [...seen, await visit('/none'), await post({ 'x-token': token })]
     }
   },
@@ -161,7 +161,7 @@ const APPLICATIONS = {
         logout (req) { return new Promise(resolve => req.session.destroy(resolve)) }
         fail () { throw new Error('the application failed') }
       }
-      // Decorators, as TypeScript calls them.
+      // Decorators, called as TypeScript does.
       const route = (name, path, ...parameters) => {
         Get(path)(Counter.prototype, name, Object.getOwnPropertyDescriptor(Counter.prototype, name))
         parameters.forEach((parameter, at) => parameter()(Counter.prototype, name, at))
@@ -212,7 +212,7 @@ for (const [name, { begin, play }] of Object.entries(APPLICATIONS)) {
     const expected = await play(await begin(t, theirs(SETTINGS)))
     for (const settings of [SETTINGS, { ...SETTINGS, preset: 'safe' }]) {
       const seen = await play(await begin(t, ours(settings)))
-      // A logout clears the cookie under `safe`.
+      // With `safe`, a logout clears the cookie.
       if (settings.preset) for (const all of [expected, seen]) for (const one of all) delete one.jar
       assert.deepEqual(seen, expected)
     }

@@ -1,4 +1,5 @@
-// What the differential test cannot show: failures, order in time, the component's own options.
+// What the differential test cannot cover: failures, the order of events, the component's own
+// options.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -15,7 +16,7 @@ const session = require('../index.cjs')
 const { MemoryStore, OptionsError } = session
 const QUIET = { secret: SECRET, resave: false, saveUninitialized: false }
 
-// An application on one handler; `errors` has what came to its error handler.
+// An application with one handler; `errors` collects what reached its error handler.
 async function serve (t, options, handler) {
   const app = express()
   const errors = []
@@ -46,7 +47,7 @@ const count = (req, res) => {
   res.send(String(req.session.n))
 }
 
-// A client may have the whole response before its server has noticed that it is over.
+// A client may receive the whole response before the server has noticed its end.
 async function until (isSo) {
   while (!isSo()) await new Promise(resolve => setImmediate(resolve))
 }
@@ -502,7 +503,7 @@ for (const saves of [false, true]) {
     await visit('/?set=begin&after=0')
     await Promise.all([visit('/?set=a&after=60'), visit('/?set=b&after=10'), visit('/?set=c&after=30')])
     assert.deepEqual(JSON.parse((await visit('/')).body), { begin: 0, b: 10, c: 30, a: 60 })
-    // What was ended is not brought back.
+    // An ended session is not brought back.
     await Promise.all([visit('/?set=late&after=60'), wait(20).then(() => visit('/out'))])
     assert.deepEqual(store.sessions, Object.create(null))
   })

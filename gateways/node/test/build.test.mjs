@@ -1,4 +1,5 @@
-// What is tested here is made of the component that all gateways use, and asks it for no more.
+// What is tested here was built from the component that all gateways use, and needs no more
+// imports.
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { execFileSync } from 'node:child_process'

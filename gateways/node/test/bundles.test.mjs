@@ -1,4 +1,4 @@
-// What bundlers make of it runs without a file beside it.
+// The output of bundlers runs without any other files.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
@@ -39,7 +39,7 @@ for (const [entry, options, name] of BUNDLES) {
   })
 }
 
-// Which has webpack inside.
+// It contains webpack.
 for (const [entry, name] of [['drop-in.cjs', 'out.cjs'], ['fetch.mjs', 'out.mjs']]) {
   test(`ncc: ${entry}`, async t => {
     const { code } = await require('@vercel/ncc')(path(`bundles/${entry}`), { quiet: true, cache: false })

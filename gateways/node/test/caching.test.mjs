@@ -1,4 +1,4 @@
-// What caches are told, by the drop-in and by fetch handlers alike.
+// Caching headers, in the drop-in and in fetch handlers.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
@@ -11,7 +11,7 @@ const NAMES = ['cache-control', 'vary', 'cdn-cache-control', 'surrogate-control'
 const only = headers => Object.fromEntries(NAMES.filter(name => headers[name]).map(name =>
   [name, name === 'set-cookie' ? 'sent' : headers[name]]))
 
-// What a handler does with `session`, an object with data, and the headers that it sends.
+// A handler's use of `session`, an object with data, and the headers that it sends.
 const inExpress = (session, deed, headers, options) => async () => {
   const app = express()
   app.use(session({ secret: SECRET, resave: false, saveUninitialized: false, ...options }))

@@ -1,10 +1,10 @@
-// A server that does what a request's header says, for tests that compare gateways:
+// A server that performs the operations in a request's header, for tests that compare gateways:
 //   node conformance-server.mjs express|fetch PORT
-// The environment has EDGE_SESSION_SECRET (several, newest first, separated by commas),
-// EDGE_SESSION_STORE (memory: or mongodb://…) and EDGE_SESSION_OPTIONS (JSON, in the words of
-// the configuration file; the preset is "safe" unless it says otherwise). `X-Deeds` is a JSON
-// array of ["set", key, value], ["remove", key], ["regenerate"], ["renew"], ["destroy"] and
-// ["maxAge", milliseconds or null]. The answer is {"data": what the session held before}.
+// The environment contains EDGE_SESSION_SECRET (several, newest first, separated by commas),
+// EDGE_SESSION_STORE (memory: or mongodb://…) and EDGE_SESSION_OPTIONS (JSON, with the names of the
+// configuration file; the default preset is "safe"). `X-Deeds` is a JSON array of ["set", key,
+// value], ["remove", key], ["regenerate"], ["renew"], ["destroy"] and ["maxAge", milliseconds or
+// null]. The response is {"data": the session's data before}.
 import http from 'node:http'
 import { Readable } from 'node:stream'
 

@@ -1,4 +1,4 @@
-// The server for tests that compare gateways does what it says, in both forms.
+// Both forms of the server for tests that compare gateways work as documented.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'

@@ -1,6 +1,6 @@
-// Generated histories through express-session and through edge-session, with every store:
-// statuses, bodies, headers, cookies, what the application finds, which calls the store gets
-// and what it holds have to be the same.
+// Generated histories through express-session and through edge-session, with every store: statuses,
+// bodies, headers, cookies, the application's view, the store's calls and its content must be
+// equal.
 //   CASES=1000 SEED=7 node --test test/differential.test.mjs
 import assert from 'node:assert/strict'
 import { randomInt, randomUUID } from 'node:crypto'
@@ -34,7 +34,7 @@ function random (seed) {
 function options ({ pick, chance }) {
   const cookie = {}
   const isFunction = chance(0.1)
-  // express-session does not know `auto` where a function says it.
+  // express-session does not support `auto` from a function.
   const auto = isFunction ? [] : ['auto']
   if (chance(0.5)) cookie.maxAge = pick([60000, 3600000, 1000, null, 1500.5, -0.5])
   if (chance(0.3)) cookie.secure = pick([true, false, ...auto])
@@ -112,7 +112,7 @@ async function play (makeStore, seed, { without, ...fixed } = {}) {
     const { path } = typeof settings.cookie === 'function' ? settings.cookie() : settings.cookie
     for (const { after, ...request } of steps) {
       clock.now += after
-      // To express-session 1.19.0 it begins with `/app`.
+      // express-session 1.19.0 only checks that it begins with `/app`.
       if (path === '/app' && request.path === '/apple') request.path = '/app/le'
       told.push(request)
       const [expected, actual] = [await worlds[0].step(request), await worlds[1].step(request)]
@@ -168,8 +168,8 @@ test(`with connect-mongo (SEED=${SEED})`, { skip: !MONGODB_URI && 'MONGODB_URI i
   const db = client.db(`edge_session_node_${process.pid}`)
   let number = 0
   try {
-    // With touchAfter, connect-mongo takes its lastModified out of the session when it saves it,
-    // between express-session's two looks at what has changed.
+    // With touchAfter, connect-mongo removes its lastModified from the session when it saves,
+    // between express-session's two checks for changes.
     const late = { resave: false, without: 'reload' }
     for (const [given, fixed] of [[{}], [{ stringify: false }], [{ touchAfter: 30 }, late]]) {
       const makeStore = side => async () => {

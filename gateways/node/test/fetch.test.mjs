@@ -32,12 +32,12 @@ const count = (request, session) => {
   return new Response(String(session.data.n))
 }
 
-// A store that others look into.
+// A store whose content tests can read.
 class OpenStore extends MemoryStore {
   ids = new Set()
   create (id, content) { this.ids.add(id); return super.create(id, content) }
   replace (id, content, expected) { this.ids.add(id); return super.replace(id, content, expected) }
-  // Without the notes of where a session went.
+  // Excludes notes about moved sessions.
   texts () { return [...this.ids].map(id => this.load(id)?.data).filter(text => text && !text.includes('"movedTo"')) }
 }
 
@@ -87,7 +87,7 @@ test('large texts, and such that are not ASCII', async () => {
     assert.equal(await (await visit('/', { method: 'POST', body: text })).json(), before)
     before = text
   }
-  // More than the largest session: it stays as it was.
+  // Above the maximum size, the session stays unchanged.
   const large = await visitor(withSession((request, session) => {
     session.data.text = 'x'.repeat(1 << 20)
     return new Response()
@@ -222,7 +222,7 @@ test('in Hono', async () => {
   assert.equal(await (await visit()).text(), '2 value')
 })
 
-// As Bun's: its methods work on it alone.
+// Like Bun's: its methods only work on the object itself.
 class BunServer {
   #calls = []
   #answer
@@ -254,12 +254,12 @@ test('an upgrade by Bun\'s server takes the cookie along, after the session is s
   }
   assert.equal(store.texts().length, 2)
 
-  // What does not upgrade is asked at once.
+  // A request without an upgrade calls the server directly.
   const none = new BunServer(false)
   assert.equal((await withSession(upgrade(), { secret })(new Request('http://localhost/'), none)).status, 426)
   assert.equal((await withSession(upgrade(), { secret })(socket(), none)).status, 400)
 
-  // Without a session that is stored there is none, and no change either where the handler fails.
+  // If the session is not stored there is no upgrade, and if the handler fails there is no change.
   const failing = new BunServer()
   store.create = () => { throw new Error('down') }
   assert.equal((await withSession(upgrade(), { secret, store, onError: quiet })(socket(), failing)).status, 503)
@@ -269,7 +269,7 @@ test('an upgrade by Bun\'s server takes the cookie along, after the session is s
   }, { secret })(socket(), failing), { message: 'the handler failed' })
   assert.deepEqual(failing.calls, [])
 
-  // Where there is no session, and where there is no cookie.
+  // Without a session, and without a cookie.
   const server = new BunServer()
   assert.equal(await withSession((request, session, server) => { server.upgrade(request) },
     { secret, cookie: { path: '/app' } })(socket(), server), undefined)
@@ -289,7 +289,7 @@ test('a response that is answered to all has the cookie of none', async () => {
 
 test('a handler that answers nothing, or what no cookie can be added to', async () => {
   const told = []
-  // As Deno's answer to an upgrade: its headers cannot be changed, and there is no copy of it.
+  // Like Deno's response to an upgrade: its headers are immutable, and it cannot be copied.
   const { headers } = Response.redirect('http://localhost/')
   const upgraded = { status: 101, body: null, headers }
   for (const answer of [undefined, Response.error(), upgraded]) {
@@ -325,7 +325,8 @@ test('the store in memory forgets what is expired, and what was used least', () 
 })
 
 test('what MongoDB refuses is told without the document', async () => {
-  // As the driver's: the server's message may quote what was written, and errors are printed whole.
+  // Like the driver's: the server's message may quote what was written, and errors are printed in
+  // full.
   const refusal = Object.assign(
     new Error('E11000 duplicate key error dup key: { _id: "hunter2" }'),
     { code: 121, codeName: 'DocumentValidationFailure', errInfo: { considered: 'hunter2' } })

@@ -1,4 +1,4 @@
-// Applications behind the gateway, with `req.session` by its headers.
+// Applications behind the gateway, with `req.session` from its headers.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
@@ -11,7 +11,7 @@ import headerSessions, { headerSessions as named } from '../src/headers.cjs'
 const require = createRequire(import.meta.url)
 const flash = require('connect-flash')
 
-/** An application, and what it answers to the headers of a request. */
+/** An application, and its response to the headers of a request. */
 async function application (t, build) {
   const app = express()
   app.use(headerSessions())

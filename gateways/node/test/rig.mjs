@@ -1,11 +1,11 @@
-// Two applications that do the same, one on express-session and one on edge-session: what
-// can be seen of them is compared. Time stands still unless a step moves it.
+// Two equal applications, one on express-session and one on edge-session, whose observable results
+// are compared. The clock is stopped unless a step moves it.
 import { createHmac } from 'node:crypto'
 import http from 'node:http'
 import { createRequire } from 'node:module'
 import express from 'express'
 
-process.noDeprecation = true // of options that are not given
+process.noDeprecation = true // about missing options
 
 const require = createRequire(import.meta.url)
 export const theirs = require('express-session')
@@ -22,7 +22,7 @@ globalThis.Date = class Date extends RealDate {
   static now () { return clock.now ?? RealDate.now() }
 }
 
-/** What JSON has not, for `['assign', setting, name]`. */
+/** Values that JSON cannot represent, for `['assign', setting, name]`. */
 export const ODD = {
   false: false,
   true: true,
@@ -42,7 +42,7 @@ export const SECRET = 'keyboard cat of thirty-two bytes'
 const called = (object, method) => new Promise((resolve, reject) =>
   object[method](error => error ? reject(error) : resolve()))
 
-// What the application does with its session.
+// The application's operations on its session.
 async function perform (req, deeds, own, note) {
   for (const [deed, key, value] of deeds) {
     note(req.session?.id)
@@ -76,7 +76,7 @@ const answers = {
   status: (req, res) => { res.status(204).end() },
   twice: (req, res) => { res.end('once'); res.end('twice') },
   late: (req, res) => { res.end('once'); res.write(' more') },
-  // Headers leave with the first part; what is changed after that is stored, too.
+  // Headers are sent with the first part; later changes are stored too.
   stream: async (req, res) => {
     res.write('one ')
     await new Promise(resolve => setImmediate(resolve))
@@ -88,8 +88,8 @@ const answers = {
 export const ANSWERS = Object.keys(answers)
 
 /**
- * An application on `session`, whose store is made by `makeStore(session)`; `own` has deeds of a
- * test's own, and `before` is what comes before the session.
+ * Creates an application on `session`, whose store is made by `makeStore(session)`. `own` has a
+ * test's own operations, and `before` runs before the session middleware.
  */
 export async function world (session, options, makeStore, { before = [], ...own } = {}) {
   const { store, documents } = await makeStore(session)
@@ -129,7 +129,7 @@ export async function world (session, options, makeStore, { before = [], ...own 
   const name = options.name || 'connect.sid'
   const secrets = [options.secret ?? SECRET].flat()
   const jar = []
-  // Identifiers differ: they become numbers. Their signatures are checked.
+  // Identifiers differ, so they are replaced by numbers. Their signatures are checked.
   const hide = text => ids.reduce((text, id, at) => text.replaceAll(id, `ID${at}`), text)
   const seen = header => {
     const found = new RegExp(`^${name}=s%3A([\\w-]+)\\.([^;]+)`).exec(header)
@@ -145,7 +145,7 @@ export async function world (session, options, makeStore, { before = [], ...own 
   return {
     store,
     jar,
-    /** Sends a request; answers with all that can be seen of it. */
+    /** Sends a request; returns everything observable about it. */
     async step ({ deeds = [], answer = 'send', cookie = 'last', headers = {}, method = 'GET', path = '/' }) {
       calls.length = errors.length = 0
       const sent = { last: jar.at(-1), first: jar[0], none: undefined, cut: jar.at(-1)?.slice(0, -3) }
@@ -193,8 +193,8 @@ export const memory = async session => {
   return { store, documents: async () => Object.entries(store.sessions).map(entry => entry.join(' ')) }
 }
 
-// With `unset: 'destroy'`, express-session destroys once more what was destroyed, and what was
-// never stored; the response's length is not known while it waits for that, and a late part is sent.
+// With `unset: 'destroy'`, express-session destroys again what was already destroyed or never
+// stored. While it waits for that, the response has no known length, and a late part is sent.
 export function explain (expected, actual) {
   if (expected.destroyed <= actual.destroyed) return
   for (const seen of [expected, actual]) {

@@ -1,4 +1,4 @@
-// Many requests that change one session at once, and requests that are too large.
+// Many concurrent requests that change one session, and requests that are too large.
 import assert from 'node:assert/strict'
 import { createRequire } from 'node:module'
 import { EventEmitter } from 'node:events'
@@ -15,7 +15,7 @@ const quiet = () => {}
 const turn = () => new Promise(resolve => setImmediate(resolve))
 const keys = count => Array.from({ length: count }, (_, number) => `k${number}`)
 
-// A store that is elsewhere: every operation lets the other requests go on.
+// A remote store: other requests run during every operation.
 function elsewhere (store, names = ['load', 'create', 'replace', 'touch', 'delete']) {
   const counting = { asked: 0 }
   for (const name of names) {
@@ -28,7 +28,7 @@ function elsewhere (store, names = ['load', 'create', 'replace', 'touch', 'delet
   return counting
 }
 
-// An application that sets the key it is asked for, as soon as all have loaded the session.
+// An application that sets the requested key once all requests have loaded the session.
 function visits (store) {
   let loaded = 0
   let wanted = 1
@@ -102,7 +102,7 @@ test('two processes lose nothing, and none fails', async () => {
   assert.equal((await (await one.visit('', cookie)).json()).length, 51)
 })
 
-// What the drop-in has of a server: a request and its response.
+// The parts of a server that the drop-in uses: a request and its response.
 function dropIn (middleware, cookie, act) {
   return new Promise((resolve, reject) => {
     const res = Object.assign(new EventEmitter(), {
@@ -209,7 +209,7 @@ test('of what is too large no more is handed over than shows it', () => {
   assert.equal(bounds.cookies('x'.repeat(MANY))[0].length, 16 * 1024 + 1)
   assert.deepEqual(bounds.cookies('a=\xe9'), [Uint8Array.of(97, 61, 0xe9)])
   assert.deepEqual([bounds.cookies(null), bounds.cookies(undefined)], [[], []])
-  // The longest path of a cookie, and what tells `/a` from `/ab`.
+  // The longest path of a cookie, and what distinguishes `/a` from `/ab`.
   assert.equal(bounds.path('/'.repeat(MANY)).length, 1024 + 1)
   assert.equal(bounds.forwardedProto('x'.repeat(MANY)), undefined)
   assert.equal(bounds.stored('x'.repeat(11), 10), '')

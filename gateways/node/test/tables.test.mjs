@@ -1,4 +1,4 @@
-// What applications write, in tables: express-session and edge-session side by side.
+// Typical inputs of applications, in tables: express-session and edge-session compared.
 import assert from 'node:assert/strict'
 import { createSecretKey } from 'node:crypto'
 import { test } from 'node:test'
@@ -8,7 +8,7 @@ import { ODD, SECRET, clock, explain, memory, ours, theirs, world } from './rig.
 const QUIET = { resave: false, saveUninitialized: false }
 const OLD = 'an old secret of thirty-two bytes'
 
-/** Both answer these steps in the same way. */
+/** Checks that both respond to these steps in the same way. */
 async function same (row, options, steps, own) {
   clock.now = Math.floor(Date.now() / 1000) * 1000
   const both = []
@@ -127,7 +127,7 @@ test('settings of the cookie that an application assigns', { timeout: 60_000 }, 
   }
   for (const [setting, values] of Object.entries(table)) {
     for (const value of values) {
-      // With a lifetime, too, where it is about that.
+      // Lifetime cases also set a lifetime.
       for (const cookie of /expires|age/i.test(setting) ? [{}, { maxAge: 60000 }] : [{}]) {
         await same(`${setting} = ${value}, ${JSON.stringify(cookie)}`, { cookie }, remember(setting, value))
       }
@@ -140,7 +140,7 @@ test('a damaged stored session is the error handler\'s business', { timeout: 60_
     '{"cookie":{"expires":"no date"}}', '{"cookie":{"expires":"no date","originalMaxAge":7000}}', '{"cookie":{"expires":7}}', 'no JSON']
   const damage = text => ({ store: { sessions } }) => { for (const id in sessions) sessions[id] = text }
   for (const text of table) await same(text, {}, [{ deeds: [set(1)] }, damage(text), {}, { deeds: [set(2)] }, {}])
-  // express-session fails when it sends the headers, and so never sends those of the error handler.
+  // express-session fails while sending the headers, and so never sends those of the error handler.
   for (const lifetime of ['"soon"', '{}', 'true']) {
     const app = await world(ours, QUIET, memory)
     await app.step({ deeds: [set(1)] })

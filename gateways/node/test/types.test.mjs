@@ -1,4 +1,4 @@
-// The types: beside express-session's, for old ways to find modules, and without Express's.
+// The types: next to express-session's, with old module resolution, and without Express's.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
@@ -23,7 +23,7 @@ for (const types of ['theirs', 'ours']) {
   })
 }
 
-// An application that has edge-session as it is published, and these packages.
+// An application with edge-session as published, and these packages.
 async function installed (t, packages, files) {
   const root = await mkdtemp(join(tmpdir(), 'edge-session-types-'))
   t.after(() => rm(root, { recursive: true }))

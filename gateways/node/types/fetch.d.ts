@@ -1,12 +1,12 @@
 export type Millis = number
 
-/** A session as it is stored. */
+/** A stored session. */
 export interface Stored {
-  /** JSON text, byte for byte as it was written. */
+  /** The JSON text, byte for byte as it was written. */
   data: string
-  /** When it ends, in milliseconds since the Unix epoch; none: never. */
+  /** When the session expires, in milliseconds since the Unix epoch; none: never. */
   expires?: Millis | undefined
-  /** When it was last saved or touched, where the store says so. */
+  /** When the session was last saved or touched, if the store records it. */
   touched?: Millis | undefined
 }
 
@@ -17,20 +17,20 @@ export interface Content {
 
 type Maybe<T> = T | Promise<T>
 
-/** true: done; false: there is no such session; else what is stored instead of what was expected. */
+/** true: done; false: the session does not exist; otherwise what is stored instead of `expected`. */
 export type Changed = boolean | Stored
 
 /**
- * Where sessions are kept. To a store an expired session is a missing one. With `expected`,
- * it compares and writes in one atomic operation.
+ * Session storage. A store treats an expired session as missing. With `expected`, comparing and
+ * writing must be one atomic operation.
  */
 export interface Store {
   load (id: string): Maybe<Stored | null | undefined>
-  /** Never overwrites: false where the identifier is in use. */
+  /** Never overwrites: returns false if the identifier is in use. */
   create (id: string, content: Content): Maybe<boolean>
-  /** Without `expected`, stores in any case, and creates what is missing. */
+  /** Without `expected`, the write is unconditional (an upsert). */
   replace (id: string, content: Content, expected?: string): Maybe<Changed>
-  /** Moves the expiry. Never creates, never changes the text. */
+  /** Sets a new expiry. Never creates a session or changes its text. */
   touch (id: string, expires: Millis): Maybe<boolean>
   delete (id: string, expected?: string): Maybe<Changed>
 }
@@ -49,7 +49,7 @@ export interface CookieOptions {
 }
 
 export interface Options {
-  /** Of 32 bytes or more. The first signs, all verify. */
+  /** At least 32 bytes each. The first one signs; all of them verify. */
   secret: string | Uint8Array | ReadonlyArray<string | Uint8Array>
   /** Default: a `MemoryStore`. */
   store?: Store | undefined
@@ -63,20 +63,23 @@ export interface Options {
   saveUninitialized?: boolean | undefined
   rolling?: boolean | undefined
   unset?: 'keep' | 'destroy' | undefined
-  /** true: believe X-Forwarded-Proto. Else the request's URL says whether it is secure. */
+  /** true: trust X-Forwarded-Proto. Otherwise the request's URL decides whether it is secure. */
   proxy?: boolean | undefined
-  /** Seconds in the store of a session whose cookie has no expiry. */
+  /** Lifetime in the store, in seconds, of a session whose cookie has no expiry. */
   ttl?: number | undefined
-  /** Seconds in which a session is not touched again. */
+  /** A session that was touched more recently than this, in seconds, is not touched again. */
   touchAfter?: number | undefined
   conflicts?: 'merge' | 'overwrite' | undefined
   onStoreError?: 'deny' | 'anonymous' | undefined
   maxSessionBytes?: number | undefined
-  /** Milliseconds that the store may take for one operation. Default: 2000. */
+  /** How long the store may take for one operation, in milliseconds. Default: 2000. */
   storeTimeout?: Millis | undefined
-  /** Is told why a session failed. Default: `console.error`. */
+  /** Called with the reason when a session fails. Default: `console.error`. */
   onError?: ((error: unknown) => void) | undefined
-  /** The component's core modules by their file names, where they cannot be found by themselves. */
+  /**
+   * Returns the component's core modules by file name, for environments in which they cannot be
+   * found automatically.
+   */
   modules?: (() => Maybe<Record<string, WebAssembly.Module>>) | undefined
 }
 
@@ -84,14 +87,14 @@ export type Origin =
   'loaded' | 'absent' | 'malformed' | 'forged' | 'oversized' | 'unknown' | 'damaged' | 'detached'
 
 export interface Session<Data extends object = Record<string, any>> {
-  /** A secret as good as a password: never log or show it. */
+  /** A secret, like a password: never log or show it. */
   readonly id: string
-  /** Where it comes from. */
+  /** Where the session comes from. */
   readonly origin: Origin
   readonly isNew: boolean
-  /** What the application keeps: change it as you like. */
+  /** The application's data. It may be modified or replaced. */
   data: Data
-  /** When the stored session ends unless it is used; null: not stored yet, or never. */
+  /** When the stored session expires unless it is used; null: not stored yet, or never. */
   readonly expires: Date | null
   readonly cookie: Readonly<{
     originalMaxAge: Millis | null
@@ -104,23 +107,23 @@ export interface Session<Data extends object = Record<string, any>> {
     partitioned: boolean
     priority?: 'low' | 'medium' | 'high'
   }>
-  /** How long this session and its cookie live from the last request on: "remember me". */
+  /** The lifetime of this session and its cookie since the last request: "remember me". */
   maxAge: Millis | null
-  /** Go on under a new identifier with the data: at login above all. */
+  /** Continues under a new identifier with the same data: call it at login. */
   renew (): void
-  /** Delete it, and begin an empty one under a new identifier. */
+  /** Deletes the session, and starts an empty one under a new identifier. */
   regenerate (): void
-  /** Delete it and clear the browser's cookie: logout. */
+  /** Deletes the session and clears the browser's cookie: logout. */
   destroy (): void
-  /** What `unset` says: forget this request's changes, or delete it. */
+  /** Drops this request's changes, or deletes the session, as the option `unset` says. */
   unset (): void
 }
 
 /**
- * A handler with a session for each request. What it changed is stored before the response is
- * returned. The session is null where the path is outside the cookie's. In Bun, the handler may
- * upgrade the request by the server that it gets, and answer nothing: that happens when the session
- * is stored.
+ * Adds a session to each request of a handler. Changes are stored before the response is returned.
+ * The session is null if the path is outside the cookie's path. In Bun, the handler may upgrade the
+ * request through the server that it receives, and return nothing: the upgrade happens once the
+ * session is stored.
  */
 export function withSession<
   Data extends object = Record<string, any>,
@@ -131,9 +134,9 @@ export function withSession<
   options: Options
 ): (request: Request, ...rest: Rest) => Promise<Answer>
 
-/** Sessions in memory, of one process. */
+/** Sessions in one process's memory. */
 export class MemoryStore implements Store {
-  /** Above `maxSessions` (default: 100 000), those leave first that were not used for longest. */
+  /** Above `maxSessions` (default: 100 000), the least recently used sessions are removed. */
   constructor (options?: { maxSessions?: number })
   readonly size: number
   load (id: string): Stored | undefined
@@ -143,10 +146,10 @@ export class MemoryStore implements Store {
   delete (id: string, expected?: string): Changed
 }
 
-/** A store throws this where it can never keep such a text. */
+/** Thrown by a store that can never store a text. */
 export class Refused extends Error {}
 
-/** The options cannot be used, and all that is wrong with them. */
+/** The options are not valid; `problems` lists everything that is wrong. */
 export class OptionsError extends TypeError {
   readonly problems: ReadonlyArray<{ readonly name: string, readonly message: string }>
 }

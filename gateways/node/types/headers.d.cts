@@ -1,9 +1,9 @@
 import session = require('./index.cjs')
 
 /**
- * `req.session` of an application behind the gateway, made of its headers `Edge-Session*` and answered
- * by them: in place of `session(options)`. A request without them is an error: it did not come through
- * the gateway.
+ * `req.session` of an application behind the gateway, from the session headers (`Edge-Session*`);
+ * replaces `session(options)`. Changes are sent as headers of the response. A request without the
+ * headers is an error: it did not come through the gateway.
  */
 declare function headerSessions (): session.Middleware
 

@@ -1,22 +1,22 @@
 /// <reference types="node" />
 import { CipherKey } from 'node:crypto'
 import { EventEmitter } from 'node:events'
-// @ts-ignore: where there are no types of Express, its requests are anything.
+// @ts-ignore: without Express's types, requests have the type any.
 import express = require('express')
 
-/** express-session's middleware, on the component. */
+/** express-session's middleware, implemented with the component. */
 declare function session (options?: session.SessionOptions): session.Middleware
 
 declare namespace session {
   type Middleware = (req: any, res: any, next: (error?: any) => void) => void
 
-  /** What the application keeps in a session. Add to it: `declare module 'edge-session' { interface SessionData { … } }` */
+  /** The application's session data. Extend it with: `declare module 'edge-session' { interface SessionData { … } }` */
   interface SessionData {
     cookie: Cookie
   }
 
   interface CookieOptions {
-    /** Default: `/`. Requests to what is not below it get no session. */
+    /** Default: `/`. Requests outside this path get no session. */
     path?: string | undefined
     domain?: string | undefined
     /** Milliseconds since the last save or touch; none: until the browser closes. */
@@ -29,20 +29,23 @@ declare namespace session {
     sameSite?: boolean | 'strict' | 'lax' | 'none' | 'auto' | undefined
     partitioned?: boolean | undefined
     priority?: 'low' | 'medium' | 'high' | undefined
-    /** Does nothing, as in express-session: the cookie is signed. */
+    /** Has no effect, as in express-session: the cookie is signed. */
     signed?: boolean | undefined
-    /** Does nothing, as in express-session. */
+    /** Has no effect, as in express-session. */
     encode?: ((value: string) => string) | undefined
   }
 
   interface SessionOptions {
-    /** The first signs, all verify. */
+    /** The first one signs; all of them verify. */
     secret: CipherKey | ReadonlyArray<CipherKey>
     /** The cookie's name. Default: `connect.sid`. */
     name?: string | undefined
-    /** Any store that was written for express-session. Default: a `MemoryStore`. */
+    /** Any store for express-session. Default: a `MemoryStore`. */
     store?: StoreLike | undefined
-    /** A new session's identifier, unpredictable. Default: the component's, of 24 random bytes. */
+    /**
+     * Returns a new session's identifier, which must be unpredictable. Default: the component's, of
+     * 24 random bytes.
+     */
     genid?(req: express.Request): string
     cookie?: CookieOptions | ((req: express.Request) => CookieOptions) | undefined
     resave?: boolean | undefined
@@ -50,22 +53,28 @@ declare namespace session {
     rolling?: boolean | undefined
     unset?: 'keep' | 'destroy' | undefined
     proxy?: boolean | undefined
-    /** Where defaults come from. Default: `express`, express-session's. */
+    /** The set of defaults. Default: `express`, those of express-session. */
     preset?: 'express' | 'safe' | undefined
-    /** Accept secrets of fewer than 32 bytes. Default: as the preset, `express` accepts them. */
+    /**
+     * Accept secrets of fewer than 32 bytes. Default: that of the preset; `express` accepts them.
+     */
     allowWeakSecret?: boolean | undefined
     /**
-     * What a save does when the stored session changed since it was loaded. `merge`, the safe
-     * preset's, reads it again before it writes: a moment remains between the two.
+     * How a save handles a session that has changed in the store since it was loaded. `merge`, the
+     * safe preset's default, reads it again before it writes; between the two, another process may
+     * write.
      */
     conflicts?: 'merge' | 'overwrite' | undefined
-    /** What a visitor gets while the store fails. Default: `deny`, the error handler. */
+    /**
+     * How requests are handled while the store fails. Default: `deny`, which calls the error
+     * handler.
+     */
     onStoreError?: 'deny' | 'anonymous' | undefined
-    /** The largest session that is stored, in bytes of its JSON text. */
+    /** The maximum size of a stored session, in bytes of its JSON text. */
     maxSessionBytes?: number | undefined
   }
 
-  /** A session's cookie; what a store was given, too, where only what was set is there. */
+  /** A session's cookie. Also passed to stores, with only the settings that were set. */
   class Cookie implements CookieOptions {
     constructor (options?: CookieOptions)
     /** The lifetime that was set, in milliseconds. */
@@ -84,27 +93,27 @@ declare namespace session {
 
   class Session {
     private constructor (request: Express.Request, data: SessionData)
-    /** That of the request. Cannot be assigned. */
+    /** The request's session identifier. Cannot be assigned. */
     id: string
     cookie: Cookie
     touch (): this
     resetMaxAge (): this
-    /** Store it now. Without a callback, these methods return promises. */
+    /** Stores the session now. Without a callback, these methods return promises. */
     save (): Promise<void>
     save (callback: (error: any) => void): this
     save (callback?: (error: any) => void): this | Promise<void>
-    /** Read it again: `req.session` is what is stored. */
+    /** Reads the session again: `req.session` becomes what is stored. */
     reload (): Promise<void>
     reload (callback: (error: any) => void): this
-    /** Delete it: `req.session` is undefined. */
+    /** Deletes the session: `req.session` becomes undefined. */
     destroy (): Promise<void>
     destroy (callback: (error: any) => void): this
-    /** Delete it, and begin an empty one under a new identifier: at login. */
+    /** Deletes the session, and starts an empty one under a new identifier: call it at login. */
     regenerate (): Promise<void>
     regenerate (callback: (error: any) => void): this
   }
 
-  /** What is asked of a store. */
+  /** The operations that a store must have. */
   interface StoreLike {
     get (sid: string, callback: (error?: any, session?: any) => void): void
     set (sid: string, session: any, callback?: (error?: any) => void): void
@@ -126,7 +135,7 @@ declare namespace session {
     touch? (sid: string, session: SessionData, callback?: () => void): void
   }
 
-  /** For development: it forgets nothing until the process ends. */
+  /** For development: keeps all sessions until the process ends. */
   class MemoryStore extends Store {
     get (sid: string, callback: (error: any, session?: SessionData | null) => void): void
     set (sid: string, session: SessionData, callback?: (error?: any) => void): void
@@ -137,7 +146,7 @@ declare namespace session {
     touch (sid: string, session: SessionData, callback?: () => void): void
   }
 
-  /** The options cannot be used, and all that is wrong with them. */
+  /** The options are not valid; `problems` lists everything that is wrong. */
   class OptionsError extends TypeError {
     readonly problems: ReadonlyArray<{ readonly name: string, readonly message: string }>
   }
@@ -147,7 +156,7 @@ declare global {
   namespace Express {
     type SessionStore = session.Store & { generate: (req: Request) => void }
 
-    // They are not there before the middleware.
+    // Undefined before the middleware has run.
     interface Request {
       session: session.Session & Partial<session.SessionData>
       sessionID: string

@@ -2,11 +2,11 @@ import type { Collection, MongoClientOptions } from 'mongodb'
 import type { Changed, Content, Millis, Store, Stored } from './fetch.js'
 
 export interface MongoStoreOptions extends MongoClientOptions {
-  /** Default: the one that the URI names, else `test`. */
+  /** Default: the one in the URI, otherwise `test`. */
   dbName?: string | undefined
   /** Default: `sessions`. */
   collection?: string | undefined
-  /** `native`, the default: a TTL index is made. */
+  /** `native`, the default: creates a TTL index. */
   autoRemove?: 'native' | 'disabled' | undefined
 }
 
@@ -14,7 +14,7 @@ export interface MongoStoreOptions extends MongoClientOptions {
 export class MongoStore implements Store {
   constructor (collection: Collection<any>)
   static connect (uri: string, options?: MongoStoreOptions): Promise<MongoStore>
-  /** Closes the connection that `connect` made. */
+  /** Closes the connection that `connect` opened. */
   close (): Promise<void>
   load (id: string): Promise<Stored | undefined>
   create (id: string, content: Content): Promise<boolean>

@@ -1,8 +1,8 @@
-"""Applications that have the gateway's sessions as their framework's own, each with a login.
+"""Applications whose frameworks use the gateway's sessions as their own, each with a login.
 
-All, and `django_project`, answer at the same paths: POST /login, GET /account (401, or who is
-there, with what was put), /put/KEY/VALUE, POST /logout. What GET /login answers has to be posted
-with a login.
+All, including `django_project`, have the same paths: POST /login, GET /account (401, or the user
+and the stored values), /put/KEY/VALUE, POST /logout. The response of GET /login must be sent with a
+login.
 """
 
 import threading
@@ -19,13 +19,13 @@ meeting = threading.Barrier(2, timeout=20)
 
 
 def meet(times: str | None) -> None:
-    """What requests for /put/KEY/VALUE?meet=TIMES do: wait for another one, or for a test."""
+    """Handles /put/KEY/VALUE?meet=TIMES: waits for another request, or for a test."""
     for _ in range(int(times or 0)):
         meeting.wait()
 
 
 def stock_flask() -> Any:
-    """As in Flask's tutorial: it knows nothing of identifiers."""
+    """Follows Flask's tutorial: it does not deal with identifiers."""
     app = flask.Flask(__name__)
     app.session_interface = SessionInterface()
 

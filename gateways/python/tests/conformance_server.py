@@ -1,11 +1,11 @@
 """A server whose sessions a test drives from outside: `conformance_server.py PORT`.
 
-EDGE_SESSION_SECRET (several, newest first, separated by commas), EDGE_SESSION_STORE (`memory:`
-or `mongodb://…/db`), EDGE_SESSION_OPTIONS (JSON, names in snake case). It listens on 127.0.0.1
-and prints "ready". Every request does the deeds of its header X-Deeds, a JSON array, in order:
-["set", key, value], ["remove", key], ["regenerate"], ["renew"], ["destroy"],
-["maxAge", milliseconds | null]. The answer is {"data": …}, the session's data before the deeds,
-null where there is no session.
+EDGE_SESSION_SECRET (several, newest first, separated by commas), EDGE_SESSION_STORE (`memory:` or
+`mongodb://…/db`), EDGE_SESSION_OPTIONS (JSON, names in snake case). It listens on 127.0.0.1 and
+prints "ready". Every request performs the operations in its header X-Deeds, a JSON array, in order:
+["set", key, value], ["remove", key], ["regenerate"], ["renew"], ["destroy"], ["maxAge",
+milliseconds | null]. The response is {"data": …}, the session's data before the operations, or null
+if there is no session.
 """
 
 import json
@@ -68,7 +68,7 @@ def main() -> None:
         port=int(sys.argv[1]),
         lifespan="off",
         log_level="warning",
-        # X-Forwarded-Proto is the option `proxy`'s affair.
+        # X-Forwarded-Proto is handled by the option `proxy`.
         proxy_headers=False,
     )
     Server(config).run()

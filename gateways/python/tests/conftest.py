@@ -1,4 +1,4 @@
-"""A visitor, and applications to visit."""
+"""A visitor, and applications for tests."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +22,7 @@ def anyio_backend() -> str:
 
 
 def asgi(endpoint: Any, **settings: Any) -> Any:
-    """An application with one endpoint for every path, behind the middleware."""
+    """Returns an application with one endpoint for every path, behind the middleware."""
     settings = {"secret": SECRET, "store": MemoryStore(), **settings}
     path = "/{path:path}"
     methods = ["GET", "POST"]
@@ -31,7 +31,7 @@ def asgi(endpoint: Any, **settings: Any) -> Any:
 
 
 def app(act: Callable[[Any], Any], **settings: Any) -> Any:
-    """An application that acts on the session and answers with the session's data before."""
+    """Returns an application that acts on the session and responds with the data before that."""
 
     async def endpoint(request: Request) -> Response:
         session = request.state.session
@@ -43,7 +43,8 @@ def app(act: Callable[[Any], Any], **settings: Any) -> Any:
 
 
 def deeds(**settings: Any) -> Any:
-    """An application that does what requests ask for: `{"set": {…}, "remove": […], "do": …}`."""
+    """Returns an application that performs what requests ask for:
+    `{"set": {…}, "remove": […], "do": …}`."""
 
     async def endpoint(request: Request) -> Response:
         session = request.state.session

@@ -28,7 +28,7 @@ settings.configure(
         "django.contrib.auth.middleware.AuthenticationMiddleware",
         "django.contrib.messages.middleware.MessageMiddleware",
     ],
-    # Not imported: it would fail.
+    # Not imported, because that would fail.
     SESSION_ENGINE="none.of.djangos",
     MESSAGE_STORAGE="django.contrib.messages.storage.session.SessionStorage",
     CSRF_USE_SESSIONS=True,
@@ -71,7 +71,7 @@ call_command("migrate", verbosity=0)
 User.objects.create_superuser(USER, password=PASSWORD)
 application = get_wsgi_application()
 
-#: What a test has the view at /act do.
+#: The actions of the view at /act.
 acts: dict[str, Any] = {}
 
 

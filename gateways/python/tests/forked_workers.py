@@ -1,8 +1,8 @@
-"""Two workers that are forked after everything was set up, as gunicorn's `--preload` does it.
+"""Two workers that are forked after the set-up, as with gunicorn's `--preload`.
 
-`forked_workers.py SET-UP VISITS` prints the identifier of every session: each worker visits so
-often, without a cookie. SET-UP is what there is before the workers are: a `component`; a
-`middleware`; one that was `visited`; or one that a thread is `at-work` in.
+`forked_workers.py SET-UP VISITS` prints the identifier of every session. Each worker visits this
+many times, without a cookie. SET-UP is the state before the fork: a `component`; a `middleware`;
+one that was `visited`; or one that a thread is `at-work` in.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     session = scope["state"]["session"]
     session["a"] = 1
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    os.write(1, f"{session.id}\n".encode())  # at once: the other worker writes there, too
+    os.write(1, f"{session.id}\n".encode())  # in one write: the other worker writes there too
 
 
 async def visit(middleware: Any, times: int) -> None:
@@ -38,9 +38,9 @@ def new() -> SessionMiddleware:
 
 
 def set_up(what: str) -> Callable[[], SessionMiddleware]:
-    """Answers how a worker comes to its middleware."""
+    """Returns a function that gives a worker its middleware."""
     if what == "component":
-        # Not by `load`, which remembers: the worker compiles it again.
+        # Without `load`, which caches: the worker compiles it again.
         Component(component_path().read_bytes()).instantiate()
         return new
     middleware = new()
@@ -59,7 +59,7 @@ def main(what: str, times: int) -> None:
     for _ in range(2):
         worker = os.fork()
         if not worker:
-            signal.alarm(60)  # who waits for ever is ended
+            signal.alarm(60)  # ends a worker that waits forever
             asyncio.run(visit(made(), times))
             os._exit(0)
         workers.append(worker)

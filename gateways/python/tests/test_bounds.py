@@ -1,4 +1,4 @@
-"""What comes from outside costs no more than the component can use of it."""
+"""Input from clients costs no more than the component can use of it."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def costs_at_most(most: int) -> Iterator[None]:
 
 
 class Recorded:
-    """An engine that tells what it was given."""
+    """An engine that records its arguments."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -50,7 +50,7 @@ class Recorded:
 
 
 class Server:
-    """An application that acts on its session, asked as a server without limits asks it."""
+    """An application that acts on its session, called as a server without limits calls it."""
 
     def __init__(self, act: Any = lambda session: None, **options: Any) -> None:
         self.store = MemoryStore()
@@ -80,7 +80,7 @@ class Server:
         return status
 
     def request(self) -> Any:
-        """The one that the component was told."""
+        """The request that the component received."""
         ((_, request),) = [call for call in self.engine.given if call[0] == "begin"]
         return request
 
@@ -153,7 +153,7 @@ async def test_the_longest_path_of_a_cookie_is_compared_in_full_and_with_what_fo
         server = Server(cookie={"path": path})
         await server.visit(path=asked)
         assert (server.session is not None) == has_session
-        # A path that goes on in another way is another one.
+        # A path with a different continuation is a different path.
         assert server.request().path == asked[:1025]
 
 

@@ -1,4 +1,4 @@
-"""No cache hands one visitor's response to another."""
+"""Caches do not serve one visitor's response to another."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from edge_session._caches import cache_control, keep_private, vary_by_cookie
 
 pytestmark = pytest.mark.anyio
 
-#: What every gateway holds to.
+#: The rules of all gateways.
 _CONFORMANCE = Path(__file__).parents[3] / "tests/conformance"
 
 New = Callable[..., Visitor]
@@ -75,7 +75,7 @@ async def test_a_response_that_sets_the_cookie_is_private(visitor: New) -> None:
 
     one = visitor(answering(act))
     assert await headers_of(one) == ("private, max-age=60", "Cookie")
-    # The cookie is not set again: what the application says about its response stays.
+    # The cookie is not set again, so the application's header is kept.
     assert await headers_of(one) == ("public, max-age=60", "Cookie")
 
 

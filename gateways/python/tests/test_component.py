@@ -1,4 +1,4 @@
-"""The component: which file it is, what it may reach, and what its failures do."""
+"""The component: where it is loaded from, what it can access, and how its failures are handled."""
 
 import hashlib
 import math
@@ -77,7 +77,7 @@ async def test_a_trap_fails_its_request_and_no_other(visitor: Any, caplog: Any) 
     one = visitor(app)
     await one(set={"a": 1})
     plenty = engine._fuel
-    engine._fuel = 100  # so few instructions are not enough: a real trap
+    engine._fuel = 100  # too few instructions: a real trap
     response = await one.http.post("/")
     assert response.status_code == 503
     assert response.text == "Sessions are unavailable. Please try again.\n"
@@ -216,7 +216,7 @@ def test_options_that_cannot_be_used_are_told_when_the_server_starts(tmp_path: P
     )
     try:
         assert server.stderr is not None
-        # By default it passes over what fails when the application is first called.
+        # By default, it ignores failures of the application's first call.
         lines = []
         for line in server.stderr:
             lines.append(line)

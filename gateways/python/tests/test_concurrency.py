@@ -1,4 +1,4 @@
-"""Requests of one visitor at once."""
+"""Concurrent requests of one visitor."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ New = Callable[..., Visitor]
 
 
 def gated(store: MemoryStore, **settings: Any) -> tuple[Any, asyncio.Event, asyncio.Event]:
-    """An application whose `/slow` waits between its change and its answer."""
+    """Returns an application whose `/slow` waits between its change and its response."""
     waiting, go = asyncio.Event(), asyncio.Event()
 
     async def endpoint(request: Request) -> Response:
@@ -37,7 +37,7 @@ def gated(store: MemoryStore, **settings: Any) -> tuple[Any, asyncio.Event, asyn
 
 
 async def overtaken(visitor: New, slow: str, quick: str, **settings: Any) -> tuple[Any, Any]:
-    """The data after `quick` was answered while `slow` ran, and slow's answer."""
+    """Returns the data after `quick` was answered while `slow` ran, and the response to `slow`."""
     store = MemoryStore()
     application, waiting, go = gated(store, **settings)
     one = visitor(application)
@@ -125,7 +125,7 @@ def test_threads_may_share_it() -> None:
 
 
 class Held(MemoryStore):
-    """It tells when it is asked to write, and waits for `go`."""
+    """Signals when a write is requested, and waits for `go`."""
 
     def __init__(self) -> None:
         super().__init__()

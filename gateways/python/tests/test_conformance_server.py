@@ -1,4 +1,4 @@
-"""The server that tests of all gateways drive."""
+"""The server for the tests of all gateways."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a fork copies, and what it must not."""
+"""What a fork may copy, and what it must not."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The gateway's headers: what they are read for, and what is answered; by ASGI and by WSGI."""
+"""The gateway's headers: how they are parsed, and the responses, with ASGI and WSGI."""
 
 import copy
 import json
@@ -38,14 +38,14 @@ def session(data: str = "{}", id: str = ID) -> Session:
 
 
 def answer(act: Act, data: str = "{}") -> list[tuple[str, str]]:
-    """What is said to the gateway."""
+    """Returns the headers sent to the gateway."""
     one = session(data)
     act(one)
     return [header for header in one._answer() if header[0] != "Vary"]
 
 
 def whole(act: Act, data: str = "{}") -> str | None:
-    """The new data that is answered, where nothing else is."""
+    """Returns the new data in the response, which must contain nothing else."""
     headers = answer(act, data)
     if not headers:
         return None
@@ -130,7 +130,7 @@ def test_a_session_ends_and_another_begins() -> None:
         ),
     ):
         assert answer(act, data) == expected
-    # There is nothing that could end.
+    # There is no session that could end.
     assert answer(lambda one: one.clear()) == []
     assert answer(tutorial) == [new, ("Edge-Session", '{"user":"ada"}')]
     one = session(data)
@@ -159,7 +159,7 @@ def test_a_value_that_json_does_not_have_names_its_key_alone() -> None:
             one._answer()
         assert "hunter2" not in str(raised.value)
         assert raised.value.__context__ is None and raised.value.__cause__ is None
-        assert one._answer() == []  # the page that says so changes nothing
+        assert one._answer() == []  # the page that reports this changes nothing
     for change in (
         lambda one: one.update({1: 2}),
         lambda one: one.setdefault(1),
@@ -206,7 +206,7 @@ def test_where_the_gateway_has_no_session_nothing_can_be_kept() -> None:
 def test_a_page_depends_on_the_session_that_it_was_made_of() -> None:
     for act, data, expected in (
         (lambda one: None, '{"a":1}', None),
-        # All who have nothing in their sessions may have the same page.
+        # All visitors with empty sessions may share a page.
         (lambda one: one.get("a"), "{}", "Cookie, Edge-Session"),
         (lambda one: one.get("a"), '{"a":1}', "Cookie, Edge-Session, Edge-Session-Id"),
         (lambda one: one.update(a=1), "{}", "Cookie, Edge-Session, Edge-Session-Id"),
@@ -392,7 +392,7 @@ def test_wsgi_has_it_in_the_environment() -> None:
 
 
 def test_wsgi_refuses_what_did_not_come_through_the_gateway() -> None:
-    # Servers join headers that come twice.
+    # Servers join repeated headers.
     for wrong in (
         {},
         {"HTTP_EDGE_SESSION": "{}"},

@@ -1,4 +1,4 @@
-"""Django's own session, told and answered by headers."""
+"""Django's own session, read from and written to headers."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def shown(act: Callable[[Any], Any], data: str = "{}") -> str:
 
 
 def of_ada() -> str:
-    """The data of a session in which she is logged in."""
+    """Returns the data of a session in which she is logged in."""
     headers = told(json.dumps({"kept": {"apples": 1}}))
     client = Client()
     token = client.get("/login", headers=headers)
@@ -66,7 +66,7 @@ def test_what_is_put_into_it_is_answered() -> None:
         (lambda it: None, None),
         (lambda it: it.session.get("cart"), None),
         (lambda it: it.session.update({"user": "Zoë"}), cart[:-1] + ',"user":"Zo\\u00eb"}'),
-        # Also inside values, where Django's own has to be told.
+        # Also inside values, where Django's own sessions must be marked as modified.
         (lambda it: it.session["cart"].update(apples=2), '{"cart":{"apples":2}}'),
         (lambda it: it.session.pop("cart"), "{}"),
         (lambda it: it.session.set_test_cookie(), cart[:-1] + ',"testcookie":"worked"}'),
@@ -93,7 +93,7 @@ def test_it_ends_and_goes_on_under_a_new_identifier() -> None:
 
 
 def test_a_page_depends_on_the_session_that_it_was_made_of() -> None:
-    # Without the one for forms, which looks at every session.
+    # Without the CSRF middleware, which reads every session.
     with override_settings(MIDDLEWARE=settings.MIDDLEWARE[:1]):
         for act, vary in (
             (lambda it: None, None),
@@ -136,7 +136,7 @@ def test_a_cache_of_the_whole_site_gives_nobody_anothers_session(has_cookies: bo
                 response = visit(visitor, data)
                 assert response.content.decode() == f"{visitor} of {visitor}"
                 assert not response.has_header("Edge-Session")
-        # What is out of the cache, where it is right, changes nothing.
+        # A cached page that may be served changes nothing.
         again = visit("ada", "{}")
         assert again.content == first.content and not again.has_header("Edge-Session")
 
@@ -149,7 +149,7 @@ def test_a_key_is_known_where_a_session_is_kept() -> None:
 
     assert shown(lambda it: it.session.session_key) == "None"
     assert shown(lambda it: it.session.session_key, '{"a":1}') == ID
-    # The gateway keeps no session that is new and empty.
+    # The gateway does not keep new sessions that are empty.
     assert shown(create) == ID
     assert answered(create) == {"Edge-Session": '{"_session_saved":true}'}
     assert shown(create, '{"_session_saved":true}') == ID

@@ -1,4 +1,4 @@
-"""Flask's own session, told and answered by headers."""
+"""Flask's own session, read from and written to headers."""
 
 import json
 import uuid
@@ -19,7 +19,7 @@ ID = "an-identifier-of-the-gateways"
 
 
 def app(act: Callable[[Any], Any]) -> flask.Flask:
-    """An application that acts on the session; it has no SECRET_KEY."""
+    """Returns an application that acts on the session; it has no SECRET_KEY."""
     application = flask.Flask(__name__)
     application.session_interface = SessionInterface()
 
@@ -48,7 +48,7 @@ def test_what_is_put_into_it_is_answered() -> None:
     assert answered(lambda one: None, '{"user":"ada"}') == {}
     assert answered(lambda one: one["user"] == "ada", '{"user":"ada"}') == {}
     assert answered(lambda one: one.update(user="Zoë")) == {"Edge-Session": '{"user":"Zo\\u00eb"}'}
-    # Also inside values, where Flask's own has to be told.
+    # Also inside values, where Flask's own sessions must be marked as modified.
     cart = '{"cart":{"apples":1}}'
     changed = {"Edge-Session": '{"cart":{"apples":2}}'}
     vary = visit(app(lambda one: one["cart"]), cart).headers["Vary"]
@@ -142,7 +142,7 @@ def test_requests_that_did_not_come_through_the_gateway_are_refused() -> None:
     assert application.test_client().get("/").status_code == 500
     for data, id in (("{},{}", ID), ("[]", ID), ("{}", f"{ID},{ID}")):
         assert visit(application, data, id).status_code == 500
-    application.testing = True  # raises what would be logged
+    application.testing = True  # raises errors instead of logging them
     deep = '{"a":' + "[" * 2000 + "]" * 2000 + "}"
     with pytest.raises(HeadersError, match="nested too deeply"):
         visit(application, deep)

@@ -1,4 +1,4 @@
-"""A session's life: when it begins, is stored, touched, moved and ended."""
+"""A session's life cycle: created, stored, touched, moved and ended."""
 
 import asyncio
 import base64
@@ -20,19 +20,19 @@ New = Callable[..., Visitor]
 
 
 def signed(id: str, secret: str = SECRET) -> str:
-    """cookie-signature's cookie, by hand."""
+    """Returns a cookie in cookie-signature's format, computed here."""
     signature = hmac.new(secret.encode(), id.encode(), hashlib.sha256).digest()
     return "s:" + id + "." + base64.b64encode(signature).decode().rstrip("=")
 
 
 def texts(store: MemoryStore) -> dict[str, Any]:
-    """What is stored, but for the notes that say for a while where a session went."""
+    """Returns the stored sessions, without the notes about moved ones."""
     documents = {id: json.loads(stored.data) for id, stored in store._sessions.items()}
     return {id: document for id, document in documents.items() if "movedTo" not in document}
 
 
 class Watched(MemoryStore):
-    """Remembers what it was asked for."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ async def test_a_session_begins_with_its_first_change(visitor: New) -> None:
     one = visitor(deeds(store=store))
     answer = await one(set={"viewCount": 1})
     assert store.then() == ["create"]
-    # The signature is one that Node verifies, and the text one that it reads.
+    # Node verifies this signature and reads this text.
     assert unquote(one.cookie or "") == signed(answer["id"])
     assert one.cookie == quote(signed(answer["id"]), safe="")
     assert store._sessions[answer["id"]].data == (
@@ -79,7 +79,7 @@ async def test_a_session_of_nodes_is_known(visitor: New) -> None:
     assert await one() == {"data": {"a": [100.0]}, "origin": "loaded", "id": "from-node"}
     assert store._sessions["from-node"].data == text
     await one(set={"b": 1})
-    # What was not changed is as it was, byte for byte.
+    # Unchanged values stay the same, byte for byte.
     assert store._sessions["from-node"].data == text[:-1] + ',"b":1}'
 
 
@@ -218,7 +218,7 @@ async def test_only_honest_cookies_reach_the_store(visitor: New, cookie: str, or
     one = visitor(deeds(store=store))
     response = await one.http.post("/", headers={"cookie": f"connect.sid={cookie}"})
     assert response.json()["origin"] == origin
-    # The second time for a note that says where it went.
+    # The second time is for a note about the move.
     assert store.then() == (["load", "load"] if origin == "unknown" else [])
 
 
@@ -233,7 +233,7 @@ async def test_cookie_headers_are_all_looked_at(visitor: New) -> None:
 
 async def test_an_identifier_that_is_in_use_is_not_taken(visitor: New) -> None:
     class Unlucky(MemoryStore):
-        """Somebody else has the identifier that is tried first."""
+        """The identifier that is tried first is taken."""
 
         async def create(self, id: str, content: Content) -> Any:
             if not len(self):
@@ -262,7 +262,7 @@ async def test_other_paths_have_no_session(visitor: New) -> None:
 
     seen: list[Session | None] = []
     one = visitor(app(seen.append, options={"cookie": {"path": "/app"}}))
-    for path in ("/", "/app/x", "/%61pp"):  # the path counts as it was received
+    for path in ("/", "/app/x", "/%61pp"):  # the raw path counts
         assert (await one.http.get(path)).status_code == 200
     assert [session is None for session in seen] == [True, False, True]
 

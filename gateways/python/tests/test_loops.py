@@ -1,4 +1,4 @@
-"""Event loops: asyncio's and trio's, and more than one of them."""
+"""Event loops: asyncio and trio, and several at once."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 
 class Database:
-    """A database of MongoDB's, and who is connected to it."""
+    """A MongoDB database, and the clients connected to it."""
 
     def __init__(self, client: MongoClient[Any], name: str) -> None:
         self.client = client
@@ -43,7 +43,7 @@ class Database:
         return len(list(self.client["admin"].aggregate([of_all, ours])))
 
     async def are_closed(self) -> None:
-        """The server has heard of it."""
+        """The server has noticed it."""
         with anyio.fail_after(10):
             while self.connections:
                 await anyio.lowlevel.checkpoint()
@@ -60,7 +60,7 @@ def database() -> Iterator[Database]:
 
 
 class Elsewhere:
-    """A store that is not the memory store: the loop goes on meanwhile, until a deadline."""
+    """A store other than the memory store: it yields to the event loop, and has a deadline."""
 
     def __init__(self, held: str = "") -> None:
         self.store = MemoryStore()
@@ -161,7 +161,7 @@ async def test_a_turn_goes_past_one_whose_scope_was_cancelled(is_given: bool) ->
         tasks.start_soon(follow)
         await anyio.wait_all_tasks_blocked()
         if is_given:
-            first.end()  # and it has not heard of it yet
+            first.end()  # and it has not noticed yet
         tasks.cancel_scope.cancel()
     if not is_given:
         first.end()
@@ -176,12 +176,12 @@ def test_every_test_client_has_an_event_loop_of_its_own(
 ) -> None:
     application = deeds(store=database.store(), timeout=30)
     for _ in range(2):
-        # The second one within the first one's life, the third after it: each has a loop.
+        # The second one during the first one's life, the third after it: each has a separate loop.
         with TestClient(application, backend=anyio_backend) as one:
             assert one.post("/", json={"set": {"a": 1}}).status_code == 200
             with TestClient(application, backend=anyio_backend, cookies=one.cookies) as other:
                 assert other.post("/").json()["data"] == {"a": 1}
-    # One without `with` has a loop for every request.
+    # Without `with`, each request has a separate loop.
     single = TestClient(application, backend=anyio_backend)
     for number in range(3):
         data = single.post("/", json={"set": {"n": number}}).json()["data"]

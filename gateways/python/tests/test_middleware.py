@@ -1,4 +1,4 @@
-"""What goes over the wire: streams, failures, websockets, and applications that misbehave."""
+"""Behaviour on the wire: streams, failures, websockets, and misbehaving applications."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ NOT_SAVED = "The session could not be saved.\n"
 
 
 class Failing(MemoryStore):
-    """Fails in some operations, in one way or another."""
+    """A store in which some operations fail, in different ways."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Failing(MemoryStore):
 
 
 class Slow:
-    """A store that is not the memory store: it has a deadline."""
+    """A store other than the memory store: it has a deadline."""
 
     def __init__(self, store: MemoryStore) -> None:
         self.store = store
@@ -76,7 +76,7 @@ async def test_a_store_that_fails_is_503(visitor: New, caplog: Any) -> None:
         wanted = {"replace": {"set": {"a": 2}}, "delete": {"do": "destroy"}}.get(operation, {})
         await refused(one, 503, UNAVAILABLE, **wanted)
         assert f"{operation}: out of order" in caplog.text
-    # What was read was right, whether it lives longer or not.
+    # The loaded data is valid, whether or not its expiry was extended.
     store.failing = {"touch"}
     assert (await one())["data"] == {"a": 1}
     assert "touch: out of order" in caplog.text
@@ -194,7 +194,7 @@ async def test_streams_pass_as_they_come() -> None:
 
         async def body() -> AsyncIterator[bytes]:
             for number in range(3):
-                assert len(arrived) == number  # the one before has left already
+                assert len(arrived) == number  # the previous one has already been sent
                 yield str(number).encode()
 
         return StreamingResponse(body())
@@ -321,7 +321,7 @@ def test_it_is_a_starlette_middleware() -> None:
         store.failing = {"load"}
         with pytest.raises(Exception) as raised, client.websocket_connect("/chat"):
             pass
-        # With or without ASGI's extension for it: the handshake is refused.
+        # With or without ASGI's extension for responses: the handshake is refused.
         answer = raised.value
         if isinstance(answer, httpx.Response) or hasattr(answer, "status_code"):
             assert answer.status_code == 503  # type: ignore[attr-defined]

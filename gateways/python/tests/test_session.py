@@ -1,4 +1,4 @@
-"""The dictionary that applications see, and the JSON that is made of it."""
+"""The dictionary that applications see, and its JSON."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def test_a_value_that_is_set_again_is_no_change() -> None:
     one = session('{"a":1,"b":[true,"é"],"c":1.5}')
     one.update(a=1, b=[True, "é"], c=1.5)
     assert edits(one) == ("nothing", None)
-    one["a"] = True  # in Python it equals 1
+    one["a"] = True  # in Python, it equals 1
     assert edits(one) == ("edits", [Edit("a", "true")])
 
 
@@ -191,7 +191,7 @@ def test_it_shows_no_secrets() -> None:
 
 
 def test_numbers_are_written_as_javascript_does() -> None:
-    # What Node 20's JSON.stringify makes of them.
+    # The output of JSON.stringify in Node 20.
     expected = {
         0.0: "0",
         1.0: "1",

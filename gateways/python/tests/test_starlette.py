@@ -1,4 +1,4 @@
-"""`request.session`, as Starlette's own middleware has it and as its libraries use it."""
+"""`request.session`, compatible with Starlette's own middleware and the libraries that use it."""
 
 import copy
 import json
@@ -88,7 +88,7 @@ def test_all_that_changes_a_dictionary_changes_the_session() -> None:
 
 
 def test_whatever_looks_at_a_session_is_noticed() -> None:
-    # `fromkeys` makes another one; what `object` has looks at no keys.
+    # `fromkeys` creates a new dictionary, and methods of `object` do not read keys.
     other = {"fromkeys"} | set(dir(object)) - {"__eq__", "__ne__", "__reduce__"}
     names = {name for name in dir(dict) if name not in other} | {"__reduce__"}
     arguments: dict[str, tuple[Any, ...]] = {

@@ -1,4 +1,4 @@
-"""What every store must do; and what MongoDB's documents are."""
+"""The requirements for every store, and MongoDB's documents."""
 
 import asyncio
 import os
@@ -165,7 +165,7 @@ async def test_documents_of_connect_mongos_are_read(
     from test_lifecycle import signed
 
     text = '{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"n":1.50}'
-    # connect-mongo's upsert; and a document that never expires.
+    # connect-mongo's upsert, and a document that never expires.
     update = {"$set": {"_id": "node", "session": text, "expires": datetime(2100, 1, 1)}}
     await database["sessions"].update_one({"_id": "node"}, update, upsert=True)
     await database["sessions"].insert_one({"_id": "endless", "session": text})
@@ -236,7 +236,7 @@ async def test_what_is_too_large_for_mongodb_is_refused(database: Any) -> None:
 
 
 async def created(database: Any, caplog: Any, **settings: Any) -> str:
-    """What the log says while the first session is stored, and the second one."""
+    """Returns the log while the first session is stored, and while the second one is."""
     caplog.clear()
     store = MongoStore(database.client, db_name=database.name, **settings)
     for id in ("a", "b"):
@@ -277,7 +277,7 @@ async def test_a_capped_collection_is_told_of(database: Any, caplog: Any) -> Non
 
 @pytest.fixture
 async def failing(database: Any) -> AsyncIterator[Any]:
-    """A client whose commands fail as they are asked to, and how to ask."""
+    """Returns a client whose commands fail on request, and a function that requests it."""
     name = database.name
 
     async def fail(*commands: str, **how: Any) -> None:

@@ -1,4 +1,4 @@
-"""Many requests that change one session at once."""
+"""Many concurrent requests that change one session."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ SECRET = "an unguessable secret of more than 32 bytes"
 
 
 class Counting:
-    """A store that is elsewhere: every operation lets the other requests go on."""
+    """A remote store: other requests run during every operation."""
 
     def __init__(self, store: Any = None) -> None:
         self.store = MemoryStore() if store is None else store
@@ -39,7 +39,7 @@ class Counting:
 
 
 class Visits:
-    """Requests to an application that sets the key it is asked for, as soon as `go` is set."""
+    """Requests to an application that sets the requested key once `go` is set."""
 
     def __init__(self, store: Any, options: Any = None) -> None:
         self.go = asyncio.Event()
@@ -61,7 +61,7 @@ class Visits:
         await send({"type": "http.response.body", "body": ",".join(session).encode()})
 
     async def visit(self, key: str, cookie: bytes = b"") -> tuple[int, bytes, bytes]:
-        """The status, the body, and the cookie that is valid after it."""
+        """Returns the status, the body, and the cookie that is then valid."""
         messages: list[Any] = []
 
         async def send(message: Any) -> None:
@@ -76,7 +76,7 @@ class Visits:
         return messages[0]["status"], messages[1]["body"], cookie
 
     async def at_once(self, keys: list[str], cookie: bytes) -> list[asyncio.Task[Any]]:
-        """All have loaded the session, and none has changed it yet."""
+        """Waits until all have loaded the session and none has changed it yet."""
         self.go.clear()
         self.loaded = 0
         tasks = [asyncio.create_task(self.visit(key, cookie)) for key in keys]
@@ -125,8 +125,8 @@ async def test_who_visits_beside_a_storm_does_not_wait_for_it() -> None:
         status, _, _ = await visits.visit("more", other)
         waits.append(len(store.asked) - before)
         assert status == 200
-    # One operation of the storm is under way at a time, and a visit has two of its own. The
-    # first one stands behind all that begin to finish.
+    # One operation of the storm is in progress at a time, and a visit has two of its own. The first
+    # visit waits behind all requests that are about to finish.
     assert len(waits) > 20 and max(waits[1:]) <= 10
 
 
@@ -154,12 +154,12 @@ async def test_a_renewal_in_a_storm_takes_with_it_what_came_before() -> None:
     assert new != cookie
     _, body, _ = await visits.visit("", new)
     assert set(body.decode().split(",")) == {"first", *keys, "late"}
-    # The session, and a note that says for a while where it went.
+    # The session, and a short-lived note about its move.
     assert len(store.store) == 2 and len(visits.sessions._turns) == 0
 
 
 class Held(Counting):
-    """It does not answer a write before it is let."""
+    """It does not reply to a write until released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Held(Counting):
 
 
 async def held(keys: list[str]) -> tuple[Held, Visits, bytes, list[asyncio.Task[Any]]]:
-    """The first one is at work, the others wait for their turn."""
+    """The first one is in progress, and the others wait for their turn."""
     store = Held()
     visits = Visits(store)
     _, _, cookie = await visits.visit("first")
@@ -268,7 +268,7 @@ async def test_pauses_between_processes_are_random_and_short(
     await store.store.replace(id, Content(text, stored.expires), None)
     status, _, _ = await visits.visit("mine", cookie)
     assert status == 503
-    # None after the first conflict: its predecessor may just have been quicker.
+    # There is no pause after the first conflict: the other request may simply have been faster.
     assert longest[:3] == [0.004, 0.008, 0.016]
     assert max(longest) == 0.256
     assert len(visits.sessions._turns) == 0
@@ -310,7 +310,7 @@ async def test_a_turn_goes_past_one_that_has_left(is_given: bool) -> None:
     following = asyncio.create_task(turns.enter("a"))
     await asyncio.sleep(0)
     if is_given:
-        # It has the turn, but has not heard of it when it is cancelled.
+        # It has the turn, but does not know it yet when it is cancelled.
         first.end()
         leaving.cancel()
     else:

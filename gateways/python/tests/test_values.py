@@ -1,4 +1,4 @@
-"""Values that cross to a component and back."""
+"""Values that are passed to a component and back."""
 
 import ctypes
 from ctypes import byref, string_at
@@ -10,7 +10,7 @@ from wasmtime.component import Component, Linker
 
 from edge_session import _values
 
-#: It answers with what it is given: a list, which is an address and a size.
+#: Returns its argument: a list, which is an address and a size.
 ECHO = """
 (component
   (core module $echo
@@ -69,6 +69,6 @@ def echo(type_: str, *lists: Any) -> list[Any]:
     ],
 )
 def test_lists_of_any_length_come_back_as_they_went(type_: str, values: list[Any]) -> None:
-    # Longer ones than are prepared for, and shorter ones after them.
+    # Longer ones than were prepared for, then shorter ones.
     lists = [[], values, values * 5, values[:1], []]
     assert echo(type_, *lists) == lists

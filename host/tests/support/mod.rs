@@ -1,4 +1,4 @@
-//! A gateway in the test's own process: an axum app with a session layer around it.
+//! A gateway in the test's process: an axum app with a session layer.
 #![allow(dead_code, reason = "every test program uses a part of it")]
 
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 pub(crate) const SECRET: &[u8] = b"only-for-tests-0123456789-abcdefghij";
 
 pub(crate) fn component_path() -> PathBuf {
-    // Not `env!`: checkouts may share a target directory.
+    // Read at run time instead of with `env!`, because checkouts may share a target directory.
     let manifest = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
     let path = std::path::Path::new(&manifest).join("session.wasm");
     assert!(path.exists(), "{} is missing: run `make bundle`", path.display());
@@ -32,7 +32,7 @@ pub(crate) fn options(component: &Component) -> Options {
     Options { secrets: vec![SECRET.to_vec()], ..component.defaults(Preset::Safe).unwrap() }
 }
 
-/// An app whose every page counts visits, with a few pages for what sessions can do.
+/// An app whose pages count visits, with a few pages for session operations.
 pub(crate) struct Gateway(Router);
 
 impl Gateway {
@@ -116,16 +116,16 @@ pub(crate) fn visits<B>(response: &Response<B>) -> u64 {
     response.headers()["x-visits"].to_str().unwrap().parse().unwrap()
 }
 
-/// What a browser would send back.
+/// Returns what a browser would send back.
 pub(crate) fn cookie<B>(response: &Response<B>) -> String {
     let header = response.headers()["set-cookie"].to_str().unwrap();
     header.split(';').next().unwrap().to_owned()
 }
 
-/// A cookie for an identifier, signed with the gateway's secret.
+/// Returns a cookie for an identifier, signed with the gateway's secret.
 pub(crate) fn signed(id: &str) -> String {
     use edge_session_component::{Engine, wit};
-    // The component's own code makes it: its signature is tested against the real package.
+    // Uses the component's own signing code, which is tested against the real package.
     struct Fixed;
     impl edge_session_component::Environment for Fixed {
         fn now(&self) -> u64 {

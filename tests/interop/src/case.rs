@@ -1,4 +1,4 @@
-//! What is played on both sides: options, and a history of requests.
+//! A case to play on both sides: options, and a history of requests.
 
 use edge_session::store::{Crypto, CryptoFormat, MongoOptions, TransformId};
 use edge_session::{CookieEdit, CookieOptions, Options, Priority, SameSite, Secure, Unset};
@@ -8,10 +8,11 @@ use proptest::option::of;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// When every history begins: in the future, so that no server removes what expires in it.
+/// The time at which every history begins: in the future, so that no server removes what expires in
+/// it.
 pub(crate) const START: u64 = 1_893_456_000_000;
 
-/// The keys that applications use here.
+/// The keys that applications use in these cases.
 pub(crate) const KEYS: [&str; 10] =
     ["a", "viewCount", "10", "2", "0", "4294967295", "é\"", "with space", "o", "touched"];
 
@@ -43,7 +44,7 @@ impl Set {
         self == Self::Kruptein
     }
 
-    /// The store's options there. `touchAfter` belongs to a case.
+    /// Returns the store's options for connect-mongo. `touchAfter` belongs to a case.
     pub(crate) fn theirs(self) -> Value {
         match self {
             Self::Text | Self::Safe => json!({}),
@@ -59,7 +60,7 @@ impl Set {
         }
     }
 
-    /// The same here.
+    /// Returns the same options for edge-session.
     pub(crate) fn ours(self) -> MongoOptions {
         let crypto = |format| Some(Crypto { format, secret: Self::SECRET.into() });
         let options = MongoOptions::default();
@@ -77,7 +78,7 @@ impl Set {
     }
 }
 
-/// Secrets that cookies are signed with; the last one is no site's.
+/// Secrets for signing cookies. The last one is not configured anywhere.
 pub(crate) const SECRETS: [&str; 3] = ["keyboard cat", "s3cr€t", "unknown"];
 
 #[derive(Clone, Debug)]
@@ -110,22 +111,22 @@ pub(crate) struct Settings {
     priority: Option<Priority>,
     ttl: u64,
     pub(crate) touch_after: u64,
-    /// Texts are compared as they are, also those that JavaScript did not write.
+    /// Compares raw texts, including those that JavaScript did not write.
     pub(crate) shows_raw: bool,
-    /// Where a session has moved stays noted, as the safe preset has it: see `explained.rs`.
+    /// Notes about moved sessions are kept, as the safe preset does: see `explained.rs`.
     pub(crate) keeps_notes: bool,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Request(Request),
-    /// Somebody writes another text or document in place of the session.
+    /// Another tool replaces the session's text or document.
     Write(Foreign),
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// Milliseconds since the last step; negative when the clock was set back.
+    /// Milliseconds since the last step; negative if the clock was set back.
     pub(crate) after: i64,
     pub(crate) path: &'static str,
     pub(crate) tls: bool,
@@ -133,11 +134,11 @@ pub(crate) struct Request {
     pub(crate) cookie: CookieIn,
     pub(crate) deeds: Vec<Deed>,
     pub(crate) app_cookie: bool,
-    /// Where two sides share a database: this side answers.
+    /// If the two sides share a database: edge-session responds.
     pub(crate) by_us: bool,
 }
 
-/// The cookie that a request comes with, made of one that was set before.
+/// The cookie that a request sends, derived from one that was set before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum CookieIn {
     None,
@@ -145,7 +146,7 @@ pub(crate) enum CookieIn {
     First,
     Raw,
     Quoted,
-    /// A character of the signature is another.
+    /// With one character of the signature changed.
     Tampered(usize),
     Cut,
     Unsigned,
@@ -155,15 +156,15 @@ pub(crate) enum CookieIn {
     EmptyId,
     Empty,
     Malformed,
-    /// Another cookie of the name comes before the last one …
+    /// Another cookie of the same name precedes the last one …
     AfterBogus,
-    /// … or after it.
+    /// … or follows it.
     BeforeBogus,
     AmongOthers,
     TwoHeaders,
 }
 
-/// What the application does.
+/// An operation of the application.
 #[derive(Clone, Debug)]
 pub(crate) enum Deed {
     Set(&'static str, String),
@@ -193,7 +194,7 @@ pub(crate) enum Foreign {
     Document,
     Number,
     Nothing,
-    /// The member `expires` is no date.
+    /// The member `expires` is not a date.
     ExpiresText,
     ExpiresNumber,
     ExpiresNothing,
@@ -209,7 +210,7 @@ fn priority() -> impl Strategy<Value = Priority> {
     prop::sample::select(vec![Priority::Low, Priority::Medium, Priority::High])
 }
 
-/// Over at once, long over, or with a fraction.
+/// Expired at once, expired long ago, or fractional.
 const ODD_LIFETIMES: [f64; 7] = [0.0, -0.5, -1.0, -70_000.25, -9e11, 0.75, 1500.5];
 
 fn settings(set: Set) -> impl Strategy<Value = Settings> {
@@ -239,10 +240,10 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
         let (name, secrets, [resave, save_uninitialized, rolling, destroy_unset], proxy) = session;
         let (path, domain, max_age, expires, http_only, secure, same_site, partitioned, priority) =
             cookie;
-        // Of both the one that is given last counts there.
+        // express-session uses whichever of the two is given last.
         let expires = expires.filter(|_| max_age.is_none());
         let (ttl, touch_after) = store;
-        // What the safe preset refuses, and what it does otherwise.
+        // Excludes what the safe preset refuses or does differently.
         let is_safe = set == Set::Safe;
         let is_refused = is_safe && secure != Some(Secure::Always);
         let same_site = same_site.filter(|it| !is_refused || *it != SameSite::None);
@@ -252,7 +253,7 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
         Settings {
             name,
             secrets,
-            // With both, see `explained.rs`.
+            // For the combination with both, see `explained.rs`.
             resave: resave && set != Set::Times,
             save_uninitialized,
             rolling,
@@ -275,7 +276,7 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
     })
 }
 
-/// JSON as JavaScript writes it.
+/// Generates JSON as JavaScript writes it.
 fn value(set: Set) -> impl Strategy<Value = String> {
     let mut leaves = vec![
         "null",
@@ -341,7 +342,7 @@ fn cookie_in() -> impl Strategy<Value = CookieIn> {
 }
 
 fn request(set: Set) -> impl Strategy<Value = Request> {
-    // The safe preset looks at the next cookie then: see `explained.rs`.
+    // Then the safe preset tries the next cookie: see `explained.rs`.
     let cookie = move |cookie| match (set, cookie) {
         (Set::Safe, CookieIn::AfterBogus) => CookieIn::BeforeBogus,
         (_, cookie) => cookie,
@@ -352,7 +353,7 @@ fn request(set: Set) -> impl Strategy<Value = Request> {
             2 => prop::sample::select(vec![999, 1000, 1001, 5000, 60_000, 100_000]),
             1 => prop::sample::select(vec![-1, -1000, -100_000]),
         ],
-        // `/application`, where the cookie's path is `/app`: see `explained.rs`.
+        // For `/application` with the cookie path `/app`, see `explained.rs`.
         prop::sample::select(vec!["/", "/app", "/app/lication?x=/", "/ap", "/other"]),
         prop::bool::weighted(0.3),
         of(prop::sample::select(vec!["https", "http", "HTTPS, http", " https ", "http,https", ""])),
@@ -361,9 +362,9 @@ fn request(set: Set) -> impl Strategy<Value = Request> {
         any::<[bool; 2]>(),
     )
         .prop_map(move |(after, path, tls, proto, cookie, mut deeds, [app_cookie, by_us])| {
-            // After these there is no session.
+            // After these, there is no session.
             if set == Set::Safe {
-                // A changed cookie is a change there, and none to express-session.
+                // The safe preset treats a changed cookie as a change; express-session does not.
                 deeds.retain(|deed| deed.cookie_edit().is_none());
             }
             let last = deeds.iter().position(|deed| matches!(deed, Deed::Destroy | Deed::Unset));
@@ -372,7 +373,7 @@ fn request(set: Set) -> impl Strategy<Value = Request> {
         })
 }
 
-/// What other tools write beside the cookie.
+/// Members that other tools write beside the cookie.
 const MEMBERS: [&str; 10] = [
     "",
     ",\"a\":1",
@@ -386,7 +387,7 @@ const MEMBERS: [&str; 10] = [
     ",\"a\"",
 ];
 
-/// What other tools write into the cookie.
+/// Settings that other tools write into the cookie.
 const COOKIE_SETTINGS: [&str; 26] = [
     "\"originalMaxAge\":null",
     "\"originalMaxAge\":60000",
@@ -435,7 +436,7 @@ fn foreign() -> impl Strategy<Value = Foreign> {
     ]
 }
 
-/// Cases that are always played: every quirk once, alone.
+/// Returns cases that are always played: every quirk once, in isolation.
 pub(crate) fn quirks() -> Vec<Case> {
     use CookieIn::*;
     let request = |cookie, deeds: &[Deed]| {
@@ -451,7 +452,7 @@ pub(crate) fn quirks() -> Vec<Case> {
         })
     };
     let set = |value: &str| Deed::Set("a", value.to_owned());
-    // So that every answer shows the cookie.
+    // Every response shows the cookie.
     let settings = || Settings { rolling: true, ..Settings::plain() };
     let members = MEMBERS.map(|members| format!("{{\"cookie\":{{}}{members}}}"));
     let cookies = COOKIE_SETTINGS.map(|setting| format!("{{\"cookie\":{{{setting}}}}}"));
@@ -513,7 +514,7 @@ pub(crate) fn case(set: Set) -> impl Strategy<Value = Case> {
 }
 
 impl Settings {
-    /// Nothing special.
+    /// Returns settings without special features.
     pub(crate) fn plain() -> Self {
         Self {
             name: "connect.sid",
@@ -539,7 +540,7 @@ impl Settings {
         }
     }
 
-    /// As express-session has them.
+    /// Returns the settings in express-session's format.
     pub(crate) fn theirs(&self, store: Value, collection: &str) -> Value {
         let mut cookie = json!({ "path": self.path, "httpOnly": self.http_only });
         let mut set = |key: &str, value: Option<Value>| {
@@ -580,7 +581,7 @@ impl Settings {
         json!({ "session": session, "store": store })
     }
 
-    /// As the component has them.
+    /// Returns the settings in the component's format.
     pub(crate) fn ours(&self, defaults: Options) -> Options {
         Options {
             allow_weak_secret: true,
@@ -627,7 +628,7 @@ pub(crate) fn priority_name(priority: Priority) -> &'static str {
 }
 
 impl Deed {
-    /// For `interop.mjs`.
+    /// Returns the step for `interop.mjs`.
     pub(crate) fn theirs(&self) -> Value {
         let cookie =
             |key: &str, value: Value| json!({ "deed": "cookie", "key": key, "value": value });
@@ -650,7 +651,7 @@ impl Deed {
         }
     }
 
-    /// The assignment to the cookie, if it is one.
+    /// Returns the assignment to the cookie, if it is one.
     pub(crate) fn cookie_edit(&self) -> Option<CookieEdit> {
         Some(match self {
             Self::MaxAge(age) => CookieEdit::MaxAge(*age),

@@ -1,9 +1,9 @@
-//! Plays one case on both sides, step by step, and says where they differ.
+//! Plays a case on both sides, step by step, and reports the first difference.
 
 use crate::case::Case;
 use crate::world::{Rig, Seen, World};
 
-/// Play `case` on both sides.
+/// Plays `case` on both sides.
 pub(crate) async fn compare(rig: &Rig, case: &Case) -> Result<(), String> {
     let mut theirs = World::new(rig, case, false)?;
     let mut ours = World::new(rig, case, true)?;
@@ -27,7 +27,7 @@ async fn compare_steps(
             return crashed(&theirs_saw, &ours_saw).map_err(failed);
         }
         if theirs.is_foreign {
-            // Numbers that were not written by JavaScript read as they were written.
+            // Numbers that JavaScript did not write are returned as they were written.
             (theirs_saw.data, ours_saw.data) = (None, None);
         }
         if theirs_saw != ours_saw {
@@ -37,7 +37,8 @@ async fn compare_steps(
     Ok(())
 }
 
-/// express-session failed. We need not, but what came of it is defined.
+/// Checks the result after express-session failed. edge-session need not fail, but its result is
+/// defined.
 fn crashed(theirs: &Seen, ours: &Seen) -> Result<(), String> {
     match ours.status {
         200 | 500 => Ok(()),

@@ -1,4 +1,4 @@
-//! The differences that stay, each shown: `docs/migration.md` gives their reasons, and
+//! Demonstrates the remaining differences. `docs/migration.md` gives the reasons, and
 //! `docs/configuration.md` those of the safe preset.
 
 use mongodb::bson::doc;
@@ -6,7 +6,7 @@ use mongodb::bson::doc;
 use crate::case::{Case, CookieIn, Deed, Foreign, Request, START, Set, Settings, Step};
 use crate::world::{Rig, Seen, World};
 
-/// Both sides' last step of a case whose requests are all ours on our side.
+/// Returns both sides' last step of a case in which edge-session handles all requests on its side.
 async fn last_of(rig: &Rig, case: &Case) -> Result<(Seen, Seen), String> {
     let mut worlds = [World::new(rig, case, false)?, World::new(rig, case, true)?];
     let mut last = Vec::new();
@@ -61,12 +61,13 @@ macro_rules! check {
     };
 }
 
-/// Show all of them.
+/// Demonstrates all differences.
 pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
     let plain = Settings::plain;
     let visit = || request(vec![set("a", "1")]);
 
-    // What is no session: they fail, we begin a new one and leave it alone.
+    // An invalid session: express-session fails; edge-session starts a new one and leaves it
+    // unchanged.
     let broken = ["", "{", "[]", "{}", "{\"cookie\":null}", "{\"cookie\":5}", "{\"a\":1}"];
     for broken in broken.into_iter().chain(["{\"cookie\":{\"originalMaxAge\":\"1h\"}}"]) {
         let steps = vec![visit(), text(broken), request(vec![])];
@@ -75,7 +76,7 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
         check!(theirs.documents == ours.documents, theirs, ours);
     }
 
-    // What JavaScript would write otherwise: we keep it, byte for byte.
+    // edge-session keeps what JavaScript would rewrite, byte for byte.
     let odd = "{\"cookie\":{\"originalMaxAge\":null,\"expires\":null,\"path\":\"/\",\"httpOnly\":true}, \"o\" : 1.0}";
     let steps = vec![visit(), text(odd), request(vec![set("a", "1")])];
     let mut odd_case = case(Set::Text, plain(), steps);
@@ -84,8 +85,8 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
     check!(theirs.documents[0].contains("\\\"o\\\":1,\\\"a\\\":1}"), theirs, ours);
     check!(ours.documents[0].contains("\\\"o\\\":1.0,\\\"a\\\":1}"), theirs, ours);
 
-    // connect-mongo's touchAfter puts `lastModified` among the values and takes it away when
-    // it saves, so that express-session sees a change in every session that is resaved.
+    // connect-mongo's touchAfter adds `lastModified` to the values and removes it when it saves, so
+    // express-session sees a change in every session that is resaved.
     let mut settings = plain();
     (settings.resave, settings.max_age, settings.touch_after) = (true, Some(60_000.0), 5);
     let steps = vec![visit(), request(vec![])];
@@ -93,7 +94,7 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
     check!(theirs.cookies.len() == 1 && ours.cookies.is_empty(), theirs, ours);
     check!(theirs.documents == ours.documents, theirs, ours);
 
-    // A number that no change of this request concerns keeps its type in a document.
+    // In a document, a number that a request does not change keeps its type.
     let steps = vec![
         visit(),
         Step::Write(Foreign::Set(doc! { "session.o": 7_i64, "session.2": 1.0 })),
@@ -103,26 +104,29 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
     check!(theirs.documents[0].contains("Int32(7)"), theirs, ours);
     check!(ours.documents[0].contains("Int64(7)"), theirs, ours);
 
-    // A text that is not Unicode has no place in a document: they store another one.
+    // A text that is not Unicode cannot be stored in a document; connect-mongo stores a different
+    // one.
     let steps = vec![visit(), request(vec![set("a", "\"\\ud800\"")])];
     let (theirs, ours) = last_of(rig, &case(Set::Documents, plain(), steps)).await?;
     check!(theirs.documents[0].contains('\u{fffd}') && ours.status == 500, theirs, ours);
 
-    // Of a lifetime and an end, the one that was given last counts there; ours is the lifetime.
+    // If both a lifetime and an expiry are given, express-session uses the last one; edge-session
+    // uses the lifetime.
     let mut settings = plain();
     (settings.max_age, settings.expires) = (Some(1000.0), Some(60_000));
     let (theirs, ours) = last_of(rig, &case(Set::Text, settings, vec![visit()])).await?;
     check!(theirs.documents[0].contains("originalMaxAge\\\":60000"), theirs, ours);
     check!(ours.documents[0].contains("originalMaxAge\\\":1000"), theirs, ours);
 
-    // A session that ended before 1970 ended in 1970, to a store of ours.
+    // In edge-session's stores, a session that expired before 1970 expired in 1970.
     let steps = vec![request(vec![Deed::MaxAge(Some(-2e12)), set("a", "1")])];
     let (theirs, ours) = last_of(rig, &case(Set::Text, plain(), steps)).await?;
     check!(theirs.cookies == ours.cookies && theirs.cookies[0].contains("1966"), theirs, ours);
     check!(theirs.documents[0].contains("expires: -2000000000000 ms"), theirs, ours);
     check!(ours.documents[0].contains(&format!("expires: -{START} ms")), theirs, ours);
 
-    // A path that begins with the cookie's, and is not below it, has a session there.
+    // express-session has a session at a path that begins with the cookie's path without being
+    // below it.
     let mut settings = plain();
     settings.path = "/app";
     let mut outside = visit();
@@ -134,7 +138,7 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
     check!(theirs.cookies.len() == 1 && theirs.documents.len() == 1, theirs, ours);
     check!(ours.cookies.is_empty() && ours.documents.is_empty(), theirs, ours);
 
-    // With the safe preset, a cookie that is none of ours does not hide the one behind it …
+    // With the safe preset, an invalid cookie does not hide the next one …
     let mut after_bogus = request(vec![]);
     if let Step::Request(request) = &mut after_bogus {
         request.cookie = CookieIn::AfterBogus;
@@ -143,12 +147,12 @@ pub(crate) async fn check(rig: &Rig) -> Result<usize, String> {
     let (theirs, ours) = last_of(rig, &case(Set::Safe, plain(), steps.clone())).await?;
     check!(theirs.data.as_ref().is_some_and(|data| data.is_empty()), theirs, ours);
     check!(ours.data.as_ref().is_some_and(|data| data.contains_key("a")), theirs, ours);
-    // … which it does with the other preset, as there.
+    // … but with the express preset it does, as in express-session.
     let (theirs, ours) = last_of(rig, &case(Set::Text, plain(), steps)).await?;
     check!(theirs == ours, theirs, ours);
 
-    // With the safe preset, who comes late to a session that has moved does not begin another
-    // one, whose cookie would take the place of the new one's.
+    // With the safe preset, a late request to a moved session does not start another one, whose
+    // cookie would replace the new one.
     let mut late = request(vec![set("a", "2")]);
     if let Step::Request(request) = &mut late {
         request.cookie = CookieIn::First;

@@ -1,8 +1,9 @@
-//! The same traffic through express-session with connect-mongo and through edge-session, on
-//! one MongoDB: every Set-Cookie, status, value and stored document is compared.
+//! Sends the same traffic through express-session with connect-mongo and through edge-session, with
+//! one MongoDB, and compares every Set-Cookie, status, value and stored document.
 //!
-//! On the other side all requests are theirs. On this side each is ours or theirs, as it
-//! comes, so that sessions go back and forth. Time is what the case says, on both.
+//! On the reference side, express-session handles all requests. On the other side, each request is
+//! handled by either implementation, at random, so that both use the same sessions. The case
+//! controls the time on both sides.
 
 mod case;
 mod compare;
@@ -48,7 +49,7 @@ struct Arguments {
     no_shrink: bool,
 }
 
-/// Cases of one set that are played at the same time.
+/// The number of cases of one set that are played concurrently.
 const THREADS: u64 = 16;
 
 fn main() -> ExitCode {
@@ -79,7 +80,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         println!("==> {shown} differences that docs/migration.md explains are as it says");
     }
     for set in sets {
-        // A session costs kruptein 10 ms of key derivation at each end: fewer, unless asked for.
+        // Each session costs kruptein 10 ms of key derivation on each side, so fewer cases are
+        // played by default.
         let fewer = set.is_slow() && arguments.set.is_empty();
         let cases = if fewer { arguments.cases.div_ceil(20) } else { arguments.cases };
         let began = Instant::now();
@@ -119,7 +121,7 @@ async fn rig(sets: &[Set], package: Package) -> Result<Rig, String> {
     Ok(rig)
 }
 
-/// Play the cases of one set. A difference is made as small as it can be.
+/// Plays the cases of one set. Shrinks a case that differs.
 fn play(
     runtime: &tokio::runtime::Runtime,
     rig: &Arc<Rig>,
@@ -130,7 +132,7 @@ fn play(
 ) -> Result<(), String> {
     let shrinking = if arguments.no_shrink { 0 } else { 4000 };
     let played = Arc::new(AtomicU64::new(0));
-    // The thread, counted from 1, that has found a difference. The others stop then.
+    // The thread, counted from 1, that found a difference. The others then stop.
     let finder = Arc::new(AtomicU64::new(0));
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
@@ -168,7 +170,7 @@ fn play(
             })
         })
         .collect();
-    // All of them, before anything that they use is gone.
+    // Join all threads before anything that they use is dropped.
     let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
     for result in results {
         match result.map_err(|_| "a thread panicked")?.map_err(|error| *error) {

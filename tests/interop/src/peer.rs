@@ -1,5 +1,4 @@
-//! The real packages, or our drop-in for express-session among them:
-//! `tests/node/interop.mjs`, running.
+//! The running `tests/node/interop.mjs`: the real packages, or the drop-in for express-session.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,7 +22,7 @@ pub(crate) enum Package {
     DropIn,
 }
 
-/// A Node process. Ends with this value.
+/// A Node process. Dropping it ends the process.
 pub(crate) struct Peer {
     calls: AtomicU64,
     waiting: Waiting,
@@ -77,13 +76,13 @@ impl Peer {
                     let _ = waiting.send(answer);
                 }
             }
-            // Node has ended: nobody waits for it any more.
+            // Node has exited: no more replies will arrive.
             answers.lock().unwrap().clear();
         });
         Ok(Self { calls: AtomicU64::new(1), waiting, lines, _child: child })
     }
 
-    /// Have it do a job at the time `now`.
+    /// Sends a job to perform at the time `now`.
     pub(crate) async fn call(&self, job: &str, now: u64, mut task: Value) -> Result<Value, String> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let object = task.as_object_mut().ok_or("a task is an object")?;

@@ -1,4 +1,4 @@
-//! One side of the comparison: plays a case and notes everything that can be seen.
+//! One side of the comparison: plays a case and records everything that is observable.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -37,20 +37,20 @@ tokio::task_local! {
     static NOW: u64;
 }
 
-/// The time of the step that is being played.
+/// Returns the time of the current step.
 pub(crate) fn clock() -> SystemTime {
     let now = NOW.try_with(|now| *now).unwrap_or(START);
     SystemTime::UNIX_EPOCH + Duration::from_millis(now)
 }
 
-/// What both sides share.
+/// The resources that both sides share.
 pub(crate) struct Rig {
     pub(crate) peer: Peer,
     pub(crate) component: Component,
     pub(crate) express: Options,
     pub(crate) safe: Options,
     pub(crate) client: mongodb::Client,
-    /// Our stores and their collections, one of each for every set: theirs, and ours.
+    /// The edge-session stores and their collections, two for every set: one for each side.
     pub(crate) stores: BTreeMap<String, Arc<MongoStore>>,
 }
 
@@ -62,7 +62,7 @@ fn collection_name(set: Set, is_ours: bool) -> String {
 }
 
 impl Rig {
-    /// Open the stores of a set.
+    /// Opens the stores of a set.
     pub(crate) async fn add(&mut self, set: Set) -> Result<(), String> {
         for is_ours in [false, true] {
             let name = collection_name(set, is_ours);
@@ -80,7 +80,7 @@ impl Rig {
     }
 }
 
-/// A store that remembers whose sessions it was asked to store.
+/// A store that records the identifiers of the sessions that it stores.
 struct Noting {
     store: Arc<MongoStore>,
     ids: Arc<Mutex<Vec<String>>>,
@@ -118,7 +118,7 @@ impl Store for Noting {
     }
 }
 
-/// What a step showed.
+/// The observable result of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Seen {
     pub(crate) status: u64,
@@ -126,7 +126,7 @@ pub(crate) struct Seen {
     pub(crate) cookies: Vec<String>,
     /// The application's values at the beginning.
     pub(crate) data: Option<BTreeMap<String, String>>,
-    /// The stored documents, their identifiers as letters.
+    /// The stored documents, with letters for identifiers.
     pub(crate) documents: Vec<String>,
 }
 
@@ -134,18 +134,18 @@ pub(crate) struct Seen {
 pub(crate) struct World<'r> {
     rig: &'r Rig,
     case: &'r Case,
-    /// Whether some requests are ours; else all are theirs.
+    /// Whether edge-session handles some of the requests.
     is_ours: bool,
     now: u64,
-    /// The session's cookies in the order in which they were set.
+    /// The session's cookies, in the order in which they were set.
     jar: Vec<String>,
-    /// Identifiers in the order in which they were seen.
+    /// Identifiers, in the order in which they were seen.
     ids: Arc<Mutex<Vec<String>>>,
     letters: Vec<String>,
     collection: Collection<Document>,
     layer: SessionLayer,
     config: Value,
-    /// Something that is not as JavaScript writes it was stored.
+    /// Whether something that JavaScript writes differently was stored.
     pub(crate) is_foreign: bool,
 }
 
@@ -180,7 +180,7 @@ impl<'r> World<'r> {
         })
     }
 
-    /// Take a step. None: nothing can be seen of it by itself.
+    /// Performs a step. Returns none if it has no observable result of its own.
     pub(crate) async fn step(&mut self, step: &Step) -> Result<Option<Seen>, String> {
         match step {
             Step::Request(request) => {
@@ -195,7 +195,7 @@ impl<'r> World<'r> {
                     // The safe preset clears the cookie of a session that was ended.
                     let cleared = format!("{}=;", self.case.settings.name);
                     seen.cookies.retain(|cookie| !cookie.starts_with(&cleared));
-                    // And says beside every Expires how long that is.
+                    // It also adds a Max-Age to every Expires.
                     if self.is_ours && request.by_us {
                         seen.cookies.iter_mut().try_for_each(|it| self.take_max_age(it))?;
                     }
@@ -282,7 +282,7 @@ impl<'r> World<'r> {
         })
     }
 
-    /// Keep the session's cookie, and put a letter for its identifier.
+    /// Keeps the session's cookie, and replaces its identifier by a letter.
     fn take(&mut self, cookie: &mut String) -> Result<(), String> {
         let name = self.case.settings.name;
         let Some(rest) = cookie.strip_prefix(&format!("{name}=")) else { return Ok(()) };
@@ -302,7 +302,7 @@ impl<'r> World<'r> {
         Ok(())
     }
 
-    /// Take the Max-Age out of a cookie that has an Expires: it is as long as until then.
+    /// Removes the Max-Age from a cookie with an Expires, after checking that they agree.
     fn take_max_age(&self, cookie: &mut String) -> Result<(), String> {
         let Some((before, after)) = cookie.split_once("; Expires=") else { return Ok(()) };
         let wrong = || format!("its Max-Age is not as long as until its Expires: {cookie}");
@@ -311,7 +311,7 @@ impl<'r> World<'r> {
         let max_age: i64 = after[..digits].parse().map_err(|_| wrong())?;
         let end = PrimitiveDateTime::parse(expires, IMF).map_err(|_| wrong())?.assume_utc();
         let later = self.now as i64 + 1000 * max_age - 1000 * end.unix_timestamp();
-        // Expires is cut to the second, Max-Age is rounded up; what is over has 0.
+        // Expires is truncated to the second, and Max-Age is rounded up; an expired cookie has 0.
         let is_over = max_age == 0 && later > 0;
         if !(is_over || (0..2000).contains(&later)) {
             return Err(wrong());
@@ -327,7 +327,7 @@ impl<'r> World<'r> {
         })
     }
 
-    /// The Cookie headers of a request.
+    /// Returns the Cookie headers of a request.
     fn cookies(&self, cookie: CookieIn) -> Vec<String> {
         let name = self.case.settings.name;
         let Some(last) = self.jar.last() else { return Vec::new() };
@@ -381,7 +381,7 @@ impl<'r> World<'r> {
         }
     }
 
-    /// Everything that is stored, in an order that depends on the content alone.
+    /// Returns everything that is stored, in an order that depends only on the content.
     async fn documents(&mut self) -> Result<Vec<String>, String> {
         let mut ids = self.ids.lock().unwrap().clone();
         ids.sort();
@@ -390,7 +390,7 @@ impl<'r> World<'r> {
         for id in ids {
             let found = self.collection.find_one(doc! { "_id": self.key(&id) }).await;
             let Some(document) = found.map_err(|error| error.to_string())? else { continue };
-            // Where a session has moved, which express-session does not say.
+            // Skips the note about a moved session, which express-session does not write.
             if document.get_str("session").is_ok_and(|text| text.contains("\"movedTo\"")) {
                 if !self.case.settings.keeps_notes {
                     let gone = self.collection.delete_one(doc! { "_id": self.key(&id) }).await;
@@ -404,7 +404,8 @@ impl<'r> World<'r> {
         Ok(texts)
     }
 
-    /// A document without what must differ: its identifier, its ciphertext, the server's time.
+    /// Returns a document without what necessarily differs: its identifier, its ciphertext, the
+    /// server's time.
     async fn shown(&self, id: &str, document: &Document) -> Result<String, String> {
         let mut text = String::new();
         for (key, value) in document {
@@ -431,10 +432,10 @@ impl<'r> World<'r> {
         Ok(text)
     }
 
-    /// A session as both sides read it, who must agree.
+    /// Returns a session as both sides read it; they must agree.
     async fn decrypted(&self, id: &str) -> Result<String, String> {
         let store = &self.rig.stores[&collection_name(self.case.set, self.is_ours)];
-        // Long before, when nothing had expired.
+        // A time at which nothing had expired.
         let before = START / 2;
         let ours = NOW.scope(before, store.load(id)).await.map_err(|error| error.to_string())?;
         let task = json!({ "config": self.config, "id": id });
@@ -446,7 +447,7 @@ impl<'r> World<'r> {
         Ok(ours)
     }
 
-    /// Write what another tool might, into the document of the last cookie.
+    /// Writes what another tool might into the document of the last cookie.
     async fn write(&mut self, foreign: &Foreign) -> Result<(), String> {
         let Some(last) = self.jar.last() else { return Ok(()) };
         let value = last.split_once("s%3A").map_or("", |(_, value)| value);
@@ -467,7 +468,7 @@ impl<'r> World<'r> {
         changed.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Leave nothing behind.
+    /// Removes the collections.
     pub(crate) async fn clean(&self) {
         let ids = self.ids.lock().unwrap().clone();
         let keys: Vec<_> = ids.iter().map(|id| self.key(id)).collect();
@@ -475,7 +476,7 @@ impl<'r> World<'r> {
     }
 }
 
-/// The application behind our layer.
+/// The application behind the edge-session layer.
 async fn application(
     request: http::Request<String>,
 ) -> Result<http::Response<String>, std::convert::Infallible> {
@@ -518,7 +519,7 @@ fn perform(session: &Session, deed: &Deed) {
     }
 }
 
-/// `decodeURIComponent` of what `encodeURIComponent` made of a signed identifier.
+/// Decodes a signed identifier that `encodeURIComponent` encoded.
 fn decode(value: &str) -> String {
     value.replace("%3A", ":").replace("%2B", "+").replace("%2F", "/")
 }

@@ -1,4 +1,4 @@
-//! `edge-session serve --app`: the application is a component, in the same process.
+//! `edge-session serve --app`: the application is a component in the same process.
 
 use std::thread;
 use std::time::Duration;
@@ -75,7 +75,7 @@ fn bodies_stream_both_ways() {
     server.stop();
 }
 
-/// A visitor whose session must be there whatever becomes of others' requests.
+/// A visitor whose session must survive whatever happens to other requests.
 struct Regular(Caller);
 
 impl Regular {
@@ -109,7 +109,7 @@ fn an_application_that_never_answers_is_not_waited_for() {
     assert_eq!(server.caller().get("/never", &[]).status, 504);
     regular.is_well();
 
-    // Others are answered while one computes without end, and afterwards, too.
+    // Other requests are answered during and after one that computes endlessly.
     thread::scope(|scope| {
         let endless = scope.spawn(|| server.caller().get("/loop", &[]).status);
         while !endless.is_finished() {

@@ -1,5 +1,5 @@
-//! Guards in front of real back ends, each of which reads a request's target in its own way: none
-//! is led to a guarded page by any spelling, and ordinary targets arrive as they were sent.
+//! Guards in front of real back ends that each parse a request's target in a different way: no
+//! spelling reaches a guarded page, and ordinary targets arrive unchanged.
 
 use std::thread;
 
@@ -11,7 +11,7 @@ const LOGIN: &str =
 const ALL_BUT_PUBLIC: &str =
     "[[guard]]\npaths = [\"/\"]\nexcept = [\"/public\", \"/favicon.ico\"]\ndeny = true\n";
 
-/// What is played before the mutations.
+/// The targets that are tried before the mutations.
 const BY_NAME: &[&str] = &[
     "/internal",
     "//x/internal",
@@ -33,8 +33,8 @@ const BY_NAME: &[&str] = &[
     "/%ef%bd%89nternal",
 ];
 
-/// What only an application's own routing takes for `/internal`: a guard on that path does not
-/// know of these, a guard on everything but exceptions does.
+/// Targets that only an application's own routing maps to `/internal`: a guard on that path does
+/// not cover them; a guard on everything except some paths does.
 const BY_ROUTING: &[&str] = &["/internal.json", "/index.php/internal", "/%2569nternal"];
 
 const MUTATIONS: usize = 10_000;
@@ -54,7 +54,7 @@ fn gateway(back_end: &BackEnd, rules: &str) -> Server {
     Launch::new("memory:").upstream(&back_end.url()).config(rules).start()
 }
 
-/// The same numbers in every run.
+/// A generator of the same numbers in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -175,7 +175,7 @@ const AFTER: &[&str] = &[
     ",",
 ];
 
-/// Each operator's spelling of one letter.
+/// Returns a random spelling of one letter.
 fn letter(dice: &mut Dice, c: char) -> String {
     let code = c as u32;
     match dice.below(12) {
@@ -186,7 +186,7 @@ fn letter(dice: &mut Dice, c: char) -> String {
         4 => format!("%{:02x}%{:02x}", 0xc0 | (code >> 6), 0x80 | (code & 0x3f)), // overlong
         5 => format!("%u{code:04x}"),
         6 => char::from_u32(code + 0xfee0).expect("a full-width letter").to_string(),
-        7 => format!("%ef%bd%{:02x}", 0x80 + code - 0x60), // full width, for a to z: as UTF-8
+        7 => format!("%ef%bd%{:02x}", 0x80 + code - 0x60), // full width, for a to z, as UTF-8
         8 => match c {
             'i' => dice.of(&["\u{131}", "%c4%b1", "%c4%b0", "%e2%93%98"]).to_owned(),
             'n' => "%e2%81%bf".to_owned(),
@@ -205,7 +205,7 @@ fn mutation(dice: &mut Dice) -> Vec<u8> {
     if !target.ends_with(['/', '\\']) || dice.below(4) == 0 {
         target.push('/');
     }
-    // Many are wrong in one place only, and get past the first check that knows only that.
+    // Many mutate only a few letters, so that they pass early checks and reach later ones.
     let share = [1, 3, 8, 100][dice.below(4)];
     for c in "internal".chars() {
         match dice.below(share) {
@@ -222,10 +222,10 @@ fn mutation(dice: &mut Dice) -> Vec<u8> {
     target.into_bytes()
 }
 
-/// How many mutations are tried where nothing guards.
+/// The number of mutations tried without a guard.
 const SAMPLE: usize = 300;
 
-/// So many that are wanted.
+/// Returns mutations that satisfy the condition.
 fn mutations(is_wanted: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
     let mut dice = Dice(12);
     let all = std::iter::repeat_with(|| mutation(&mut dice));
@@ -239,13 +239,13 @@ fn request(address: &str, target: &[u8], headers: &str) -> Vec<u8> {
     request
 }
 
-/// The status and the body of each answer, 0 where there is none, one after the other on as few connections as the other
-/// side allows.
+/// Sends the targets one after the other, on as few connections as the server allows. Calls `each`
+/// with the status and the body of each response; the status is 0 if there is none.
 fn play(server: &str, targets: &[Vec<u8>], mut each: impl FnMut(&[u8], u16, &str)) {
     let mut wire = Wire::open(server);
     for target in targets {
         let request = request(server, target, "");
-        // The gateway may have closed a connection after what it refused.
+        // The gateway may have closed the connection after a refusal.
         let answer = match wire.try_send(&request).and_then(|()| wire.try_answer()) {
             Ok(answer) => answer,
             Err(_) => {
@@ -267,14 +267,14 @@ fn play(server: &str, targets: &[Vec<u8>], mut each: impl FnMut(&[u8], u16, &str
     }
 }
 
-/// Whether only what an application's own routing takes for the guarded path is left of it: its
-/// extension, the script before it, another round of decoding.
+/// Whether only an application's own routing maps the target to the guarded path: by its extension,
+/// the script before it, or another round of decoding.
 fn is_by_routing(target: &[u8]) -> bool {
     let text = String::from_utf8_lossy(target).to_ascii_lowercase();
     text.contains("%25") || text.contains("internal.") || text.contains(".php/")
 }
 
-/// Those that show what is secret.
+/// Returns the targets that reveal the secret page.
 fn secrets(server: &str, targets: &[Vec<u8>]) -> Vec<String> {
     let mut found = Vec::new();
     play(server, targets, |target, _, body| {
@@ -289,7 +289,7 @@ fn owned(targets: &[&str]) -> Vec<Vec<u8>> {
     targets.iter().map(|target| target.as_bytes().to_vec()).collect()
 }
 
-/// Plays these in front of every back end at once; all that showed what is guarded.
+/// Tries these targets in front of every back end concurrently; returns those that pass the guard.
 fn past_the_guard(rules: &str, targets: &[Vec<u8>]) -> Vec<String> {
     let all = back_ends();
     thread::scope(|scope| {
@@ -302,7 +302,7 @@ fn past_the_guard(rules: &str, targets: &[Vec<u8>]) -> Vec<String> {
                         found.push(format!("{status} {}", target.escape_ascii()));
                     }
                 });
-                // It was alive all the time.
+                // The back end was running all the time.
                 play(&server.address(), &owned(&["/public/x"]), |_, _, body| {
                     assert!(matches!(body, "PUBLIC" | "OTHER"), "{name}: {body}");
                 });
@@ -324,7 +324,7 @@ fn without_a_guard_every_back_end_shows_what_is_secret() {
     }
 }
 
-/// Else it would say nothing that none of them passes a guard.
+/// Otherwise, it would prove nothing that no target passes a guard.
 #[test]
 fn many_mutations_lead_to_what_is_secret_where_nothing_stands_before_it() {
     let targets = mutations(|target| target.iter().all(u8::is_ascii_graphic));
@@ -374,7 +374,7 @@ fn ordinary_targets_arrive_as_they_were_sent() {
     server.stop();
 }
 
-/// The answer of a back end at `/public/headers`: all that it was told.
+/// Returns a back end's response at `/public/headers`: the headers that it received.
 fn told(back_end: &BackEnd, rules: &str, headers: &str) -> String {
     let server = gateway(back_end, rules);
     let mut wire = server.wire();
@@ -390,7 +390,7 @@ fn no_spelling_of_a_header_that_is_ours_reaches_an_application() {
     for mark in "!#$%&'*+.^_`|~-".chars() {
         headers += &format!("Edge{mark}Session: forged-1\r\n");
         if mark == '-' {
-            continue; // A trusted proxy may say these.
+            continue; // a trusted proxy may send these
         }
         headers += &format!("X{mark}Forwarded{mark}User: forged-2\r\n");
         headers += &format!("X{mark}Forwarded{mark}Prefix: forged-3\r\n");
@@ -408,7 +408,7 @@ fn no_spelling_of_a_header_that_is_ours_reaches_an_application() {
 
 #[test]
 fn another_target_in_a_header_reaches_no_application_behind_a_trusted_proxy() {
-    // Loopback is trusted unless the configuration says otherwise.
+    // Loopback addresses are trusted by default.
     let back_end = BackEnd::php();
     let server = gateway(&back_end, DENY);
     for header in ["X-Original-URL", "X-Rewrite-URL", "X_Original_URL", "X.Rewrite~URL"] {

@@ -1,4 +1,4 @@
-//! Applications in Python and in JavaScript behind the gateway, in a real browser.
+//! Python and JavaScript applications behind the gateway, in a real browser.
 
 use edge_session_tests::node::{App, browse};
 use edge_session_tests::{Launch, count_in};

@@ -1,4 +1,4 @@
-//! One process takes over from another while visitors come and go.
+//! One process takes over from another during traffic.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -12,7 +12,7 @@ use edge_session_tests::{
 const CLIENTS: usize = 12;
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// An application that counts visits in the session that it is told of.
+/// An application that counts visits in the session that the gateway sends.
 fn counter() -> Upstream {
     Upstream::app(|asked| {
         let count = asked.session()["viewCount"].as_u64().unwrap_or(0) + 1;
@@ -21,7 +21,7 @@ fn counter() -> Upstream {
     })
 }
 
-/// A visitor who keeps a connection as long as the server does, as browsers do.
+/// A visitor who keeps a connection open as long as the server does, as browsers do.
 struct Regular {
     caller: Caller,
     address: String,
@@ -113,7 +113,7 @@ fn a_process_that_stops_finishes_what_it_has_begun() {
     let mut kept = server.wire();
     kept.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(!closes(&kept.answer().head));
-    // A request whose body is on its way.
+    // A request whose body is still being sent.
     let mut sending = server.wire();
     sending.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
     wait_for("it to arrive", LIMIT, || (upstream.count() == 2).then_some(()));
@@ -125,7 +125,7 @@ fn a_process_that_stops_finishes_what_it_has_begun() {
     sending.send("world");
     let answer = sending.answer();
     assert_eq!((answer.status, closes(&answer.head)), (200, true), "{answer:#?}");
-    // The kept connection's next answer says that it is the last one.
+    // The kept connection's next response announces that it is the last one.
     kept.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let answer = kept.answer();
     assert_eq!((answer.status, closes(&answer.head)), (200, true), "{answer:#?}");

@@ -1,4 +1,4 @@
-//! What visitors see of answers that the gateway gives itself.
+//! How visitors see the gateway's own error responses.
 
 use edge_session_tests::{Launch, Upstream, free_port, node::browse, temp_dir};
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ fn a_person_gets_a_page_a_script_a_problem_and_others_a_line_of_text() {
             let line = caller.get(path, &[&format!("Accept: {accept}")]);
             assert_eq!((line.status, line.text()), (status, format!("{text}\n")), "{accept}");
         }
-        // A person waits for the answer to a form, too.
+        // A person also waits for the response to a form.
         let form = caller.ask("POST", path, &[NAVIGATION, "Content-Length: 0"], b"");
         assert_eq!(form.head.header("content-type"), Some("text/html; charset=utf-8"));
     }
@@ -63,7 +63,7 @@ fn an_application_answers_as_it_likes_and_an_operator_has_pages_of_its_own() {
     let app = Upstream::parrot();
     let dir = temp_dir("pages-");
     std::fs::write(dir.path().join("403.html"), "<p>Ours: {request-id}, {request-id}").unwrap();
-    // These are called otherwise.
+    // These names do not match.
     for name in ["+401.html", "0401.html", "401.htm", "99.html"] {
         std::fs::write(dir.path().join(name), "<p>not this one").unwrap();
     }
@@ -105,7 +105,7 @@ fn a_page_that_is_no_file_or_too_large_is_refused_at_the_start() {
     std::fs::create_dir(&page).unwrap();
     assert!(check().contains("500.html: it is not a regular file"));
     std::fs::remove_dir(&page).unwrap();
-    // A pipe that nobody writes to.
+    // A pipe without a writer.
     let made = std::process::Command::new("mkfifo").arg(&page).status().unwrap();
     assert!(made.success() && check().contains("500.html: it is not a regular file"));
     std::fs::remove_file(&page).unwrap();

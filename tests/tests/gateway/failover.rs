@@ -1,5 +1,5 @@
-//! Two gateways before one MongoDB of three servers, under load: one gateway is killed, then the
-//! server that takes writes.
+//! Two gateways in front of one MongoDB replica set of three servers, under load: one gateway is
+//! killed, then the primary.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -10,10 +10,10 @@ use edge_session_tests::{Asked, Launch, ReplicaSet, Reply, Server, Upstream, Vis
 
 const VISITORS: usize = 12;
 
-/// Acknowledged visits before each of the two catastrophes, and after them.
+/// The number of acknowledged visits before each of the two failures, and after them.
 const VISITS: usize = 400;
 
-/// No visitor is to be without an answer for longer.
+/// The maximum time for which a visitor may be without a response.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(20);
 
 fn counter(asked: &Asked) -> Reply {
@@ -22,14 +22,14 @@ fn counter(asked: &Asked) -> Reply {
         .line(format!("Edge-Session-Merge: {{\"viewCount\":{count}}}"))
 }
 
-/// What all visitors met.
+/// What all visitors observed.
 #[derive(Default)]
 struct Seen {
     acknowledged: AtomicUsize,
     failures: Mutex<Vec<Instant>>,
 }
 
-/// Visits at whichever gateway answers, until all visitors together have had enough answers.
+/// Visits whichever gateway answers, until all visitors together have received enough responses.
 fn visit(mut visitor: Visitor, urls: &[String; 2], seen: &Seen) {
     let session = visitor.session_id();
     let (mut last, mut at) = (1, 0);

@@ -1,4 +1,4 @@
-//! What applications are told of where a request comes from.
+//! What applications receive about the origin of a request.
 
 use edge_session_tests::{Launch, Upstream, Wire, free_port};
 
@@ -29,12 +29,12 @@ fn what_a_trusted_proxy_says_is_continued() {
     assert_eq!(header("forwarded"), Some(forwarded));
     assert_eq!(header("x-request-id"), Some("from-a-proxy.1_2"));
     assert_eq!(answer.head.header("x-request-id"), Some("from-a-proxy.1_2"));
-    // Several headers are one list.
+    // Several headers form one list.
     let lines = ["X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.2"];
     server.caller().get("/", &lines);
     let chain = upstream.last().head.all("x-forwarded-for").join(", ");
     assert_eq!(chain, "192.0.2.1, 192.0.2.2, 127.0.0.1");
-    // What could not be a name in a log is not one.
+    // An id that is not suitable for logs is replaced.
     for id in ["a b", "<script>", "\u{e9}", &"x".repeat(129)] {
         server.caller().get("/", &[&format!("X-Request-Id: {id}")]);
         let asked = upstream.last();
@@ -74,7 +74,7 @@ fn every_request_has_a_name_of_its_own() {
         id
     });
     assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
-    // An application's own stays.
+    // An application's own id is kept.
     let answer = server.caller().get("/", &["Say: X-Request-Id: mine"]);
     assert_eq!(answer.head.header("x-request-id"), Some("mine"));
     server.stop();
@@ -96,7 +96,7 @@ fn a_cookie_is_secure_where_a_trusted_proxy_ends_tls() {
         assert_eq!(answer.head.all("set-cookie").len(), 0, "over plain HTTP");
         server.stop();
 
-        // By default it depends on the connection, and the application is told the same.
+        // By default, it depends on the connection, and the application receives the same.
         for (proxy, believes) in [("", true), ("proxy = true\n", true), ("proxy = false\n", false)]
         {
             let auto = Launch::new("memory:").upstream(&upstream.url());
@@ -118,7 +118,7 @@ fn a_cookie_is_secure_where_a_trusted_proxy_ends_tls() {
 
 #[test]
 fn a_request_that_comes_back_again_and_again_ends() {
-    // Two gateways in a ring: each is the other's application.
+    // Two gateways in a loop: each is the other's application.
     let [one, other] = [free_port(), free_port()];
     let gateway = |own: u16, upstream: u16| {
         let launch = Launch::new("memory:").upstream(&format!("http://127.0.0.1:{upstream}"));

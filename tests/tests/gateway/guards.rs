@@ -1,4 +1,4 @@
-//! Rules about paths, and the paths that have to match them.
+//! Guards, and the paths that must match them.
 
 use edge_session_tests::{Caller, Launch, Reply, Server, Upstream};
 use serde_json::json;
@@ -31,7 +31,7 @@ fn logged_in(server: &Server, data: &str) -> Caller {
     logged_in_by(server, "/", data)
 }
 
-/// With a session that the application begins at `path`.
+/// Returns a caller with a session that the application starts at `path`.
 fn logged_in_by(server: &Server, path: &str, data: &str) -> Caller {
     let mut caller = server.caller();
     caller.get(path, &[&format!("Say: Edge-Session: {data}")]);
@@ -46,14 +46,14 @@ fn a_guarded_path_is_for_those_who_are_logged_in() {
     let upstream = Upstream::parrot();
     let server = gateway(&upstream);
     let mut anonymous = server.caller();
-    // To a person: the login page, which knows the way back.
+    // A person gets the login page, with the path to return to.
     for headers in [NAVIGATION, &["Accept: text/html,application/xhtml+xml;q=0.9"]] {
         let answer = anonymous.get("/account?x=1", headers);
         assert_eq!(answer.status, 302);
         assert_eq!(answer.head.header("location"), Some("/login?return=%2Faccount%3Fx%3D1"));
         assert_eq!(answer.head.header("cache-control"), Some("no-store"));
     }
-    // To a script: its status.
+    // A script gets the status.
     for headers in [FETCH, &["Accept: application/json"], &[]] {
         let answer = anonymous.get("/account?x=1", headers);
         assert_eq!(answer.status, 401, "{headers:?}");
@@ -66,11 +66,11 @@ fn a_guarded_path_is_for_those_who_are_logged_in() {
     let mut ada = logged_in(&server, r#"{"passport":{"user":"ada"}}"#);
     assert_eq!(ada.get("/account?x=1", NAVIGATION).status, 200);
     assert_eq!(upstream.last().target, "/account?x=1");
-    // What is no user: nothing, or null.
+    // No user: missing or null.
     for data in [r#"{"passport":{"user":null}}"#, r#"{"passport":{}}"#, r#"{"passport":"user"}"#] {
         assert_eq!(logged_in(&server, data).get("/account", FETCH).status, 401, "{data}");
     }
-    // Who has a session of another's making has none.
+    // A forged session is no session.
     let mut forger = server.caller();
     let real = ada.cookie.clone().unwrap();
     let signature = if real.ends_with("xxxxxxxx") { "yyyyyyyy" } else { "xxxxxxxx" };
@@ -86,7 +86,7 @@ fn a_rule_may_want_a_value_or_let_nobody_in() {
     let mut user = logged_in(&server, r#"{"passport":{"user":"ada","role":"user"}}"#);
     let mut admin = logged_in(&server, r#"{"passport":{"user":"eve","role":"admin"}}"#);
     let mut only_role = logged_in(&server, r#"{"passport":{"role":"admin"}}"#);
-    // Both rules hold for what is below both.
+    // Both guards apply to a path below both.
     for (caller, orders, all) in
         [(&mut user, 200, 403), (&mut admin, 200, 200), (&mut only_role, 401, 401)]
     {
@@ -95,8 +95,8 @@ fn a_rule_may_want_a_value_or_let_nobody_in() {
         assert_eq!(caller.get("/orders/all/1", FETCH).status, all);
         assert_eq!(caller.get("/orders-all", FETCH).status, 200);
     }
-    // Who is logged in, by what
-    // another rule wants, is not sent, since to log in once more would change nothing.
+    // A user who is logged in but does not satisfy another guard is not sent to the login page,
+    // because logging in again would change nothing.
     let answer = only_role.get("/orders", NAVIGATION);
     assert_eq!(answer.head.header("location"), Some("/login?return=%2Forders"));
     let mut no_role = logged_in(&server, r#"{"passport":{"user":"zoe"}}"#);
@@ -136,7 +136,7 @@ fn who_is_logged_in_and_may_not_is_refused_and_not_sent_to_log_in_for_ever() {
         (r#"{"user":null}"#, 302, 302),
         (r#"{"role":"user"}"#, 403, 302),
         ("{}", 302, 302),
-        // What applications write where there is nobody, or nothing.
+        // Values that applications use for nobody or nothing.
         (r#"{"user":"","staff":false}"#, 302, 302),
         (r#"{"user":0,"staff":0}"#, 403, 200),
     ] {
@@ -145,7 +145,7 @@ fn who_is_logged_in_and_may_not_is_refused_and_not_sent_to_log_in_for_ever() {
         assert_eq!(caller.get("/staff", NAVIGATION).status, staff, "{data}");
     }
     server.stop();
-    // Without an identity, whoever has what one of the guards wants is logged in.
+    // Without an identity, satisfying one of the guards counts as being logged in.
     let config = config.replace("identity = \"/user\"", "").replace("/staff\"]", "/user\"]");
     let config = config.replace("require = \"/staff\"", "require = \"/user\"");
     let server = Launch::new("memory:").upstream(&upstream.url()).config(&config).start();
@@ -249,14 +249,14 @@ fn a_path_that_can_be_read_in_two_ways_is_refused() {
         "/acc%ffount",
         "/%c0%afaccount",
         "/acc%ed%a0%80ount",
-        // Some file systems pass over spaces.
+        // Some file systems ignore spaces.
         "/x/..%20/account",
     ];
     for path in paths {
         assert_eq!(caller.get(path, FETCH).status, 400, "{path}");
     }
     assert_eq!(upstream.count(), 0);
-    // What is no target at all is refused before anything looks at its path.
+    // An invalid target is refused before its path is examined.
     assert!(server.refused("ambiguous-path") >= paths.len() as u64 - 2);
     server.stop();
 }
@@ -274,17 +274,17 @@ fn the_way_back_never_leads_to_another_host() {
         let answer = outside.get(target, NAVIGATION);
         assert_eq!((answer.status, answer.head.header("location")), (400, None), "{target}");
     }
-    // Nothing of a query escapes from the parameter.
+    // No part of a query escapes from the parameter.
     let answer = outside.get("/a?b=c&return=//evil.example#d", NAVIGATION);
     if answer.status == 302 {
         let location = answer.head.header("location").unwrap();
         assert_eq!(location.matches('&').count(), 1, "{location}");
         assert!(!location.contains("//evil"), "{location}");
     }
-    // Who may not in may still log in.
+    // A user without access can still log in.
     assert_eq!(outside.get("/login?return=%2F", NAVIGATION).status, 200);
     assert_eq!(outside.get("/login/", NAVIGATION).status, 200);
-    // What may be another page of the application is not the login.
+    // What may be another page of the application does not count as the login page.
     for other in ["/login/x", "/LOGIN", "/login;x", "/x//login", "/%256cogin"] {
         assert_eq!(outside.get(other, NAVIGATION).status, 302, "{other}");
     }
@@ -405,7 +405,7 @@ fn the_logout_path_ends_the_session_unless_another_site_asks() {
     assert!(ada.cookie.is_none(), "the cookie is cleared");
     assert_eq!(stays.clone().get("/account", FETCH).status, 401, "its session is gone");
     assert_eq!(upstream.count(), before + 1, "the application is not asked");
-    // Who has none can log out all the same.
+    // Logging out without a session works too.
     let answer = server.caller().get("/logout", &["Accept: text/html"]);
     assert_eq!((answer.status, answer.head.header("location")), (303, Some("/bye")));
     assert_eq!(stays.clone().get("/", &[]).json(), json!({}));
@@ -461,7 +461,8 @@ fn scripts_get_a_status_and_preflights_pass_no_guard() {
     ] {
         assert_eq!(anonymous.get("/account", headers).status, 401, "{headers:?}");
     }
-    // Nothing that looks like a preflight passes: applications run pages for OPTIONS, too.
+    // Requests that look like a preflight do not pass, because applications run pages for OPTIONS
+    // too.
     let preflight = ["Origin: http://elsewhere", "Access-Control-Request-Method: PUT"];
     assert_eq!(anonymous.ask("OPTIONS", "/account", &preflight, b"").status, 401);
     assert_eq!(upstream.count(), 0);

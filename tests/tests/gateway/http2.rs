@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame (RFC 9113): what is malformed, and floods.
+//! HTTP/2 frame by frame (RFC 9113): malformed frames and floods.
 
 use std::io::ErrorKind;
 use std::sync::Mutex;
@@ -23,26 +23,26 @@ const END_HEADERS: u8 = 4;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 const REFUSED_STREAM: u32 = 7;
 
-/// A connection that speaks HTTP/2 from its beginning. It answers no ping: a server that stops
-/// waits for it as long as it may.
+/// A connection that uses HTTP/2 from the start. It does not reply to pings, so a server that shuts
+/// down waits for it as long as it may.
 pub(super) struct Http2 {
     pub(super) wire: Wire,
     stream: u32,
 }
 
-/// What became of a stream.
+/// How a stream ended.
 #[derive(Debug, PartialEq)]
 pub(super) enum End {
-    /// Its answer began, with one of the statuses that HPACK has a number for.
+    /// A response, with one of the statuses that HPACK has an index for.
     Answered(u16),
     Reset(u32),
-    /// The whole connection was ended.
+    /// The whole connection was closed.
     Gone(u32),
     Closed,
 }
 
 impl End {
-    /// A stream error or a connection error of the kind PROTOCOL_ERROR, or 400.
+    /// Whether it is a stream or connection error of type PROTOCOL_ERROR, or 400.
     fn is_refusal(&self) -> bool {
         matches!(self, Self::Reset(1) | Self::Gone(1) | Self::Answered(400))
     }
@@ -53,7 +53,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Header fields as literals that no table remembers (RFC 7541, section 6.2.2).
+/// Encodes header fields as literals without indexing (RFC 7541, section 6.2.2).
 fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -82,7 +82,7 @@ impl Http2 {
         Self { wire, stream: 1 }
     }
 
-    /// Ask on the next stream, with this block of fields.
+    /// Sends a request on the next stream, with this header block.
     pub(super) fn ask_by(&mut self, block: &[u8]) -> u32 {
         let stream = self.stream;
         self.stream += 2;
@@ -96,8 +96,8 @@ impl Http2 {
         self.ask_by(&block(&fields))
     }
 
-    /// Whether the server ends the connection in time. Meanwhile its pings are answered, if the
-    /// client is stubborn not the one that asks it to leave.
+    /// Whether the server closes the connection in time. Until then, this replies to pings; a
+    /// stubborn client does not reply to the one that asks it to close.
     fn is_left(&mut self, limit: Duration, is_stubborn: bool) -> bool {
         let (start, mut was_told) = (Instant::now(), false);
         while start.elapsed() < limit {
@@ -140,7 +140,7 @@ impl Http2 {
                     return End::Answered(*status.unwrap_or(&0));
                 }
                 RST_STREAM if on == stream => return End::Reset(number(0)),
-                // Of a graceful end, the rest is still answered.
+                // After a graceful GOAWAY, the remaining streams are still answered.
                 GOAWAY if number(4) != 0 => return End::Gone(number(4)),
                 _ => {}
             }
@@ -171,7 +171,7 @@ fn a_malformed_request_of_http2_reaches_no_application() {
         get(&[("x-a", "1\r\nedge-session: {}")]),
         get(&[("x-a\r\nx-b", "1")]),
         get(&[("x-a", "1\u{0}")]),
-        // Section 8.2.2: what belongs to connections of HTTP/1.
+        // Section 8.2.2: connection-specific fields of HTTP/1.
         get(&[("connection", "keep-alive")]),
         get(&[("transfer-encoding", "chunked")]),
         get(&[("upgrade", "h2c")]),
@@ -186,7 +186,7 @@ fn a_malformed_request_of_http2_reaches_no_application() {
         path(""),
         path("/a b"),
         path("/\r\nx: y"),
-        // The same rules as everywhere.
+        // The rules of all HTTP versions.
         get(&[("host", "b")]),
         path("/a/../b"),
         path("http://b/"),
@@ -198,7 +198,7 @@ fn a_malformed_request_of_http2_reaches_no_application() {
         assert!(end.is_refusal(), "{fields:?}: {end:?}");
     }
     assert_eq!(upstream.count(), 1);
-    // What is left without its fragment is the root, and is asked for as that.
+    // A target with an empty path before its fragment is the root.
     let mut connection = Http2::open(&server);
     connection.ask(1, &path("#/x"), END_STREAM);
     assert_eq!(connection.end_of(1), End::Answered(200));
@@ -231,7 +231,7 @@ fn head_is_answered_without_a_body_whoever_answers() {
                 ("accept", accept),
             ];
             let stream = client.ask_by(&block(&fields));
-            // The next request's answer comes after all of it.
+            // The next request's response comes after all of it.
             let (mut head_flags, mut next) = (None, None);
             while next.is_none() {
                 let head = client.wire.exactly(9).unwrap();
@@ -275,8 +275,8 @@ fn a_frame_that_is_none_ends_its_connection_alone() {
     let (_upstream, server) = pair();
     let mut regular = Http2::open(&server);
     for bytes in [
-        // Larger than SETTINGS_MAX_FRAME_SIZE says; on no stream; of a stream that is not open;
-        // settings of a wrong length; a header block that is no HPACK; an even stream.
+        // Larger than SETTINGS_MAX_FRAME_SIZE; without a stream; on a stream that is not open;
+        // settings of a wrong length; a header block that is not HPACK; an even stream.
         frame(DATA, 0, 1, &[0; 20_000]),
         frame(HEADERS, END_HEADERS, 0, &block(&get(&[]))),
         frame(DATA, END_STREAM, 5, b"x"),
@@ -306,17 +306,17 @@ fn floods_of_frames_cost_others_nothing() {
         resets.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&get(&[]))));
         resets.extend(frame(RST_STREAM, 0, stream, &CANCEL));
     }
-    // A header that never ends (CVE-2024-27316).
+    // An endless header (CVE-2024-27316).
     let mut endless = frame(HEADERS, END_STREAM, 1, &block(&get(&[])));
     let more = block(&[("x-a", &"a".repeat(100)), ("x-b", &"b".repeat(100))]);
     for _ in 0..50_000 {
         endless.extend(frame(CONTINUATION, 0, 1, &more));
     }
-    // Settings that all want to be acknowledged (CVE-2019-9515).
+    // A flood of settings that must be acknowledged (CVE-2019-9515).
     let settings = frame(SETTINGS, 0, 0, b"").repeat(200_000);
     for (name, bytes) in [("resets", resets), ("continuation", endless), ("settings", settings)] {
         let mut connection = Http2::open(&server);
-        // It may be ended before it has sent everything.
+        // The server may close the connection before everything is sent.
         for part in bytes.chunks(64 * 1024) {
             if connection.wire.try_send(part).is_err() {
                 break;
@@ -355,7 +355,7 @@ fn who_resets_streams_gives_its_places_back_and_is_sent_away_when_that_is_all_it
         });
         connection.wire.send(frame(RST_STREAM, 0, stream, &CANCEL));
     }
-    // None of them is at work any more.
+    // None of them is being handled any more.
     let stream = connection.get("/");
     assert_eq!(connection.end_of(stream), End::Answered(200));
     let stream = connection.get("/slow");
@@ -414,7 +414,7 @@ fn a_request_may_take_longer_than_a_connection_may_be_idle() {
     let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
     let mut slow = Http2::open(&server);
     let stream = slow.get("/slow");
-    // By the time that an idle connection, which began later, has ended.
+    // By the time an idle connection that was opened later has been closed.
     let mut idle = Http2::open(&server);
     let first = idle.get("/");
     assert_eq!(idle.end_of(first), End::Answered(200));
@@ -438,7 +438,7 @@ fn the_beginning_of_a_connection_may_come_byte_by_byte_and_costs_nothing_meanwhi
     // The last of them has been accepted.
     assert_eq!(server.caller().get("/", &[]).status, 200);
     let (before, start) = (server.cpu(), Instant::now());
-    // There is no other way to see that nothing happens.
+    // There is no other way to observe that nothing happens.
     std::thread::sleep(Duration::from_secs(2));
     let (took, of) = (server.cpu() - before, start.elapsed());
     assert!(took < of / 20, "it computed for {took:?} of {of:?} when nobody asked for anything");
@@ -452,7 +452,7 @@ fn the_beginning_of_a_connection_may_come_byte_by_byte_and_costs_nothing_meanwhi
     let mut connection = Http2 { wire, stream: 1 };
     let stream = connection.get("/");
     assert_eq!(connection.end_of(stream), End::Answered(200));
-    // What begins like it and is something else is read as it came.
+    // Bytes that begin like the preface but differ are parsed as they were received.
     let mut wire = server.wire();
     for part in ["P", "O", "ST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"] {
         wire.send(part);
@@ -475,22 +475,23 @@ fn a_request_of_http2_has_no_more_fields_than_one_of_http1() {
     let stream = connection.ask_by(&block(&get(&fields)));
     connection.end_of(stream);
     assert_eq!((server.refused("too-many-fields"), upstream.count()), (1, 0));
-    // Clients may cut the Cookie header into one field for each (section 8.2.3).
+    // Clients may split the Cookie header into one field per cookie (section 8.2.3).
     let stream = connection.ask_by(&block(&get(&[&fields[..100], &cookies[..]].concat())));
     assert_eq!(connection.end_of(stream), End::Answered(200));
     drop(connection);
     server.stop();
 }
 
-/// A header that refers to one field of 4 KiB so many times: some bytes that unfold to many.
+/// Returns a header that refers to one field of 4 KiB this many times: a few bytes that expand to
+/// many.
 fn bomb(path: &str, times: usize) -> (Vec<u8>, Vec<u8>) {
     let value = "v".repeat(4000);
-    // A literal that the table remembers, with its length in two pieces (RFC 7541, section 5.1).
+    // A literal that is added to the table, with a length of two bytes (RFC 7541, section 5.1).
     let length = value.len() - 127;
     let mut first = block(&get(&[]));
     first.extend([0x40, 1, b'x', 127, (length % 128 + 128) as u8, (length / 128) as u8]);
     first.extend(value.as_bytes());
-    // The first field of the table, again and again.
+    // The first field of the table, repeated.
     let fields = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")];
     let next = [block(&fields), vec![0xbe; times]].concat();
     (first, next)
@@ -509,7 +510,7 @@ fn headers_that_unfold_to_a_thousand_times_their_size_are_bounded() {
     let config = "[gateway]\ntrusted_proxies = []";
     let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
     let before = server.memory("VmRSS");
-    // As large as a header of HTTP/1 may be, and as large as one of HTTP/2.
+    // As large as an HTTP/1 header may be, and as large as an HTTP/2 header may be.
     for (at, times) in [31, 7].into_iter().enumerate() {
         let (first, next) = bomb("/slow", times);
         let mut connections: Vec<_> = (0..8).map(|_| Http2::open(&server)).collect();
@@ -522,7 +523,7 @@ fn headers_that_unfold_to_a_thousand_times_their_size_are_bounded() {
                 connection.ask_by(&next);
             }
         }
-        // All have been looked at: those that are at work are as many as one client may have.
+        // All have been parsed; as many are being handled as one client may have.
         if at == 1 {
             wait_for("as many as may be at work", Duration::from_secs(20), || {
                 (upstream.count() >= 512).then_some(())
@@ -556,7 +557,7 @@ fn a_client_that_takes_nothing_of_an_answer_does_not_keep_the_application() {
     let mut connection = Http2::open(&server);
     let stream = connection.get("/");
     assert_eq!(connection.end_of(stream), End::Answered(200));
-    // Its window is not opened again, though the connection itself is taken from.
+    // Its window is not extended, although data is still read from the connection.
     assert_eq!(connection.end_of(stream), End::Reset(8));
     wait_for("the application to be left", Duration::from_secs(10), || {
         upstream.is_left().then_some(())

@@ -1,4 +1,4 @@
-//! Who asks for too much leaves enough for the others.
+//! Clients that request too much leave enough for others.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const ASK: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const ASK_SLOWLY: &str = "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// An application with a page that takes until it is told to go on.
+/// An application with a page that blocks until it is released.
 fn slow() -> (Upstream, Sender<()>) {
     let (go_on, may_go_on) = channel::<()>();
     let may_go_on = Mutex::new(may_go_on);
@@ -41,7 +41,7 @@ fn who_asks_for_slow_pages_by_the_thousand_leaves_files_and_places_for_others() 
         }
     }
     wait_for("the attack", LIMIT, || (upstream.count() >= 60).then_some(()));
-    // Those in excess have been refused, and all else has its place.
+    // The excess requests have been refused, and all others have a slot.
     wait_for("refusals", LIMIT, || (server.refused("client-busy") > 500).then_some(()));
     assert!(upstream.count() < 100, "{} requests of one client", upstream.count());
     for _ in 0..3 {
@@ -72,15 +72,15 @@ fn a_request_that_finds_no_place_is_told_to_come_again() {
     assert_eq!((answer.status, answer.head.header("retry-after")), (503, Some("1")));
     assert!(start.elapsed() >= Duration::from_secs(1), "it has waited for its turn");
     assert_eq!((server.refused("busy"), upstream.count()), (1, 2));
-    // Who waits no longer than that is answered when another one is done.
+    // A request that waits for less than that is handled when another one finishes.
     let mut fourth = server.wire();
     fourth.send(ASK);
     go_on.send(()).unwrap();
     assert_eq!(fourth.answer().status, 200);
-    // The same connection may ask again.
+    // The same connection may send another request.
     third.send(ASK);
     assert_eq!(third.answer().status, 200);
-    // Such an answer has its name, its form and its line in the log as any other.
+    // Such a response has an id, a format and a log line like any other.
     let id = answer.head.header("x-request-id").expect("its name");
     let line = format!("request=\"{id}\" session=\"-\" method=GET path=\"/\" status=503");
     wait_for("its line", LIMIT, || server.log().contains(&line).then_some(()));
@@ -120,7 +120,8 @@ fn silent_connections_make_room_for_those_that_ask() {
     let upstream = Upstream::app(|_| Reply::text("ok"));
     let config = "[gateway]\ntrusted_proxies = []\n[limits]\nconnections = 8";
     let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
-    // All of one client's, and then all that there are; some have begun to say something.
+    // All connections of one client, then all that the server accepts; some have sent a part of a
+    // request.
     for sources in [&["127.0.0.2"][..], &["127.0.0.3", "127.0.0.4", "127.0.0.5"]] {
         let silent: Vec<_> = (0..20)
             .map(|at| {

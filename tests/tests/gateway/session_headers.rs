@@ -1,4 +1,4 @@
-//! What the gateway and an application say to each other about the session, in headers.
+//! The session headers that the gateway and an application exchange.
 
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
@@ -11,7 +11,7 @@ fn gateway(upstream: &Upstream, config: &str) -> Server {
     Launch::new("memory:").upstream(&upstream.url()).config(config).start()
 }
 
-/// Lets the application of [`Upstream::parrot`] answer with these header lines.
+/// Makes the application of [`Upstream::parrot`] respond with these header lines.
 #[track_caller]
 fn say(caller: &mut Caller, lines: &[&str]) {
     let lines: Vec<_> = lines.iter().map(|line| format!("Say: {line}")).collect();
@@ -21,7 +21,7 @@ fn say(caller: &mut Caller, lines: &[&str]) {
     assert!(!answer.head.has_any("edge-session"), "the visitor sees it: {answer:#?}");
 }
 
-/// What the application is told of the session now.
+/// Returns what the application receives about the session now.
 #[track_caller]
 fn told(caller: &mut Caller) -> Value {
     caller.get("/", &[]).json()
@@ -39,7 +39,7 @@ fn an_application_is_told_the_session_and_changes_it_by_headers() {
     assert_eq!(told(&mut caller), json!({"name": "Ada", "n": [1, 2], "deep": {"a": 1, "b": 2}}));
     assert_eq!(upstream.last().header("edge-session-id"), Some(&*caller.session_id()));
 
-    // RFC 7396: null removes, objects merge, all else is set.
+    // RFC 7396: null removes a key, objects are merged, and all else replaces the old value.
     say(
         &mut caller,
         &[r#"Edge-Session-Merge: {"name":null,"n":"x","deep":{"b":null,"c":{"d":null,"e":3}}}"#],
@@ -51,7 +51,7 @@ fn an_application_is_told_the_session_and_changes_it_by_headers() {
     say(&mut caller, &["Edge-Session: {}"]);
     assert_eq!(told(&mut caller), json!({}));
 
-    // Without any of the headers, all stays.
+    // Without any of the headers, nothing changes.
     say(&mut caller, &[r#"Edge-Session-Merge: {"a":1}"#]);
     say(&mut caller, &[]);
     assert_eq!(told(&mut caller), json!({"a": 1}));
@@ -70,7 +70,7 @@ fn an_application_destroys_and_regenerates_and_touches_sessions() {
     assert_eq!(caller.session_id(), first.session_id());
     assert_eq!(told(&mut caller), json!({"a": 1}));
 
-    // Under a new identifier, empty but for what is said with it.
+    // A new identifier, and only the data sent with the action.
     say(&mut caller, &["Edge-Session-Action: regenerate", r#"Edge-Session-Merge: {"b":2}"#]);
     assert_ne!(caller.session_id(), first.session_id());
     assert_eq!(told(&mut caller), json!({"b": 2}));
@@ -95,11 +95,11 @@ fn who_logs_in_gets_a_new_identifier() {
     assert_eq!(told(&mut caller), json!({"cart": [1], "passport": {"user": "ada"}}));
     assert_eq!(told(&mut planted.clone()), json!({}), "the old cookie works no more");
 
-    // Who stays the same stays under the same identifier, whatever else changes.
+    // While the identity stays the same, the identifier does too, whatever else changes.
     let before = caller.session_id();
     say(&mut caller, &[r#"Edge-Session-Merge: {"passport":{"user":"ada"},"cart":null}"#]);
     assert_eq!(caller.session_id(), before);
-    // Logging out, and in as somebody else, are changes, too.
+    // Logging out, and logging in as another user, also change the identity.
     say(&mut caller, &[r#"Edge-Session: {"passport":{"user":"eve"}}"#]);
     let as_eve = caller.session_id();
     assert_ne!(as_eve, before);
@@ -160,7 +160,7 @@ fn session_headers_never_come_from_visitors() {
     assert!(!asked.head.headers.iter().any(|(_, value)| value.contains("admin")), "{asked:#?}");
     assert_eq!(server.metric("edge_session_stripped_total"), 1);
 
-    // Not by way of the hop-by-hop headers either.
+    // The hop-by-hop mechanism cannot remove them either.
     let answer = caller.get("/", &["Connection: close, Edge-Session, Edge-Session-Id"]);
     assert_eq!(answer.json(), json!({}));
     server.stop();
@@ -206,7 +206,7 @@ fn an_application_cannot_set_the_session_cookie_itself() {
     assert!(cookies.contains(&"theme=dark; Path=/"), "{cookies:?}");
     assert!(!answer.head.headers.iter().any(|(_, value)| value.contains("planted")));
     assert_eq!(told(&mut caller), json!({"a": 1}));
-    // What can be done about it is said once.
+    // The hint about what to do is logged once.
     caller.get("/", &["Say: Set-Cookie: connect.sid=planted; Path=/"]);
     assert_eq!(server.log().matches("gateway.sessions = ").count(), 1, "{}", server.log());
     server.stop();
@@ -294,10 +294,10 @@ fn a_failed_answer_changes_nothing_unless_it_is_configured() {
             let expected = if saves { 2 } else { 1 };
             assert_eq!(told(&mut caller), json!({"a": expected}), "{status}");
         }
-        // The visitor's mistakes are answers like any others.
+        // With a 4xx status, the change is applied as usual.
         caller.get("/", &["Say-Status: 404", r#"Say: Edge-Session-Merge: {"a":4}"#]);
         assert_eq!(told(&mut caller), json!({"a": 4}));
-        // A header that is none is one with any status.
+        // An invalid header counts with any status.
         let answer = caller.get("/", &["Say-Status: 500", "Say: Edge-Session: x"]);
         assert_eq!(answer.status, 502);
         server.stop();
@@ -309,7 +309,7 @@ fn no_value_of_a_session_becomes_a_header() {
     let upstream = Upstream::parrot();
     let server = gateway(&upstream, "");
     let mut caller = server.caller();
-    // What JSON escapes is stored as its text, and comes back so.
+    // Values that JSON escapes are stored as their text, and are returned unchanged.
     let values = [
         r#""a\r\nX-Evil: 1\r\n\r\nGET /evil HTTP/1.1""#,
         r#""\u000d\u000aX-Evil: 1""#,
@@ -327,14 +327,14 @@ fn no_value_of_a_session_becomes_a_header() {
         let text = asked.header("edge-session").unwrap();
         assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text:?}");
     }
-    // Keys, too.
+    // The same for keys.
     say(&mut caller, &["Edge-Session: {\"k\\r\\nX-Evil: 1\u{1f600}\":1}"]);
     assert_eq!(told(&mut caller), json!({ "k\r\nX-Evil: 1\u{1f600}": 1 }));
     assert!(!upstream.last().head.has_any("x-evil"));
-    // JSON.stringify writes half a character so; it is JSON, though not Unicode text.
+    // JSON.stringify writes a lone surrogate like this; it is JSON, but not Unicode text.
     say(&mut caller, &[r#"Edge-Session: {"half":"\ud800","a":1}"#]);
     assert_eq!(caller.get("/", &[]).text(), r#"{"half":"\ud800","a":1}"#);
-    // It is in nobody's way.
+    // It does not affect other keys.
     say(&mut caller, &[r#"Edge-Session-Merge: {"a":2}"#]);
     assert_eq!(caller.get("/", &[]).text(), r#"{"half":"\ud800","a":2}"#);
     assert!(upstream.received().iter().all(|bytes| !bytes.contains("\nGET /evil")));
@@ -405,7 +405,7 @@ fn a_connection_header_of_an_application_hides_no_change_of_the_session() {
     server.stop();
 }
 
-/// Names that CGI, PHP and WSGI read as ours, or as other headers that matter.
+/// Returns names that CGI, PHP and WSGI read as session headers, or as other relevant headers.
 fn spellings() -> Vec<String> {
     let names = [
         "Edge?Session",
@@ -438,7 +438,7 @@ fn no_client_is_believed_who_spells_a_header_in_another_way() {
         }
         assert_eq!(asked.session(), json!({}));
     }
-    // What has nothing to do with it passes.
+    // Unrelated names pass.
     server.caller().get("/", &["api_key: 1", "X.Y: 2"]);
     assert_eq!((app.last().header("api_key"), app.last().header("x.y")), (Some("1"), Some("2")));
     server.stop();
@@ -492,7 +492,7 @@ fn every_request_to_an_application_has_the_session_headers() {
 #[test]
 fn nobody_changes_what_a_request_is_for_behind_the_guards() {
     let app = Upstream::parrot();
-    // Everybody on this machine is a trusted proxy.
+    // Every client on this machine is a trusted proxy.
     let server = gateway(&app, "[[guard]]\npaths = [\"/internal\"]\ndeny = true");
     let lines = [
         "X-Original-URL: /internal",
@@ -521,7 +521,7 @@ fn what_depends_on_a_session_is_kept_from_shared_caches() {
     let said = |answer: &edge_session_tests::Answer, name: &str| {
         answer.head.all(name).iter().map(|it| it.to_string()).collect::<Vec<_>>().join(", ")
     };
-    // Nobody has a session: anybody may be told the same.
+    // Without a session, anyone may receive the same response.
     let public = "Say: Cache-Control: public, max-age=60, s-maxage=600";
     let answer = caller.get("/", &[public]);
     assert_eq!(said(&answer, "cache-control"), "public, max-age=60, s-maxage=600");
@@ -531,7 +531,7 @@ fn what_depends_on_a_session_is_kept_from_shared_caches() {
     assert!(answer.head.header("set-cookie").is_some());
     assert_eq!(said(&answer, "cache-control"), "private, max-age=60");
     assert_eq!(said(&answer, "vary"), "Accept, Cookie");
-    // Made of the session.
+    // A response that depends on the session.
     let answer = caller.get("/", &["Say: Cache-Control: max-age=60"]);
     assert_eq!(said(&answer, "vary"), "Cookie");
     let answer = caller.get("/", &["Say: Vary: accept, cookie"]);

@@ -1,17 +1,18 @@
-//! Requests that a proxy and an application could understand differently, byte by byte.
+//! Requests that a proxy and an application could parse differently, byte by byte.
 
 use std::time::Duration;
 
 use edge_session_tests::{Answer, Launch, Reply, Server, Upstream, wait_for};
 
-/// An application that answers everything, and a gateway to it.
+/// Starts an application that answers everything, and a gateway in front of it.
 fn pair(config: &str) -> (Upstream, Server) {
     let upstream = Upstream::app(|_| Reply::text("hello"));
     let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
     (upstream, server)
 }
 
-/// All answers on a connection on which these bytes are sent; it must be closed after them.
+/// Sends these bytes on a connection; returns all responses. The connection must be closed after
+/// them.
 #[track_caller]
 fn answers(server: &Server, bytes: impl AsRef<[u8]>) -> Vec<Answer> {
     let mut wire = server.wire();
@@ -41,7 +42,7 @@ fn a_length_beside_chunks_smuggles_nothing() {
         "Content-Length: 6\r\ntransfer-encoding: CHUNKED\r\n",
     ];
     for (at, lengths) in both.iter().enumerate() {
-        // The length says that the body goes on, or that it ends before the chunks do.
+        // The length claims that the body continues, or that it ends before the chunks do.
         let bytes = format!("POST /{at} HTTP/1.1\r\nHost: a\r\n{lengths}\r\n0\r\n\r\n{smuggled}");
         let statuses = statuses(&server, bytes);
         assert!(statuses == [200] || statuses == [400], "{lengths:?}: {statuses:?}");
@@ -186,7 +187,7 @@ fn a_request_is_for_one_host() {
 #[test]
 fn a_bare_line_feed_ends_a_line_of_a_head_and_no_line_of_chunks() {
     let (upstream, server) = pair("");
-    // RFC 9112, section 2.2, allows the first. What goes on is one request with proper lines.
+    // RFC 9112, section 2.2, allows the first. One request with proper line ends is forwarded.
     let mut wire = server.wire();
     wire.send("GET /a HTTP/1.1\nHost: a\nX-One: 1\r\nX-Two: 2\nConnection: close\n\n");
     assert_eq!(wire.answer().status, 200);
@@ -252,7 +253,7 @@ fn a_body_that_is_not_http_is_the_visitors_doing() {
 #[test]
 fn a_body_in_a_coding_that_nobody_undoes_is_refused() {
     let (upstream, server) = pair("");
-    // To take the chunks off and say nothing of the rest would change the body's meaning.
+    // Decoding the chunks and dropping the other codings would change the body's meaning.
     for codings in ["gzip, chunked", "x, chunked", "chunked, chunked"] {
         let mut wire = server.wire();
         wire.send(format!(
@@ -414,7 +415,7 @@ fn a_body_that_is_too_large_is_refused() {
 #[test]
 fn who_is_slow_is_not_waited_for() {
     let (upstream, server) = pair("[timeouts]\nheader_ms = 300\nidle_ms = 300");
-    // Nothing at all, half a head, and nothing after a whole exchange.
+    // Nothing at all, half a head, and nothing after a complete exchange.
     let mut silent = server.wire();
     let mut half = server.wire();
     half.send("GET / HTTP/1.1\r\nHost:");
@@ -443,7 +444,7 @@ fn who_begins_a_head_and_stops_is_counted_as_slow() {
     let (_upstream, server) = pair("[timeouts]\nheader_ms = 300");
     let mut half = server.wire();
     half.send("GET / HTTP/1.1\r\nHost:");
-    // Who has been answered and may come again has done nothing wrong.
+    // An idle connection after a response is not an error.
     let mut idle = server.wire();
     idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(idle.answer().status, 200);

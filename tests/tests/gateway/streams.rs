@@ -1,4 +1,4 @@
-//! Bodies on their way through the gateway, and connections that leave HTTP.
+//! Streamed bodies through the gateway, and connections that switch protocols.
 
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
@@ -10,7 +10,7 @@ use serde_json::json;
 
 const MIB: usize = 1 << 20;
 
-/// So many bytes that no piece of them looks like another.
+/// Returns this many bytes, no two sections of which are equal.
 fn pattern(length: usize) -> Vec<u8> {
     let mut state = 1u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -78,14 +78,14 @@ fn large_bodies_pass_both_ways_without_being_kept() {
     let server = Launch::new("memory:").upstream(&upstream.url()).start();
     let body = pattern(LENGTH);
     let mut caller = server.caller();
-    // What one exchange costs by itself is there before.
+    // The fixed cost of an exchange is paid before.
     assert_eq!(caller.ask("POST", "/", &[], &body[..MIB]).body, body[..MIB]);
     let before = server.memory("VmHWM");
     assert!(caller.ask("POST", "/", &[], &body).body == body, "the body is another");
     let grown = server.memory("VmHWM") - before;
     assert!(grown < 24 * 1024, "{grown} KiB more for a body of {} KiB", LENGTH / 1024);
 
-    // In chunks, too, and while the other side is slow to take them.
+    // The same in chunks, and with a slow receiver.
     let mut wire = server.wire();
     let mut half = wire.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     for chunk in body.chunks(MIB + 13) {
@@ -117,7 +117,7 @@ fn a_sender_is_held_up_while_the_receiver_is() {
         wire.send(pattern(length));
         wire.answer().text()
     });
-    // Long enough to send all of it, if somebody took it.
+    // Long enough to send all of it, if it were received.
     thread::sleep(Duration::from_millis(500));
     assert!(!sending.is_finished());
     go_on.send(()).unwrap();
@@ -216,7 +216,7 @@ fn answers_without_a_body_stay_so() {
 
 #[test]
 fn a_websocket_passes_and_is_guarded_and_has_the_session() {
-    // The key and its answer are those of RFC 6455, section 1.3.
+    // The key and its response are those of RFC 6455, section 1.3.
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
     const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
     let upstream = Upstream::raw(|call| {
@@ -229,7 +229,7 @@ fn a_websocket_passes_and_is_guarded_and_has_the_session() {
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Accept: {ACCEPT}\r\nEdge-Session-Merge: {{\"sockets\":1}}\r\n\r\n"
         ));
-        // A frame of text: FIN and opcode 1, and a length below 126.
+        // A text frame: FIN and opcode 1, and a length below 126.
         call.say([&[0x81, name.len() as u8], name.as_bytes()].concat());
         while let Ok(bytes) = call.wire.some() {
             if bytes.is_empty() {
@@ -334,7 +334,7 @@ fn who_sends_slowly_holds_no_application() {
         let rest = if head.contains("chunked") { "5\r\nworld\r\n0\r\n\r\n" } else { "world" };
         assert_eq!(slow.send(rest).answer().text(), "helloworld");
     }
-    // More than is gathered passes on as it comes.
+    // A body that exceeds the buffer is streamed.
     let mut large = server.wire();
     large.send("POST /large HTTP/1.1\r\nHost: a\r\nContent-Length: 2001\r\n\r\n");
     large.send(pattern(2000));

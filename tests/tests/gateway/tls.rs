@@ -1,4 +1,4 @@
-//! HTTP/2, and TLS of the gateway's own, as curl sees them.
+//! HTTP/2 and the gateway's own TLS, tested with curl.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use edge_session_tests::{Launch, Server, Upstream, temp_dir, wait_for};
 
-/// What curl prints, in text.
+/// Returns curl's output as text.
 fn curl(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("curl")
         .args(["--silent", "--show-error", "--max-time", "10", "--noproxy", "*"])
@@ -20,9 +20,9 @@ fn curl(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
-/// Puts a new certificate for localhost, and its key, into this folder.
+/// Writes a new certificate for localhost and its key to this folder.
 fn new_certificate(dir: &Path) {
-    // A certificate for the server itself: of one that is for signing others, rustls refuses it.
+    // A server certificate: rustls refuses a CA certificate as a server's own.
     let config = "[req]\ndistinguished_name = dn\nx509_extensions = own\n[dn]\n\
                   [own]\nsubjectAltName = DNS:localhost\nbasicConstraints = critical, CA:FALSE\n";
     fs::write(dir.join("openssl.cnf"), config).unwrap();
@@ -70,7 +70,7 @@ fn http2_and_http1_are_spoken_over_tls() {
         assert_eq!(asked.header("host"), Some(&*host), "{asked:#?}");
         assert_eq!(asked.header("x-forwarded-host"), Some(&*host));
     }
-    // Plain HTTP is not spoken there.
+    // Plain HTTP is not supported on this port.
     let mut plain = server.wire();
     plain.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(!String::from_utf8_lossy(&plain.rest()).contains("HTTP/1.1 200"));
@@ -98,7 +98,7 @@ fn http2_is_spoken_with_who_knows_it_beforehand() {
     assert_eq!(asked.header("host"), Some(&*server.address()));
     assert!(!asked.head.headers.iter().any(|(name, _)| name.starts_with(':')), "{asked:#?}");
 
-    // Cookies may come apart, and are one header in HTTP/1.
+    // Cookies may arrive as separate fields, and become one header in HTTP/1.
     let cookie = page.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
     let cookie = cookie.split(';').next().unwrap();
     let apart = format!("Cookie: a=1; {cookie}; b=2");
@@ -107,7 +107,7 @@ fn http2_is_spoken_with_who_knows_it_beforehand() {
     let joined = format!("a=1; {cookie}; b=2");
     assert_eq!(upstream.last().header("cookie"), Some(&*joined));
 
-    // The rules are the same ones.
+    // The same rules apply.
     let before = upstream.count();
     let as_is = vec!["--path-as-is"];
     for (arguments, path, status) in [
@@ -118,13 +118,13 @@ fn http2_is_spoken_with_who_knows_it_beforehand() {
         let page = h2(&arguments, path);
         assert!(page.starts_with(&format!("HTTP/2 {status}")), "{path}: {page}");
     }
-    // The answer and a reset without an error come before the body has: right (RFC 9113, section
-    // 8.1), but not every curl shows the answer then.
+    // The response and a reset without an error arrive before the whole body was sent. This is
+    // valid (RFC 9113, section 8.1), but not every curl then shows the response.
     let (too_much, url) = ("x".repeat(100_001), server.url());
     let _ = curl(&["--http2-prior-knowledge", "--data", &too_much, &url]);
     assert_eq!(server.refused("body-too-large"), 1);
     assert_eq!(upstream.count(), before);
-    // An upgrade from HTTP/1 to it is answered in HTTP/1.
+    // An HTTP/1 request to upgrade to HTTP/2 is answered in HTTP/1.
     let page = curl(&["--http2", "--include", &server.url()]).unwrap();
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
     server.stop();
@@ -158,7 +158,7 @@ fn a_new_certificate_is_in_force_after_a_signal_and_a_broken_one_never() {
     server.hang_up();
     let kept = || server.log().matches("the TLS certificate was not reloaded").count();
     wait_for("the first complaint", limit, || (kept() == 1).then_some(()));
-    // A key that belongs to another certificate is as bad.
+    // A key that belongs to another certificate is treated alike.
     new_certificate(dir.path());
     fs::write(&key, good_key).unwrap();
     server.hang_up();

@@ -1,4 +1,4 @@
-//! Unix sockets, to listen at and to reach applications by.
+//! Unix sockets for listening and for reaching applications.
 
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
@@ -12,7 +12,7 @@ fn app() -> Upstream {
     })
 }
 
-/// In front of what listens at that socket.
+/// A gateway in front of what listens on that socket.
 fn in_front_of(socket: &str) -> Launch {
     Launch::new("memory:").env("EDGE_SESSION_NAME", "outer.sid").upstream(socket)
 }
@@ -32,12 +32,12 @@ fn a_gateway_listens_at_a_unix_socket_and_asks_an_application_at_one() {
     }
     let cookie = caller.get("/", &[]).head.header("set-cookie").map(str::to_owned);
     assert!(cookie.is_none_or(|cookie| !cookie.is_empty()));
-    // Who comes by a socket is on this machine, and its headers are believed.
+    // A client of a unix socket is on this machine, and its headers are trusted.
     assert!(running.log().contains(&socket), "{}", running.log());
     let taken = inner.refusal();
     assert!(taken.contains(&format!("cannot listen on {socket}")), "{taken}");
     assert_eq!(caller.get("/a", &[]).status, 200, "the one that was first goes on");
-    // What a killed process leaves behind is in nobody's way.
+    // The socket file of a killed process does not block a new one.
     running.kill();
     let running = inner.start();
     assert_eq!(caller.get("/a", &[]).status, 200);

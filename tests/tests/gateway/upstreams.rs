@@ -1,4 +1,4 @@
-//! Applications that are down, ill, slow, or talk nonsense.
+//! Applications that are down, failing, slow, or send invalid responses.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::channel;
@@ -27,7 +27,7 @@ fn an_application_that_cannot_be_reached_is_a_bad_gateway() {
     assert_eq!(server.refused("upstream-unreachable"), 1);
     server.stop();
 
-    // TEST-NET-1: packets may be lost there for ever, or be refused at once.
+    // TEST-NET-1: packets may be dropped forever, or refused at once.
     let server = gateway("http://192.0.2.1", "[timeouts]\nconnect_ms = 300\nresponse_ms = 5000");
     let start = Instant::now();
     assert_eq!(server.caller().ask("POST", "/", &[], b"x").status, 502);
@@ -128,7 +128,7 @@ fn an_answer_that_ends_early_is_not_a_whole_one() {
         wait_for("the count", SOON, || (server.metric(cut) == at as u64 + 1).then_some(()));
         assert_eq!(caller.get("/", &[]).text(), "ok", "after {target}");
     }
-    // What comes after the end belongs to nobody.
+    // What follows the end of a response is discarded.
     for _ in 0..3 {
         assert_eq!(caller.get("/more", &[]).text(), "hello");
         assert_eq!(caller.get("/", &[]).text(), "ok");
@@ -161,7 +161,7 @@ fn a_get_is_tried_once_more_elsewhere_and_a_post_is_not() {
         assert_eq!(caller.ask(method, "/", &[], b"x").status, 502);
         assert_eq!(one.count() + other.count(), 2 + at + 1, "{method} twice");
     }
-    // Neither is a GET whose body is on its way.
+    // Nor is a GET whose body is being sent.
     assert_eq!(caller.ask("GET", "/", &[], b"x").status, 502);
     assert_eq!(one.count() + other.count(), 7);
     server.stop();
@@ -177,7 +177,7 @@ fn a_get_is_tried_once_more_elsewhere_and_a_post_is_not() {
     let server_with_one_down = gateway(&format!("{down},{}", well.url()), "");
     let mut caller = server_with_one_down.caller();
     assert_eq!(caller.get("/", &[]).text(), "well");
-    // Which one is down is known by now.
+    // By now, the gateway knows which one is down.
     for _ in 0..6 {
         assert_eq!(caller.ask("POST", "/", &[], b"x").text(), "well");
     }
@@ -289,7 +289,7 @@ fn requests_one_after_another_use_one_connection_to_an_application() {
         assert_eq!(status, if target == "/nothing" { 204 } else { 200 });
     }
     assert_eq!(upstream.received().len(), 1);
-    // 5 s is how long Node keeps them.
+    // Node keeps them for 5 s.
     wait_for("it to be closed", Duration::from_secs(10), || upstream.is_left().then_some(()));
     assert_eq!(caller.get("/", &[]).status, 200);
     assert_eq!(upstream.received().len(), 2);
@@ -320,7 +320,7 @@ fn an_answer_to_the_beginning_of_a_body_is_one_and_the_rest_arrives_too() {
 
 #[test]
 fn a_connection_that_an_application_closes_while_it_is_idle_costs_no_request() {
-    // As servers do that close kept connections after a while: right after an answer.
+    // Like servers that close kept connections after a while: right after a response.
     let upstream = Upstream::raw(|call| {
         if call.read_body().is_ok() {
             call.reply(Reply::text("ok"));
@@ -354,7 +354,7 @@ fn an_answer_in_chunks_is_whole_whatever_length_it_claims() {
     });
     let server = gateway(&upstream.url(), "");
     let answer = server.caller().get("/", &[]);
-    // RFC 9112, section 6.3: chunks count, or else the answer is none.
+    // RFC 9112, section 6.3: chunks take precedence, or else the response is invalid.
     assert!(answer.status == 502 || answer.text() == "hello", "{answer:#?}");
     server.stop();
 }
@@ -370,7 +370,7 @@ fn an_application_of_http_1_0_costs_no_visitor_a_connection() {
     for _ in 0..2 {
         wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         let answer = wire.answer();
-        // RFC 9110, section 2.5: the version is the one of this connection.
+        // RFC 9110, section 2.5: the version is that of this connection.
         assert_eq!(answer.head.first, "HTTP/1.1 200 OK");
     }
     server.stop();
@@ -380,7 +380,7 @@ fn an_application_of_http_1_0_costs_no_visitor_a_connection() {
 fn an_exchange_that_takes_longer_than_it_may_ends() {
     let app = Upstream::raw(|call| {
         call.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-        // Something always moves, and it never ends.
+        // There is always progress, and it never ends.
         while call.wire.try_send("1\r\nx\r\n").is_ok() {
             std::thread::sleep(Duration::from_millis(20));
         }

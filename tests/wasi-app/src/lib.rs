@@ -1,9 +1,9 @@
-//! The `wasi:http` application in the tests: behind the middleware, and in `serve --app`.
+//! The `wasi:http` application of the tests: behind the middleware, and in `serve --app`.
 //!
-//! As all applications of the conformance test it does to its session what the header `X-Deeds`
-//! says, and answers `{"data": …}`, the session before.
-//! `/parrot` answers with the headers that its `Say` headers are, with the status `Say-Status`,
-//! and with the body that came, as it comes. `/trap`, `/loop`, `/never` and `/greedy` do no good.
+//! Like all applications of the conformance test, it performs the operations in the header
+//! `X-Deeds` on its session, and responds with `{"data": …}`, the session before. `/parrot`
+//! responds with its `Say` headers as headers, the status `Say-Status`, and the request's body,
+//! streamed. `/trap`, `/loop`, `/never` and `/greedy` misbehave.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 mod bindings;
@@ -49,7 +49,7 @@ impl Guest for App {
                     (name.to_owned(), value.as_bytes().to_vec())
                 });
                 let mut said: Lines = said.collect();
-                // What the application was told, for the test to see.
+                // Returns what the application received, for the test to check.
                 for name in ["edge-session", "edge-session-id", "edge_session"] {
                     if let Some(told) = first(&headers, name) {
                         said.push((format!("told-{name}"), told.into_bytes()));
@@ -65,7 +65,7 @@ impl Guest for App {
     }
 }
 
-/// Do the deeds.
+/// Performs the operations.
 fn perform(headers: &Headers) -> Response {
     let told: Value = first(headers, "edge-session")
         .map_or(Value::Null, |told| told.parse().expect("the session is JSON"));

@@ -1,4 +1,4 @@
-//! Imports and exports: a handler in front of another one, which also has the store.
+//! Imports and exports: a handler in front of another one, with access to the store.
 #![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
 
 wit_bindgen::generate!({

@@ -1,6 +1,6 @@
-//! Between the middleware and its application, for the tests: to `POST /store` it asks the store
-//! what the body says (`["load", ID]`, `["create", ID, DATA, EXPIRES]`, …) and answers what that
-//! says. All other requests are the application's.
+//! A component between the middleware and its application, for the tests. For `POST /store`, it
+//! performs the store operation in the body (`["load", ID]`, `["create", ID, DATA, EXPIRES]`, …)
+//! and responds with its result. All other requests go to the application.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 mod bindings;
@@ -32,7 +32,7 @@ impl Guest for Store {
     }
 }
 
-/// Ask the store.
+/// Performs a store operation.
 fn ask(asked: &Value) -> Value {
     let id = asked[1].as_str().expect("there is an identifier");
     let content = || store::Content {

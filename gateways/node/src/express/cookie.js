@@ -1,8 +1,8 @@
-// express-session's Cookie: what `req.session.cookie` and stores see. What is sent to browsers
-// is written by the component, but for `serialize`, which is the application's.
+// express-session's Cookie: what `req.session.cookie` and stores see. The component writes the
+// cookies sent to browsers; `serialize` is for applications only.
 import { serialize } from 'cookie'
 
-// One read of the clock for one assignment: a lifetime stays what it was set to.
+// An assignment reads the clock once, so a lifetime keeps the value that was set.
 export class Cookie {
   constructor (options) {
     this.path = '/'
@@ -62,7 +62,7 @@ export class Cookie {
 
 const NONE = []
 
-// A setting's name in the contract, and what it is there.
+// Converts each setting to the contract's `cookie-edit`.
 const SETTINGS = {
   originalMaxAge: lifetime,
   path: value => ({ tag: 'path', val: value || '' }),
@@ -77,7 +77,7 @@ const SETTINGS = {
   priority: value => ({ tag: 'priority', val: choice(['low', 'medium', 'high'], 'priority', value) })
 }
 
-/** The settings as they are, to be compared with later ones, or with the component's view. */
+/** Copies the settings, for comparison with later ones or with the component's view. */
 export function settings (cookie) {
   return {
     originalMaxAge: cookie.originalMaxAge ?? undefined,
@@ -92,8 +92,8 @@ export function settings (cookie) {
 }
 
 /**
- * What was assigned since the settings were `before`, as the contract's `cookie-edit`s.
- * Throws what express-session throws where a cookie cannot have such a setting.
+ * Returns the assignments since the settings were `before`, as the contract's `cookie-edit`s.
+ * Throws express-session's error for a setting that no cookie can have.
  */
 export function edits (before, cookie) {
   const now = settings(cookie)
@@ -107,7 +107,7 @@ export function edits (before, cookie) {
   return list
 }
 
-// Of nearly every request, and quicker than by names.
+// Runs for nearly every request, and is faster than a loop over names.
 function isSame (a, b) {
   return a.originalMaxAge === b.originalMaxAge && a.path === b.path && a.domain === b.domain &&
     a.httpOnly === b.httpOnly && a.secure === b.secure && a.sameSite === b.sameSite &&
@@ -122,7 +122,7 @@ function choice (names, option, value) {
 }
 
 function lifetime (maxAge) {
-  // `false`, say.
+  // For example `false`.
   if (!maxAge && typeof maxAge !== 'number') return { tag: 'max-age', val: undefined }
   if (!Number.isFinite(maxAge)) throw new TypeError('option expires is invalid')
   return { tag: 'max-age', val: maxAge }

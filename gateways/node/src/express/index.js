@@ -1,4 +1,4 @@
-// express-session's middleware: its options, and where a request's session begins.
+// express-session's middleware: its options, and the start of a request's session.
 import { KeyObject, createHmac } from 'node:crypto'
 import { Engine, OptionsError, defaults } from '../engine.js'
 import { modules } from '../modules.js'
@@ -37,7 +37,7 @@ export function session (given) {
   }
 }
 
-/** The options, read once. */
+/** The options, parsed once. */
 class Settings {
   #engines = new Map()
   #sending = new Map()
@@ -53,7 +53,7 @@ class Settings {
     const store = given.store || new MemoryStore()
     const cookie = given.cookie || {}
     this.isDynamic = typeof cookie === 'function' || !isExpressible(cookie)
-    // Where settings are made for each request, the component only says what `auto` means.
+    // If the settings are made for each request, the component only resolves `auto`.
     const fixed = this.isDynamic ? { secure: 'auto', sameSite: 'auto' } : expressible(cookie, isExpress)
     this.#options = toOptions({
       name: given.name || given.key || undefined,
@@ -69,7 +69,7 @@ class Settings {
       onStoreError: given.onStoreError,
       maxSessionBytes: given.maxSessionBytes
     }, options)
-    // To express-session, what is given as undefined is given.
+    // express-session distinguishes settings given as undefined from missing ones.
     const whole = isExpress ? cookie => cookie : cookie => ({ ...asGiven(options.cookie), ...defined(cookie ?? {}) })
     this.#cookie = typeof cookie === 'function' ? req => whole(cookie(req)) : whole(cookie)
     this.isExpress = isExpress
@@ -89,13 +89,13 @@ class Settings {
     else process.emitWarning('req.secret; provide secret option', 'DeprecationWarning')
   }
 
-  /** The component with these options, and with cookie-parser's secret where they have none. */
+  /** Returns the engine for these options, with cookie-parser's secret if they have none. */
   engine (req) {
     return this.#engines.get('') ?? this.#engines.get(req.secret) ??
       (req.secret && this.#open(req.secret, toOptions({ secret: req.secret }, this.#options)))
   }
 
-  /** The same component, which sends the cookie in any case. */
+  /** Returns the same engine, but one that always sends the cookie. */
   sending (engine) {
     const known = this.#sending.get(engine) ?? engine.with({ rolling: true, saveUninitialized: true })
     this.#sending.set(engine, known)
@@ -109,18 +109,21 @@ class Settings {
     return engine
   }
 
-  /** An identifier, whose signature somebody else has seen, as the cookie that the component reads. */
+  /**
+   * Returns an identifier, already verified elsewhere, as the cookie value that the component
+   * reads.
+   */
   signed (engine, id) {
     const signature = createHmac('sha256', this.#keys.get(engine)).update(id).digest('base64').replace(/=+$/, '')
     return `s:${id}.${signature}`
   }
 
-  /** The settings of a request's new cookie, as the application gave them. */
+  /** Returns the settings of a request's new cookie, as the application gave them. */
   cookieOptions (req) {
     return typeof this.#cookie === 'function' ? this.#cookie(req) : this.#cookie
   }
 
-  /** The cookie of a new session, which is as the component sees it. */
+  /** Creates the cookie of a new session, with the component's view of `auto` settings. */
   cookie (req, view) {
     const options = this.cookieOptions(req)
     const cookie = new Cookie(options)
@@ -130,7 +133,7 @@ class Settings {
   }
 }
 
-/** express-session's own words for what it refuses. */
+/** Throws express-session's own errors for invalid options. */
 function check ({ genid, secret, unset }) {
   if (genid && typeof genid !== 'function') throw new TypeError('genid option must be a function')
   if (unset && unset !== 'destroy' && unset !== 'keep') {
@@ -141,7 +144,7 @@ function check ({ genid, secret, unset }) {
   }
 }
 
-/** What createHmac takes for a key, as one that can be read. */
+/** Converts a key for createHmac to one whose bytes can be read. */
 const exported = secret => secret instanceof CryptoKey ? KeyObject.from(secret) : secret
 
 function flag (given, name, isExpress) {
@@ -150,17 +153,20 @@ function flag (given, name, isExpress) {
   return undefined
 }
 
-/** Whether the component's options can have these settings: not a date as `maxAge`, or one before 1970. */
+/**
+ * Whether the component's options can express the settings: not a date as `maxAge`, or one before
+ * 1970.
+ */
 function isExpressible ({ maxAge, expires }) {
   return !(maxAge instanceof Date) && !(expires instanceof Date && expires < 0)
 }
 
-/** The settings for the component's options, read as loosely as express-session reads them. */
+/** Returns the settings for the component's options, as leniently as express-session reads them. */
 function expressible (cookie, isExpress) {
   const { path, domain, maxAge, expires, httpOnly, secure, sameSite, partitioned, priority } = cookie
   const truth = value => value === undefined ? undefined : Boolean(value)
   const fixed = {
-    // Without one the cookie has none, and covers what `/` covers.
+    // Without a path, the cookie has no Path attribute and applies where `/` does.
     path: path || undefined,
     domain: domain || undefined,
     maxAge: lifetime(maxAge),
@@ -172,11 +178,11 @@ function expressible (cookie, isExpress) {
     priority: priority || undefined
   }
   if (isExpress && 'maxAge' in cookie && 'expires' in cookie) {
-    // The last one that was given counts.
+    // The last one given takes precedence.
     const names = Object.keys(cookie)
     fixed[names.indexOf('maxAge') > names.indexOf('expires') ? 'expires' : 'maxAge'] = undefined
   }
-  // A number is no date, but a lifetime.
+  // A number is a lifetime, not a date.
   if (Number.isFinite(fixed.expires) && fixed.maxAge === undefined) {
     fixed.maxAge = fixed.expires
     fixed.expires = undefined
@@ -184,12 +190,12 @@ function expressible (cookie, isExpress) {
   return fixed
 }
 
-/** None where JavaScript sees nothing, but for 0. */
+/** Returns nothing for falsy values other than numbers. */
 const lifetime = value => value || typeof value === 'number' ? value : undefined
 
 const defined = object =>
   Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined))
 
-/** Settings that a preset has, as an application would give them. */
+/** Returns a preset's settings as an application would give them. */
 const asGiven = ({ secure, ...others }) =>
   defined({ ...others, secure: { always: true, never: false, auto: 'auto' }[secure] })

@@ -1,4 +1,4 @@
-// What the component knows of one session, and the loop that does what it says.
+// The component's state of one session, and the loop that performs its store requests.
 import * as bounds from '../bounds.js'
 import { isConditional, pause } from '../turns.js'
 import { edits, settings as cookieSettings } from './cookie.js'
@@ -12,53 +12,53 @@ const CONFLICT = { tag: 'conflict' }
 const CONTENTION = { failure: { tag: 'contention' } }
 
 export class Record {
-  /** Why the store failed, in its own words. */
+  /** The store's own error, if it failed. */
   storeError = undefined
-  /** Why the session cannot be answered for: to throw, as soon as somebody can catch it. */
+  /** Why the session cannot be used; thrown as soon as it can be caught. */
   failure = undefined
   /** The session was ended by `req.session.destroy()`. */
   isDestroyed = false
-  /** What `req.session.save()` stored: the data, and the whole as others find it. */
+  /** What `req.session.save()` stored: the data, and the whole document as others read it. */
   saved = undefined
   #req
-  /** The data, and the cookie's settings, as they were at the beginning. */
+  /** The data and the cookie settings at the beginning. */
   #data
   #cookie
 
-  /** Of the session that the component is `ready` with. `known` is what the store said of it. */
+  /** For a session in a `ready` step. `known`: what the store returned for it. */
   constructor (settings, engine, req, { exchange, data, cookie }, known) {
     this.settings = settings
     this.engine = engine
     this.exchange = exchange
     this.known = known
     this.isLoaded = exchange.origin === 'loaded'
-    /** It began in the midst of a request, in place of another. */
+    /** The session was created during the request, in place of another. */
     this.isRenewed = false
     this.#req = req
     this.#data = data
     this.#cookie = cookie
   }
 
-  /** Puts the session into the request. `found` is what the store found. */
+  /** Assigns the session to the request. `found` is the store's result. */
   place (found) {
     const { settings, exchange } = this
     const req = this.#req
     if (!this.isLoaded && settings.genid) this.#identify()
-    // To assign a property of Express's requests takes microseconds.
+    // Assigning a property of Express's requests takes microseconds.
     if (req.sessionID !== exchange.id) req.sessionID = exchange.id
     const session = this.isLoaded ? inflate(req, found, this) : new Session(req, undefined, this)
     if (this.isLoaded) {
       this.#cookie = cookieSettings(session.cookie)
     } else {
       session.cookie = settings.cookie(req, this.#cookie)
-      // What the component's options cannot say is assigned.
+      // Settings that the component's options cannot express are assigned.
       if (!settings.isDynamic) this.#cookie = { ...this.#cookie, originalMaxAge: session.cookie.originalMaxAge ?? undefined }
     }
     req.session = session
     return this
   }
 
-  /** By the application, under an identifier of its own making. */
+  /** Takes the identifier from the application's `genid`. */
   #identify () {
     try {
       const id = this.settings.genid(this.#req)
@@ -67,7 +67,7 @@ export class Record {
     } catch (error) { this.failure = error }
   }
 
-  /** What the application did. */
+  /** Returns the application's change. */
   change (session, data) {
     return {
       action: this.isRenewed ? 'regenerate' : 'keep',
@@ -76,7 +76,7 @@ export class Record {
     }
   }
 
-  /** `req.session.save()`: stores what did not change, too, as express-session does. */
+  /** Implements `req.session.save()`: stores unchanged sessions too, as express-session does. */
   save (session, callback) {
     const { settings, exchange } = this
     if (exchange.origin === 'detached') return setImmediate(callback)
@@ -97,7 +97,7 @@ export class Record {
     settings.store.set(session.id, session, callback)
   }
 
-  /** What the component makes of a change. */
+  /** Passes a change to the component. */
   finish (known, change) {
     const excess = bounds.excess(change, this.settings.maxSessionBytes)
     if (excess !== undefined && this.exchange.origin !== 'detached') {
@@ -107,8 +107,8 @@ export class Record {
   }
 
   /**
-   * express-session sends the cookie of a changed session that has an `expires`, and to it `false`
-   * is one. In the contract it is none.
+   * express-session sends the cookie of a changed session that has an `expires`, and counts `false`
+   * as one. In the contract, it is none.
    */
   #sender ({ data }) {
     const expires = this.#req.session?.cookie?.expires
@@ -120,7 +120,7 @@ export class Record {
   run (step, known, change, callback) {
     let turn
     let conflicts = 0
-    // First of all: who is called back may want the next turn.
+    // Before calling back, because the callback may request the next turn.
     const end = (error, outcome) => {
       turn?.end()
       callback(error, outcome)
@@ -146,7 +146,7 @@ export class Record {
         turn = its
         if (!turn) return end(undefined, CONTENTION)
         if (!turn.left || turn.left.data === (known.current ?? known.loaded).data) return perform(val)
-        // Another request has changed it: no need to ask.
+        // Another request has changed the session: the store's reply is already known.
         known.current = turn.left
         resume(val.exchange, CONFLICT)
       })
@@ -154,7 +154,7 @@ export class Record {
     take(step)
   }
 
-  /** Do what the component asks for with an express-session store. */
+  /** Performs a store request of the component on an express-session store. */
   #perform ({ tag, val }, id, known, callback) {
     const { store, hasTouch, maxSessionBytes } = this.settings
     const { session } = this.#req
@@ -166,8 +166,8 @@ export class Record {
       case 'delete': return store.destroy(id, done)
       case 'replace': {
         if (!val.onlyKnown) return set(done)
-        // Such stores cannot compare and write at once: a moment remains between the two, for
-        // other processes.
+        // Such stores cannot compare and write atomically: between the two, other processes can
+        // write.
         return store.get(id, (error, found) => {
           if (error && error.code !== 'ENOENT') return callback(error)
           if (error || !found) return callback(undefined, MISSING)
@@ -183,7 +183,10 @@ export class Record {
     }
   }
 
-  /** A request to the store that the component has not made: it does not know of `save()`. */
+  /**
+   * Creates a store request that does not come from the component, which does not know about
+   * `save()`.
+   */
   request (request) {
     return { tag: 'store', val: { request, exchange: this.exchange, onDone: {} } }
   }
@@ -198,7 +201,7 @@ export class Record {
   }
 }
 
-/** A failure as an error; of a store's, its own. */
+/** Converts a failure to an error; returns the store's own error if it failed. */
 export function failed ({ tag, val }, storeError) {
   if (storeError && tag === 'unavailable') return storeError
   const [status, message] = {
@@ -211,7 +214,7 @@ export function failed ({ tag, val }, storeError) {
   return Object.assign(new Error(message), { status, code })
 }
 
-/** The session without its cookie as JSON text. */
+/** Returns the session without its cookie as JSON text. */
 export function dataOf (session) {
   if (typeof session.toJSON === 'function') {
     return JSON.stringify(session, function (key, value) {

@@ -1,13 +1,13 @@
 // express-session's Session: `req.session`.
 import { Cookie } from './cookie.js'
 
-/** What the component knows of a session: a `Visit`'s business. */
+/** The component's state of a session, used by `Visit`. */
 const RECORD = Symbol('record')
 
 export class Session {
   constructor (req, data, record) {
-    // As express-session's own properties they are not enumerable, cannot be assigned, and are
-    // there through a Proxy, too.
+    // As in express-session, these are not enumerable, cannot be assigned, and are accessible
+    // through a Proxy.
     Object.defineProperties(this, {
       req: { value: req },
       id: { value: req.sessionID },
@@ -15,12 +15,12 @@ export class Session {
     })
     if (typeof data !== 'object' || data === null) return
     for (const key in data) {
-      // What the prototypes have is no data.
+      // Names that the prototypes have are not data.
       if (!(key in this)) this[key] = data[key]
     }
   }
 
-  /** Not of a session that a store made by itself. */
+  /** Returns nothing for a session that a store created. */
   static recordOf (session) {
     return session[RECORD]
   }
@@ -46,7 +46,7 @@ export class Session {
       req.sessionStore.get(this.id, (error, found) => {
         if (error) return done(error)
         if (!found) return done(new Error('failed to load session'))
-        // Not by the store's createSession, which in stores is express-session's.
+        // Without the store's createSession, which may be that of express-session.
         req.session = inflate(req, found, Session.recordOf(this))
         done()
       })
@@ -68,19 +68,19 @@ export class Session {
   }
 }
 
-/** The session itself where there is a callback, else a promise. */
+/** Returns the session if there is a callback, otherwise a promise. */
 function answer (session, callback, begin) {
   if (callback) {
     begin(callback)
     return session
   }
   const promise = new Promise((resolve, reject) => begin(error => error ? reject(error) : resolve()))
-  // Who does not wait for it does not want to know, and the process goes on.
+  // A rejection that is not awaited must not end the process.
   promise.catch(() => {})
   return promise
 }
 
-/** The session of a request, from what its store found. */
+/** Creates a request's session from the store's result. */
 export function inflate (req, found, record) {
   found.cookie = inflateCookie(found.cookie)
   return new Session(req, found, record)

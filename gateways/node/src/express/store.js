@@ -1,5 +1,5 @@
-// What stores inherit from, and the store in memory: as express-session has them. They are
-// functions because existing stores call them without `new`.
+// The base class of stores, and the memory store, like those of express-session. They are functions
+// because existing stores call them without `new`.
 import { EventEmitter } from 'node:events'
 import { inherits } from 'node:util'
 import { inflate, inflateCookie } from './session.js'
@@ -30,14 +30,17 @@ Store.prototype.createSession = function createSession (req, found) {
   return req.session
 }
 
-/** What stores are given where the component has written a session: a document, not `req.session`. */
+/**
+ * Returns a session written by the component in the form that stores expect: a document, not
+ * `req.session`.
+ */
 export function revive (text) {
   const document = JSON.parse(text)
   document.cookie = inflateCookie(document.cookie)
   return document
 }
 
-/** Sessions in this process's memory, for ever: for development. */
+/** Keeps sessions in this process's memory, without a limit: for development. */
 export function MemoryStore () {
   Store.call(this)
   this.sessions = Object.create(null)

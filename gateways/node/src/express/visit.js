@@ -1,5 +1,5 @@
-// One request's way through express-session's order of events: the component decides, the
-// store is asked, the application runs, the session is stored, the response is sent.
+// One request, in express-session's order of events: the component decides, the store is read, the
+// application runs, the session is stored, the response is sent.
 import { deprecate } from 'node:util'
 import onHeaders from 'on-headers'
 import * as bounds from '../bounds.js'
@@ -12,7 +12,7 @@ const FOUND = { tag: 'found' }
 const MISSING = { tag: 'missing' }
 const NO_OUTCOME = { tag: 'done', val: {} }
 
-/** Which middleware a request's sessions are of: several may share a store. */
+/** The middleware that each request's session belongs to. Several may share a store. */
 const origins = new WeakMap()
 
 const warn = deprecate(() => {}, 'cookie should be available in req.headers.cookie')
@@ -22,20 +22,20 @@ export class Visit {
   #engine
   #req
   #next
-  /** Of the session that the request began with. */
+  /** The record of the session that the request began with. */
   #first
-  /** What the component said last, and of which change to which session. */
+  /** The component's last step, and the change and session that it belongs to. */
   #step
-  /** The same of the cookie alone, where the application has assigned an identifier. */
+  /** The step for the cookie alone, if the application has assigned an identifier. */
   #sending
   #change
   #record
   #adopted
   #isTouched = false
-  /** The response is no concern of ours any more. */
+  /** The response is no longer handled here. */
   #isOver = false
   #isEnded = false
-  /** The application has looked at `req.session`, and had when the headers were decided. */
+  /** The application has read `req.session`; and whether it had when the headers were decided. */
   #isRead = false
   #varies
 
@@ -71,7 +71,7 @@ export class Visit {
     this.#load(step.val.exchange)
   }
 
-  /** The contract's loop up to `ready`: the component may look for more than one session. */
+  /** The contract's loop up to `ready`. The component may load more than one session. */
   #load (exchange) {
     let hasAnswered = false
     const fail = error => {
@@ -90,13 +90,13 @@ export class Visit {
     try {
       this.#settings.store.get(exchange.id, answer)
     } catch (error) {
-      // What the application throws is not the store's.
+      // What the application throws is not a store error.
       if (hasAnswered) throw error
       fail(error)
     }
   }
 
-  /** express-session looks for a session among what cookie-parser has, where the header has none. */
+  /** Without a cookie in the header, express-session looks for one in cookie-parser's results. */
   #parsed (path) {
     const { cookies, signedCookies } = this.#req
     const { name } = this.#settings
@@ -124,7 +124,7 @@ export class Visit {
     if (step.tag === 'done') throw failed(step.val.failure, error)
     if (step.tag === 'store') return step.val
     const isDamaged = step.val.exchange.origin === 'damaged'
-    // This throws what express-session throws, where that cannot read it either.
+    // Throws the error of express-session if it cannot read the session either.
     if (isDamaged && this.#settings.isExpress) inflate(this.#req, { ...found }).touch()
     this.#open(step.val, known, found)
   }
@@ -136,7 +136,7 @@ export class Visit {
     if (!this.#settings.isExpress) this.#watch(this.#req)
   }
 
-  /** Who looks at the session makes the response depend on the cookie. */
+  /** Reading the session makes the response depend on the cookie. */
   #watch (req) {
     let { session } = req
     Object.defineProperty(req, 'session', {
@@ -152,7 +152,7 @@ export class Visit {
 
   // -------------------------------------------------------------- the response goes out ----
 
-  /** Which cookie is sent is known before the session is stored: a stream's headers do not wait. */
+  /** Decides the cookie before the session is stored, so that streamed headers do not wait. */
   #headers (res) {
     if (this.#isOver) return
     this.#varies ??= this.#isRead
@@ -174,8 +174,8 @@ export class Visit {
   }
 
   /**
-   * The session is stored before the end of the response is sent: whose next request comes
-   * after it finds what was stored. express-session sends all but the last byte before that.
+   * Stores the session before the end of the response is sent, so that the client's next request
+   * finds it. express-session sends all but the last byte before that.
    */
   #end (res, end, chunk, encoding, callback) {
     if (this.#isEnded) return false
@@ -187,7 +187,7 @@ export class Visit {
     const late = []
     const { write } = res
     const fail = error => {
-      // As far as nothing was sent, the application's error handler can answer.
+      // If nothing was sent yet, the application's error handler can respond.
       isSent = true
       this.#isOver = true
       this.#isEnded = false
@@ -197,7 +197,7 @@ export class Visit {
     const send = error => {
       if (isSent) return // A store may call back twice.
       isSent = true
-      // The error handler finds the headers sent, and may close the connection.
+      // The error handler finds that the headers were sent, and may close the connection.
       if (error && res.destroyed) setImmediate(this.#next, error)
       else if (error) res.once('close', () => this.#next(error))
       res.write = write
@@ -216,7 +216,7 @@ export class Visit {
       else this.#record.run(step, known, this.#change, (error, outcome) => send(error ?? this.#record.errorOf(outcome)))
       if (isSent) return result
       res.write = (...args) => late.push(args) > 0
-      // To the application the response is over: the headers cannot be changed any more.
+      // For the application the response has ended: the headers can no longer be changed.
       if (!hasHeader(res)) res.writeHead(res.statusCode)
     } catch (error) { fail(error) }
     return result
@@ -224,9 +224,9 @@ export class Visit {
 
   // --------------------------------------------------------------------- the component ----
 
-  /** What the component makes of the session as it is now. */
+  /** Asks the component about the session in its current state. */
   #decide () {
-    // A timeout's answer, say, while the session is being loaded.
+    // For example the response of a timeout while the session is being loaded.
     if (!this.#first) return NO_OUTCOME
     const { session, sessionID } = this.#req
     let record = this.#first
@@ -255,8 +255,8 @@ export class Visit {
   }
 
   /**
-   * `req.session` is one of another identifier: made by the store's `createSession`, or read again
-   * after `req.sessionID` was assigned. express-session stores and sends it as a new one.
+   * `req.session` has another identifier: it was created by the store's `createSession`, or read
+   * again after `req.sessionID` was assigned. express-session stores and sends it as a new one.
    */
   #adopt (session) {
     if (!this.#settings.isExpress) throw new Error('req.session has the identifier of another session')
@@ -269,14 +269,14 @@ export class Visit {
     return this.#adopted
   }
 
-  /** A session that nobody has yet. */
+  /** Returns a new session. */
   #fresh () {
     return this.#engine.begin(facts(this.#req, this.#settings, this.#settings.path, undefined)).val
   }
 
   /**
-   * The application has assigned `req.sessionID`. To express-session it is the cookie's, and the
-   * session is stored under its own.
+   * The application has assigned `req.sessionID`. express-session sends that identifier in the
+   * cookie, and stores the session under its own.
    */
   #assigned (session, id) {
     const settings = this.#settings
@@ -290,7 +290,7 @@ export class Visit {
     if (this.#record.isLoaded && isSame && !(settings.resave && settings.saveUninitialized)) this.#step = NO_OUTCOME
   }
 
-  /** What is to be stored at the end, and what is known of the stored session. */
+  /** Returns the final store request, and what is known of the stored session. */
   #decideStorage () {
     const { session, sessionID } = this.#req
     const { unset, isExpress } = this.#settings
@@ -305,7 +305,7 @@ export class Visit {
     const record = this.#record
     const { saved } = record
     const known = { ...record.known }
-    // express-session stores a renewed session that was saved once more.
+    // express-session stores a renewed session again after `save()`.
     if (saved === undefined || (record.isRenewed && isExpress)) return [step, known]
     const data = dataOf(session)
     if (saved.data === data) {
@@ -321,7 +321,7 @@ export class Visit {
   }
 }
 
-/** Begin an empty session under a new identifier: `store.generate(req)`. */
+/** Starts an empty session under a new identifier: `store.generate(req)`. */
 export function generate (latest, req) {
   const { settings, engine } = origins.get(req) ?? { settings: latest, engine: latest.engine(req) }
   const step = engine.begin(facts(req, settings, settings.path, undefined))
@@ -330,14 +330,14 @@ export function generate (latest, req) {
   record.place()
 }
 
-/** What the component wants to know of a request. */
+/** Returns the properties of a request that the component needs. */
 function facts (req, { proxy }, path, cookie) {
   const tls = Boolean((req.socket ?? req.connection)?.encrypted)
   return {
     cookies: bounds.cookies(cookie),
     path: bounds.path(path),
     tls,
-    // In Express, a getter that looks at headers.
+    // In Express, `req.secure` is a getter that parses headers.
     secure: proxy === undefined && !tls && req.secure === true,
     forwardedProto: proxy === true ? bounds.forwardedProto(req.headers['x-forwarded-proto']) : undefined
   }
@@ -351,7 +351,7 @@ const headersOf = res => ({
 
 const outcomeOf = ({ tag, val }) => tag === 'store' ? val.onDone : val
 
-/** Whether the headers are written. `headersSent` is what some frameworks redefine. */
+/** Whether the headers are written. Some frameworks redefine `headersSent`. */
 const hasHeader = res => '_header' in res ? Boolean(res._header) : res.headersSent
 
 function pathOf (req) {
@@ -364,13 +364,13 @@ function pathOf (req) {
   return URL.canParse(url) ? new URL(url).pathname : url || '/'
 }
 
-/** Whether a browser sends a cookie of this path along: RFC 6265, section 5.1.4. */
+/** Whether a browser sends a cookie of this path: RFC 6265, section 5.1.4. */
 function covers (cookiePath, path) {
   return path.startsWith(cookiePath) &&
     (path.length === cookiePath.length || cookiePath.endsWith('/') || path[cookiePath.length] === '/')
 }
 
-/** The session that is stored ends with the cookie that is sent, to the millisecond. */
+/** Makes the stored session expire with the cookie that is sent, to the millisecond. */
 function align (cookie, { tag, val }) {
   if (!(cookie.originalMaxAge > 0) || !(cookie._expires instanceof Date)) return
   const expires = tag === 'touch' ? val : tag === 'create' ? val.expires : val.content?.expires

@@ -1,10 +1,10 @@
-// Sessions in memory, of one process. Answers at once.
+// Sessions in one process's memory. Replies synchronously.
 
 export class MemoryStore {
   #sessions = new Map()
   #maxSessions
 
-  /** Above `maxSessions`, those leave first that were not used for longest. */
+  /** Above `maxSessions`, the least recently used sessions are removed. */
   constructor ({ maxSessions = 100_000 } = {}) {
     this.#maxSessions = maxSessions
   }
@@ -54,7 +54,7 @@ export class MemoryStore {
   }
 
   #keep (id, { data, expires }) {
-    // A Map remembers the order of insertion.
+    // A Map keeps insertion order.
     this.#sessions.delete(id)
     this.#sessions.set(id, { data, expires })
     if (this.#sessions.size > this.#maxSessions) this.#sessions.delete(this.#sessions.keys().next().value)

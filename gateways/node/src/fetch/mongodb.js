@@ -1,23 +1,23 @@
-// Sessions in MongoDB for `edge-session/fetch`, in connect-mongo's documents and with its
-// queries: {_id, expires: Date, session: JSON text}.
+// Sessions in MongoDB for `edge-session/fetch`, with connect-mongo's documents and queries: {_id,
+// expires: Date, session: JSON text}.
 import { MongoClient } from 'mongodb'
 
 const DUPLICATE_KEY = 11000
 
 export class MongoStore {
   #collection
-  /** The client, where it is this store's own. */
+  /** The client, if it belongs to this store. */
   #client
 
-  /** Use a collection of a client that the application has. */
+  /** Uses a collection of the application's client. */
   constructor (collection) {
-    // Who reads a session that is not the last one loses changes.
+    // Changes based on an outdated read would be lost.
     this.#collection = discreet(collection.db
       ? collection.db.collection(collection.collectionName, { readPreference: 'primary' })
       : collection)
   }
 
-  /** Connect, and make the TTL index unless `autoRemove` is "disabled". */
+  /** Connects, and creates the TTL index unless `autoRemove` is "disabled". */
   static async connect (uri, { dbName, collection = 'sessions', autoRemove = 'native', ...options } = {}) {
     const client = await MongoClient.connect(uri, {
       appName: 'edge-session',
@@ -71,15 +71,15 @@ export class MongoStore {
     return deletedCount > 0 || (expected !== undefined && await this.#other(id))
   }
 
-  /** What is there instead of what was expected. */
+  /** Returns what is stored instead of what was expected. */
   async #other (id) {
     return await this.load(id) ?? false
   }
 }
 
 /**
- * A collection's operations. What the server says when it refuses one may quote the document, its
- * identifier and the session's values, and errors are logged: only the code is kept.
+ * Wraps a collection's operations. The server's messages may quote the document, its identifier and
+ * the session's values, and errors are logged, so only the code is kept.
  */
 function discreet (collection) {
   const operation = name => async (...given) => {
@@ -95,14 +95,14 @@ function discreet (collection) {
   return Object.fromEntries(names.map(name => [name, operation(name)]))
 }
 
-/** connect-mongo's query: the document that has not expired. */
+/** connect-mongo's query for a document that has not expired. */
 const live = id => ({ _id: id, $or: [{ expires: { $exists: false } }, { expires: { $gt: new Date() } }] })
 
 function stored (document) {
   if (!document) return undefined
   const { session, expires } = document
   return {
-    // Documents that hold no text are left alone.
+    // Documents whose session is not text are left unchanged.
     data: typeof session === 'string' ? session : '',
     expires: expires instanceof Date ? expires.getTime() : undefined
   }

@@ -1,16 +1,16 @@
-// What a handler of the fetch kind has of its session.
+// The session as fetch handlers see it.
 
 export class Session {
-  /** Whether the application has looked at what comes from the cookie, or from its absence. */
+  /** Whether the application has read anything that depends on the cookie or its absence. */
   #isRead = false
   #id
   #origin
   #view
   #expires
   #text
-  /** The data as the application has it; undefined while nobody looked. */
+  /** The data as the application sees it; undefined until it is read. */
   #data
-  /** Every stored key's JSON text as JavaScript writes it. */
+  /** Every stored key's JSON text, as JavaScript writes it. */
   #stored
   #action = 'keep'
   #cookieEdits = []
@@ -73,7 +73,7 @@ export class Session {
   }
 
   unset () {
-    // What was stored was given up before.
+    // The stored session was already discarded.
     this.#action = this.#action === 'regenerate' || this.#action === 'destroy' ? 'destroy' : 'unset'
   }
 
@@ -82,13 +82,13 @@ export class Session {
     this.#action = 'destroy'
   }
 
-  /** What the application did, in the contract's terms. */
+  /** Returns the application's change, in the contract's terms. */
   change () {
     return { action: this.#action, data: this.#changeOfData(), cookie: this.#cookieEdits }
   }
 
-  // Keys that nobody changed are not mentioned, so that they stay as they are, byte for byte,
-  // and what other requests made of them.
+  // Unchanged keys are omitted, so that they stay as they are, byte for byte, or as other requests
+  // changed them.
   #changeOfData () {
     if (this.#action === 'regenerate') return { tag: 'whole', val: JSON.stringify(this.#data) }
     if (this.#data === undefined) return { tag: 'nothing' }
@@ -103,11 +103,11 @@ export class Session {
     return edits.length === 0 ? { tag: 'nothing' } : { tag: 'edits', val: edits }
   }
 
-  // Neither the identifier nor the data: both are secrets.
+  // Omits the identifier and the data: both are secrets.
   toJSON () { return {} }
 }
 
-/** The JSON text of every key that has one. */
+/** Returns the JSON text of every key that has one. */
 function texts (data) {
   const texts = new Map()
   for (const [key, value] of Object.entries(data)) {

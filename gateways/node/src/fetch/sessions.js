@@ -1,5 +1,5 @@
-// Sessions for handlers of the fetch kind: `Request` in, `Response` out. Needs WebAssembly,
-// `crypto.getRandomValues` and the clock, and nothing of Node's.
+// Sessions for fetch handlers: `Request` in, `Response` out. Needs WebAssembly,
+// `crypto.getRandomValues` and the clock, and nothing specific to Node.
 import * as bounds from '../bounds.js'
 import { keepPrivate, varyByCookie } from '../caching.js'
 import { Engine, OptionsError, defaults } from '../engine.js'
@@ -11,7 +11,7 @@ import { Upgrade } from './upgrade.js'
 
 export { MemoryStore, OptionsError }
 
-/** A store throws this where it can never keep such a text. */
+/** Thrown by a store that can never store a text. */
 export class Refused extends Error {}
 
 /** How long a store may take for one operation, in milliseconds. */
@@ -20,7 +20,7 @@ const DEADLINE = 2000
 const CONFLICT = { tag: 'conflict' }
 const CONTENTION = { failure: { tag: 'contention' } }
 
-/** `modules` gives the core modules. Without `turns` where one request cannot wait for another. */
+/** `modules` returns the core modules. Without `turns`, requests do not wait for each other. */
 export function withTurns (handler, options, modules, turns) {
   const sessions = Sessions.open(options, modules, turns)
   return async (request, server, ...rest) => {
@@ -40,12 +40,12 @@ class Sessions {
   #onError
   #isSafe
 
-  /** At once where `modules` is a function that has them, else as a promise. */
+  /** Synchronous if `modules` returns the modules, otherwise a promise. */
   static open (options, modules, turns) {
     const loaded = modules()
     if (typeof loaded.then !== 'function') return new Sessions(options, name => loaded[name], turns)
     const opened = loaded.then(modules => new Sessions(options, name => modules[name], turns))
-    opened.catch(() => {}) // Every request will say so.
+    opened.catch(() => {}) // every request reports it
     return opened
   }
 
@@ -91,8 +91,9 @@ class Sessions {
     }
     const itself = response => response
     const copied = response => new Response(response.body, response)
-    // One without a body may be answered to others, too. The headers of some cannot be changed: of
-    // redirects, and of what was fetched. Of an upgrade there is no copy, nor of no response at all.
+    // A response without a body may be shared with other requests, so it is copied. Some responses
+    // have immutable headers: redirects, and responses of `fetch`. An upgrade, or a missing
+    // response, cannot be copied.
     for (const made of response?.body ? [itself, copied] : [copied, itself]) {
       try {
         const told = made(response)
@@ -106,7 +107,7 @@ class Sessions {
     return response
   }
 
-  /** The contract's loop up to `ready`, or `done`. */
+  /** The contract's loop up to `ready` or `done`. */
   async #begin (request, known) {
     let step = this.#engine.begin(this.#facts(request))
     while (step.tag === 'store') {
@@ -144,7 +145,7 @@ class Sessions {
           turn = await new Promise(resolve => this.#turns.enter(exchange.id, resolve))
           if (!turn) return CONTENTION
           if (turn.left && turn.left.data !== last(known)) {
-            // Another request has changed it: no need to ask.
+            // Another request has changed the session: the store's reply is already known.
             known.current = turn.left
             step = this.#engine.resume(exchange, known, change, CONFLICT)
             continue
@@ -160,7 +161,7 @@ class Sessions {
     } finally { turn?.end() }
   }
 
-  /** After a conflict: others change the session, too. Looks what it is then. */
+  /** After a repeated conflict, pauses and then loads the session again. */
   async #makeWay (conflicts, id, known) {
     const millis = pause(conflicts)
     if (conflicts < 2) return CONFLICT
@@ -209,7 +210,7 @@ class Sessions {
     return { data: bounds.stored(data, this.#maxSessionBytes), expires: whole(expires), touched: whole(touched) }
   }
 
-  /** A store that answers at once needs no timer. */
+  /** A store that replies synchronously needs no timer. */
   #timely (answer) {
     if (typeof answer?.then !== 'function') return answer
     let timer
@@ -219,7 +220,7 @@ class Sessions {
     return Promise.race([answer, late]).finally(() => clearTimeout(timer))
   }
 
-  /** What a visitor gets whose session failed; `onError` is told why. */
+  /** Returns the visitor's response for a failed session; reports the reason to `onError`. */
   #refusal ({ tag, val }) {
     if (tag === 'contention') {
       this.#onError(new Error('a change was not stored: too many requests changed the session at once, or its identifier has changed'))
@@ -239,8 +240,8 @@ const content = ({ data, expires }) => ({ data, expires: Number(expires) })
 
 const whole = millis => millis === undefined ? undefined : BigInt(Math.max(0, Math.trunc(millis)))
 
-/** The stored text, as far as it is known. */
+/** The stored text, if known. */
 const last = known => (known.current ?? known.loaded)?.data
 
-/** What a request leaves in the store, where that is known. */
+/** What a request leaves in the store, if known. */
 const left = ({ tag, val }, reply) => tag === 'replace' && reply.tag === 'done' ? val.content : undefined

@@ -1,5 +1,5 @@
-// Bun's `server.upgrade(request)` answers at once, before the session is stored. So the handler
-// gets a server whose upgrade waits for that, and takes the cookie along.
+// Bun's `server.upgrade(request)` responds at once, before the session is stored. So the handler
+// gets a server whose upgrade waits until then and includes the cookie.
 
 export class Upgrade {
   isAsked = false
@@ -7,7 +7,9 @@ export class Upgrade {
   #server
   #options
 
-  /** Whether the second argument of a handler is such a server, and the request such a request. */
+  /**
+   * Whether the handler's second argument is such a server, and the request asks for an upgrade.
+   */
   static isPossible (request, server) {
     return typeof server?.upgrade === 'function' && /\bwebsocket\b/i.test(request.headers.get('upgrade') ?? '')
   }
@@ -28,7 +30,9 @@ export class Upgrade {
     })
   }
 
-  /** What the handler asked for. Nothing where it was done, as Bun wants it. */
+  /**
+   * Performs the upgrade that the handler requested. Returns nothing on success, as Bun expects.
+   */
   answer (request, setCookie) {
     const headers = new Headers(this.#options?.headers)
     if (setCookie !== undefined) headers.append('Set-Cookie', setCookie)

@@ -1,4 +1,4 @@
-// The same for Cloudflare Workers, which compile the core modules when they are deployed.
+// The same for Cloudflare Workers, which compile the core modules at deployment.
 import core from '../../generated/session.core.wasm'
 import core2 from '../../generated/session.core2.wasm'
 import core3 from '../../generated/session.core3.wasm'
@@ -12,7 +12,7 @@ const own = () => ({
   'session.core3.wasm': core3
 })
 
-// Workers let no request wait for what another one does.
+// Workers do not allow one request to wait for another.
 export const withSession = (handler, options) => {
   const { modules = own, ...others } = options ?? {}
   return withTurns(handler, others, modules)

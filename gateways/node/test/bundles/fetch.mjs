@@ -1,4 +1,4 @@
-// Bundled, and run by itself.
+// To be bundled and run alone.
 import { withSession } from 'edge-session/fetch'
 
 const handle = withSession((request, session) => {

@@ -1,10 +1,10 @@
 """express-session's sessions for ASGI applications: the same cookie, the same stored documents.
 
-The logic is a WebAssembly component, `session.wasm`, that decides and never does I/O; this
-package asks it, keeps sessions in a store, and speaks ASGI.
+The logic is a WebAssembly component, `session.wasm`, that makes decisions and never does I/O. This
+package runs it, keeps sessions in a store, and implements ASGI.
 
-`edge_session.headers` is for applications behind the gateway, which tells them their sessions by
-headers. It needs nothing of this.
+`edge_session.headers` is for applications behind the gateway, which passes sessions in headers. It
+needs none of this.
 """
 
 from importlib import import_module
@@ -45,7 +45,7 @@ _PLACE = {name: module for module, names in _PLACES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when it is used, so that `edge_session.headers` needs no wasmtime."""
+    """Imports a name on first use, so that `edge_session.headers` does not need wasmtime."""
     if name not in _PLACE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f".{_PLACE[name]}", __name__), name)

@@ -1,4 +1,4 @@
-"""The types of ASGI, as in its specification and in Starlette."""
+"""The ASGI types, as in the specification and in Starlette."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias

@@ -1,28 +1,29 @@
-"""What the component is spared: more of a value than its answer can depend on.
+"""Truncates values before they enter the component.
 
-A value costs memory and time before the component sees its first byte: Python's, in the event
-loop. These are no rules of their own: the component's answer is the same as for the whole value.
+A value takes memory and time in Python, on the event loop, before the component sees its first
+byte. Each is cut to more than the component's result can depend on. These are not additional rules;
+the result is the same as for the whole value.
 """
 
 from collections.abc import Iterable
 
 from ._contract import Change, Stored
 
-#: The component does not look at more in all Cookie headers together, and says `oversized`.
+#: The component reads no more than this in all Cookie headers together, and reports `oversized`.
 _COOKIES = 16 << 10
 
-#: The longest `cookie.path` that the options may have: it, and what follows it, decide.
+#: The maximum length of the option `cookie.path`. Only these characters and the next one matter.
 _PATH = 1024
 
-#: What proxies put into X-Forwarded-Proto is far shorter.
+#: Far longer than the X-Forwarded-Proto of any proxy.
 _FORWARDED_PROTO = 1024
 
 
 def cookies(values: Iterable[bytes]) -> list[bytes]:
-    """The values of the Cookie headers: of too much, so much that it is still too much.
+    """Joins the values of the Cookie headers. Truncated ones are still too large.
 
-    Several are joined, as servers of HTTP/1 do it (RFC 9113, section 8.2.3): to the component
-    they are one, too.
+    Joining them is what HTTP/1 servers do (RFC 9113, section 8.2.3), and the component reads them
+    as one anyway.
     """
     taken = []
     left = _COOKIES + 1
@@ -35,25 +36,25 @@ def cookies(values: Iterable[bytes]) -> list[bytes]:
 
 
 def path(raw: bytes | str) -> str:
-    """The beginning of a request's path."""
+    """Returns the beginning of a request's path."""
     beginning = raw[: _PATH + 1]
     return beginning if isinstance(beginning, str) else beginning.decode("utf-8", "replace")
 
 
 def forwarded_proto(value: bytes | None) -> bytes | None:
-    """A value that says nothing is none."""
+    """Returns None for an implausible value."""
     return None if value is None or len(value) > _FORWARDED_PROTO else value
 
 
 def stored(session: Stored, most: int) -> Stored:
-    """A stored session of more than `most` bytes is damaged, and so is an empty text."""
+    """Empties a text of more than `most` bytes: either is a damaged session to the component."""
     return session._replace(data="") if len(session.data) > most else session
 
 
 def excess(change: Change, most: int) -> int | None:
-    """How large a session becomes at least, if that is more than `most` bytes.
+    """Returns a lower bound of the session's size after a change, if that exceeds `most` bytes.
 
-    What a change sets is part of the session that is stored. (A character has at least a byte.)
+    What a change sets is part of the stored session. (A character has at least one byte.)
     """
     if change.action in ("destroy", "unset"):
         return None

@@ -1,4 +1,4 @@
-"""What a response must say to caches, so that none hands it to somebody else."""
+"""Response headers that prevent caches from serving one visitor's response to another."""
 
 import re
 from collections.abc import Iterable
@@ -6,36 +6,38 @@ from typing import TypeAlias
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
-#: What is between the commas of a list, but not within quotation marks (RFC 9110, section 5.6.4).
+#: The elements of a comma-separated list; commas within quotation marks do not separate (RFC 9110,
+#: section 5.6.4).
 _PIECES = re.compile(rb'(?:[^",]|"(?:[^"\\]|\\.)*(?:"|\\?\Z))+', re.DOTALL)
 
-#: For shared caches alone, which then do not look at Cache-Control (RFC 9213).
+#: Headers for shared caches only, which override Cache-Control (RFC 9213).
 _TARGETED = re.compile(rb"(?:.+-cache|surrogate)-control", re.IGNORECASE)
 
 
 def keep_private(headers: Headers) -> Headers:
-    """For a response that carries somebody's cookie: no shared cache keeps it."""
+    """Marks a response with a session's cookie: no shared cache may store it."""
     said = [value for name, value in headers if name.lower() == b"cache-control"]
     others = [
         (name, b"no-store" if _TARGETED.fullmatch(name) else value)
         for name, value in headers
         if name.lower() != b"cache-control"
     ]
-    # Several fields are one list (section 5.3).
+    # Several fields form one list (section 5.3).
     new = cache_control(b", ".join(said)) if said else b"no-store"
     return [*others, (b"cache-control", new)]
 
 
 def cache_control(value: bytes) -> bytes:
-    """Without `public` and `s-maxage`, and with `private` where neither that nor `no-store` is.
-    All else is as it was."""
+    """Removes `public` and `s-maxage`, and adds `private` unless the response is already
+    private."""
     directives = [piece for piece in _pieces([value]) if _name(piece) not in _SHARED]
-    # `private="x-user"` is about that field alone.
+    # `private="x-user"` covers only that field.
     whole = {_name(piece) for piece in directives if not piece.partition(b"=")[2].strip()}
-    # Who understands the status ignores `no-store` beside `must-understand` (RFC 9111, 5.2.2.3).
+    # Caches that understand the status ignore `no-store` beside `must-understand` (RFC 9111,
+    # 5.2.2.3).
     is_stored = b"no-store" not in whole or b"must-understand" in whole
     if b"private" not in whole and is_stored:
-        # In front: behind a quotation mark that is never closed it would be no directive.
+        # At the front, because after an unclosed quotation mark it would not be a directive.
         directives.insert(0, b"private")
     return b", ".join(directives)
 
@@ -44,7 +46,7 @@ _SHARED = (b"public", b"s-maxage")
 
 
 def vary_by_cookie(headers: Headers) -> Headers:
-    """For a response that depends on the session."""
+    """Marks a response that depends on the session."""
     names = _pieces(value for name, value in headers if name.lower() == b"vary")
     if any(name == b"*" or name.lower() == b"cookie" for name in names):
         return headers

@@ -1,6 +1,6 @@
-"""The records of wit/engine.wit that cross at every request, with its names and order.
+"""The records of wit/engine.wit that are passed with every request, with its names and order.
 
-Its variants are pairs of a case and its payload: `("touch", 1700000000000)`; its enums are texts.
+A variant is a pair of a case and its payload: `("touch", 1700000000000)`. An enum is a string.
 """
 
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -12,27 +12,27 @@ Action: TypeAlias = Literal["keep", "renew", "regenerate", "destroy", "unset"]
 
 
 class Stored(NamedTuple):
-    """A session as it is stored."""
+    """A stored session."""
 
-    #: JSON text, exactly as it was written.
+    #: The JSON text, exactly as it was written.
     data: str
-    #: When it ends, in milliseconds since the Unix epoch; None: never.
+    #: When the session expires, in milliseconds since the Unix epoch; None: never.
     expires: int | None
-    #: When it was last saved or touched; None: the store does not say.
+    #: When the session was last saved or touched; None: the store does not record it.
     touched: int | None = None
 
 
 class Content(NamedTuple):
-    """What shall be stored."""
+    """A session to store."""
 
-    #: JSON text.
+    #: The JSON text.
     data: str
-    #: When it ends, in milliseconds since the Unix epoch.
+    #: When the session expires, in milliseconds since the Unix epoch.
     expires: int
 
 
 class Known(NamedTuple):
-    """What the store has said of a request's session so far."""
+    """What the store has returned for this request's session so far."""
 
     loaded: Stored | None
     current: Stored | None
@@ -66,7 +66,7 @@ class Ready(NamedTuple):
 
     exchange: Exchange
     data: str
-    #: Not read: nobody asks for it.
+    #: Always None, because it is not used.
     cookie: None
     expires: int | None
 
@@ -123,7 +123,7 @@ class Pending(NamedTuple):
     on_done: Outcome | None
 
 
-#: The cases `store`, `ready` and `done`: their payloads say which.
+#: The cases `store`, `ready` and `done`, distinguished by their payloads.
 Step: TypeAlias = Pending | Ready | Outcome
 
 
@@ -132,7 +132,7 @@ def _fields(record: Any) -> tuple[str, ...]:
     return fields
 
 
-#: The classes of records by the names of their fields.
+#: The record classes by their field names.
 RECORDS: dict[tuple[str, ...], Any] = {
     _fields(record): record
     for record in (

@@ -1,4 +1,4 @@
-"""The dictionary that sessions are: it knows who looks at it, and whether it may be changed."""
+"""The base class of sessions: a dictionary that records access and can be closed to changes."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,15 +14,17 @@ class SessionError(Exception):
 
 
 class SessionDict(dict[str, Any]):
-    """Its keys are texts; its copies (`copy()`, `|`, the module `copy`) plain dictionaries."""
+    """A dictionary with string keys. Copies (`copy()`, `|`, the module `copy`) are plain
+    dictionaries."""
 
-    #: The application has looked at it, or changed it.
+    #: Whether the application has read or changed the session.
     _is_used = False
-    #: Why it can no longer be changed.
+    #: Why the session can no longer be changed, if so.
     _closed: str | None = None
 
     def mark_accessed(self) -> None:
-        """Starlette's `request.session` says so: the response may depend on the session."""
+        """Records an access, as in Starlette's `request.session`: the response may depend on the
+        session."""
         self._is_used = True
 
     def _write(self) -> None:
@@ -65,7 +67,7 @@ class SessionDict(dict[str, Any]):
         return self
 
     def clear(self) -> None:
-        """Remove all keys."""
+        """Removes all keys."""
         self._write()
         super().clear()
 

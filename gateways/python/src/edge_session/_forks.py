@@ -1,7 +1,7 @@
-"""Locks that are free in a process that was just forked.
+"""Locks that are free in a newly forked process.
 
-A lock that another thread holds while a process forks is held in the new process, too, where that
-thread does not exist: for ever.
+A lock that another thread holds during a fork would stay locked in the child process forever,
+because that thread does not exist there.
 """
 
 import os
@@ -10,7 +10,7 @@ import weakref
 
 
 class Lock:
-    """`threading.Lock`, but for that."""
+    """A `threading.Lock` that is released in a forked process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,5 +31,5 @@ def _free_all() -> None:
         one._lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no forks
+if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_free_all)

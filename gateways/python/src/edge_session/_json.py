@@ -1,22 +1,22 @@
-"""JSON text as JavaScript's `JSON.stringify` writes it."""
+"""JSON text as written by JavaScript's `JSON.stringify`."""
 
 import json
 import re
 from typing import Any
 
-#: Compares values; what it writes is not stored.
+#: Used to compare values; its output is not stored.
 plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _strict = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
-#: What Python writes for a float, perhaps within a string.
+#: Matches Python's output for a float, which may also occur within a string.
 _MAYBE_FLOAT = re.compile(r"\d\.\d|\de[+-]?\d").search
 _STRING_OR_NUMBER = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.e+-]*')
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def write(value: Any) -> str:
-    """Raises ValueError or TypeError where JSON has no such value."""
-    if type(value) is int:  # the usual counter
+    """Returns JSON text. Raises ValueError or TypeError for a value that JSON cannot represent."""
+    if type(value) is int:  # the common case, a counter
         return str(value)
     text = _strict(value)
     if type(value) is not str and _MAYBE_FLOAT(text):
@@ -30,12 +30,12 @@ def read(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        # An integer of more digits than Python reads. In JavaScript it is a float, too.
+        # An integer with more digits than Python parses. In JavaScript, it is a float too.
         return json.loads(text, parse_int=integer)
 
 
 def integer(digits: str) -> int | float:
-    """An integer of any number of digits."""
+    """Converts an integer of any number of digits."""
     return int(digits) if len(digits) < 640 else float(digits)
 
 
@@ -45,7 +45,7 @@ def _token(token: str) -> str:
 
 
 def number(value: float) -> str:
-    """ECMA-262, section 6.1.6.1.20: the same digits as Python's, placed in another way."""
+    """Formats a float by ECMA-262, section 6.1.6.1.20: Python's digits in a different notation."""
     sign = "-" if value < 0 else ""
     mantissa, _, exponent = repr(abs(value)).partition("e")
     whole, _, fraction = mantissa.partition(".")
@@ -65,5 +65,6 @@ def number(value: float) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether no lone surrogates are in it, which no component text can hold."""
+    """Whether `text` has no lone surrogates, which strings of the component model cannot
+    contain."""
     return text.isascii() or not _LONE_SURROGATE.search(text)

@@ -1,10 +1,10 @@
-"""What asyncio does in another way than trio does."""
+"""Differences between asyncio and trio."""
 
 import asyncio
 
 
 def asyncio_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop of the running task; None where trio runs it."""
+    """Returns the event loop of the running task; None on trio."""
     try:
         task = asyncio.current_task()
     except RuntimeError:

@@ -1,6 +1,6 @@
-"""What a `mongodb://` URI says, checked before anybody connects.
+"""Validates `mongodb://` URIs before a connection is made.
 
-The driver drops options that it does not know or whose values it cannot read, and goes on.
+The driver ignores options that it does not know or whose values it cannot parse.
 """
 
 import logging
@@ -15,7 +15,7 @@ from .options import OptionsError, Problem
 
 _log = logging.getLogger("edge_session")
 
-#: Options that the driver has, and that change nothing about sessions, in lower case.
+#: Options of the driver that have no effect on sessions, in lower case.
 _WITHOUT_EFFECT = {
     "readpreference": "sessions are read from the primary",
     "readpreferencetags": "sessions are read from the primary",
@@ -27,16 +27,16 @@ _WITHOUT_EFFECT = {
     "datetime_conversion": "sessions are stored as text",
 }
 
-#: Options whose values are not for logs, in lower case.
+#: Options whose values must not be logged, in lower case.
 _SECRET = {"authmechanismproperties", "tlscertificatekeyfilepassword"}
 
-#: An option has a name. Else it may be what follows an unescaped question mark in a password.
+#: An option has a name. Anything else may follow an unescaped question mark in a password.
 _NAMED = re.compile(r"\w+(?:=|\Z)").match
 
 
 def checked(uri: str) -> str:
-    """The URI without the options that have no effect, which the log names. Raises
-    `OptionsError`, which says everything that is wrong with it."""
+    """Returns the URI without options that have no effect, and logs their names. Raises
+    `OptionsError`, which lists everything that is wrong with it."""
     address, _, query = uri.partition("?")
     separator = "&" if "&" in query else ";"
     options = [option for option in query.split(separator) if option]
@@ -61,7 +61,7 @@ def checked(uri: str) -> str:
 
 
 def names(uri: str) -> set[str]:
-    """The names of its options, in lower case."""
+    """Returns the names of the URI's options, in lower case."""
     query = uri.partition("?")[2].replace(";", "&")
     return {option.partition("=")[0].lower() for option in query.split("&")}
 
@@ -70,13 +70,13 @@ def _is_address(address: str) -> bool:
     try:
         AsyncMongoClient[Any](address)
     except (PyMongoError, ValueError):
-        # Its words may quote a part of the address, of a password even.
+        # The message may quote a part of the address, even of a password.
         return False
     return True
 
 
 def _check(option: str) -> tuple[str | None, bool]:
-    """What is wrong with an option, and whether it has an effect."""
+    """Returns what is wrong with an option, and whether it has an effect."""
     name, _, value = option.partition("=")
     lower = name.lower()
     if not value:
@@ -103,6 +103,6 @@ def _of_all_together(uri: str) -> list[Problem]:
     try:
         AsyncMongoClient[Any](uri)
     except (PyMongoError, ValueError, TypeError, OSError) as error:
-        # Each one is right for itself, and the address, too: these words are about options.
+        # The address and each option are valid, so the message is about options.
         return [Problem("client", f"the URI's options cannot be used together: {error}")]
     return []

@@ -1,12 +1,11 @@
-"""Requests of one event loop that change one session at once take turns.
+"""Requests of one event loop that change the same session take turns.
 
-A change is stored only while the stored text is the one that it was made for. All at once, many
-changes of one session would make one another fail, each time anew: a storm of writes that store
-nothing. So the first request has the turn, and those that come meanwhile wait, in their order.
-The next one gets the turn together with what its predecessor has stored, so that it meets no
-conflict.
+A change is stored only if the stored text is still the one that it was based on. Without turns,
+concurrent changes of one session would keep causing each other to fail: a storm of writes that
+store nothing. So one request has the turn, and the others wait in order. The next one receives what
+its predecessor stored together with the turn, so it meets no conflict.
 
-This is for speed only: that no change is lost, the conditional writes see to.
+This affects only speed: conditional writes ensure that no change is lost.
 """
 
 from collections import OrderedDict
@@ -17,10 +16,10 @@ from anyio.lowlevel import current_token
 
 from .store import Stored
 
-#: So many requests wait for one session; more are refused.
+#: The maximum number of requests that wait for one session; more are refused.
 MAX_WAITING = 2000
 
-#: No request waits longer for its turn, in seconds.
+#: The maximum time that a request waits for its turn, in seconds.
 PATIENCE = 10.0
 
 
@@ -34,20 +33,20 @@ class _Waiting:
         self.left: Stored | None = None
 
 
-#: Event loops of several threads are as strange to one another as processes.
+#: Event loops of different threads do not share turns, just as processes do not.
 _Key: TypeAlias = tuple[object, str]
 _Line: TypeAlias = "OrderedDict[_Waiting, None]"
 
 
 class Turns:
-    """Lends out the turns."""
+    """Manages the turns of all sessions."""
 
     def __init__(self) -> None:
-        #: A line exists only while a request is at work on the session.
+        #: A queue exists only while a request is changing the session.
         self._lines: dict[_Key, _Line] = {}
 
     async def enter(self, id: str) -> "Turn":
-        """Wait until no other request is changing the session. Raises `NoTurn`."""
+        """Waits until no other request is changing the session. Raises `NoTurn`."""
         key = (current_token(), id)
         line = self._lines.get(key)
         if line is None:
@@ -63,7 +62,7 @@ class Turns:
         except BaseException as error:
             line.pop(mine, None)
             if mine.has_turn.is_set():
-                # It was given the turn just when it left.
+                # The turn was passed to this request just as it gave up.
                 Turn(self._lines, key, mine.left).end()
             if isinstance(error, TimeoutError):
                 raise NoTurn from error
@@ -71,21 +70,21 @@ class Turns:
         return Turn(self._lines, key, mine.left)
 
     def __len__(self) -> int:
-        """How many sessions are being changed."""
+        """Returns the number of sessions that are being changed."""
         return len(self._lines)
 
 
 class Turn:
-    """The right to change a session, until its `end`."""
+    """The right to change a session until `end` is called."""
 
     def __init__(self, lines: dict[_Key, _Line], key: _Key, left: Stored | None) -> None:
         self._lines = lines
         self._key = key
-        #: What is stored now, where that is known.
+        #: What is stored now, if known.
         self.left = left
 
     def end(self) -> None:
-        """Pass the turn on."""
+        """Passes the turn on."""
         line = self._lines[self._key]
         if not line:
             del self._lines[self._key]

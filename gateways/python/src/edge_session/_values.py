@@ -1,10 +1,10 @@
-"""Values between Python and the component, for functions that are called at every request.
+"""Converts values between Python and the component, for functions that every request calls.
 
-`wasmtime.component.Func` asks for the type of every value anew at each call, and allocates
-every value by a call of its own: a request would take 2 ms. Here types are looked at once, the
-arguments' memory is laid out once and written in place, and what comes back is read in whole
-blocks. Both sides of this are wasmtime's C API (`wasmtime/component/val.h`): a value is its
-kind and a union of at most three words.
+`wasmtime.component.Func` queries the type of every value at each call, and allocates every value
+with a separate call, which takes 2 ms per request. This module reads the types once, lays out the
+arguments' memory once and writes to it in place, and reads results in whole blocks. Both sides use
+wasmtime's C API (`wasmtime/component/val.h`): a value is its kind and a union of at most three
+words.
 """
 
 import ctypes
@@ -36,9 +36,9 @@ from wasmtime.component import (
 
 from ._contract import COOKIE, RECORDS
 
-#: Gives a value a place in the arguments' memory.
+#: Writes a value to its place in the arguments' memory.
 Put: TypeAlias = Callable[[Any], None]
-#: Makes a value of a union's three words.
+#: Creates a value from the three words of a union.
 Get: TypeAlias = Callable[[int, int, int], Any]
 
 _VAL = 32
@@ -52,16 +52,16 @@ if (_Val.of.offset, ctypes.sizeof(_Val)) != (8, _VAL) or (
 
 _read_val = Struct("<8x3Q").unpack
 
-#: Values and entries of records are written as words, too.
+#: Values and entries of records are also written as words.
 _WORD = 8
 
 
 class UnknownType(Exception):
-    """The component has a type that is not the contract's."""
+    """The component has a type that is not in the contract."""
 
 
 class Function:
-    """A function of an instance. Not for several threads at once."""
+    """A function of an instance. Not thread-safe."""
 
     def __init__(self, store: Store, function: Func, resource: ResourceAny) -> None:
         type_ = function.type(store)
@@ -71,7 +71,7 @@ class Function:
         types = [type_ for _, type_ in type_.params]
         memory = _Memory()
         at = memory.block(_VAL * len(types))
-        # The first one is the resource whose method this is. It stays the instance's.
+        # The first argument is the resource that the method belongs to. The instance owns it.
         if not types or not isinstance(types[0], BorrowType):
             raise UnknownType("a function that is no method")
         ctypes.c_uint8.from_address(at).value = _ffi.WASMTIME_COMPONENT_RESOURCE.value
@@ -84,7 +84,7 @@ class Function:
         ]
         self._result = _Val()
         self._result_at = addressof(self._result)
-        # What has to outlive the calls.
+        # These must outlive the calls.
         self._kept = (memory, resource, function, store)
         self._call = (
             byref(function._func),
@@ -105,12 +105,12 @@ class Function:
             return self._get(*_read_val(string_at(self._result_at, _VAL)))
         finally:
             _ffi.wasmtime_component_val_delete(byref(self._result))
-            # The next call gives back what it finds here before it writes.
+            # The next call frees what it finds here before it writes.
             self._result.kind = _ffi.WASMTIME_COMPONENT_BOOL.value
 
 
 class _Memory:
-    """Blocks that stay where they are as long as this object lives."""
+    """Blocks with fixed addresses that live as long as this object."""
 
     def __init__(self) -> None:
         self._blocks: list[Any] = []
@@ -121,7 +121,7 @@ class _Memory:
         return addressof(block)
 
     def text(self, at: int, text: str) -> None:
-        """Put a text there that never changes."""
+        """Writes a constant text."""
         raw = text.encode()
         slot = ctypes.c_char_p.from_address(at + 8)
         slot.value = raw
@@ -193,7 +193,7 @@ def _scalar(slot: Any) -> Put:
 
 def _text(at: int) -> Put:
     size = ctypes.c_size_t.from_address(at)
-    # Keeps the bytes that it points to alive.
+    # Keeps the referenced bytes alive.
     data = ctypes.c_char_p.from_address(at + 8)
 
     def put(value: str) -> None:
@@ -226,7 +226,7 @@ def _bytes(at: int) -> Put:
 
     def put(value: bytes) -> None:
         nonlocal kept
-        # Every byte is a value of its own.
+        # Every byte is a separate value.
         values = bytearray(_VAL * len(value))
         values[0::_VAL] = bytes([_ffi.WASMTIME_COMPONENT_U8.value]) * len(value)
         values[8::_VAL] = value
@@ -247,7 +247,7 @@ def _list(type_: ListType, at: int, memory: _Memory) -> Put:
         return block, [_putter(element, block + _VAL * n, memory) for n in range(count)]
 
     few = places(4, memory)
-    many: Any  # what it points to, until the next ones come
+    many: Any  # what it references, until the next call
     texts = _records_of_texts(element, memory) if isinstance(element, RecordType) else None
 
     def put(values: Sequence[Any]) -> None:
@@ -273,9 +273,10 @@ def _list(type_: ListType, at: int, memory: _Memory) -> Put:
 def _records_of_texts(
     type_: RecordType, memory: _Memory
 ) -> Callable[[Sequence[Any]], tuple[Any, ...]] | None:
-    """Writes many such records at once: places that are prepared cost a hundred times as much.
+    """Returns a function that writes many such records at once: prepared places cost a hundred
+    times as much.
 
-    None where not all fields are texts, or texts that may be missing.
+    Returns None unless all fields are texts or optional texts.
     """
     is_optional = []
     for _, field in type_.fields:
@@ -299,7 +300,7 @@ def _records_of_texts(
     )
 
     def write(records: Sequence[Any]) -> tuple[Any, ...]:
-        """The records, and what they point to."""
+        """Returns the records and what they reference."""
         raws = [value.encode() for fields in records for value in fields if value is not None]
         data = _buffer(b"".join(raws))
         entries = (ctypes.c_char * (_ENTRY * len(named) * len(records)))()
@@ -427,7 +428,7 @@ def _get_list(type_: ListType) -> Get:
 
 
 def _get_record(type_: RecordType) -> Get:
-    make = partial(tuple.__new__, _record(type_))  # as `_make`, but quicker
+    make = partial(tuple.__new__, _record(type_))  # like `_make`, but faster
     fields = type_.fields
     size = _ENTRY * len(fields)
     read = Struct("<" + "24x3Q" * len(fields)).unpack

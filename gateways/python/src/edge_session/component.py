@@ -1,4 +1,4 @@
-"""`session.wasm`, loaded and compiled, and its running instances."""
+"""`session.wasm`: loading, compiling, and its running instances."""
 
 import os
 import sys
@@ -18,19 +18,19 @@ _INTERFACE = "edge:session/engine@0.1.0"
 
 _RANDOM = "wasi:random/random@0.2.0"
 
-#: All that the component may reach: the time and randomness.
+#: The only imports that the component may have: the clock and random numbers.
 _IMPORTS = {"wasi:clocks/wall-clock@0.2.0", _RANDOM}
 
-#: The most memory that one instance may use. A session passes through it a few times.
+#: The maximum memory of an instance. A session is held in it several times.
 _MAX_MEMORY = 128 << 20
 
-#: A call takes tens of thousands of instructions, with a session of 1 MiB tens of millions: one
-#: that takes this many, about a second, is ended.
+#: A call takes tens of thousands of instructions, or tens of millions with a session of 1 MiB. A
+#: call that takes this many, about a second, is aborted.
 _FUEL_PER_CALL = 5_000_000_000
 
 
 class ComponentError(Exception):
-    """The component cannot be used, and why."""
+    """The component cannot be used."""
 
 
 class CallFailed(Exception):
@@ -38,10 +38,10 @@ class CallFailed(Exception):
 
 
 def component_path() -> Path:
-    """Where the component is looked for.
+    """Returns where the component is loaded from.
 
-    `EDGE_SESSION_COMPONENT`, else the copy in the installed package, else the one in the checkout
-    that this package is in.
+    This is `EDGE_SESSION_COMPONENT`, or else the copy in the installed package, or else the one in
+    the checkout that contains this package.
     """
     if path := os.environ.get("EDGE_SESSION_COMPONENT"):
         return Path(path)
@@ -58,7 +58,7 @@ class Component:
     def __init__(self, wasm: bytes) -> None:
         config = Config()
         config.consume_fuel = True
-        # In a process that was forked, the threads that compile and handle traps are missing.
+        # A forked process lacks the threads that compile and that handle traps.
         config.parallel_compilation = False
         if sys.platform == "darwin":
             config.macos_use_mach_ports = False
@@ -77,13 +77,14 @@ class Component:
         _, options = function.params[0]
         if not isinstance(options, RecordType):
             raise ComponentError("a component of another world: `open` takes no options")
-        #: The type of the options, to check them by.
+        #: The type of the options, used to validate them.
         self.options_type = options
 
     @staticmethod
     @lru_cache(maxsize=4)
     def load(path: Path) -> "Component":
-        """The component in a file. It is compiled once in a process, in about half a second."""
+        """Loads the component from a file. It is compiled once per process, in about half a
+        second."""
         try:
             wasm = path.read_bytes()
         except OSError as error:
@@ -97,7 +98,7 @@ class Component:
             raise ComponentError(f"{path} is {error}") from error
 
     def instantiate(self) -> tuple[Instance, Store, dict[str, Func]]:
-        """A new instance, and its functions."""
+        """Creates an instance; returns it with its functions."""
         store = Store(self._engine)
         store.set_fuel(_FUEL_PER_CALL)
         store.set_limits(memory_size=_MAX_MEMORY)
@@ -115,17 +116,17 @@ class Component:
         return instance, store, functions
 
     def defaults(self, preset: str) -> Any:
-        """The record `options` that a preset stands for. `secrets` is empty and must be set."""
+        """Returns a preset's record `options`. `secrets` is empty and must be set."""
         _, store, functions = self.instantiate()
         return functions["defaults"](store, preset)
 
 
 def _linker(engine: Engine) -> Linker:
     linker = Linker(engine)
-    # wasmtime's own clock: no call leaves native code for it.
+    # wasmtime's own clock: calling it does not leave native code.
     linker.add_wasip2()
-    # But not its own generator. It runs in this process, and goes on alike in all that are forked
-    # from it, also in an instance that is made after the fork.
+    # Not wasmtime's own random generator: its state is in this process and is copied by forks, even
+    # for instances created after the fork.
     linker.allow_shadowing = True
     with linker.root() as root, root.add_instance(_RANDOM) as instance:
         instance.add_func("get-random-u64", _random_u64)
@@ -140,7 +141,7 @@ _METHODS = ("begin", "finish", "resume")
 
 
 class Refused(Exception):
-    """What the component says is wrong with the options: names and messages."""
+    """The component's problems with the options: names and messages."""
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
         super().__init__(problems)
@@ -148,7 +149,7 @@ class Refused(Exception):
 
 
 class _Open:
-    """An instance whose engine is open."""
+    """An instance with an open engine."""
 
     def __init__(self, component: Component, options: Any) -> None:
         _, self.store, functions = component.instantiate()
@@ -162,7 +163,7 @@ class _Open:
 
 
 class SessionEngine:
-    """The contract's engine: an instance with checked options, for all threads."""
+    """The contract's engine: an instance with validated options. Thread-safe."""
 
     def __init__(self, component: Component, options: Any) -> None:
         self._component = component
@@ -176,18 +177,18 @@ class SessionEngine:
 
     @property
     def believes_forwarded_proto(self) -> bool:
-        """Whether the component wants to know X-Forwarded-Proto."""
+        """Whether the component needs X-Forwarded-Proto."""
         return self._options.proxy is True
 
     @property
     def is_safe(self) -> bool:
-        """Whether the preset is `safe`, in what has no option of its own."""
+        """Whether the preset is `safe`, for behaviours that have no option of their own."""
         preset: str = self._options.preset
         return preset == "safe"
 
     @property
     def max_session_bytes(self) -> int:
-        """The largest session that is stored."""
+        """The maximum size of a stored session."""
         most: int = getattr(self._options, "max-session-bytes")
         return most
 
@@ -204,7 +205,8 @@ class SessionEngine:
 
     def _call(self, method: str, *values: Any) -> Step:
         with self._lock:
-            # What fails below is in no state to be trusted: the next call makes a new instance.
+            # After a failure, the instance's state cannot be trusted: the next call creates a new
+            # one.
             instance, self._instance = self._instance, None
             try:
                 if instance is None:
@@ -213,7 +215,7 @@ class SessionEngine:
                 step: Step
                 _, step = getattr(instance, method)(*values)
             except Exception as error:
-                # wasmtime says last what happened; above it are the names of functions.
+                # wasmtime's last line has the reason; the lines above it name functions.
                 lines = str(error).strip().split("\n")
                 reason = lines[-1].strip() or type(error).__name__
                 raise CallFailed(reason) from error

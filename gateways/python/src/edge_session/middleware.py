@@ -22,16 +22,16 @@ _log = logging.getLogger("edge_session")
 class SessionMiddleware:
     """Gives every request `request.session`, and every response its cookie.
 
-    `scope["session"]` and `scope["state"]["session"]` are the same `Session`. Where the path has
-    no session, the latter is None, and the former is not touched.
+    `scope["session"]` and `scope["state"]["session"]` are the same `Session`. If the path has no
+    session, the latter is None and the former is left unchanged.
 
-    - `secret`: one, or several, the newest first: it signs, all verify.
-    - `store`: a `MemoryStore`, an `edge_session.mongodb.MongoStore`, or one of your own.
-    - `options`: docs/configuration.md's, in its words; what is not set keeps the preset's value.
-    - `component`: the file `session.wasm`, where it is not in its usual places.
+    - `secret`: one, or several with the newest first. The first one signs; all of them verify.
+    - `store`: a `MemoryStore`, an `edge_session.mongodb.MongoStore`, or a custom one.
+    - `options`: those of docs/configuration.md, with the same names; defaults come from the preset.
+    - `component`: the file `session.wasm`, if it is not in one of its usual places.
     - `timeout`: the deadline of each store operation, in seconds.
 
-    Raises `OptionsError`, which says everything that is wrong with the options.
+    Raises `OptionsError`, which lists everything that is wrong with the options.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class SessionMiddleware:
         try:
             engine = open_engine(Component.load(path), secret, options or {})
         except OptionsError as error:
-            # Starlette makes its middleware when it is first called, and uvicorn by default passes
-            # over what fails then.
+            # Starlette creates its middleware on the first call, and uvicorn ignores failures there
+            # by default.
             _log.critical("edge-session cannot serve: %s", error)
             raise
         self._app = app
@@ -73,7 +73,7 @@ class SessionMiddleware:
         session = Session(begun.ready, closed=READ_ONLY if is_websocket else None)
         state["session"] = session
         if "session" in scope:
-            # Another middleware's, which looks there again when the response begins.
+            # It belongs to another middleware, which reads it again when the response starts.
             scope = {**scope}
         scope["session"] = session  # Starlette's `request.session`
         if is_websocket:
@@ -84,7 +84,7 @@ class SessionMiddleware:
         except Exception:
             if not answer.is_refused:
                 raise
-            # Whatever became of the application: the visitor has an answer, the log its reason.
+            # However the application ended, the visitor has a response, and the log has the reason.
             _log.debug("an application ended after its response was refused", exc_info=True)
 
     def _facts(self, scope: Scope) -> Request:
@@ -99,7 +99,7 @@ class SessionMiddleware:
         return Request(
             _bounds.cookies(cookies),
             _bounds.path(scope["path"] if path is None else path),
-            # ASGI's extension for it. Few servers have it, and the scheme may be a proxy's word.
+            # ASGI's TLS extension. Few servers have it, and the scheme may come from a proxy.
             "tls" in (scope.get("extensions") or ()),
             scope.get("scheme") in ("https", "wss"),
             _bounds.forwarded_proto(forwarded_proto) if self._believes_forwarded_proto else None,
@@ -107,11 +107,11 @@ class SessionMiddleware:
 
 
 class _Refused(OSError):
-    """What the application sends goes nowhere, as if the visitor had gone."""
+    """The application's response is discarded, as if the client had disconnected."""
 
 
 class _Answer:
-    """The response to one request. Its headers wait until the session is stored."""
+    """The response to one request. Its headers are held back until the session is stored."""
 
     def __init__(self, sessions: Sessions, begun: Begun, session: Session, send: Send) -> None:
         self._sessions = sessions
@@ -161,7 +161,7 @@ _REFUSAL_HEADERS = [
 
 
 async def _refuse(error: SessionFailed, send: Send, kind: str = "http.response") -> None:
-    """Answer a request whose session failed. The log says why."""
+    """Responds to a request whose session failed. The reason is in the log."""
     match error.failure[0]:
         case "unavailable":
             status, text = _UNAVAILABLE

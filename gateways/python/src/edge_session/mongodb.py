@@ -1,7 +1,7 @@
-"""Sessions in MongoDB, in the documents and with the queries of connect-mongo 6.
+"""Sessions in MongoDB, with the documents and queries of connect-mongo 6.
 
-A document is `{_id, expires: Date, session}`, `session` being JSON text: a Node application
-shares them. Needs the extra `edge-session[mongodb]`.
+A document is `{_id, expires: Date, session}`, where `session` is JSON text; Node applications can
+share them. Needs the extra `edge-session[mongodb]`.
 """
 
 import asyncio
@@ -37,16 +37,16 @@ _Document = dict[str, Any]
 _Client: TypeAlias = AsyncMongoClient[Any] | MongoClient[Any]
 _Sessions: TypeAlias = AsyncCollection[_Document]
 
-#: A conditional write is tried so often while others change the document.
+#: The maximum attempts at a conditional write while others change the document.
 _TRIES = 16
 
-#: The most that a document may have is 16 MiB, its other fields included.
+#: Documents are limited to 16 MiB, including their other fields.
 _MAX_TEXT = (16 << 20) - 1024
 
-#: The server's code for a user who may not do that.
+#: The server's code for a missing privilege.
 _UNAUTHORIZED = 13
 
-#: The server's codes for a document that it never takes.
+#: The server's codes for documents that it never accepts.
 _REFUSALS = {
     121: "the document is not valid to the collection's validator",
     10003: "a document in a capped collection cannot grow",
@@ -55,32 +55,31 @@ _REFUSALS = {
     17420: "the document is too large",
 }
 
-#: So many threads ask a `MongoClient` at once.
+#: The maximum number of threads that call a `MongoClient` at once.
 _THREADS = 40
 
-#: A request waits no longer until the index is made, in seconds.
+#: The maximum time that a request waits for the index, in seconds.
 _INDEX_PATIENCE = 0.5
 
-#: A client whose event loop ends takes no longer to say so to the server, in seconds.
+#: The maximum time for closing a client when its event loop ends, in seconds.
 _FAREWELL = 2.0
 
 
 class MongoStore:
     """Sessions in a MongoDB collection.
 
-    What was answered was written with the URI's write concern, else with `majority`; sessions
-    are read from the primary, whatever the URI says. The TTL index on `expires`, by which
-    MongoDB removes expired sessions, is made at first use; the log says where it cannot be.
+    Acknowledged writes have the URI's write concern, or `majority` if it has none. Sessions are
+    always read from the primary, whatever the URI says. The TTL index on `expires`, with which
+    MongoDB removes expired sessions, is created on first use; if that fails, the reason is logged.
 
-    - `client`: a `mongodb://` URI, or a client that the application has already: an
-      `AsyncMongoClient`, in the event loop that it belongs to, or a `MongoClient`, which is asked
-      in threads.
-    - `db_name`: the database; else the one that the URI names, else `test`.
-    - `auto_remove`: who deletes expired sessions: `native`, MongoDB by the index, or `disabled`,
-      nobody here. Expired sessions are never served, whoever does.
+    - `client`: a `mongodb://` URI, or a client of the application: an `AsyncMongoClient`, in the
+      event loop that it belongs to, or a `MongoClient`, which is called in threads.
+    - `db_name`: the database; otherwise the one in the URI, or `test`.
+    - `auto_remove`: how expired sessions are deleted: `native`, by MongoDB with the index, or
+      `disabled`, not by this store. Expired sessions are never served in either case.
 
-    With a URI there is an `AsyncMongoClient` for each of asyncio's event loops, which is closed
-    when the loop ends; on trio, a `MongoClient`.
+    With a URI, each asyncio event loop has its own `AsyncMongoClient`, which is closed when the
+    loop ends; on trio, there is a `MongoClient`.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class MongoStore:
         self._needs_index = auto_remove == "native"
 
     async def close(self) -> None:
-        """Close the client's connections; with a URI, those of the running event loop."""
+        """Closes the client's connections; with a URI, those of the running event loop."""
         await self._clients.close()
 
     async def load(self, id: str) -> Stored | None:
@@ -117,7 +116,7 @@ class MongoStore:
     async def create(self, id: str, content: Content) -> Literal["done", "taken"]:
         with _store_errors():
             await self._make_index()
-            # In the order that an upsert of connect-mongo's leaves.
+            # The field order of an upsert by connect-mongo.
             document = {"_id": id, "expires": _date(content), "session": _text(content)}
             sessions = await self._clients.sessions()
             try:
@@ -161,7 +160,8 @@ class MongoStore:
     async def _conditionally(
         self, id: str, expected: str, write: Callable[[_Document], Awaitable[int]]
     ) -> Changed:
-        """Write while the stored text is the expected one; `write` says how many it met."""
+        """Writes only if the stored text is `expected`; `write` returns how many documents
+        matched."""
         for _ in range(_TRIES):
             if await write(_live(id) | {"session": expected}):
                 return "done"
@@ -179,7 +179,7 @@ class MongoStore:
             return None
         session, expires = document.get("session"), document.get("expires")
         return Stored(
-            # Another format is one that the component cannot read: it is left alone.
+            # A document in another format, which the component cannot read, is left unchanged.
             session if isinstance(session, str) else "",
             max(int(expires), 0) if isinstance(expires, DatetimeMS) else None,
         )
@@ -187,8 +187,8 @@ class MongoStore:
     async def _make_index(self) -> None:
         if not self._needs_index:
             return
-        # One request sees to it, for a while: of very many sessions MongoDB makes it in minutes,
-        # whether or not somebody waits.
+        # One request waits for the index, for a limited time. With very many sessions, MongoDB
+        # takes minutes to build it, whether or not a request waits.
         self._needs_index = False
         is_settled = False
         try:
@@ -203,7 +203,7 @@ class MongoStore:
         try:
             await sessions.create_index([("expires", 1)], expireAfterSeconds=0)
         except OperationFailure as error:
-            # Sessions work without it: expired ones are never served, only stay.
+            # Sessions work without the index: expired ones are never served, but are not removed.
             if problem := await _without_index(sessions, error):
                 _log.error(
                     "MongoDB: collection %s: %s; or set auto_remove to 'disabled' if sessions are "
@@ -214,7 +214,7 @@ class MongoStore:
 
 
 async def _without_index(sessions: _Sessions, error: OperationFailure) -> str | None:
-    """What is wrong, and what to do about it; None: expired sessions are removed all the same."""
+    """Returns the problem and how to fix it; None if expired sessions are removed anyway."""
     name = (error.details or {}).get("codeName") or "?"
     try:
         indexes = await sessions.index_information()
@@ -246,7 +246,7 @@ async def _options(sessions: _Sessions) -> Mapping[str, Any]:
 
 
 class _GivenClient:
-    """The application's."""
+    """A client of the application."""
 
     def __init__(self, client: _Client, sessions: _Sessions) -> None:
         if not client.write_concern.acknowledged:
@@ -272,18 +272,19 @@ class _GivenClient:
 class _Own(NamedTuple):
     client: _Client
     sessions: _Sessions
-    #: Of a client of asyncio's.
+    #: Only for asyncio clients.
     lifetime: AsyncGenerator[None, None] | None
 
 
 class _OwnClients:
-    """A client for each event loop of asyncio's, to which its connections belong; and one for
-    trio's, which may share it."""
+    """A client for each asyncio event loop, because connections belong to a loop, and one for all
+    trio event loops."""
 
     def __init__(self, uri: str, sessions: Callable[[_Client], _Sessions]) -> None:
         self._uri = checked(uri)
         self._sessions = sessions
-        #: By event loop; by process what threads use, of which a fork leaves nothing.
+        #: Keyed by event loop, or by process for clients used in threads, which do not survive a
+        #: fork.
         self._own: dict[asyncio.AbstractEventLoop | int, _Own] = {}
 
     async def sessions(self) -> _Sessions:
@@ -311,7 +312,7 @@ class _OwnClients:
     async def _lifetime(
         self, loop: asyncio.AbstractEventLoop, client: AsyncMongoClient[Any]
     ) -> AsyncGenerator[None, None]:
-        """An event loop that ends ends its generators before, while they can still wait."""
+        """Closes the client when the event loop closes its generators, before it ends."""
         try:
             yield
         finally:
@@ -321,14 +322,14 @@ class _OwnClients:
                     await client.close()
 
     def _forget_closed_loops(self) -> None:
-        """Those that were closed without ending their generators."""
+        """Removes loops that were closed without ending their generators."""
         for loop in list(self._own):
             if not isinstance(loop, int) and loop.is_closed():
                 self._own.pop(loop, None)
 
 
 def _connect(kind: Any, uri: str, **more: Any) -> Any:
-    """A client with settings of ours where the URI has none."""
+    """Creates a client, with defaults for settings that the URI does not have."""
     given = names(uri)
     ours = {
         "serverSelectionTimeoutMS": 2000,
@@ -337,7 +338,7 @@ def _connect(kind: Any, uri: str, **more: Any) -> Any:
         "appName": "edge-session",
     }
     if kind is MongoClient:
-        # Nobody can end a thread that waits: it ends by itself.
+        # A waiting thread cannot be cancelled, so it needs its own timeout.
         ours["socketTimeoutMS"] = 10_000
     settings = {name: value for name, value in ours.items() if name.lower() not in given}
     return kind(uri, **settings, **more)
@@ -347,9 +348,9 @@ def _collection(client: _Client, name: str, db_name: str | None) -> _Sessions:
     database: Any = client[db_name] if db_name else client.get_default_database("test")
     sessions = database.get_collection(
         name,
-        # As numbers: JavaScript's dates go further than Python's.
+        # As numbers, because JavaScript's dates have a larger range than Python's.
         codec_options=CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS),
-        # Who reads a session that is not the last one loses changes: no secondary will do.
+        # Changes based on an outdated read would be lost, so secondaries are not used.
         read_preference=ReadPreference.PRIMARY,
     )
     return cast(_Sessions, _InThreads(sessions) if isinstance(client, MongoClient) else sessions)
@@ -359,7 +360,7 @@ _limiter: RunVar[CapacityLimiter] = RunVar("edge_session_mongodb_threads")
 
 
 class _InThreads:
-    """A `MongoClient`'s collection, whose operations are waited for in threads."""
+    """A `MongoClient`'s collection, whose operations run in threads."""
 
     def __init__(self, collection: Any) -> None:
         self._collection = collection
@@ -371,7 +372,7 @@ class _InThreads:
             try:
                 limiter = _limiter.get()
             except LookupError:
-                # Not the default one: the application may keep all of its threads busy.
+                # Not the default limiter, because the application may use all of its threads.
                 limiter = CapacityLimiter(_THREADS)
                 _limiter.set(limiter)
             return await to_thread.run_sync(
@@ -382,26 +383,26 @@ class _InThreads:
 
 
 def _live(id: str) -> _Document:
-    """connect-mongo's query: the document of that `_id` which has not expired."""
+    """connect-mongo's query for a document that has not expired."""
     is_live = [{"expires": {"$exists": False}}, {"expires": {"$gt": DatetimeMS(now())}}]
     return {"_id": id, "$or": is_live}
 
 
 def _text(content: Content) -> str:
-    # Characters have up to four bytes: most texts need not be measured.
+    # A character has at most four bytes, so most texts need not be encoded to measure them.
     if 4 * len(content.data) > _MAX_TEXT and len(content.data.encode()) > _MAX_TEXT:
         raise StoreError("the session is too large for MongoDB", refused=True)
     return content.data
 
 
 def _date(content: Content) -> DatetimeMS:
-    # The largest that BSON has.
+    # The largest BSON date.
     return DatetimeMS(min(content.expires, 2**63 - 1))
 
 
 @contextmanager
 def _store_errors() -> Iterator[None]:
-    """The driver's errors in words for the log: its own may hold a password or an identifier."""
+    """Replaces the driver's error messages, which may contain a password or an identifier."""
     try:
         yield
     except ServerSelectionTimeoutError as error:

@@ -1,7 +1,7 @@
-"""Options in docs/configuration.md's words, made into the contract's record.
+"""Converts options, named as in docs/configuration.md, to the contract's record.
 
-What an option may be is read from the component's own types; what makes sense, the component
-says when it opens an engine. All problems are reported together.
+The component's types define which values are possible, and the component validates them when it
+opens an engine. All problems are reported together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,26 +22,26 @@ from wasmtime.component import (
 
 from .component import Component, Refused, SessionEngine
 
-#: One secret, or several: the first one signs, all verify.
+#: One secret, or several: the first one signs; all of them verify.
 Secret: TypeAlias = str | bytes | Sequence[str | bytes]
 
 _PRESETS = ("safe", "express")
 
-#: How `cookie.secure` is written.
+#: The values of `cookie.secure`.
 _SECURE: dict[Any, str] = {True: "always", False: "never", "auto": "auto"}
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with the options."""
+    """A problem with the options."""
 
-    #: The option, as the configuration has it: `cookie.same_site`.
+    #: The option's name as in the configuration: `cookie.same_site`.
     name: str
-    #: What is wrong and what to do about it. Never contains a secret.
+    #: What is wrong, and how to fix it. Never contains a secret.
     message: str
 
 
 class OptionsError(ValueError):
-    """The options cannot be used. `problems` is everything that is wrong with them."""
+    """The options are not valid. `problems` lists everything that is wrong."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -52,12 +52,12 @@ class OptionsError(ValueError):
 def open_engine(
     component: Component, secret: Secret | None, options: Mapping[str, Any]
 ) -> SessionEngine:
-    """An engine with these options in place of the preset's."""
+    """Opens an engine with these options; defaults come from the preset."""
     return _Reading().open(component, secret, dict(options))
 
 
 class _Wrong(Exception):
-    """The value of an option is, and why."""
+    """The value of an option is not valid, with the reason."""
 
 
 class _Reading:
@@ -80,7 +80,7 @@ class _Reading:
             self.fill(
                 record.cookie, dict(cookie_type.fields), "cookie.", self.section(given, "cookie")
             )
-        # The configuration has them under `store`, the contract beside the others.
+        # These are under `store` in the configuration, but not in the contract.
         of_store = {name: types[name] for name in ("ttl", "touch-after")}
         self.fill(record, of_store, "store.", self.section(given, "store"))
         self.fill(record, types, "", given)
@@ -151,7 +151,7 @@ def _convert(key: str, value: Any, type_: ValType) -> Any:
                 raise _Wrong(f"is {_show(value)}, not a whole number from 0 to {most}")
             return value
         case F64():
-            # Which numbers are lifetimes, the component knows.
+            # The component checks the range.
             try:
                 if isinstance(value, int | float) and not isinstance(value, bool):
                     return float(value)
@@ -166,7 +166,7 @@ def _convert(key: str, value: Any, type_: ValType) -> Any:
 
 
 def _date(value: Any) -> Any:
-    """A date, or its text, in milliseconds since the Unix epoch."""
+    """Converts a date, or its text, to milliseconds since the Unix epoch."""
     try:
         date = datetime.fromisoformat(value) if isinstance(value, str) else value
         if isinstance(date, datetime) and date.tzinfo:
@@ -181,7 +181,7 @@ def _not_one_of(value: Any, choices: Iterable[str]) -> str:
 
 
 def _show(value: Any) -> str:
-    """What is neither text nor number may hold a secret."""
+    """Formats a value for messages. Values other than text, numbers and dates may hold a secret."""
     return repr(value) if isinstance(value, str | int | float | datetime) else _type(value)
 
 

@@ -9,31 +9,31 @@ from ._dictionary import SessionDict, SessionError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: Of the year 9999: JavaScript's dates go on, Python's do not.
+#: In the year 9999: JavaScript's dates have a larger range than Python's.
 _LAST_MILLISECOND = 253_402_300_799_999
 
-#: The furthest that JavaScript's dates are from 1970, in seconds.
+#: The maximum distance of a JavaScript date from 1970, in seconds.
 _LONGEST = 8.64e12
 
-#: What can be changed from within.
+#: Types that can be changed in place.
 _CONTAINERS = (dict, list)
 
 
 class InvalidChange(Exception):
-    """The application has put something into the session that JSON does not have."""
+    """The application stored a value that JSON cannot represent."""
 
 
 class Session(SessionDict):
-    """One visitor's session, for the length of one request.
+    """A visitor's session during one request.
 
-    A dictionary of what JSON has: texts, numbers, booleans, None, lists and dictionaries.
-    Changes are stored before the response's headers leave, those inside values too:
-    `session["cart"]["apples"] = 3`. A key that did not change is left as it is stored,
-    even if another request has changed it meanwhile. Copies (`copy()`, `|`, the module `copy`)
-    are plain dictionaries.
+    A dictionary of JSON values: strings, numbers, booleans, None, lists and dictionaries. Changes,
+    including those inside values, are stored before the response's headers are sent:
+    `session["cart"]["apples"] = 3`. An unchanged key keeps its stored value, even if another
+    request has changed it in the meantime. Copies (`copy()`, `|`, the module `copy`) are plain
+    dictionaries.
 
-    `cookie` and the names of JavaScript's `Session.prototype` (`id`, `save`, `toString`, …)
-    cannot be keys: the request fails.
+    `cookie` and the names of JavaScript's `Session.prototype` (`id`, `save`, `toString`, …) cannot
+    be keys: the request fails.
     """
 
     def __init__(self, ready: Ready, closed: str | None = None) -> None:
@@ -42,16 +42,16 @@ class Session(SessionDict):
         self._expires = ready.expires
         #: The stored data, as JSON text.
         self._text = ready.data
-        #: Why the application cannot have it.
+        #: Why the data cannot be read, if so.
         self._unreadable: str | None = None
-        #: What is stored; but for what is inside lists and dictionaries, which are the same ones.
+        #: The stored data. Its lists and dictionaries are shared with the session.
         self._stored: dict[str, Any] = {}
         try:
             self._stored = _json.read(ready.data)
         except RecursionError:
             self._unreadable = "the stored session is nested too deeply"
         super().__init__(self._stored)
-        #: The stored data counts no more.
+        #: Whether the stored data was discarded.
         self._is_cleared = False
         self._action: Action = "keep"
         self._cookie: list[CookieEdit] = []
@@ -63,7 +63,7 @@ class Session(SessionDict):
             raise SessionError(self._unreadable)
 
     def clear(self) -> None:
-        """Remove all keys."""
+        """Removes all keys."""
         if not self._closed:
             self._unreadable = None
         super().clear()
@@ -72,35 +72,35 @@ class Session(SessionDict):
     # -------------------------------------------------------- the session as a whole ----
 
     def renew(self) -> None:
-        """Go on under a new identifier, with the data.
+        """Continues under a new identifier with the same data.
 
-        For changes of privilege, the login above all: an identifier that somebody planted is
-        worthless then.
+        Call this at changes of privilege, especially at login: it makes an identifier planted by an
+        attacker worthless.
         """
         self._write()
         if self._action == "keep":
             self._action = "renew"
 
     def regenerate(self) -> None:
-        """Delete the session and begin an empty one under a new identifier."""
+        """Deletes the session and starts an empty one under a new identifier."""
         self.clear()
         self._action = "regenerate"
         self._cookie.clear()
 
     def destroy(self) -> None:
-        """Delete the session and clear the browser's cookie: logout."""
+        """Deletes the session and clears the browser's cookie: logout."""
         self.clear()
         self._action = "destroy"
 
     def unset(self) -> None:
-        """As setting express-session's `req.session` to null: see the option `unset`."""
+        """Acts like setting express-session's `req.session` to null: see the option `unset`."""
         self._write()
-        # After these the stored one was given up before.
+        # After these, the stored session was already discarded.
         is_given_up = self._action in ("regenerate", "destroy")
         self._action = "destroy" if is_given_up else "unset"
 
     def set_max_age(self, seconds: float | timedelta | None) -> None:
-        """Set how long this session and its cookie live from the last request on.
+        """Sets the lifetime of this session and its cookie since the last request.
 
         None: until the browser closes. Other sessions keep the configured lifetime.
         """
@@ -113,7 +113,7 @@ class Session(SessionDict):
 
     @property
     def id(self) -> str:
-        """The identifier. It is a secret as good as a password: never log or show it."""
+        """The identifier. It is a secret, like a password: never log or show it."""
         self._is_used = True
         return self._id
 
@@ -125,14 +125,14 @@ class Session(SessionDict):
 
     @property
     def expires(self) -> datetime | None:
-        """When the stored session ends unless it is used; None: it is not stored yet."""
+        """When the stored session expires unless it is used; None: it is not stored yet."""
         self._is_used = True
         if self._expires is None:
             return None
         return _EPOCH + timedelta(milliseconds=min(self._expires, _LAST_MILLISECOND))
 
     def __repr__(self) -> str:
-        """Neither the identifier nor the data: both are secrets."""
+        """Omits the identifier and the data: both are secrets."""
         return f"<Session {self._origin}>"
 
     # --------------------------------------------------------------- for the gateway ----
@@ -141,7 +141,7 @@ class Session(SessionDict):
         self._closed = why
 
     def _change(self) -> Change:
-        """What the application did."""
+        """Returns the application's change."""
         return Change(self._action, self._data_change(), self._cookie)
 
     def _data_change(self) -> DataChange:
@@ -151,12 +151,12 @@ class Session(SessionDict):
             return ("nothing", None)
         stored = self._stored
         if any(isinstance(value, _CONTAINERS) for value in stored.values()):
-            stored = _json.read(self._text)  # they may have been changed from within
+            stored = _json.read(self._text)  # they may have been changed in place
         changed: list[Edit] = []
         kept: set[str] = set()
         order = iter(stored)
         for key, value in dict.items(self):
-            # What comes later than it is stored was removed, and set again.
+            # A key that comes later than in the stored data was removed and set again.
             if key in order:
                 kept.add(key)
                 is_scalar = not isinstance(value, _CONTAINERS)
@@ -183,7 +183,7 @@ def _is_same(old: Any, new: Any) -> bool:
     try:
         return _json.plain(old) == _json.plain(new)
     except (TypeError, ValueError, RecursionError):
-        return False  # what is wrong with it, writing it says
+        return False  # writing it will report what is wrong
 
 
 def _write(key: str, value: Any) -> str:

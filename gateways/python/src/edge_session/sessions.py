@@ -1,4 +1,4 @@
-"""The loop that every gateway runs: ask the component, do what it says to the store."""
+"""The loop of every gateway: calls the component, and performs its store requests."""
 
 import asyncio
 import logging
@@ -38,14 +38,14 @@ _NOTHING_KNOWN = Known(None, None)
 
 _CONFLICT: StoreReply = ("conflict", None)
 
-#: The longest that a request makes way for other processes after its second conflict, in
-#: seconds. It doubles with each further one.
+#: The maximum pause after a request's second conflict with other processes, in seconds. It doubles
+#: with each further conflict.
 _PAUSE = 0.004
 
-#: As `_PAUSE`, after many conflicts.
+#: The maximum pause after many conflicts.
 _LONGEST_PAUSE = 0.256
 
-#: How much a beginning is worth being told. The others are everyday.
+#: The log level and message for a new session's origin. Other origins are not logged.
 _TOLD: Mapping[Origin, tuple[int, str]] = {
     "malformed": (logging.INFO, "a new session begins: the cookie is malformed"),
     "forged": (logging.INFO, "a new session begins: the cookie's signature is wrong"),
@@ -57,14 +57,14 @@ _TOLD: Mapping[Origin, tuple[int, str]] = {
 
 
 class Begun(NamedTuple):
-    """What a request begins with, and what `finish` wants of it."""
+    """The state at the beginning of a request, which `finish` needs."""
 
     ready: Ready
     known: Known
 
 
 class SessionFailed(Exception):
-    """The request cannot be answered."""
+    """The request fails."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure[0])
@@ -72,21 +72,21 @@ class SessionFailed(Exception):
 
 
 class Sessions:
-    """The component and a store, joined."""
+    """Combines the component and a store."""
 
     def __init__(self, engine: SessionEngine, store: Store, deadline: float) -> None:
         self._engine = engine
         self._store = store
-        # A store in memory is done at once, and needs no timer.
+        # A memory store completes without waiting, and needs no timer.
         self._deadline = None if type(store) is MemoryStore else deadline
-        # The event loop itself would forget them.
+        # The event loop keeps only weak references to tasks.
         self._at_work: set[asyncio.Task[Outcome]] = set()
         self._turns = Turns()
-        #: Caches are told whatever depends on a session.
+        #: Whether caches are told about every response that depends on a session.
         self.is_safe = engine.is_safe
 
     async def begin(self, request: Request) -> Begun | None:
-        """None: the path has no session."""
+        """Begins a request's exchange. Returns None if the path has no session."""
         known = _NOTHING_KNOWN
         try:
             step = self._engine.begin(request)
@@ -120,14 +120,14 @@ class Sessions:
         return outcome
 
     async def _lasting(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
-        """To its end, though the visitor leaves and the server cancels the request: a logout is
-        done, a renewal not left half-way."""
+        """Runs to completion even if the client disconnects and the server cancels the request, so
+        that a logout takes effect and a renewal is not left half-done."""
         if self._deadline is None:
             return await work
         if asyncio_loop() is None:
             with anyio.CancelScope(shield=True):
                 return await work
-        # Whoever cancels a task of asyncio's asks no scope.
+        # A task cancelled through asyncio is not protected by an anyio scope.
         task = asyncio.create_task(work)
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
@@ -142,7 +142,8 @@ class Sessions:
                 if turn is None and _is_conditional(step.request):
                     turn = await self._turns.enter(step.exchange.id)
                     if turn.left and turn.left.data != _last(known):
-                        # Another request has changed it: no need to ask.
+                        # Another request has changed the session: the store's reply is already
+                        # known.
                         known = known._replace(current=turn.left)
                         step = self._engine.resume(step.exchange, known, change, _CONFLICT)
                         continue
@@ -163,9 +164,8 @@ class Sessions:
         return _ended(step)
 
     async def _make_way(self, conflicts: int, id: str, known: Known) -> tuple[Known, StoreReply]:
-        """After a conflict, which another process has caused: from the second one on, wait for a
-        while that nobody can foresee, so that not all try again at once, and look what the
-        session is then."""
+        """Handles a conflict with another process. From the second one on, waits for a random time,
+        so that requests do not retry together, and loads the session again."""
         if conflicts < 2:
             return known, _CONFLICT
         longest = min(_PAUSE * 2 ** min(conflicts - 2, 16), _LONGEST_PAUSE)
@@ -178,7 +178,7 @@ class Sessions:
     async def _perform(
         self, id: str, request: StoreRequest, known: Known
     ) -> tuple[Known, StoreReply]:
-        """Do what the component asks of the store, within the deadline, and keep what it says."""
+        """Performs a store request within the deadline, and records the result."""
         operation = request[0]
         try:
             if self._deadline is None:
@@ -192,10 +192,10 @@ class Sessions:
         except TimeoutError:
             why = f"no response within {self._deadline} s"
         except Exception as error:
-            # Its text may hold an identifier or a password.
+            # The message may contain an identifier or a password.
             why = type(error).__name__
             _log.debug("the store failed", exc_info=True)
-        # The component may let the request go on: then this is all that is heard of it.
+        # The component may continue the request: then this is the only report of the failure.
         _log.warning("the store failed: %s: %s", operation, why)
         return known, ("unavailable", f"{operation}: {why}")
 
@@ -224,7 +224,7 @@ class Sessions:
 
 
 def _last(known: Known) -> str | None:
-    """The stored text, as far as it is known."""
+    """Returns the stored text, if known."""
     last = known.current or known.loaded
     return last.data if last else None
 
@@ -237,7 +237,7 @@ def _is_conditional(request: StoreRequest) -> bool:
 
 
 def _left(request: StoreRequest, reply: StoreReply) -> Stored | None:
-    """What a conditional request leaves in the store, where that is known."""
+    """Returns what a conditional request leaves in the store, if known."""
     match request, reply:
         case ("replace", Replacement(content=Content(data, expires))), ("done", _):
             return Stored(data, expires)

@@ -1,7 +1,7 @@
-"""Where sessions are kept.
+"""Session storage.
 
-A store is five operations on texts. It knows nothing of cookies, signatures or the rules of
-sessions: these are the component's.
+A store performs five operations on texts. It does not deal with cookies, signatures or the rules of
+sessions, which belong to the component.
 """
 
 import time
@@ -13,7 +13,7 @@ from ._forks import Lock
 
 __all__ = ["Changed", "Content", "MemoryStore", "Store", "StoreError", "Stored", "now"]
 
-#: What became of a change. A `Stored`: the stored text is not the expected one, but this;
+#: The result of a change. A `Stored` is the current session, whose text is not the expected one;
 #: nothing was changed.
 Changed: TypeAlias = Literal["done", "missing"] | Stored
 
@@ -21,56 +21,56 @@ Changed: TypeAlias = Literal["done", "missing"] | Stored
 class StoreError(Exception):
     """The store failed, or cannot be reached.
 
-    The message is for the log: it must hold no session identifier and no password.
+    The message is logged: it must not contain a session identifier or a password.
     """
 
     def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message)
-        #: The store works, and can never keep such a session.
+        #: Whether the store works, but can never store such a session.
         self.refused = refused
 
 
 class Store(Protocol):
     """Five operations. Times are milliseconds since the Unix epoch.
 
-    To every operation an expired session is a missing one. The middleware puts a deadline
-    around every call and cancels it then: what was cancelled may have been done or not, but
-    never by half.
+    Every operation treats an expired session as missing. The middleware sets a deadline for every
+    call and cancels it when it passes: a cancelled operation may have been performed or not, but
+    never partially.
     """
 
     async def load(self, id: str) -> Stored | None:
-        """The session, or None."""
+        """Returns the session, or None."""
 
     async def create(self, id: str, content: Content) -> Literal["done", "taken"]:
-        """Store a session whose identifier is new. Never overwrites: `taken`."""
+        """Stores a session under a new identifier. Never overwrites: returns `taken`."""
 
     async def replace(self, id: str, content: Content, expected: str | None) -> Changed:
-        """Store `content` in place of what is there.
+        """Replaces the stored session.
 
-        Without `expected` in any case, created when it is missing. With it only while the
-        stored text equals it: comparing and writing are one atomic operation.
+        Without `expected`, the write is unconditional (an upsert). With `expected`, it happens only
+        if the stored text equals it; comparing and writing must be one atomic operation.
         """
 
     async def touch(self, id: str, expires: int) -> Changed:
-        """Move the expiry. Never creates, never changes the text, never conflicts."""
+        """Sets a new expiry. Never creates a session, changes its text or conflicts."""
 
     async def delete(self, id: str, expected: str | None) -> Changed:
-        """Delete the session; with `expected` only while the stored text equals it."""
+        """Deletes the session; with `expected`, only if the stored text equals it."""
 
 
 def now() -> int:
-    """Milliseconds since the Unix epoch."""
+    """Returns the current time in milliseconds since the Unix epoch."""
     return time.time_ns() // 1_000_000
 
 
-#: What an entry costs beside its texts, about: objects and their places in the dictionary.
+#: The approximate cost of an entry beside its texts: objects and their places in the dictionary.
 _OVERHEAD = 480
 
 
 class MemoryStore:
-    """Sessions in this process, gone with it.
+    """Sessions in this process's memory; they are lost when it ends.
 
-    Bounded: when it is full, those that were not used for longest make room.
+    Memory is bounded: when it is full, the least recently used sessions are removed.
     """
 
     def __init__(self, max_bytes: int = 512 << 20) -> None:
@@ -120,7 +120,7 @@ class MemoryStore:
             return "done"
 
     def __len__(self) -> int:
-        """How many sessions there are; expired ones may be among them."""
+        """Returns the number of sessions, which may include expired ones."""
         return len(self._sessions)
 
     def _live(self, id: str) -> Stored | None:
@@ -137,8 +137,8 @@ class MemoryStore:
         self._remove(id)
         self._sessions[id] = Stored(content.data, content.expires)
         self._bytes += cost
-        # Every write looks at the two that were not used for longest, so that expired ones
-        # leave without anybody asking for them.
+        # Every write checks the two least recently used sessions, so that expired ones are removed
+        # without being requested.
         for _ in range(2):
             oldest = next(iter(self._sessions))
             expires = self._sessions[oldest].expires
@@ -156,6 +156,6 @@ class MemoryStore:
 
 
 def _cost(id: str, data: str) -> int:
-    # Python's texts have one, two or four bytes a character.
+    # Python's strings use one, two or four bytes per character.
     width = 1 if data.isascii() else 4
     return _OVERHEAD + len(id) + width * len(data)

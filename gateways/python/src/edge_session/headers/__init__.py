@@ -1,7 +1,7 @@
-"""Sessions for applications behind the gateway, which tells each request its session by headers.
+"""Sessions for applications behind the gateway, which passes each request's session in headers.
 
-Here are the rules, which are those of docs/gateway.md. `edge_session.headers.asgi`, `.wsgi`,
-`.flask` and `.django` make an application's own sessions of them.
+This module implements the rules of docs/gateway.md. `edge_session.headers.asgi`, `.wsgi`, `.flask`
+and `.django` integrate them with each framework's own sessions.
 """
 
 import json
@@ -31,8 +31,8 @@ _NOT_OURS = (
 
 _TOO_DEEP = "is nested too deeply to be read"
 
-#: What became of the session as a whole. One that was cleared has ended, and what is put into it
-#: afterwards is another one.
+#: What happened to the session as a whole. A cleared session has ended, and what is put into it
+#: afterwards belongs to a new one.
 _Fate: TypeAlias = Literal["kept", "renewed", "cleared", "regenerated", "destroyed"]
 
 
@@ -42,16 +42,16 @@ class HeadersError(Exception):
 
 @dataclass(frozen=True, repr=False)
 class Told:
-    """What the gateway says about a request's session."""
+    """What the gateway sent about a request's session."""
 
-    #: Empty: the request has none.
+    #: Empty: the request has no session.
     id: str
     #: The JSON text of each value.
     data: dict[str, str]
 
 
 def read(ids: Sequence[str], sessions: Sequence[str]) -> Told:
-    """Read all values of `Edge-Session-Id` and of `Edge-Session`."""
+    """Parses all values of `Edge-Session-Id` and of `Edge-Session`."""
     for name, values in ((ID, ids), (SESSION, sessions)):
         if len(values) != 1:
             how_many = "several headers" if values else "no header"
@@ -69,23 +69,23 @@ def read(ids: Sequence[str], sessions: Sequence[str]) -> Told:
 
 
 def read_environ(environ: Mapping[str, Any]) -> Told:
-    """Read the headers of a WSGI environment, which Django has, too."""
+    """Parses the headers of a WSGI environment, which Django also has."""
     ids = [environ["HTTP_EDGE_SESSION_ID"]] if "HTTP_EDGE_SESSION_ID" in environ else []
     sessions = [environ["HTTP_EDGE_SESSION"]] if "HTTP_EDGE_SESSION" in environ else []
-    # Servers make one header of several, with commas, which identifiers do not have. The data
-    # of several is no JSON.
+    # Servers join repeated headers with commas, which identifiers do not contain. Several values of
+    # the data do not form valid JSON.
     return read([part for id in ids for part in id.split(",")], sessions)
 
 
 class Session(SessionDict):
-    """One visitor's session, for the length of one request.
+    """A visitor's session during one request.
 
-    A dictionary of what JSON has: texts, numbers, booleans, None, lists and dictionaries. Changes
-    are answered with the response's headers, those inside values too:
+    A dictionary of JSON values: strings, numbers, booleans, None, lists and dictionaries. Changes,
+    including those inside values, are sent with the response's headers:
     `session["cart"]["apples"] = 3`. Copies are plain dictionaries.
 
-    `cookie` and the names of JavaScript's `Session.prototype` (`id`, `save`, `toString`, …)
-    cannot be keys: the gateway refuses the answer.
+    `cookie` and the names of JavaScript's `Session.prototype` (`id`, `save`, `toString`, …) cannot
+    be keys: the gateway refuses the response.
     """
 
     def __init__(self, told: Told, closed: str | None = None) -> None:
@@ -100,43 +100,43 @@ class Session(SessionDict):
 
     @property
     def id(self) -> str:
-        """The identifier that the request came with; empty: it has no session.
+        """The identifier that the request came with; empty if it has no session.
 
-        It is a secret as good as a password: never log or show it. After `renew()`,
-        `regenerate()` or `clear()` the session has another one, which only the next request knows.
+        It is a secret, like a password: never log or show it. After `renew()`, `regenerate()` or
+        `clear()`, the session has a new identifier, which is known from the next request on.
         """
         self.mark_accessed()
         return self._told.id
 
     def clear(self) -> None:
-        """Remove all keys, and end the session.
+        """Removes all keys and ends the session.
 
-        What is put into it afterwards is another one, under a new identifier.
+        What is put into it afterwards belongs to a new session, under a new identifier.
         """
         self._end("cleared")
 
     def __repr__(self) -> str:
-        """Neither the identifier nor the data: both are secrets."""
+        """Omits the identifier and the data: both are secrets."""
         return "<Session>"
 
     # -------------------------------------------------------- the session as a whole ----
 
     def renew(self) -> None:
-        """Go on under a new identifier, with the data.
+        """Continues under a new identifier with the same data.
 
-        For changes of privilege, the login above all: an identifier that somebody planted is
-        worthless then. With `gateway.identity`, the gateway does it by itself.
+        Call this at changes of privilege, especially at login: it makes an identifier planted by an
+        attacker worthless. With `gateway.identity`, the gateway does it automatically.
         """
         self._write()
         if self._fate == "kept":
             self._fate = "renewed"
 
     def regenerate(self) -> None:
-        """End the session and begin an empty one under a new identifier."""
+        """Ends the session and starts an empty one under a new identifier."""
         self._end("regenerated")
 
     def destroy(self) -> None:
-        """End the session and clear the browser's cookie: logout."""
+        """Ends the session and clears the browser's cookie: logout."""
         self._end("destroyed")
         self._closed = _DESTROYED
 
@@ -147,15 +147,15 @@ class Session(SessionDict):
     # --------------------------------------------------------------- for the adapters ----
 
     def _read(self, text: str) -> Any:
-        """The value of a JSON text."""
+        """Parses a JSON text."""
         return _decode(text)
 
     def _text(self, value: Any) -> str:
-        """A JSON text of a value, in which NaN and infinity may be."""
+        """Returns the JSON text of a value, which may contain NaN and infinity."""
         return _encode_any(value)
 
     def _answer(self) -> list[tuple[str, str]]:
-        """The headers of the response. It is answered once."""
+        """Returns the session's headers for the response; empty after the first call."""
         if self._is_answered:
             return []
         self._is_answered = True
@@ -180,15 +180,15 @@ class Session(SessionDict):
         return [] if list(data.items()) == list(self._told.data.items()) else [whole]
 
     def _varies(self, is_changed: bool) -> str:
-        """What the page depends on, for caches outside, and for those within the application.
+        """Returns the Vary header, for caches outside the application and within it.
 
-        These may not see the cookie. Visitors without a session may have the same page.
+        The latter may not see the cookie. Visitors without a session may share a page.
         """
         names = ["Cookie", SESSION]
         return ", ".join([*names, ID] if is_changed or self._told.data else names)
 
     def _text_to_send(self, key: str, value: Any) -> str:
-        """What did not change has the text that it came with."""
+        """Returns a value's text to send: the received text if the value did not change."""
         told = self._told.data.get(key)
         try:
             text = self._text(value)
@@ -197,7 +197,7 @@ class Session(SessionDict):
             return _encode(_decode(text))
         except (TypeError, ValueError, RecursionError) as error:
             why = _reason(error)
-        # Not from the error: it may have the value.
+        # Without the error's message, which may contain the value.
         raise SessionError(f"the value of the session's key {key!r} cannot be stored: {why}")
 
 
@@ -210,16 +210,16 @@ _decode_at = json.JSONDecoder(parse_int=_json.integer).raw_decode
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _encode_any = json.JSONEncoder(separators=(",", ":")).encode
 
-#: What is between keys and values.
+#: Matches what separates keys and values.
 _GAP = re.compile(r"[ \t\n\r,:]*")
-#: Errors of Python's that name a type, and no value.
+#: Python's errors that name a type, but no value.
 _NAMES_A_TYPE = re.compile(
     r"Object of type \w+ is not JSON serializable|keys must be [\w, ]+, not \w+"
 )
 
 
 def _members(text: str) -> dict[str, str]:
-    """The text of each value of a JSON object that has been read already."""
+    """Returns the text of each value of a JSON object that was parsed before."""
     members: dict[str, str] = {}
     at = text.index("{") + 1
     while text[at := _past_gap(text, at)] != "}":

@@ -1,4 +1,4 @@
-"""For ASGI applications behind the gateway: Starlette, FastAPI, any other."""
+"""Sessions for ASGI applications behind the gateway: Starlette, FastAPI and others."""
 
 from .._asgi import App, Message, Receive, Scope, Send
 from .._dictionary import READ_ONLY
@@ -22,7 +22,7 @@ class SessionMiddleware:
         session = Session(told, READ_ONLY if scope["type"] == "websocket" else None)
         scope.setdefault("state", {})["session"] = session
         if "session" in scope:
-            # Another middleware's, which looks there again when the response begins.
+            # It belongs to another middleware, which reads it again when the response starts.
             scope = {**scope}
         scope["session"] = session
 

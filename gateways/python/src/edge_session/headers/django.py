@@ -1,7 +1,7 @@
-"""For Django projects behind the gateway.
+"""Sessions for Django projects behind the gateway.
 
-MIDDLEWARE has `edge_session.headers.django.SessionMiddleware` in place of
-`django.contrib.sessions.middleware.SessionMiddleware`.
+Replace `django.contrib.sessions.middleware.SessionMiddleware` in MIDDLEWARE by
+`edge_session.headers.django.SessionMiddleware`.
 """
 
 from typing import Any, NoReturn
@@ -16,17 +16,17 @@ from django.utils.deprecation import MiddlewareMixin
 
 from . import ACTION, SESSION, HeadersError, Session, SessionError, Told, read_environ
 
-#: Is put into an empty session that the application wants to be saved: the gateway keeps none
-#: that is new and empty.
+#: A key for an empty session that the application wants to save, because the gateway does not keep
+#: new sessions that are empty.
 _SAVED = "_session_saved"
 
 
 class SessionStore(SessionBase):
     """Django's `request.session`.
 
-    `session_key` is None until there is something in the session, and from `cycle_key()` or
-    `flush()` on: only the next request knows the new one. How long a session lives is the
-    gateway's to say: what asks for a lifetime or sets one raises `SessionError`.
+    `session_key` is None while the session is empty, and after `cycle_key()` or `flush()`: the new
+    key is known from the next request on. The gateway determines lifetimes: methods that read or
+    set one raise `SessionError`.
     """
 
     def __init__(self, session: Session) -> None:
@@ -66,7 +66,7 @@ class SessionStore(SessionBase):
         self.create()
 
     def save(self, must_create: bool = False) -> None:
-        """Changes are saved with the response; this sees to it that an empty session is, too."""
+        """Marks an empty session to be saved too. Changes are saved with the response."""
         if not self._session_cache:
             self[_SAVED] = True
         if self._session_cache._fate == "kept":
@@ -87,14 +87,14 @@ class SessionStore(SessionBase):
         raise SessionError("the headers do not show whether another session exists")
 
     def set_expiry(self, value: object) -> None:
-        """None alone, Django's word for the lifetime that all sessions have."""
+        """Accepts only None, which in Django means the global lifetime."""
         if value is not None:
             _no_lifetime()
 
     async def aset_expiry(self, value: object) -> None:
         self.set_expiry(value)
 
-    # The ages and dates come from here.
+    # Django derives ages and dates from these.
     def get_session_cookie_age(self) -> int:
         _no_lifetime()
 
@@ -106,31 +106,31 @@ class SessionStore(SessionBase):
 
 
 class SessionMiddleware(_django.SessionMiddleware):
-    """The gateway's sessions in place of those of `SESSION_ENGINE`, which has no effect.
+    """Provides the gateway's sessions instead of those of `SESSION_ENGINE`, which has no effect.
 
-    A request that did not come through the gateway raises `HeadersError`. It is a subclass of
-    Django's, which the checks of `django.contrib.admin` look for.
+    A request that did not come through the gateway raises `HeadersError`. This is a subclass of
+    Django's middleware because the checks of `django.contrib.admin` look for one.
     """
 
     def __init__(self, get_response: Any) -> None:
         _check_order()
-        # Django's own imports SESSION_ENGINE.
+        # Django's constructor imports SESSION_ENGINE.
         MiddlewareMixin.__init__(self, get_response)
 
     def process_request(self, request: HttpRequest) -> None:
         try:
             session = Session(read_environ(request.META))
         except HeadersError as error:
-            # Django's page about the error looks at it, with CSRF_USE_SESSIONS.
+            # With CSRF_USE_SESSIONS, Django's error page reads the session.
             request.session = SessionStore(Session(Told("", {}), closed=str(error)))
             raise
         request.session = SessionStore(session)
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        # Something else may be there: a middleware's, a test's.
+        # The session may have been replaced by another middleware or a test.
         if not isinstance(request.session, SessionStore):
             return response
-        # A page out of Django's cache changes nothing.
+        # A page from Django's cache must not change the session.
         for name in (SESSION, ACTION):
             del response[name]
         for name, value in request.session._session_cache._answer():
@@ -142,7 +142,7 @@ class SessionMiddleware(_django.SessionMiddleware):
 
 
 def _check_order() -> None:
-    """Refuse a middleware outside that would make a 304 of an answer, without its headers."""
+    """Refuses an outer middleware that could turn a response into a 304 without its headers."""
     conditional = "django.middleware.http.ConditionalGetMiddleware"
     ours = f"{__name__}.{SessionMiddleware.__name__}"
     order = list(settings.MIDDLEWARE)

@@ -1,4 +1,4 @@
-"""For Flask applications behind the gateway: `app.session_interface = SessionInterface()`."""
+"""Sessions for Flask behind the gateway: `app.session_interface = SessionInterface()`."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from . import Session as _Session
 class Session(_Session, _flask.SessionMixin):
     """Flask's `session`, with `renew()`, `regenerate()` and `destroy()`.
 
-    What JSON does not have (tuples, bytes, `Markup`, UUIDs, datetimes) is tagged, as Flask does it.
-    How long a session lives is the gateway's to say: `permanent` is kept, and has no effect.
+    Values that JSON cannot represent (tuples, bytes, `Markup`, UUIDs, datetimes) are tagged, as in
+    Flask. The gateway determines lifetimes: `permanent` is kept, but has no effect.
     """
 
     def __init__(self, told: Told, serializer: TaggedJSONSerializer) -> None:
@@ -29,10 +29,10 @@ class Session(_Session, _flask.SessionMixin):
 
 
 class SessionInterface(_flask.SessionInterface):
-    """The gateway's sessions in place of Flask's signed cookie. It needs no `SECRET_KEY`.
+    """Provides the gateway's sessions instead of Flask's signed cookie. Needs no `SECRET_KEY`.
 
-    A request that did not come through the gateway raises `HeadersError`. `serializer` is Flask's:
-    tags of one's own are registered there.
+    A request that did not come through the gateway raises `HeadersError`. `serializer` is Flask's;
+    register custom tags there.
     """
 
     def __init__(self) -> None:
@@ -42,9 +42,9 @@ class SessionInterface(_flask.SessionInterface):
         return Session(read_environ(request.environ), self.serializer)
 
     def save_session(self, app: Flask, session: object, response: Response) -> None:
-        # A request that was refused has none.
+        # A refused request has no session.
         if isinstance(session, Session):
-            # A response that is made once, for all, may have those of another request.
+            # A shared response object may carry the headers of another request.
             for name in (SESSION, ACTION):
                 del response.headers[name]
             response.headers.extend(session._answer())

@@ -1,4 +1,4 @@
-"""For WSGI applications behind the gateway that have no framework with sessions of its own."""
+"""Sessions for WSGI applications behind the gateway without a framework's own sessions."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from . import Session, read_environ
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-#: Where `environ` has the session.
+#: The key of the session in `environ`.
 KEY = "edge_session.session"
 
 
@@ -28,7 +28,7 @@ class SessionMiddleware:
         session = environ[KEY] = Session(read_environ(environ))
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
-            # An application that failed changes nothing.
+            # A failed application changes nothing.
             ours = [] if exc_info else session._answer()
             return start_response(status, [*headers, *ours], exc_info)
 
