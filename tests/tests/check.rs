@@ -142,7 +142,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "upstream = \"http://user:hunter2,x@a\"",
         "upstream: the port of \"http://user:…\" is not between 1 and 65535",
     ),
-    ("upstream = [\"u:hunter2\"]", "upstream: \"u:…\" is not a URL"),
+    ("upstream = [\"u:hunter2\"]", "upstream: \"u:…\" is neither a URL"),
     (
         "upstream = \"unix:edge-session.toml\"",
         "upstream: unix:edge-session.toml is not a socket (T, line 1)",

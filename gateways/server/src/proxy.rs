@@ -16,6 +16,10 @@ mod readers;
 mod refusal;
 mod target;
 mod upstreams;
+#[cfg(feature = "app")]
+mod wasi_app;
+#[cfg(not(feature = "app"))]
+#[path = "proxy/no_wasi_app.rs"]
 mod wasi_app;
 
 use std::convert::Infallible;

@@ -3,6 +3,10 @@
 mod catalogue;
 mod of_request;
 mod summary;
+#[cfg(feature = "otlp")]
+pub(crate) mod traces;
+#[cfg(not(feature = "otlp"))]
+#[path = "telemetry/no_traces.rs"]
 pub(crate) mod traces;
 
 use std::io::IsTerminal as _;
