@@ -3,8 +3,9 @@
 import { createHash } from 'node:crypto'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import { transpile } from '@bytecodealliance/jco'
-import { build, transform } from 'esbuild'
+
+const [{ transpile }, { build, transform }] = await Promise.all([import('@bytecodealliance/jco'), import('esbuild')])
+  .catch(cause => { throw new Error('the packages that build this are missing: run `npm ci` first', { cause }) })
 
 const path = relative => fileURLToPath(new URL(relative, import.meta.url))
 const component = await readFile(path('../../host/session.wasm'))

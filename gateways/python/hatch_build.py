@@ -1,6 +1,5 @@
 """Adds `session.wasm` to the package, from the checkout or the sdist."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ class CustomBuildHook(BuildHookInterface[Any]):
         root = Path(self.root)
         if version == "editable" or (root / "src" / INSIDE).exists():
             return
-        made = os.environ.get("EDGE_SESSION_COMPONENT") or root / "../../host/session.wasm"
-        wasm = Path(made).resolve()
+        # Not EDGE_SESSION_COMPONENT, which is for running.
+        wasm = (root / "../../host/session.wasm").resolve()
         if not wasm.exists():
             raise FileNotFoundError(f"{wasm} is built by `make component`")
         inside = INSIDE if self.target_name == "wheel" else f"src/{INSIDE}"

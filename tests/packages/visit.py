@@ -22,7 +22,7 @@ while True:
     try:
         visit(visitor())
         break
-    except urllib.error.URLError as error:
+    except OSError as error:  # URLError is one
         if isinstance(error, urllib.error.HTTPError) or time.monotonic() > deadline:
             sys.exit(f"{url}: {error}")
         time.sleep(0.1)

@@ -68,3 +68,45 @@ fn what_the_deployments_configure_is_in_order() {
         assert!(done, "{}: {said}", file.display());
     }
 }
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(checkout().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+#[test]
+fn all_packages_have_the_same_version() {
+    let cargo = read("Cargo.toml");
+    let version = cargo.split("version = \"").nth(1).and_then(|it| it.split('"').next()).unwrap();
+    for (file, line, times) in [
+        ("Cargo.toml", format!("version = \"{version}\""), 3),
+        ("gateways/node/package.json", format!("\"version\": \"{version}\""), 1),
+        ("gateways/python/pyproject.toml", format!("version = \"{version}\""), 1),
+        ("deploy/kubernetes.yaml", format!("image: edge-session:{version}"), 1),
+    ] {
+        assert_eq!(read(file).matches(&line).count(), times, "{file}: {line}");
+    }
+    let lock = read("gateways/node/package-lock.json");
+    assert!(lock.lines().take(4).any(|line| line.contains(&format!("\"version\": \"{version}\""))));
+}
+
+#[test]
+fn what_is_packed_has_no_links_into_the_repository_and_the_same_licences() {
+    for readme in [
+        "headers/README.md",
+        "host/README.md",
+        "gateways/node/README.md",
+        "gateways/python/README.md",
+        "gateways/server/README.md",
+    ] {
+        let text = read(readme);
+        let links = text.split("](").skip(1).map(|it| it.split(')').next().unwrap_or_default());
+        for link in links {
+            assert!(link.starts_with("https://") || link.starts_with('#'), "{readme}: {link}");
+        }
+    }
+    for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        for package in ["headers", "host", "gateways/node", "gateways/python", "gateways/server"] {
+            assert_eq!(read(&format!("{package}/{licence}")), read(licence), "{package}");
+        }
+    }
+}

@@ -77,10 +77,10 @@ export interface Options {
   /** Called with the reason when a session fails. Default: `console.error`. */
   onError?: ((error: unknown) => void) | undefined
   /**
-   * Returns the component's core modules by file name, for environments in which they cannot be
+   * Returns the component's core modules (`WebAssembly.Module`) by file name, for environments in which they cannot be
    * found automatically.
    */
-  modules?: (() => Maybe<Record<string, WebAssembly.Module>>) | undefined
+  modules?: (() => Maybe<Record<string, object>>) | undefined
 }
 
 export type Origin =
