@@ -7,7 +7,7 @@
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" are passed to `edge-session serve`)
 	@exec scripts/run $(ARGS)
 
-check: ## check formatting and lints, and run the unit tests (ARGS=guards: only unit tests of that name)
+check: ## formatting, lints and unit tests (ARGS=guards: only tests with this name, black-box ones too)
 	@exec scripts/check $(ARGS)
 
 test: ## set up, build, run all tests and lints (ARGS=guards: only tests of that name)
