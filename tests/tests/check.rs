@@ -282,6 +282,14 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     ("[[route]]\npath = \"/a\"", "route[0].upstream: is missing (T, line 1)"),
     (
+        "[[route]]\npath = \"/a\"\nupstream = \":8\"\n[[route]]\npath = \"/a/\"\nupstream = \":9\"",
+        "route[1].upstream: has the same host and path as route[0].upstream, which receives all requests (T, line 6)",
+    ),
+    (
+        "upstream = \":8\"\n[[route]]\nupstream = \":9\"",
+        "upstream: has the same host and path as route[0].upstream, which receives all requests (T, line 1)",
+    ),
+    (
         "[admin]\nhosts = [\"a:80\"]",
         "admin.hosts: \"a:80\" is not a host name (without a port) (T, line 2)",
     ),

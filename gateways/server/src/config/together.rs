@@ -7,7 +7,7 @@ use edge_session::{Options, Problem};
 
 use super::Settings;
 use crate::net::address::Address;
-use crate::proxy::{AppAddress, RulePath};
+use crate::proxy::{AppAddress, RouteConfig, RulePath};
 
 /// Returns combinations that cannot work.
 pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) -> Vec<Problem> {
@@ -32,6 +32,17 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
         let is_own = |own: &Address| leads_to(upstream, own);
         if let Some((key, _)) = own.iter().find(|(_, own)| own.is_some_and(is_own)) {
             let message = format!("{upstream} is this program's own `{key}`: requests would loop");
+            problem(&route.key, message);
+        }
+    }
+    let routes = settings.gateway.as_ref().map_or(&[][..], |gateway| &gateway.routes);
+    for (at, route) in routes.iter().enumerate() {
+        let is_same =
+            |other: &&RouteConfig| (&other.host, &other.path) == (&route.host, &route.path);
+        if let Some(other) = routes[..at].iter().find(is_same) {
+            let other = &other.key;
+            let message =
+                format!("has the same host and path as {other}, which receives all requests");
             problem(&route.key, message);
         }
     }
