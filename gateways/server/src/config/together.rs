@@ -37,8 +37,8 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
     }
     let routes = settings.gateway.as_ref().map_or(&[][..], |gateway| &gateway.routes);
     for (at, route) in routes.iter().enumerate() {
-        let is_same =
-            |other: &&RouteConfig| (&other.host, &other.path) == (&route.host, &route.path);
+        let host = |route: &RouteConfig| route.host.as_ref().map(|it| it.to_ascii_lowercase());
+        let is_same = |other: &&RouteConfig| other.path == route.path && host(other) == host(route);
         if let Some(other) = routes[..at].iter().find(is_same) {
             let other = &other.key;
             let message =
