@@ -330,7 +330,7 @@ fn a_connection_that_an_application_closes_while_it_is_idle_costs_no_request() {
     let server = gateway(&upstream.url(), "");
     let failed = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..25 {
                     if server.caller().get("/", &[]).status != 200 {

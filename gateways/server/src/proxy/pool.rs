@@ -172,15 +172,16 @@ pub(crate) struct Pool(Arc<Mutex<Vec<(Instant, Connection)>>>);
 
 impl Pool {
     /// Sends a request over an idle connection, or over a new one to `address`. If a connection was
-    /// closed before anything was sent, tries another one.
+    /// closed before anything was sent, tries another one. Without `may_reuse`, the connection is new.
     pub(crate) async fn send(
         &self,
         connector: &Connector,
         address: &AppAddress,
         mut request: Request<Body>,
+        may_reuse: bool,
     ) -> Result<Response<Answer>, SendError> {
         loop {
-            let kept = self.take();
+            let kept = if may_reuse { self.take() } else { None };
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(kept) => kept,

@@ -141,17 +141,18 @@ impl Upstreams {
         let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if !is_safe || !body.is_end_stream() {
             let upstream = self.choose(route, None);
-            let sent = self.try_one(&upstream, head, body, progress);
+            let sent = self.try_one(&upstream, head, body, progress, true);
             return sent.await.map_err(|failure| failure.refusal);
         }
         // Safe to send twice: if one application fails, another one may answer.
         let first = self.choose(route, None);
-        match self.try_one(&first, head.clone(), Body::empty(), progress).await {
+        match self.try_one(&first, head.clone(), Body::empty(), progress, true).await {
             Err(Failure { may_retry: true, .. }) => {
                 metrics::counter!("edge_session_upstream_retries_total").increment(1);
                 let second = self.choose(route, Some(&first));
                 let progress = &Progress::default();
-                let result = self.try_one(&second, head, Body::empty(), progress).await;
+                // Another idle connection may have been closed, too.
+                let result = self.try_one(&second, head, Body::empty(), progress, false).await;
                 result.map_err(|failure| failure.refusal)
             }
             result => result.map_err(|failure| failure.refusal),
@@ -164,13 +165,14 @@ impl Upstreams {
         mut head: request::Parts,
         body: Body,
         progress: &Progress,
+        may_reuse: bool,
     ) -> Result<Response<Answer>, Failure> {
         // An empty path, which HTTP/2 allows, only looks like a slash.
         let path = head.uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
         head.uri = path.unwrap_or(PathAndQuery::from_static("/")).into();
         head.headers.entry(HOST).or_insert_with(|| upstream.host.clone());
         let request = Request::from_parts(head, body);
-        let sent = upstream.pool.send(&self.connector, &upstream.address, request);
+        let sent = upstream.pool.send(&self.connector, &upstream.address, request, may_reuse);
         let name = &upstream.name;
         match progress.within(self.timeouts.response, sent).await {
             Some(Ok(mut response)) => {
@@ -280,7 +282,7 @@ impl Upstreams {
         *request.uri_mut() = path.clone().into();
         request.headers_mut().insert(HOST, upstream.host.clone());
         edge_session_headers::tell(request.headers_mut(), None);
-        let sent = upstream.pool.send(&self.connector, &upstream.address, request);
+        let sent = upstream.pool.send(&self.connector, &upstream.address, request, true);
         let answer = timeout(limit, sent).await;
         answer.is_ok_and(|answer| answer.is_ok_and(|it| !it.status().is_server_error()))
     }
