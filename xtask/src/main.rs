@@ -10,6 +10,7 @@ mod oci;
 use std::collections::BTreeMap;
 use std::env;
 use std::error::Error;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -174,9 +175,7 @@ impl Target {
             hash.update(text);
         }
         let hash = hexadecimal(&hash.finalize());
-        let cargo = cargo()?;
-        let compiler = cargo.get_envs().find(|(name, _)| *name == "RUSTC").and_then(|it| it.1);
-        let compiler = output(Command::new(compiler.unwrap_or("rustc".as_ref())).arg("--version"))?;
+        let compiler = output(Command::new(compiler(&cargo()?)).arg("--version"))?;
         Ok(format!("sources {hash}\ncompiler {compiler}\n"))
     }
 
@@ -188,7 +187,9 @@ impl Target {
             .args(["build", "--release", "--quiet", "--locked", "--lib", "--target", TARGET])
             .args(packages.iter().flat_map(|package| ["-p", package]))
             .env("CARGO_TARGET_DIR", &self.wasm_dir)
-            .env("RUSTFLAGS", format!("{RUSTFLAGS} {flags}"))
+            .env_remove("RUSTFLAGS")
+            // Unlike RUSTFLAGS, separated so that paths may contain spaces.
+            .env("CARGO_ENCODED_RUSTFLAGS", rustflags(flags)?.join("\x1f"))
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
             .env("CARGO_PROFILE_RELEASE_LTO", "fat")
             .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
@@ -264,6 +265,33 @@ fn join(components: &[&[u8]]) -> Result<Vec<u8>> {
     let handler = *offered.get(HANDLER).ok_or("no component exports a handler")?;
     graph.export(handler, HANDLER)?;
     Ok(graph.encode(EncodeOptions::default())?)
+}
+
+/// Returns the compiler flags. Panic messages name source files: those of this machine's directories
+/// would be in the component, and make it differ from one machine to the next.
+fn rustflags(flags: &str) -> Result<Vec<String>> {
+    let mut all: Vec<_> =
+        format!("{RUSTFLAGS} {flags}").split_whitespace().map(Into::into).collect();
+    let mut remap = |from: &Path, to: &str| {
+        all.push(format!("--remap-path-prefix={}={to}", from.display()));
+    };
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(env::home_dir()?.join(".cargo"))).ok_or("no CARGO_HOME")?;
+    // A directory for each registry.
+    for registry in fs::read_dir(home.join("registry/src")).into_iter().flatten() {
+        remap(&registry?.path(), "crates");
+    }
+    let cargo = cargo()?;
+    let compiler = compiler(&cargo);
+    let sysroot = output(Command::new(compiler).args(["--print", "sysroot"]))?;
+    remap(&Path::new(&sysroot).join("lib/rustlib/src/rust"), "rust");
+    Ok(all)
+}
+
+/// Returns the compiler that `cargo` uses for [`TARGET`].
+fn compiler(cargo: &Command) -> OsString {
+    let compiler = cargo.get_envs().find(|(name, _)| *name == "RUSTC").and_then(|it| it.1);
+    compiler.unwrap_or("rustc".as_ref()).to_owned()
 }
 
 /// Returns a cargo that can compile for [`TARGET`]: the default one if the target's standard
@@ -346,6 +374,19 @@ mod tests {
 
     fn names(items: &[(String, usize)]) -> Vec<&str> {
         items.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn no_component_names_a_directory_of_this_machine() {
+        let home = env::home_dir().unwrap().display().to_string();
+        let root = Target::find().unwrap().root.display().to_string();
+        for name in ["session.wasm", "middleware.wasm"] {
+            let bytes = fs::read(built(name)).unwrap();
+            for place in [&*home, &*root, "/registry/src/"] {
+                let is_there = bytes.windows(place.len()).any(|it| it == place.as_bytes());
+                assert!(!is_there, "{name} contains {place}");
+            }
+        }
     }
 
     #[test]
