@@ -24,7 +24,8 @@ component: ## build the WebAssembly component, target/session.wasm
 	@[ -f target/session.wasm ] || echo "==> building the component, up to 5 minutes the first time …"
 	@cargo run -q -p xtask -- component
 
-bundle: component ## copy the component into the library's package, after a change in component/ or wit/
+bundle: ## build the component and copy it into the library's package, after a change in component/ or wit/
+	@scripts/setup wasm
 	@cargo run -q -p xtask -- bundle
 
 middleware: ## build the wasi:http components: target/middleware.wasm and a sample application

@@ -89,7 +89,7 @@ impl SessionLayer {
     }
 
     /// Returns the number of sessions that this layer and its clones have created.
-    pub fn created(&self) -> u64 {
+    pub fn sessions_created(&self) -> u64 {
         self.driver.created()
     }
 

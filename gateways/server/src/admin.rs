@@ -296,7 +296,7 @@ async fn list(_: Operator, State(admin): State<Admin>, Query(search): Query<Sear
     match admin.inspector.list(subject, ON_A_PAGE).await {
         Ok(listing) => {
             let has_subjects = admin.inspector.identity.is_some();
-            let charts = admin.history.charts(listing.total, admin.layer.created());
+            let charts = admin.history.charts(listing.total, admin.layer.sessions_created());
             let done = search.ended.map(|ended| Ended { ended, unreadable: search.unreadable });
             let page_ = pages::list(&listing, subject, done, has_subjects, &charts);
             page(StatusCode::OK, page_)

@@ -12,16 +12,13 @@ mod setup;
 mod telemetry;
 mod web;
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{check, serve, sessions};
+use crate::commands::{check, init, say, serve, sessions};
 use crate::setup::Setup;
 
 /// Every request makes dozens of small allocations, which another thread often frees.
@@ -55,34 +52,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             telemetry::log(setup.settings.log);
             complete(sessions::run(&setup, &arguments.command))
         }
-        Command::Init(arguments) => init(&arguments.file),
+        Command::Init(arguments) => init::run(&arguments.file),
         Command::Check(arguments) => {
             let setup = Setup::read(&arguments.configured)?;
             let found = complete(check::run(&setup, arguments.connect))?;
             say(&[setup.summary(), found].concat());
             Ok(())
         }
-    }
-}
-
-/// Prints a line. A closed pipe (`| head -1`) is not an error.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-fn init(file: &Path) -> anyhow::Result<()> {
-    let shown = file.display();
-    let mut options = OpenOptions::new();
-    let result = options.write(true).create_new(true).open(file);
-    match result.and_then(|mut new| new.write_all(config::TEMPLATE.as_bytes())) {
-        Ok(()) => {
-            say(&format!("{shown} was written. Next: edge-session check --config {shown}"));
-            Ok(())
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            bail!("{shown} already exists and was left unchanged")
-        }
-        Err(error) => bail!("cannot write {shown}: {error}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What all pages of this program have in common.
+//! What the pages of this program share: safe response headers, and the text form of their tokens.
 
 use axum::http::HeaderValue;
 use axum::http::header::{

@@ -61,7 +61,7 @@ impl History {
         loop {
             ticks.tick().await;
             let Ok(active) = inspector.browse.count().await else { continue };
-            self.past().end_minute(active, layer.created());
+            self.past().end_minute(active, layer.sessions_created());
         }
     }
 

@@ -1,6 +1,5 @@
 //! `edge-session sessions`: lists and ends sessions on the command line.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
+use super::say;
 use crate::admin::inspector::{
     Ended, InspectError, Inspector, Listed, Listing, Shown, harmless, now,
 };
@@ -96,11 +96,6 @@ fn say_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a line. A closed pipe is not an error.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
 /// Where the sessions are inspected.
 enum Source {
     /// The store itself.
@@ -142,9 +137,7 @@ impl Source {
 
     async fn list(&self, subject: Option<&str>, limit: usize) -> anyhow::Result<Listing> {
         match self {
-            Self::Store(inspector) => {
-                inspector.list(subject, limit).await.map_err(|error| anyhow!("{error}"))
-            }
+            Self::Store(inspector) => Ok(inspector.list(subject, limit).await?),
             Self::Process { .. } => {
                 let subject = subject.map(|it| format!("&subject={}", escaped(it)));
                 let query = format!("?limit={limit}{}", subject.unwrap_or_default());
@@ -159,9 +152,7 @@ impl Source {
 
     async fn show(&self, session: &str) -> anyhow::Result<Option<Shown>> {
         match self {
-            Self::Store(inspector) => {
-                inspector.show(session).await.map_err(|error| anyhow!("{error}"))
-            }
+            Self::Store(inspector) => Ok(inspector.show(session).await?),
             Self::Process { .. } => {
                 let path = format!("/api/sessions/{}", escaped(session));
                 Ok(self.ask::<Option<Shown>>(Method::GET, &path).await?.flatten())
@@ -171,9 +162,7 @@ impl Source {
 
     async fn end(&self, session: &str) -> anyhow::Result<bool> {
         match self {
-            Self::Store(inspector) => {
-                inspector.end(session).await.map_err(|error| anyhow!("{error}"))
-            }
+            Self::Store(inspector) => Ok(inspector.end(session).await?),
             Self::Process { .. } => {
                 let path = format!("/api/sessions/{}", escaped(session));
                 Ok(self.ask::<u64>(Method::DELETE, &path).await?.unwrap_or(0) > 0)
@@ -183,9 +172,7 @@ impl Source {
 
     async fn end_all(&self, subject: &str) -> anyhow::Result<Ended> {
         match self {
-            Self::Store(inspector) => {
-                inspector.end_all(subject).await.map_err(|error| anyhow!("{error}"))
-            }
+            Self::Store(inspector) => Ok(inspector.end_all(subject).await?),
             Self::Process { .. } => {
                 let path = format!("/api/sessions?subject={}", escaped(subject));
                 let ended = self.ask(Method::DELETE, &path).await?;

@@ -25,8 +25,10 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
         let message = format!("is {admin}, which `listen` already uses: choose another port");
         problem("admin.listen", message);
     }
-    let routes = settings.gateway.iter().flat_map(|gateway| &gateway.routes);
-    for (route, upstream) in routes.flat_map(|it| it.upstreams.iter().map(move |to| (it, to))) {
+    let routes = settings.gateway.as_ref().map_or(&[][..], |gateway| &gateway.routes);
+    for (route, upstream) in
+        routes.iter().flat_map(|it| it.upstreams.iter().map(move |to| (it, to)))
+    {
         let of_admin = settings.admin.map(Address::Port);
         let own = [("listen", Some(&listen)), ("admin.listen", of_admin.as_ref())];
         let is_own = |own: &Address| leads_to(upstream, own);
@@ -35,7 +37,6 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
             problem(&route.key, message);
         }
     }
-    let routes = settings.gateway.as_ref().map_or(&[][..], |gateway| &gateway.routes);
     for (at, route) in routes.iter().enumerate() {
         let host = |route: &RouteConfig| route.host.as_ref().map(|it| it.to_ascii_lowercase());
         let is_same = |other: &&RouteConfig| other.path == route.path && host(other) == host(route);
