@@ -5,7 +5,7 @@
 #![cfg_attr(not(all(target_arch = "wasm32", feature = "exports")), allow(dead_code))]
 
 use crate::bindings::wasi::{clocks::wall_clock, random::random};
-use crate::exchange::{Engine, Environment};
+use crate::engine::{Engine, Environment};
 use crate::options::defaults;
 use crate::wit::{
     self, Change, Exchange, Guest, GuestEngine, Known, Options, Preset, Problem, Request, Step,

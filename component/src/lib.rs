@@ -7,7 +7,7 @@
 //!
 //! | module | its job |
 //! |---|---|
-//! | [`exchange`] | one request from its cookie to its Set-Cookie: the state machine |
+//! | [`engine`] | one request from its cookie to its Set-Cookie: the state machine |
 //! | `lifecycle` | the rules: when to save, touch, set the cookie |
 //! | `options` | the presets' defaults, and the validation of options |
 //! | `cookie_header` | reading `Cookie`, writing `Set-Cookie` |
@@ -25,7 +25,7 @@ mod arena;
 mod bindings;
 mod cookie_header;
 mod document;
-pub mod exchange;
+pub mod engine;
 mod glue;
 mod identifier;
 mod json;
@@ -38,5 +38,5 @@ mod signature;
 mod vectors;
 
 pub use bindings::exports::edge::session::engine as wit;
-pub use exchange::{Engine, Environment};
+pub use engine::{Engine, Environment};
 pub use options::defaults;

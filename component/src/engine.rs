@@ -768,5 +768,5 @@ fn phase_name(phase: Phase) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "exchange_tests.rs"]
+#[path = "engine_tests.rs"]
 mod tests;
