@@ -4,10 +4,11 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use edge_session::bench::Runner;
-use edge_session::{CodeCache, Component, Options, Preset};
+use edge_session::{CodeCache, Component, Options};
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -20,11 +21,11 @@ const NAMES: [&str; 6] = [
     "returning visitor, nothing changed",
     "forged cookie",
     "begin",
-    "begin and resume",
+    "begin and loaded",
 ];
 const CHANGED: usize = 1;
 const BEGIN: usize = 4;
-const RESUME: usize = 5;
+const LOADED: usize = 5;
 
 /// A case: performs one request. Panics if the result is not the one in its name.
 type Case = Box<dyn Fn()>;
@@ -38,12 +39,11 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
     let cached = || Component::from_file(&path, Some(&cache));
     let component = cached()?;
     let loading = times(effort.batches / 2, || cached().map(drop))?;
-    let options = Options { secrets: vec![SECRET.to_vec()], ..component.defaults(Preset::Safe)? };
-    let opening = times(effort.batches * 4, || component.check(&options))?;
+    let mut options = Options::default();
+    options.secret(SECRET);
+    let opening = times(effort.batches * 4, || component.check(&options).map(drop))?;
 
-    let mut native_options = edge_session_component::defaults(native::wit::Preset::Safe);
-    native_options.secrets = vec![SECRET.to_vec()];
-    let native = native::cases(native::open(native_options)?)?;
+    let native = native::cases(native::open()?)?;
     let wasm = wasm::cases(Runner::open(component, options)?)?;
     let mut figures = Vec::new();
     for (case, name) in NAMES.iter().enumerate() {
@@ -62,17 +62,17 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
     for (name, figure) in NAMES.iter().zip(&figures).take(BEGIN) {
         row(name, figure.native, figure.wasm)?;
     }
-    let [changed, begin, resume] = [CHANGED, BEGIN, RESUME].map(|case| &figures[case]);
+    let [changed, begin, loaded] = [CHANGED, BEGIN, LOADED].map(|case| &figures[case]);
     let of = "… of the changed one:";
     row(&format!("{of} `begin`"), begin.native, begin.wasm)?;
-    row(&format!("{of} `resume`"), resume.native - begin.native, resume.wasm - begin.wasm)?;
-    row(&format!("{of} `finish`"), changed.native - resume.native, changed.wasm - resume.wasm)?;
+    row(&format!("{of} `loaded`"), loaded.native - begin.native, loaded.wasm - begin.wasm)?;
+    row(&format!("{of} `finish`"), changed.native - loaded.native, changed.wasm - loaded.wasm)?;
     write!(
         table,
         "\n| once | |\n|---|--:|\n\
          | load and compile the component | {compiling:.1} ms |\n\
          | load it from the cache of compiled code | {loading:.2} ms |\n\
-         | make an instance and open its engine | {opening:.3} ms |\n"
+         | make an instance and configure it | {opening:.3} ms |\n"
     )?;
     Ok(table)
 }
@@ -128,20 +128,23 @@ fn times<E: std::error::Error + 'static>(
 /// The cases for either side: their types are alike, but generated separately.
 macro_rules! cases {
     () => {
+        /// The session in the store.
+        type Known = Arc<wit::Stored>;
+
         pub(super) fn cases(logic: Logic) -> Result<[Case; 6]> {
             let nothing = || change(wit::DataChange::Nothing);
             let counts = |to: u32| {
                 let value = Some(to.to_string());
                 change(wit::DataChange::Edits(vec![wit::Edit { key: "viewCount".into(), value }]))
             };
-            let (content, outcome) = match first_visit(&logic, &request(None), &counts(1)) {
-                Some((wit::StoreRequest::Create(content), Some(outcome))) => (content, outcome),
-                other => return Err(format!("a first visit ended with {other:?}").into()),
+            let plan = first_visit(&logic, &request(None), &counts(1));
+            let [wit::Write { operation: wit::Operation::Create(content), .. }] = &*plan.writes
+            else {
+                return Err(format!("a first visit ended with {plan:?}").into());
             };
-            let first =
-                wit::Stored { data: content.data, expires: Some(content.expires), touched: None };
-            let known = wit::Known { loaded: Some(first), current: None };
-            let set_cookie = outcome.set_cookie.unwrap_or_default();
+            let (data, expires) = (content.data.clone(), Some(content.expires));
+            let known = Arc::new(wit::Stored { data, expires, touched: None });
+            let set_cookie = plan.outcome.set_cookie.unwrap_or_default();
             let cookie = set_cookie.split(';').next().unwrap_or_default().to_owned();
             let (before, id) = cookie.split_once("s%3A").ok_or("no signed cookie was set")?;
             let other = if id.starts_with('A') { 'B' } else { 'A' };
@@ -150,7 +153,7 @@ macro_rules! cases {
             let (returning, two) = (request(Some(&cookie)), counts(2));
             let forged = request(Some(&forged));
             let logic = std::rc::Rc::new(logic);
-            let with = |run: fn(&Logic, &wit::Request, &wit::Known, &wit::Change),
+            let with = |run: fn(&Logic, &wit::Request, &Known, &wit::Change),
                         request: &wit::Request,
                         change: wit::Change|
              -> Case {
@@ -159,60 +162,43 @@ macro_rules! cases {
             };
             Ok([
                 with(
-                    |logic, request, _, change| match first_visit(logic, request, change) {
-                        Some((wit::StoreRequest::Create(_), Some(_))) => {}
-                        other => panic!("a first visit ended with {other:?}"),
+                    |logic, request, _, change| {
+                        let plan = first_visit(logic, request, change);
+                        assert!(matches!(plan.writes[0].operation, wit::Operation::Create(_)));
                     },
                     &new,
                     one,
                 ),
                 with(
-                    |logic, request, known, change| match logic.finish(
-                        loaded(logic, request, known),
-                        known,
-                        change,
-                    ) {
-                        wit::Step::Store(wit::Pending {
-                            request: wit::StoreRequest::Replace(_),
-                            on_done: Some(_),
-                            ..
-                        }) => {}
-                        other => panic!("a changing visit ended with {other:?}"),
+                    |logic, request, known, change| {
+                        let plan =
+                            logic.finish(loaded(logic, request, known), Some(known), change);
+                        assert!(matches!(plan.writes[0].operation, wit::Operation::Replace(_)));
                     },
                     &returning,
                     two,
                 ),
                 with(
-                    |logic, request, known, change| match logic.finish(
-                        loaded(logic, request, known),
-                        known,
-                        change,
-                    ) {
-                        wit::Step::Store(wit::Pending {
-                            request: wit::StoreRequest::Touch(_),
-                            on_done: Some(_),
-                            ..
-                        }) => {}
-                        other => panic!("an unchanging visit ended with {other:?}"),
+                    |logic, request, known, change| {
+                        let plan =
+                            logic.finish(loaded(logic, request, known), Some(known), change);
+                        assert!(matches!(plan.writes[0].operation, wit::Operation::Touch(_)));
                     },
                     &returning,
                     nothing(),
                 ),
                 with(
                     |logic, request, _, change| {
-                        let exchange = ready(logic.begin(request));
-                        assert_eq!(exchange.origin, wit::Origin::Forged);
-                        match logic.finish(exchange, &UNKNOWN, change) {
-                            wit::Step::Done(_) => {}
-                            other => panic!("a forged cookie ended with {other:?}"),
-                        }
+                        let session = ready(logic.begin(request));
+                        assert_eq!(session.origin, wit::Origin::Forged);
+                        assert!(logic.finish(session.visit, None, change).writes.is_empty());
                     },
                     &forged,
                     nothing(),
                 ),
                 with(
                     |logic, request, _, _| match logic.begin(request) {
-                        wit::Step::Store(pending) => drop(black_box(pending)),
+                        wit::Beginning::Load(visit) => drop(black_box(visit)),
                         other => panic!("a returning visitor began with {other:?}"),
                     },
                     &returning,
@@ -226,11 +212,9 @@ macro_rules! cases {
             ])
         }
 
-        const UNKNOWN: wit::Known = wit::Known { loaded: None, current: None };
-
         fn request(cookie: Option<&str>) -> wit::Request {
             wit::Request {
-                cookies: cookie.iter().map(|cookie| cookie.as_bytes().to_vec()).collect(),
+                cookies: cookie.unwrap_or_default().into(),
                 path: "/".to_owned(),
                 tls: false,
                 secure: false,
@@ -242,30 +226,22 @@ macro_rules! cases {
             wit::Change { action: wit::Action::Keep, data, cookie: Vec::new() }
         }
 
-        fn ready(step: wit::Step) -> wit::Exchange {
-            match step {
-                wit::Step::Ready(session) => black_box(session).exchange,
+        fn ready(beginning: wit::Beginning) -> wit::Session {
+            match beginning {
+                wit::Beginning::Ready(session) => black_box(session),
                 other => panic!("not ready: {other:?}"),
             }
         }
 
-        fn first_visit(
-            logic: &Logic,
-            request: &wit::Request,
-            change: &wit::Change,
-        ) -> Option<(wit::StoreRequest, Option<wit::Outcome>)> {
-            match logic.finish(ready(logic.begin(request)), &UNKNOWN, change) {
-                wit::Step::Store(pending) => Some((pending.request, pending.on_done)),
-                _ => None,
-            }
+        fn first_visit(logic: &Logic, request: &wit::Request, change: &wit::Change) -> wit::Plan {
+            black_box(logic.finish(ready(logic.begin(request)).visit, None, change))
         }
 
-        fn loaded(logic: &Logic, request: &wit::Request, known: &wit::Known) -> wit::Exchange {
-            let exchange = match logic.begin(request) {
-                wit::Step::Store(pending) => pending.exchange,
+        fn loaded(logic: &Logic, request: &wit::Request, known: &Known) -> wit::Visit {
+            match logic.begin(request) {
+                wit::Beginning::Load(visit) => ready(logic.loaded(visit, known)).visit,
                 other => panic!("a returning visitor began with {other:?}"),
-            };
-            ready(logic.resume(exchange, known))
+            }
         }
     };
 }
@@ -295,29 +271,33 @@ mod native {
         environment: Native,
     }
 
-    pub(super) fn open(options: wit::Options) -> Result<Logic> {
-        let engine = Engine::open(options).map_err(|problems| format!("{problems:?}"))?;
+    pub(super) fn open() -> Result<Logic> {
+        let value = wit::Value::Bytes(SECRET.to_vec());
+        let engine = Engine::configure(&[wit::Setting { name: "secret".to_owned(), value }])
+            .map_err(|problems| format!("{problems:?}"))?;
         let random = StdRng::try_from_rng(&mut SysRng)?;
         Ok(Logic { engine, environment: Native(RefCell::new(random)) })
     }
 
+    const SUCCEEDED: &str = "the request succeeds";
+
     impl Logic {
-        fn begin(&self, request: &wit::Request) -> wit::Step {
+        fn begin(&self, request: &wit::Request) -> wit::Beginning {
             self.engine.begin(&self.environment, request)
         }
 
-        fn resume(&self, exchange: wit::Exchange, known: &wit::Known) -> wit::Step {
-            let reply = wit::StoreReply::Found;
-            self.engine.resume(&self.environment, exchange, known, None, reply)
+        fn loaded(&self, visit: wit::Visit, stored: &Known) -> wit::Beginning {
+            self.engine.loaded(&self.environment, visit, Ok(Some(stored))).expect(SUCCEEDED)
         }
 
         fn finish(
             &self,
-            exchange: wit::Exchange,
-            known: &wit::Known,
+            visit: wit::Visit,
+            stored: Option<&Known>,
             change: &wit::Change,
-        ) -> wit::Step {
-            self.engine.finish(&self.environment, exchange, known, change)
+        ) -> wit::Plan {
+            let stored = stored.map(|stored| &**stored);
+            self.engine.finish(&self.environment, visit, stored, change).expect(SUCCEEDED)
         }
     }
 

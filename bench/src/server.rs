@@ -7,7 +7,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Html;
 use axum::routing::get;
-use edge_session::{Component, Options, Preset, SessionLayer};
+use edge_session::{Component, Options, SessionLayer};
 use tower_sessions::SessionManagerLayer;
 use tower_sessions::cookie::Key;
 
@@ -46,8 +46,8 @@ pub(crate) fn app(kind: Kind) -> Result<Router> {
         }
         Kind::EdgeSession => {
             let component = Component::from_file(component_path(), None)?;
-            let options =
-                Options { secrets: vec![SECRET.to_vec()], ..component.defaults(Preset::Safe)? };
+            let mut options = Options::default();
+            options.secret(SECRET);
             let store = edge_session::store::MemoryStore::default();
             let layer = SessionLayer::new(component, options, store)?;
             Router::new().route("/", get(count_in_edge_session)).layer(layer)

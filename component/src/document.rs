@@ -134,12 +134,15 @@ pub(crate) struct Document<'a> {
     members: Vec<Member<'a>>,
     /// Whether reserved members were dropped.
     is_reduced: bool,
+    /// Whether the text had other members than this document.
+    is_rewritten: bool,
 }
 
 impl<'a> Document<'a> {
     /// Returns a session without data. Its cookie is still to be written.
     pub(crate) fn empty() -> Self {
-        Self { members: vec![Member { key: COOKIE_KEY, value: "" }], is_reduced: false }
+        let members = vec![Member { key: COOKIE_KEY, value: "" }];
+        Self { members, is_reduced: false, is_rewritten: false }
     }
 
     /// Parses `text`. A text without a `cookie` member is damaged, because express-session fails on
@@ -175,7 +178,8 @@ impl<'a> Document<'a> {
         members.retain(|member| !is_reserved(&member.key.name()));
         let is_reduced = members.len() < all;
         if members.iter().any(Member::is_cookie) {
-            Ok(Self { members, is_reduced })
+            let is_rewritten = members.len() < count;
+            Ok(Self { members, is_reduced, is_rewritten })
         } else {
             Err(Damaged)
         }
@@ -184,6 +188,11 @@ impl<'a> Document<'a> {
     /// Whether the text had members that express-session drops and therefore treats as changed.
     pub(crate) fn is_reduced(&self) -> bool {
         self.is_reduced
+    }
+
+    /// Whether the text had members that this document has not: dropped ones, or duplicates.
+    pub(crate) fn is_rewritten(&self) -> bool {
+        self.is_rewritten
     }
 
     /// Returns the raw `cookie` member; none in an empty document.
@@ -197,26 +206,13 @@ impl<'a> Document<'a> {
         self.members.len()
     }
 
-    /// Returns the application's members as JSON text.
-    pub(crate) fn data_text(&self) -> String {
-        self.write(None)
-    }
-
     /// Returns the whole session as JSON text, with the given cookie.
     pub(crate) fn to_text(&self, cookie: &str) -> String {
-        self.write(Some(cookie))
-    }
-
-    fn write(&self, cookie: Option<&str>) -> String {
         let size: usize = self.members.iter().map(|m| m.key.raw().len() + m.value.len() + 2).sum();
-        let mut text = String::with_capacity(size + cookie.map_or(0, str::len) + 2);
+        let mut text = String::with_capacity(size + cookie.len() + 2);
         text.push('{');
         for member in &self.members {
-            let value = match cookie {
-                _ if !member.is_cookie() => member.value,
-                Some(cookie) => cookie,
-                None => continue,
-            };
+            let value = if member.is_cookie() { cookie } else { member.value };
             if text.len() > 1 {
                 text.push(',');
             }
@@ -400,6 +396,15 @@ fn read_edits(edits: &[Edit]) -> Result<Vec<KeyEdit<'_>>, String> {
     }
     last.sort_by_key(|edit| edit.value.0);
     Ok(last.into_iter().map(|edit| Member { key: edit.key, value: edit.value.1 }).collect())
+}
+
+#[cfg(test)]
+impl Document<'_> {
+    /// Returns the application's members as JSON text.
+    pub(crate) fn data_text(&self) -> String {
+        let members = self.members.iter().filter(|member| !member.is_cookie()).cloned().collect();
+        Document { members, ..*self }.to_text("")
+    }
 }
 
 #[cfg(test)]

@@ -1,27 +1,28 @@
 //! The state machine of one request, from its Cookie header to its Set-Cookie.
 //!
-//! `begin` → (load) → ready → `finish` → (create | replace | touch | delete …) → done.
-//! Every function takes facts and returns a [`Step`]. All state between calls is in the
-//! [`Exchange`].
+//! `begin` → (`loaded`) → the application → `finish` → (`resume` after an obstacle).
+//! Every function takes facts and returns a decision. What has to be remembered between calls is in
+//! the [`Visit`], encoded by [`State`].
 
 use crate::cookie_header::{Found, find, path_matches};
 use crate::document::{Damaged, Document, MAX_MEMBERS};
+use crate::failure::{contention, failed, misuse, too_large, unavailable};
 use crate::identifier;
 use crate::lifecycle::{self, Facts, Storage};
 use crate::moved;
-use crate::options;
+use crate::options::{self, Conflicts, OnStoreError, Options, Preset, Unset};
 use crate::session_cookie::{CookieTemplate, SessionCookie};
 use crate::signature::Keys;
+use crate::state::{Phase, State};
 use crate::wit::{
-    Action, Change, Conflicts, Content, Event, Exchange, Failure, Known, Millis, OnStoreError,
-    Options, Origin, Outcome, Pending, Phase, Preset, Problem, Replacement, Request, Session, Step,
-    StoreReply, StoreRequest, Stored, Unset,
+    Action, Beginning, Change, Content, Event, Failure, FailureKind, Millis, Obstacle, Operation,
+    Origin, Outcome, Plan, Problem, Request, Session, Setting, Stored, Visit, Write,
 };
 
 /// The maximum number of conflicts of one request. Each conflict means that another request stored
 /// the same session, so 64 concurrent requests always succeed, even if the gateway does not
 /// serialize them.
-const MAX_CONFLICTS: u32 = 64;
+const MAX_CONFLICTS: u8 = 64;
 
 /// Limits on how many cookies of one name are read, and how many sessions are looked up. Browsers
 /// send one cookie for each path and domain that it was set for.
@@ -40,8 +41,22 @@ pub trait Environment {
 pub struct Engine {
     options: Options,
     keys: Keys,
+    /// Distinguishes the states of this engine from those of other options.
+    fingerprint: u32,
     /// For sessions created by insecure and by secure requests.
     cookie_templates: [CookieTemplate; 2],
+}
+
+/// A change to decide about.
+struct Work<'w> {
+    /// The session's identifier, at the beginning of the request or since `taken`.
+    id: String,
+    state: State,
+    /// Another session that this request is about: see [`Phase`].
+    other: Option<String>,
+    /// The session as it was loaded; none if it is new.
+    loaded: Option<&'w Stored>,
+    change: &'w Change,
 }
 
 /// What to store and to send.
@@ -54,22 +69,31 @@ struct Decision {
 
 impl Engine {
     /// Checks the options and creates an engine from them, or returns all problems.
-    pub fn open(options: Options) -> Result<Self, Vec<Problem>> {
-        let problems = options::check(&options);
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let keys = Keys::new(&options.secrets);
-        let cookie_templates =
-            [false, true].map(|secure| CookieTemplate::new(&options.cookie, secure));
-        Ok(Self { options, keys, cookie_templates })
+    pub fn configure(settings: &[Setting]) -> Result<Self, Vec<Problem>> {
+        options::read(settings).map(Self::of)
     }
 
-    /// Begins an exchange: reads the cookie, and loads the session that it names.
-    pub fn begin(&self, env: &impl Environment, request: &Request) -> Step {
+    fn of(options: Options) -> Self {
+        let keys = Keys::new(&options.secrets);
+        let [a, b, c, d, ..] = keys.derive("options", &format!("{options:?}"));
+        let fingerprint = u32::from_le_bytes([a, b, c, d]);
+        let cookie_templates =
+            [false, true].map(|secure| CookieTemplate::new(&options.cookie, secure));
+        Self { options, keys, fingerprint, cookie_templates }
+    }
+
+    /// Returns the options in force, secrets excepted.
+    pub fn in_force(&self) -> Vec<Setting> {
+        options::in_force(&self.options)
+    }
+
+    // ------------------------------------------------------------------ the beginning ----
+
+    /// Begins a request: reads the cookie, and asks for the session that it names.
+    pub fn begin(&self, env: &impl Environment, request: &Request) -> Beginning {
         let path = if request.path.is_empty() { "/" } else { &request.path };
         if !path_matches(path, &self.options.cookie.path) {
-            return Step::Done(outcome(Event::None, 0));
+            return Beginning::None;
         }
         // express-session uses the first cookie only. That one may be left over from another path,
         // domain or secret.
@@ -81,19 +105,22 @@ impl Engine {
         let mut origin = Origin::Absent;
         for cookie in &cookies {
             match self.identifier(cookie) {
-                Ok(id) if ids.iter().all(|it| it != id) => ids.push(id.to_owned()),
+                Ok(id) if !ids.contains(&id) => ids.push(id),
                 Ok(_) => {}
                 Err(wrong) if origin == Origin::Absent => origin = wrong,
                 Err(_) => {}
             }
         }
         ids.truncate(MAX_LOADS);
-        let Some(first) = ids.first().cloned() else {
-            return Step::Ready(self.fresh(env, origin, secure, presented));
-        };
-        let phase = Phase::Loading;
-        let first = exchange(first, Origin::Loaded, secure, presented);
-        load(Exchange { phase, others: ids, ..first })
+        let state = State { secure, presented, ..State::new(Phase::Loading, origin) };
+        match *ids {
+            [] => Beginning::Ready(self.fresh(env, state)),
+            [id] => self.load(id.to_owned(), State { origin: Origin::Loaded, ..state }, None),
+            [id, ..] => {
+                let all = serde_json::Value::from(ids.clone()).to_string();
+                self.load(id.to_owned(), State { origin: Origin::Loaded, ..state }, Some(all))
+            }
+        }
     }
 
     /// Returns the identifier that a cookie names, or why it names none.
@@ -110,292 +137,397 @@ impl Engine {
         }
     }
 
-    /// Decides what to store and which cookie to send, after the application has finished.
-    pub fn finish(
-        &self,
-        env: &impl Environment,
-        exchange: Exchange,
-        known: &Known,
-        change: &Change,
-    ) -> Step {
-        if exchange.origin == Origin::Detached {
-            return Step::Done(outcome(Event::None, 0));
-        }
-        // A new login starts a session of its own.
-        let begins = matches!(change.action, Action::Renew | Action::Regenerate);
-        if exchange.phase == Phase::Late && !begins {
-            return self.too_late(change);
-        }
-        match (change.action, self.options.unset) {
-            (Action::Destroy, _) | (Action::Unset, Unset::Destroy) => self.destroy(exchange, known),
-            (Action::Unset, Unset::Keep) => Step::Done(outcome(Event::None, 0)),
-            (Action::Keep | Action::Renew | Action::Regenerate, _) => {
-                self.store(env, exchange, known, change)
-            }
-        }
+    /// Asks for a session. `all`: the sessions that the cookies name; none if it is the only one.
+    fn load(&self, id: String, state: State, all: Option<String>) -> Beginning {
+        Beginning::Load(self.visit(id, state, all))
     }
 
-    /// Continues with the store's reply.
-    pub fn resume(
-        &self,
-        env: &impl Environment,
-        mut exchange: Exchange,
-        known: &Known,
-        change: Option<&Change>,
-        reply: StoreReply,
-    ) -> Step {
-        let reply = match reply {
-            StoreReply::Unavailable(why) => {
-                return match change {
-                    // The successor is stored, and its cookie must not be lost. The old session may
-                    // remain until it expires.
-                    Some(change) if exchange.phase == Phase::Retiring => {
-                        swap(&mut exchange);
-                        self.decided(env, &exchange, known, change)
-                    }
-                    _ => self.unavailable(env, exchange, why),
-                };
-            }
-            StoreReply::Refused(why) if exchange.phase == Phase::Touching => {
-                return self.unavailable(env, exchange, why);
-            }
-            StoreReply::Refused(why) => {
-                return failed(Failure::InvalidChange(why), exchange.conflicts);
-            }
-            reply => reply,
-        };
-        let Some(change) = change.filter(|_| exchange.phase != Phase::Loading) else {
-            return self.loaded(env, exchange, known, reply);
-        };
-        match (exchange.phase, reply) {
-            (Phase::Destroying, StoreReply::Missing) if self.notes_moves() => {
-                match exchange.others.is_empty() {
-                    true => self.follow(env, exchange, known, change),
-                    false => failed(Failure::Contention, exchange.conflicts),
-                }
-            }
-            (Phase::Destroying, StoreReply::Missing) => {
-                Step::Done(self.destroyed(&exchange, known))
-            }
-            (Phase::Creating, StoreReply::Taken) => {
-                let new = identifier::of(env.random());
-                exchange.others = vec![std::mem::replace(&mut exchange.id, new)];
-                self.again(env, exchange, known, change)
-            }
-            (Phase::Moving, StoreReply::Taken) => self.again(env, exchange, known, change),
-            (Phase::Moving, StoreReply::Done) if self.notes_moves() => {
-                self.note(env, exchange, change)
-            }
-            (Phase::Noting, StoreReply::Done) => {
-                exchange.id = exchange.others.remove(0);
-                self.retire(env, exchange, known, change)
-            }
-            (Phase::Moving, StoreReply::Done) => self.retire(env, exchange, known, change),
-            (Phase::Retiring, StoreReply::Missing) => {
-                swap(&mut exchange);
-                if change.action == Action::Regenerate {
-                    return self.decided(env, &exchange, known, change);
-                }
-                // Another request ended or moved the session, so the successor must be deleted too.
-                exchange.origin = Origin::Unknown;
-                exchange.phase = Phase::Destroying;
-                let on_done = self.overtaken(&exchange);
-                delete(exchange, false, on_done)
-            }
-            (Phase::Saving, StoreReply::Missing) if self.notes_moves() => {
-                self.follow(env, exchange, known, change)
-            }
-            (Phase::Following, StoreReply::Conflict) => self.followed(env, exchange, known, change),
-            // A note was found, but its successor no longer exists.
-            (Phase::Following, StoreReply::Missing) if exchange.others.len() > 1 => {
-                failed(Failure::Contention, exchange.conflicts)
-            }
-            (Phase::Following, StoreReply::Missing) if change.action != Action::Keep => {
-                Step::Done(self.destroyed(&exchange, known))
-            }
-            (Phase::Saving | Phase::Touching | Phase::Following, StoreReply::Missing) => {
-                Step::Done(outcome(Event::Gone, exchange.conflicts))
-            }
-            (Phase::Saving | Phase::Retiring, StoreReply::Conflict) => {
-                self.again(env, exchange, known, change)
-            }
-            (phase, reply) => {
-                let why = format!("the store answered {} to {}", name(&reply), phase_name(phase));
-                self.unavailable(env, exchange, why)
-            }
-        }
+    fn visit(&self, id: String, state: State, text: Option<String>) -> Visit {
+        Visit { id, state: state.write(self.fingerprint, text) }
     }
 
-    fn loaded(
+    /// Continues with what the store has loaded, or the reason why it is unavailable.
+    pub fn loaded(
         &self,
         env: &impl Environment,
-        mut exchange: Exchange,
-        known: &Known,
-        reply: StoreReply,
-    ) -> Step {
-        let stored = match (&reply, &known.loaded) {
-            (StoreReply::Found, Some(stored)) => Some(stored),
-            (StoreReply::Missing, _) => None,
-            _ => {
-                let why = format!("the store answered {} to a load", name(&reply));
-                return self.unavailable(env, exchange, why);
+        visit: Visit,
+        stored: Result<Option<&Stored>, String>,
+    ) -> Result<Beginning, Failure> {
+        let state = State::read(self.fingerprint, &visit.state)?;
+        if !matches!(state.phase, Phase::Loading | Phase::Following) {
+            return Err(misuse("`loaded` was called although nothing was to be loaded"));
+        }
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(_) if self.options.on_store_error == OnStoreError::Anonymous => {
+                let state = State { origin: Origin::Detached, ..state };
+                return Ok(Beginning::Ready(self.fresh(env, state)));
             }
+            Err(why) => return Err(unavailable(why)),
         };
         let stored = stored.filter(|it| it.expires.is_none_or(|expires| expires > env.now()));
-        let Some(stored) = stored else { return self.next(env, exchange) };
-        if exchange.phase == Phase::Following {
+        let Some(stored) = stored else { return self.next(env, visit, state) };
+        if state.phase == Phase::Following {
             // The browser has received, or is about to receive, another cookie. Only requests with
             // that cookie may see the session's data.
-            let mut session = self.fresh(env, Origin::Unknown, exchange.secure, exchange.presented);
-            session.exchange.phase = Phase::Late;
-            return Step::Ready(session);
+            let state = State { origin: Origin::Unknown, ..state };
+            let mut session = self.fresh(env, state);
+            let late = State { phase: Phase::Late, ..state };
+            session.visit.state = late.write(self.fingerprint, None);
+            return Ok(Beginning::Ready(session));
         }
-        let Ok((data, cookie)) = self.document(&stored.data).and_then(|document| {
-            let cookie = self.cookie(document.cookie().ok_or(Damaged)?)?;
-            Ok((document.data_text(), cookie.view()))
-        }) else {
-            exchange.origin = Origin::Damaged;
-            return self.next(env, exchange);
-        };
-        exchange.others.clear();
-        let exchange = Exchange { phase: Phase::Open, origin: Origin::Loaded, ..exchange };
-        Step::Ready(Session { exchange, data, cookie, expires: stored.expires })
+        let parsed = self.document(&stored.data).and_then(|document| {
+            let cookie = document.cookie().ok_or(Damaged)?;
+            self.cookie(cookie)?;
+            // What express-session drops, the application does not see.
+            Ok(document.is_rewritten().then(|| document.to_text(cookie)))
+        });
+        match parsed {
+            Ok(text) => {
+                let origin = Origin::Loaded;
+                let state = State { phase: Phase::Open, origin, candidate: 0, ..state };
+                let visit = self.visit(visit.id, state, None);
+                Ok(Beginning::Ready(Session { visit, origin, text }))
+            }
+            Err(Damaged) => self.next(env, visit, State { origin: Origin::Damaged, ..state }),
+        }
     }
 
     /// The cookie's session does not exist: tries the next cookie. After the last one, checks
     /// whether one of the sessions has just moved.
-    fn next(&self, env: &impl Environment, exchange: Exchange) -> Step {
-        let is_following = exchange.phase == Phase::Following;
-        let place = |id: &String| match is_following {
-            true => moved::place(&self.keys, id),
-            false => id.clone(),
+    fn next(
+        &self,
+        env: &impl Environment,
+        visit: Visit,
+        state: State,
+    ) -> Result<Beginning, Failure> {
+        let is_following = state.phase == Phase::Following;
+        let text = visit.state.text;
+        let all: Vec<String> = match &text {
+            None => vec![visit.id],
+            Some(text) => serde_json::from_str(text).map_err(|_| misuse("a state was altered"))?,
         };
-        let mut later = exchange.others.iter().skip_while(|id| place(id) != exchange.id).skip(1);
-        if let Some(id) = later.next().map(place) {
-            return load(Exchange { id, ..exchange });
+        if let Some(id) = all.get(usize::from(state.candidate) + 1) {
+            let state = State { candidate: state.candidate + 1, ..state };
+            let id = if is_following { moved::place(&self.keys, id) } else { id.clone() };
+            return Ok(self.load(id, state, text));
         }
-        let origin = match exchange.origin {
+        let origin = match state.origin {
             Origin::Damaged => Origin::Damaged,
             _ => Origin::Unknown,
         };
-        match exchange.others.first() {
+        let state = State { origin, candidate: 0, ..state };
+        match all.first() {
             Some(first) if self.notes_moves() && !is_following => {
                 let id = moved::place(&self.keys, first);
-                load(Exchange { id, origin, phase: Phase::Following, ..exchange })
+                let all = text.unwrap_or_else(|| serde_json::Value::from(all).to_string());
+                Ok(self.load(id, State { phase: Phase::Following, ..state }, Some(all)))
             }
-            _ => Step::Ready(self.fresh(env, origin, exchange.secure, exchange.presented)),
-        }
-    }
-
-    /// Refuses changes in place of a session that has just moved. A new session must not start
-    /// there, and its cookie must not replace the moved session's cookie.
-    fn too_late(&self, change: &Change) -> Step {
-        let is_nothing = match (change.action, self.options.unset) {
-            (Action::Unset, Unset::Keep) => true,
-            (Action::Keep, _) => match Document::empty().plan(&change.data) {
-                Ok(plan) => plan.is_empty() && change.cookie.is_empty(),
-                Err(why) => return failed(Failure::InvalidChange(why), 0),
-            },
-            _ => false,
-        };
-        if is_nothing {
-            Step::Done(outcome(Event::None, 0))
-        } else {
-            failed(Failure::Contention, 0)
+            _ => Ok(Beginning::Ready(self.fresh(env, state))),
         }
     }
 
     /// Creates a new session. An identifier from the request is never adopted.
-    fn fresh(
-        &self,
-        env: &impl Environment,
-        origin: Origin,
-        secure: bool,
-        presented: bool,
-    ) -> Session {
+    fn fresh(&self, env: &impl Environment, state: State) -> Session {
+        let cookie = SessionCookie::new(&self.options.cookie, state.secure, env.now());
+        let state = State { phase: Phase::Open, candidate: 0, ..state };
         Session {
-            exchange: exchange(identifier::of(env.random()), origin, secure, presented),
-            data: "{}".to_owned(),
-            cookie: SessionCookie::new(&self.options.cookie, secure, env.now()).view(),
-            expires: None,
+            visit: self.visit(identifier::of(env.random()), state, None),
+            origin: state.origin,
+            text: Some(Document::empty().to_text(&cookie.to_text())),
         }
     }
 
-    /// Sends the store request that follows from [`Self::decide`].
-    fn store(
+    // --------------------------------------------------------------------- the change ----
+
+    /// Decides what to store and which cookie to send, after the application has finished.
+    pub fn finish(
         &self,
         env: &impl Environment,
-        mut exchange: Exchange,
-        known: &Known,
+        visit: Visit,
+        stored: Option<&Stored>,
         change: &Change,
-    ) -> Step {
-        let known_loaded = loaded(&exchange, known);
-        let moving = change.action != Action::Keep && known_loaded.is_some();
-        // A stored successor is overwritten.
-        let is_successor_stored = exchange.phase == Phase::Retiring;
-        if is_successor_stored {
-            swap(&mut exchange);
-        } else if moving {
-            let old = std::mem::replace(&mut exchange.id, identifier::of(env.random()));
-            // If the identifier was taken, it was never used and is simply replaced.
-            if exchange.others.is_empty() {
-                exchange.others.push(old);
+    ) -> Result<Plan, Failure> {
+        let work = self.work(visit, stored, change)?;
+        if !matches!(work.state.phase, Phase::Open | Phase::Late) {
+            return Err(misuse("`finish` was called for a request that is not ready"));
+        }
+        if work.state.origin == Origin::Detached {
+            return Ok(self.settled(work, outcome(Event::None)));
+        }
+        // A new login starts a session of its own.
+        let begins = matches!(change.action, Action::Renew | Action::Regenerate);
+        if work.state.phase == Phase::Late && !begins {
+            return self.too_late(work);
+        }
+        match (change.action, self.options.unset) {
+            (Action::Destroy, _) | (Action::Unset, Unset::Destroy) => Ok(self.destroy(work)),
+            (Action::Unset, Unset::Keep) => Ok(self.settled(work, outcome(Event::None))),
+            (Action::Keep, _) => self.save(env, work, None),
+            (Action::Renew | Action::Regenerate, _) if work.loaded.is_none() => {
+                self.save(env, work, None)
+            }
+            (Action::Renew | Action::Regenerate, _) => {
+                let new = identifier::of(env.random());
+                self.relocate(env, Work { other: Some(new), ..work }, None)
             }
         }
-        let Decision { storage, text, expires, outcome } =
-            match self.decide(env, &exchange, known, change) {
-                Ok(decision) => decision,
-                Err(failure) => return failed(failure, exchange.conflicts),
-            };
-        if text.len() > self.options.max_session_bytes as usize {
-            return failed(Failure::TooLarge(text.len() as u64), exchange.conflicts);
-        }
-        let content = Content { data: text, expires };
-        let replace =
-            |content, only_known| StoreRequest::Replace(Replacement { content, only_known });
-        let (phase, request) = match (storage, self.options.conflicts) {
-            (Storage::Leave, _) => return Step::Done(outcome),
-            (Storage::Touch, _) => (Phase::Touching, StoreRequest::Touch(expires)),
-            (Storage::Save, _) if is_successor_stored => (Phase::Moving, replace(content, false)),
-            (Storage::Save, _) if moving => (Phase::Moving, StoreRequest::Create(content)),
-            (Storage::Save, Conflicts::Overwrite) => (Phase::Saving, replace(content, false)),
-            (Storage::Save, Conflicts::Merge) if known_loaded.is_none() => {
-                (Phase::Creating, StoreRequest::Create(content))
-            }
-            (Storage::Save, Conflicts::Merge) => (Phase::Saving, replace(content, true)),
-        };
-        // After a move, the old session must still be deleted.
-        let on_done = (phase != Phase::Moving).then_some(outcome);
-        Step::Store(Pending { request, exchange: Exchange { phase, ..exchange }, on_done })
     }
 
-    /// Decides what happens to the session, by the rules of [`lifecycle`]. `exchange.id` is the
-    /// identifier that it will have.
+    /// Decides again after an obstacle.
+    pub fn resume(
+        &self,
+        env: &impl Environment,
+        visit: Visit,
+        stored: Option<&Stored>,
+        change: &Change,
+        at: usize,
+        obstacle: Obstacle,
+    ) -> Result<Plan, Failure> {
+        let work = self.work(visit, stored, change)?;
+        let is_last = self.is_last(&work, at)?;
+        let phase = work.state.phase;
+        let current = match obstacle {
+            // The successor is stored, and its cookie must not be lost. The old session may remain
+            // until it expires.
+            Obstacle::Unavailable(_) if phase == Phase::Moving && is_last => {
+                return self.relocated(env, work);
+            }
+            Obstacle::Unavailable(why) => return self.unavailable(work, why),
+            Obstacle::Refused(why) if phase == Phase::Touching => {
+                return self.unavailable(work, why);
+            }
+            Obstacle::Refused(why) => return Err(failed(FailureKind::InvalidChange, why)),
+            // The identifier was never used, and is replaced.
+            Obstacle::Taken => {
+                let mut work = self.again(work)?;
+                let new = identifier::of(env.random());
+                return match phase {
+                    Phase::Creating => self.save(env, Work { id: new, ..work }, None),
+                    Phase::Moving if at == 0 && !work.state.is_stored => {
+                        work.other = Some(new);
+                        self.relocate(env, work, None)
+                    }
+                    _ => Err(impossible("taken", phase)),
+                };
+            }
+            Obstacle::Missing => None,
+            Obstacle::Conflict(current) => Some(current),
+        };
+        match (phase, current) {
+            (Phase::Saving, Some(current)) if self.is_conditional() => {
+                let work = self.again(work)?;
+                self.save(env, work, Some(&current))
+            }
+            (Phase::Saving, None) if self.is_conditional() => match self.notes_moves() {
+                true => self.trace(work),
+                false => Ok(self.settled(work, outcome(Event::Gone))),
+            },
+            (Phase::Touching, None) => Ok(self.settled(work, outcome(Event::Gone))),
+            (Phase::Moving, Some(current)) if is_last && self.keeps_changes(change) => {
+                let mut work = self.again(work)?;
+                work.state.is_stored = true;
+                self.relocate(env, work, Some(&current))
+            }
+            (Phase::Moving, None) if is_last => match change.action {
+                Action::Regenerate => self.relocated(env, work),
+                // Another request ended or moved the session.
+                _ => Ok(self.withdraw(work)),
+            },
+            (Phase::Withdrawing, _) if self.notes_moves() => Err(contention()),
+            (Phase::Withdrawing, None) => Ok(self.settled(work, outcome(Event::Gone))),
+            (Phase::Destroying, None) => match (self.notes_moves(), &work.other) {
+                (true, None) => self.trace(work),
+                (true, Some(_)) => Err(contention()),
+                (false, _) => {
+                    let outcome = self.without_session(&work, Event::Destroyed);
+                    Ok(self.settled(work, outcome))
+                }
+            },
+            (Phase::Tracing, Some(note)) => self.traced(work, &note),
+            (Phase::Tracing, None) => match (&work.other, change.action) {
+                // A note was found, but its successor no longer exists.
+                (Some(old), _) if *old != work.id => Err(contention()),
+                (_, Action::Keep) => Ok(self.settled(work, outcome(Event::Gone))),
+                _ => {
+                    let outcome = self.without_session(&work, Event::Destroyed);
+                    Ok(self.settled(work, outcome))
+                }
+            },
+            (Phase::Joining, Some(current)) => {
+                let work = self.again(work)?;
+                self.save(env, work, Some(&current))
+            }
+            (Phase::Joining, None) => self.trace(work),
+            (phase, Some(_)) => Err(impossible("conflict", phase)),
+            (phase, None) => Err(impossible("missing", phase)),
+        }
+    }
+
+    /// Reads the state of a request whose application has finished.
+    fn work<'w>(
+        &self,
+        visit: Visit,
+        stored: Option<&'w Stored>,
+        change: &'w Change,
+    ) -> Result<Work<'w>, Failure> {
+        let state = State::read(self.fingerprint, &visit.state)?;
+        let loaded = stored.filter(|_| state.origin == Origin::Loaded);
+        if state.origin == Origin::Loaded && loaded.is_none() {
+            return Err(misuse("a loaded session was not passed on"));
+        }
+        Ok(Work { id: visit.id, state, other: visit.state.text, loaded, change })
+    }
+
+    /// Returns whether the write `at` is the last one of the plan that `work` is about.
+    fn is_last(&self, work: &Work<'_>, at: usize) -> Result<bool, Failure> {
+        let notes = usize::from(self.notes_moves());
+        let writes = match work.state.phase {
+            Phase::Loading | Phase::Following | Phase::Open | Phase::Late | Phase::Done => 0,
+            Phase::Creating | Phase::Saving | Phase::Touching => 1,
+            Phase::Destroying | Phase::Tracing | Phase::Joining => 1,
+            Phase::Withdrawing => 1 + notes,
+            Phase::Moving => 2 + notes,
+        };
+        match at < writes {
+            true => Ok(at + 1 == writes),
+            false => Err(misuse(&format!("the plan has {writes} writes, and none at {at}"))),
+        }
+    }
+
+    /// Counts a conflict.
+    fn again<'w>(&self, mut work: Work<'w>) -> Result<Work<'w>, Failure> {
+        work.state.conflicts += 1;
+        if work.state.conflicts > MAX_CONFLICTS { Err(contention()) } else { Ok(work) }
+    }
+
+    /// Returns a plan with these writes.
+    fn plan(&self, work: Work<'_>, phase: Phase, writes: Vec<Write>, outcome: Outcome) -> Plan {
+        let state = State { phase, ..work.state };
+        Plan { visit: self.visit(work.id, state, work.other), writes, outcome }
+    }
+
+    /// Returns the plan of a request that stores nothing more.
+    fn settled(&self, work: Work<'_>, outcome: Outcome) -> Plan {
+        self.plan(work, Phase::Done, Vec::new(), outcome)
+    }
+
+    /// Refuses changes in place of a session that has just moved. A new session must not start
+    /// there, and its cookie must not replace the moved session's cookie.
+    fn too_late(&self, work: Work<'_>) -> Result<Plan, Failure> {
+        let change = work.change;
+        let is_nothing = match (change.action, self.options.unset) {
+            (Action::Unset, Unset::Keep) => true,
+            (Action::Keep, _) => match Document::empty().plan(&change.data) {
+                Ok(plan) => plan.is_empty() && change.cookie.is_empty(),
+                Err(why) => return Err(failed(FailureKind::InvalidChange, why)),
+            },
+            _ => false,
+        };
+        if is_nothing { Ok(self.settled(work, outcome(Event::None))) } else { Err(contention()) }
+    }
+
+    /// Stores the change in place of the session, or creates it. `current`: what is stored now, if
+    /// it differs from what was loaded. `work.other`: the session's new identifier, if another
+    /// request has moved it.
+    fn save(
+        &self,
+        env: &impl Environment,
+        mut work: Work<'_>,
+        current: Option<&Stored>,
+    ) -> Result<Plan, Failure> {
+        let follows = work.other.is_some();
+        // Since the last obstacle, the session has an identifier that the gateway does not know.
+        let is_new = work.state.phase == Phase::Creating;
+        let Decision { storage, text, expires, mut outcome } =
+            self.decide(env, &work, &work.id, follows, current)?;
+        outcome.new_id = (is_new && storage == Storage::Save).then(|| work.id.clone());
+        let content = Content { data: text, expires };
+        let (phase, operation) = match storage {
+            Storage::Leave => return Ok(self.settled(work, outcome)),
+            Storage::Touch => (Phase::Touching, Operation::Touch(expires)),
+            Storage::Save if work.loaded.is_none() && self.is_conditional() => {
+                (Phase::Creating, Operation::Create(content))
+            }
+            Storage::Save => (Phase::Saving, Operation::Replace(content)),
+        };
+        let id = work.other.clone().unwrap_or_else(|| work.id.clone());
+        work.state.is_stored = false;
+        let if_unchanged = phase == Phase::Saving && self.is_conditional();
+        Ok(self.plan(work, phase, vec![Write { id, operation, if_unchanged }], outcome))
+    }
+
+    /// Stores the session under its new identifier, `work.other`; records it in a note for the
+    /// requests that are still in progress; and deletes the old session. A renewal deletes it only
+    /// if it is unchanged, so that no concurrent change is lost. After `regenerate`, the new
+    /// session takes no changes from other requests.
+    fn relocate(
+        &self,
+        env: &impl Environment,
+        work: Work<'_>,
+        current: Option<&Stored>,
+    ) -> Result<Plan, Failure> {
+        let Some(new) = work.other.clone() else { return Err(misuse("a state was altered")) };
+        let Decision { text, expires, mut outcome, .. } =
+            self.decide(env, &work, &new, false, current)?;
+        outcome.new_id = Some(new.clone());
+        let content = Content { data: text, expires };
+        // A successor that is stored is overwritten.
+        let operation = match work.state.is_stored {
+            true => Operation::Replace(content),
+            false => Operation::Create(content),
+        };
+        let mut writes = vec![write(new, operation)];
+        if self.notes_moves() {
+            writes.push(self.note(env, &work));
+        }
+        let if_unchanged = self.keeps_changes(work.change);
+        writes.push(Write { if_unchanged, ..write(work.id.clone(), Operation::Delete) });
+        Ok(self.plan(work, Phase::Moving, writes, outcome))
+    }
+
+    /// Whether a change under a new identifier includes what other requests change meanwhile.
+    fn keeps_changes(&self, change: &Change) -> bool {
+        change.action == Action::Renew && self.is_conditional()
+    }
+
+    /// Returns the plan of a request whose successor is stored, and whose old session is gone.
+    fn relocated(&self, env: &impl Environment, work: Work<'_>) -> Result<Plan, Failure> {
+        let Some(new) = work.other.clone() else { return Err(misuse("a state was altered")) };
+        let decision = self.decide(env, &work, &new, false, None)?;
+        let outcome = Outcome { new_id: Some(new), ..decision.outcome };
+        Ok(self.settled(work, outcome))
+    }
+
+    /// Decides what happens to the session, by the rules of [`lifecycle`]. `id` is the identifier
+    /// that it will have.
     fn decide(
         &self,
         env: &impl Environment,
-        exchange: &Exchange,
-        known: &Known,
-        change: &Change,
+        work: &Work<'_>,
+        id: &str,
+        follows: bool,
+        current: Option<&Stored>,
     ) -> Result<Decision, Failure> {
+        let Work { state, loaded, change, .. } = work;
         let now = env.now();
-        let damaged = |Damaged| Failure::Unavailable("the stored session is damaged".to_owned());
+        let damaged = |Damaged| unavailable("the stored session is damaged".to_owned());
+        let invalid = |why| failed(FailureKind::InvalidChange, why);
         let starts_empty = change.action == Action::Regenerate;
-        let known_loaded = loaded(exchange, known);
-        let base = match known_loaded {
+        let base = match loaded {
             Some(stored) if !starts_empty => self.document(&stored.data).map_err(damaged)?,
             _ => Document::empty(),
         };
         let is_reduced = base.is_reduced();
-        let plan = base.plan(&change.data).map_err(Failure::InvalidChange)?;
-        let document = match &known.current {
+        let plan = base.plan(&change.data).map_err(invalid)?;
+        let document = match current {
             Some(current) if !starts_empty => {
                 self.document(&current.data).map_err(damaged)?.merged(&plan)
             }
             _ => base.changed(&plan),
         };
         if document.len() > MAX_MEMBERS {
-            return Err(Failure::InvalidChange(format!(
+            return Err(invalid(format!(
                 "the session would have {} keys, more than {MAX_MEMBERS}: keep many values under \
                  one key, or elsewhere",
                 document.len()
@@ -403,13 +535,13 @@ impl Engine {
         }
         let mut cookie = match document.cookie() {
             Some(text) => self.cookie(text).map_err(damaged)?,
-            None => SessionCookie::new(&self.options.cookie, exchange.secure, now),
+            None => SessionCookie::new(&self.options.cookie, state.secure, now),
         };
         let mut cookie_changed = false;
         if !change.cookie.is_empty() {
             let old = cookie.clone();
             for edit in &change.cookie {
-                cookie.edit(edit, now).map_err(|why| Failure::InvalidChange(why.to_owned()))?;
+                cookie.edit(edit, now).map_err(|why| invalid(why.to_owned()))?;
             }
             cookie_changed = cookie != old;
         }
@@ -422,7 +554,7 @@ impl Engine {
             Preset::Express => is_reduced,
         };
         let facts = Facts {
-            is_new: known_loaded.is_none() || moved,
+            is_new: loaded.is_none() || moved,
             modified: !plan.is_empty() || moved || also_modified,
             expires: cookie.has_expires(),
         };
@@ -431,7 +563,7 @@ impl Engine {
         if storage == Storage::Touch {
             // `as` maps a negative lifetime to 0.
             let lifetime = cookie.lifetime().map_or(ttl, |age| age as Millis);
-            let last_touch = known_loaded.and_then(|stored| {
+            let last_touch = loaded.and_then(|stored| {
                 stored.touched.or(Some(stored.expires?.saturating_sub(lifetime)))
             });
             if lifecycle::was_touched_recently(&self.options, last_touch, now) {
@@ -440,11 +572,9 @@ impl Engine {
         }
         // A request that followed the session does not have its new cookie, and must not receive
         // it.
-        let follows =
-            change.action == Action::Keep && known_loaded.is_some() && !exchange.others.is_empty();
-        let may_send = (exchange.secure || !cookie.secure()) && !follows;
+        let may_send = (state.secure || !cookie.secure()) && !follows;
         let set_cookie = if may_send && lifecycle::sends_cookie(&self.options, facts) {
-            let value = format!("s:{}", self.keys.sign(&exchange.id));
+            let value = format!("s:{}", self.keys.sign(id));
             // express-session sends no Max-Age.
             let now = (self.options.preset == Preset::Safe).then_some(now);
             cookie.serialize(&self.options.name, &value, now)
@@ -454,208 +584,133 @@ impl Engine {
         let event = match storage {
             Storage::Leave => Event::None,
             Storage::Touch => Event::Touched,
-            Storage::Save if known_loaded.is_none() => Event::Created,
+            Storage::Save if loaded.is_none() => Event::Created,
             Storage::Save if moved => Event::Moved,
             Storage::Save => Event::Saved,
         };
-        let has_new_id = !exchange.others.is_empty() && storage == Storage::Save && !follows;
+        let text = match storage {
+            Storage::Save => document.to_text(&cookie.to_text()),
+            Storage::Touch | Storage::Leave => String::new(),
+        };
+        if text.len() > self.options.max_session_bytes as usize {
+            return Err(too_large(text.len(), self.options.max_session_bytes));
+        }
         Ok(Decision {
             storage,
-            text: if storage == Storage::Save {
-                document.to_text(&cookie.to_text())
-            } else {
-                String::new()
-            },
+            text,
             expires: cookie.expires().unwrap_or(now.saturating_add(ttl)),
-            outcome: Outcome {
-                no_store: self.forbids_caching(set_cookie.as_ref()),
-                set_cookie,
-                new_id: has_new_id.then(|| exchange.id.clone()),
-                ..outcome(event, exchange.conflicts)
-            },
+            outcome: self.with_cookie(event, set_cookie),
         })
     }
 
-    /// Decides again after a conflict.
-    fn again(
-        &self,
-        env: &impl Environment,
-        mut exchange: Exchange,
-        known: &Known,
-        change: &Change,
-    ) -> Step {
-        exchange.conflicts += 1;
-        if exchange.conflicts > MAX_CONFLICTS {
-            return failed(Failure::Contention, exchange.conflicts);
-        }
-        self.store(env, exchange, known, change)
+    fn with_cookie(&self, event: Event, set_cookie: Option<String>) -> Outcome {
+        // A response with a visitor's cookie must not be served to others.
+        let no_store = self.options.preset == Preset::Safe && set_cookie.is_some();
+        Outcome { set_cookie, no_store, ..outcome(event) }
     }
 
-    /// Returns the outcome after all store requests have succeeded.
-    fn decided(
-        &self,
-        env: &impl Environment,
-        exchange: &Exchange,
-        known: &Known,
-        change: &Change,
-    ) -> Step {
-        match self.decide(env, exchange, known, change) {
-            Ok(decision) => Step::Done(decision.outcome),
-            Err(failure) => failed(failure, exchange.conflicts),
-        }
-    }
-
-    /// The successor is stored: deletes the old session. A renewal deletes it only if it is
-    /// unchanged, so that no concurrent change is lost.
-    fn retire(
-        &self,
-        env: &impl Environment,
-        mut exchange: Exchange,
-        known: &Known,
-        change: &Change,
-    ) -> Step {
-        let on_done = match self.decide(env, &exchange, known, change) {
-            Ok(decision) => decision.outcome,
-            Err(failure) => return failed(failure, exchange.conflicts),
-        };
-        swap(&mut exchange);
-        exchange.phase = Phase::Retiring;
-        let only_known =
-            change.action == Action::Renew && self.options.conflicts == Conflicts::Merge;
-        delete(exchange, only_known, on_done)
+    /// Whether concurrent changes of a session are merged.
+    fn is_conditional(&self) -> bool {
+        self.options.conflicts == Conflicts::Merge
     }
 
     /// Whether requests with the old identifier of a session can find out that it has moved.
     fn notes_moves(&self) -> bool {
-        self.options.preset == Preset::Safe && self.options.conflicts == Conflicts::Merge
+        self.options.preset == Preset::Safe && self.is_conditional()
     }
 
-    /// The successor is stored: records its identifier in a note for the requests that are still in
-    /// progress. After `regenerate`, the new session takes no changes from them.
-    fn note(&self, env: &impl Environment, mut exchange: Exchange, change: &Change) -> Step {
+    /// Records the session's new identifier in a note.
+    fn note(&self, env: &impl Environment, work: &Work<'_>) -> Write {
         let now = env.now();
-        let Some(old) = exchange.others.first() else {
-            return self.unavailable(env, exchange, "the store has lost a session".to_owned());
-        };
-        let new = (change.action == Action::Renew).then_some(&*exchange.id);
-        let data = moved::note(&self.keys, old, new, &self.options.cookie, now);
+        let new = work.other.as_deref().filter(|_| work.change.action == Action::Renew);
+        let data = moved::note(&self.keys, &work.id, new, &self.options.cookie, now);
         let content = Content { data, expires: now.saturating_add(moved::GRACE) };
-        let id = moved::place(&self.keys, old);
-        let new = std::mem::replace(&mut exchange.id, id);
-        exchange.others.insert(0, new);
-        exchange.phase = Phase::Noting;
-        let request = StoreRequest::Replace(Replacement { content, only_known: false });
-        Step::Store(Pending { request, exchange, on_done: None })
+        write(moved::place(&self.keys, &work.id), Operation::Replace(content))
     }
 
-    /// The session is missing: checks whether it has moved.
-    fn follow(
-        &self,
-        env: &impl Environment,
-        mut exchange: Exchange,
-        known: &Known,
-        change: &Change,
-    ) -> Step {
-        let place = moved::place(&self.keys, &exchange.id);
-        let old = std::mem::replace(&mut exchange.id, place);
-        exchange.others.insert(0, old);
-        look(env, Exchange { phase: Phase::Following, ..exchange }, known, change)
+    /// The session is missing: looks for a note about where it has moved.
+    fn trace(&self, mut work: Work<'_>) -> Result<Plan, Failure> {
+        let old = work.other.take().unwrap_or_else(|| work.id.clone());
+        let place = moved::place(&self.keys, &old);
+        work.other = Some(old);
+        let writes = vec![write(place, Operation::Load)];
+        Ok(self.plan(work, Phase::Tracing, writes, outcome(Event::None)))
     }
 
-    /// A note conflicts, so the session has moved: applies the change, or the end, to the
-    /// successor.
-    fn followed(
-        &self,
-        env: &impl Environment,
-        mut exchange: Exchange,
-        known: &Known,
-        change: &Change,
-    ) -> Step {
-        let (note, old) = (known.current.as_ref(), exchange.others.first());
-        let read = |(note, old): (&Stored, &String)| moved::read(&self.keys, old, &note.data);
-        exchange.conflicts += 1;
-        match note.zip(old).and_then(read) {
-            Some(id) if exchange.conflicts <= MAX_CONFLICTS => match change.action {
-                Action::Keep => {
-                    look(env, Exchange { id, phase: Phase::Saving, ..exchange }, known, change)
-                }
-                _ => {
-                    let exchange = Exchange { id, phase: Phase::Destroying, ..exchange };
-                    let on_done = self.destroyed(&exchange, known);
-                    delete(exchange, false, on_done)
-                }
-            },
-            _ => failed(Failure::Contention, exchange.conflicts),
-        }
-    }
-
-    /// Returns the outcome of a renewal if another request ended or moved the session first.
-    fn overtaken(&self, exchange: &Exchange) -> Outcome {
-        let conflicts = exchange.conflicts;
-        match self.notes_moves() {
-            true => {
-                Outcome { failure: Some(Failure::Contention), ..outcome(Event::None, conflicts) }
+    /// The session has moved: applies the change, or the end, to the successor.
+    fn traced(&self, work: Work<'_>, note: &Stored) -> Result<Plan, Failure> {
+        let mut work = self.again(work)?;
+        let old = work.other.as_deref();
+        let Some(new) = old.and_then(|old| moved::read(&self.keys, old, &note.data)) else {
+            return Err(contention());
+        };
+        work.other = Some(new.clone());
+        Ok(match work.change.action {
+            Action::Keep => {
+                let writes = vec![write(new, Operation::Load)];
+                self.plan(work, Phase::Joining, writes, outcome(Event::None))
             }
-            false => outcome(Event::Gone, conflicts),
-        }
+            _ => {
+                let outcome = self.without_session(&work, Event::Destroyed);
+                self.plan(work, Phase::Destroying, vec![write(new, Operation::Delete)], outcome)
+            }
+        })
     }
 
-    fn destroy(&self, exchange: Exchange, known: &Known) -> Step {
-        let on_done = self.destroyed(&exchange, known);
-        if loaded(&exchange, known).is_none() {
-            return Step::Done(on_done);
+    /// Another request ended or moved the session before this one could, so the successor must be
+    /// deleted.
+    fn withdraw(&self, work: Work<'_>) -> Plan {
+        let mut writes: Vec<_> =
+            work.other.iter().map(|new| write(new.clone(), Operation::Delete)).collect();
+        if self.notes_moves() {
+            // Always an obstacle, so that the request fails after the deletion.
+            writes.push(write(work.id.clone(), Operation::Load));
         }
-        delete(Exchange { phase: Phase::Destroying, ..exchange }, false, on_done)
+        self.plan(work, Phase::Withdrawing, writes, outcome(Event::Gone))
     }
 
-    fn destroyed(&self, exchange: &Exchange, known: &Known) -> Outcome {
-        match (loaded(exchange, known), exchange.phase) {
-            (Some(_), _) => self.without_session(exchange, known, Event::Destroyed),
-            // The successor, after another request ended the old session.
-            (None, Phase::Destroying) => outcome(Event::Gone, exchange.conflicts),
-            (None, _) => self.without_session(exchange, known, Event::None),
+    fn destroy(&self, work: Work<'_>) -> Plan {
+        if work.loaded.is_none() {
+            let outcome = self.without_session(&work, Event::None);
+            return self.settled(work, outcome);
         }
+        let outcome = self.without_session(&work, Event::Destroyed);
+        let writes = vec![write(work.id.clone(), Operation::Delete)];
+        self.plan(work, Phase::Destroying, writes, outcome)
     }
 
     /// The application ended the session: clears the browser's cookie, which express-session does
     /// not do. (If another request ended or moved the session, the cookie is left alone: that
     /// request may have sent the browser a new one.)
-    fn without_session(&self, exchange: &Exchange, known: &Known, event: Event) -> Outcome {
-        let stored = known.loaded.as_ref().and_then(|s| self.document(&s.data).ok()?.cookie());
+    fn without_session(&self, work: &Work<'_>, event: Event) -> Outcome {
+        let state = work.state;
+        let stored = work.loaded.and_then(|s| self.document(&s.data).ok()?.cookie());
         let cookie = stored
             .and_then(|text| self.cookie(text).ok())
-            .unwrap_or_else(|| SessionCookie::new(&self.options.cookie, exchange.secure, 0));
+            .unwrap_or_else(|| SessionCookie::new(&self.options.cookie, state.secure, 0));
         let clears = self.options.preset == Preset::Safe
-            && exchange.presented
-            && (exchange.secure || !cookie.secure());
+            && state.presented
+            && (state.secure || !cookie.secure());
         let set_cookie = if clears { cookie.serialize_removal(&self.options.name) } else { None };
-        Outcome {
-            no_store: self.forbids_caching(set_cookie.as_ref()),
-            set_cookie,
-            ..outcome(event, exchange.conflicts)
-        }
+        self.with_cookie(event, set_cookie)
     }
 
-    fn unavailable(&self, env: &impl Environment, exchange: Exchange, why: String) -> Step {
-        let begins = exchange.phase == Phase::Loading
-            || (exchange.phase == Phase::Following && exchange.origin != Origin::Loaded);
-        match (self.options.on_store_error, exchange.phase) {
-            (OnStoreError::Anonymous, _) if begins => {
-                let Exchange { secure, presented, .. } = exchange;
-                Step::Ready(self.fresh(env, Origin::Detached, secure, presented))
-            }
+    fn unavailable(&self, work: Work<'_>, why: String) -> Result<Plan, Failure> {
+        let State { phase, origin, .. } = work.state;
+        let is_tolerated = match self.options.on_store_error {
             // The loaded data is valid and lives on for a while. express-session reports an error.
-            (_, Phase::Touching) if self.options.preset == Preset::Safe => {
-                Step::Done(outcome(Event::None, exchange.conflicts))
+            OnStoreError::Deny => {
+                phase == Phase::Touching && self.options.preset == Preset::Safe
             }
             // Nothing was stored yet, or only the expiry would have been extended.
-            (OnStoreError::Anonymous, phase)
-                if matches!(phase, Phase::Creating | Phase::Touching)
-                    || (phase == Phase::Saving && exchange.origin != Origin::Loaded) =>
-            {
-                Step::Done(outcome(Event::None, exchange.conflicts))
+            OnStoreError::Anonymous => {
+                matches!(phase, Phase::Creating | Phase::Touching)
+                    || (phase == Phase::Saving && origin != Origin::Loaded)
             }
-            _ => failed(Failure::Unavailable(why), exchange.conflicts),
+        };
+        match is_tolerated {
+            true => Ok(self.settled(work, outcome(Event::None))),
+            false => Err(unavailable(why)),
         }
     }
 
@@ -676,11 +731,6 @@ impl Engine {
         template.map_or_else(|| SessionCookie::parse(text), Ok)
     }
 
-    /// A response with a visitor's cookie must not be served to others.
-    fn forbids_caching(&self, set_cookie: Option<&String>) -> bool {
-        self.options.preset == Preset::Safe && set_cookie.is_some()
-    }
-
     /// Implements express-session's `issecure`.
     fn is_secure(&self, request: &Request) -> bool {
         request.tls
@@ -695,76 +745,16 @@ impl Engine {
     }
 }
 
-/// Returns the initial state of an exchange.
-fn exchange(id: String, origin: Origin, secure: bool, presented: bool) -> Exchange {
-    let (others, phase) = (Vec::new(), Phase::Open);
-    Exchange { id, others, phase, secure, presented, origin, conflicts: 0 }
+fn write(id: String, operation: Operation) -> Write {
+    Write { id, operation, if_unchanged: false }
 }
 
-/// Returns the loaded session, unless the exchange started a new one instead, for example because
-/// the loaded one is damaged.
-fn loaded<'k>(exchange: &Exchange, known: &'k Known) -> Option<&'k Stored> {
-    known.loaded.as_ref().filter(|_| exchange.origin == Origin::Loaded)
+fn outcome(event: Event) -> Outcome {
+    Outcome { event, new_id: None, set_cookie: None, no_store: false }
 }
 
-/// Switches to the session's other identifier.
-fn swap(exchange: &mut Exchange) {
-    if let Some(other) = exchange.others.first_mut() {
-        std::mem::swap(&mut exchange.id, other);
-    }
-}
-
-fn load(exchange: Exchange) -> Step {
-    Step::Store(Pending { request: StoreRequest::Load, exchange, on_done: None })
-}
-
-/// Reads what is stored, in the middle of a change: replaces, or deletes, the known text if it is
-/// stored. Any other text is returned as a conflict, and the known one is kept.
-fn look(env: &impl Environment, exchange: Exchange, known: &Known, change: &Change) -> Step {
-    let last = known.current.as_ref().or(known.loaded.as_ref());
-    let data = last.map_or(String::new(), |stored| stored.data.clone());
-    let content = Content { data, expires: env.now().saturating_add(moved::GRACE) };
-    let request = match change.action {
-        Action::Keep => StoreRequest::Replace(Replacement { content, only_known: true }),
-        _ => StoreRequest::Delete(true),
-    };
-    Step::Store(Pending { request, exchange, on_done: None })
-}
-
-fn delete(exchange: Exchange, only_known: bool, on_done: Outcome) -> Step {
-    let request = StoreRequest::Delete(only_known);
-    Step::Store(Pending { request, exchange, on_done: Some(on_done) })
-}
-
-fn outcome(event: Event, conflicts: u32) -> Outcome {
-    Outcome { event, new_id: None, set_cookie: None, no_store: false, conflicts, failure: None }
-}
-
-fn failed(failure: Failure, conflicts: u32) -> Step {
-    Step::Done(Outcome { failure: Some(failure), ..outcome(Event::None, conflicts) })
-}
-
-fn name(reply: &StoreReply) -> &'static str {
-    match reply {
-        StoreReply::Found => "`found`",
-        StoreReply::Missing => "`missing`",
-        StoreReply::Done => "`done`",
-        StoreReply::Taken => "`taken`",
-        StoreReply::Conflict => "`conflict`",
-        StoreReply::Refused(_) => "`refused`",
-        StoreReply::Unavailable(_) => "`unavailable`",
-    }
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Loading => "a load",
-        Phase::Open | Phase::Late => "no request",
-        Phase::Creating | Phase::Moving => "a create",
-        Phase::Saving | Phase::Noting | Phase::Following => "a replace",
-        Phase::Touching => "a touch",
-        Phase::Destroying | Phase::Retiring => "a delete",
-    }
+fn impossible(obstacle: &str, phase: Phase) -> Failure {
+    misuse(&format!("`{obstacle}` cannot be an obstacle to {}", phase.name()))
 }
 
 #[cfg(test)]

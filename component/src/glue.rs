@@ -4,12 +4,15 @@
 //! builds (unit tests, benches) and where another component links this crate.
 #![cfg_attr(not(all(target_arch = "wasm32", feature = "exports")), allow(dead_code))]
 
+use std::cell::Cell;
+
 use crate::bindings::wasi::{clocks::wall_clock, random::random};
 use crate::engine::{Engine, Environment};
-use crate::options::defaults;
+use crate::failure::misuse;
+use crate::options::describe;
 use crate::wit::{
-    self, Change, Exchange, Guest, GuestEngine, Known, Options, Preset, Problem, Request, Step,
-    StoreReply,
+    self, Beginning, Change, Failure, Guest, Obstacle, OptionDescription, Plan, Problem, Request,
+    Setting, Stored, Visit,
 };
 
 /// The clock and the random source that the component imports.
@@ -31,40 +34,56 @@ impl Environment for Wasi {
     }
 }
 
+thread_local! {
+    /// The engine that `configure` has opened. It is kept as long as the instance.
+    static ENGINE: Cell<Option<&'static Engine>> = const { Cell::new(None) };
+}
+
+fn engine() -> Result<&'static Engine, Failure> {
+    ENGINE.get().ok_or_else(|| misuse("the instance is not configured"))
+}
+
 struct Component;
 
 impl Guest for Component {
-    type Engine = Engine;
-
-    fn defaults(preset: Preset) -> Options {
-        defaults(preset)
+    fn options() -> Vec<OptionDescription> {
+        describe()
     }
 
-    fn open(options: Options) -> Result<wit::Engine, Vec<Problem>> {
-        let engine = Engine::open(options).map(wit::Engine::new)?;
+    fn configure(settings: Vec<Setting>) -> Result<Vec<Setting>, Vec<Problem>> {
+        let engine = Engine::configure(&settings)?;
+        drop(settings);
+        let in_force = engine.in_force();
+        ENGINE.set(Some(Box::leak(Box::new(engine))));
         #[cfg(all(target_arch = "wasm32", feature = "exports"))]
         crate::arena::keep();
-        Ok(engine)
-    }
-}
-
-impl GuestEngine for Engine {
-    fn begin(&self, request: Request) -> Step {
-        Engine::begin(self, &Wasi, &request)
+        Ok(in_force)
     }
 
-    fn finish(&self, exchange: Exchange, known: Known, change: Change) -> Step {
-        Engine::finish(self, &Wasi, exchange, &known, &change)
+    fn begin(request: Request) -> Result<Beginning, Failure> {
+        Ok(engine()?.begin(&Wasi, &request))
+    }
+
+    fn loaded(
+        visit: Visit,
+        stored: Result<Option<Stored>, String>,
+    ) -> Result<Beginning, Failure> {
+        let stored = stored.as_ref().map(Option::as_ref).map_err(Clone::clone);
+        engine()?.loaded(&Wasi, visit, stored)
+    }
+
+    fn finish(visit: Visit, stored: Option<Stored>, change: Change) -> Result<Plan, Failure> {
+        engine()?.finish(&Wasi, visit, stored.as_ref(), &change)
     }
 
     fn resume(
-        &self,
-        exchange: Exchange,
-        known: Known,
-        change: Option<Change>,
-        reply: StoreReply,
-    ) -> Step {
-        Engine::resume(self, &Wasi, exchange, &known, change.as_ref(), reply)
+        visit: Visit,
+        stored: Option<Stored>,
+        change: Change,
+        at: u32,
+        obstacle: Obstacle,
+    ) -> Result<Plan, Failure> {
+        engine()?.resume(&Wasi, visit, stored.as_ref(), &change, at as usize, obstacle)
     }
 }
 

@@ -8,8 +8,10 @@
 //! | module | its job |
 //! |---|---|
 //! | [`engine`] | one request from its cookie to its Set-Cookie: the state machine |
+//! | `state` | what a request's next call has to know, and its encoding |
+//! | `failure` | status and sentences of requests that fail |
 //! | `lifecycle` | the rules: when to save, touch, set the cookie |
-//! | `options` | the presets' defaults, and the validation of options |
+//! | `options` | the table of options, reading and validating them |
 //! | `cookie_header` | reading `Cookie`, writing `Set-Cookie` |
 //! | `signature` | HMAC-SHA256 over identifiers, with several secrets |
 //! | `identifier` | new identifiers |
@@ -26,6 +28,7 @@ mod bindings;
 mod cookie_header;
 mod document;
 pub mod engine;
+mod failure;
 mod glue;
 mod identifier;
 mod json;
@@ -34,9 +37,10 @@ mod moved;
 mod options;
 mod session_cookie;
 mod signature;
+mod state;
 #[cfg(test)]
 mod vectors;
 
 pub use bindings::exports::edge::session::engine as wit;
 pub use engine::{Engine, Environment};
-pub use options::defaults;
+pub use options::describe;

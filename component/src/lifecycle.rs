@@ -1,7 +1,8 @@
 //! express-session's rules for when a session is stored, when it is only touched, and when its
 //! cookie is sent.
 
-use crate::wit::{Millis, Options};
+use crate::options::Options;
+use crate::wit::Millis;
 
 /// The inputs of the rules.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +56,7 @@ pub(crate) fn was_touched_recently(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::defaults;
-    use crate::wit::Preset;
+    use crate::options::{Preset, defaults};
 
     /// Returns the results for every `[is_new, modified, expires]`.
     fn table(options: &Options) -> Vec<(Storage, bool)> {

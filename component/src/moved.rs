@@ -7,9 +7,10 @@
 
 use crate::identifier;
 use crate::json;
+use crate::options::CookieOptions;
 use crate::session_cookie::SessionCookie;
 use crate::signature::Keys;
-use crate::wit::{CookieOptions, Millis};
+use crate::wit::Millis;
 
 /// How long a request that began before its session moved can follow it. For the same time, changes
 /// are refused to requests that begin afterwards with the old cookie.
@@ -65,8 +66,7 @@ fn masked(keys: &Keys, old: &str, id: [u8; 24]) -> [u8; 24] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::defaults;
-    use crate::wit::Preset;
+    use crate::options::{Preset, defaults};
     use proptest::prelude::*;
 
     fn keys(secret: &str) -> Keys {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use serde_json::Value;
 use time::format_description::{BorrowedFormatItem, well_known::Rfc3339};
 use time::macros::format_description;
 use time::{Date, Duration, Month, OffsetDateTime};
@@ -11,7 +12,11 @@ use time::{Date, Duration, Month, OffsetDateTime};
 use crate::cookie_header::{Attributes, is_domain, is_path};
 use crate::document::Damaged;
 use crate::json;
-use crate::wit::{Cookie, CookieEdit, CookieOptions, Lifetime, Millis, Priority, SameSite, Secure};
+use crate::options::{CookieOptions, PRIORITIES, Priority, SAME_SITES, SameSite, Secure};
+use crate::wit::{Edit, Millis};
+
+/// A lifetime in milliseconds: a JavaScript number, as in stored sessions.
+type Lifetime = f64;
 
 /// The settings' names, in the order in which they are written.
 const KEYS: [&str; 9] = [
@@ -114,33 +119,52 @@ impl<'a> SessionCookie<'a> {
 
     /// Assigns a setting, with the effect of Cookie.prototype's setters: setting `expires` sets the
     /// lifetime. Returns what is wrong with a value that no cookie can have.
-    pub(crate) fn edit(&mut self, edit: &CookieEdit, now: Millis) -> Result<(), &'static str> {
-        let (at, value) = match edit {
-            CookieEdit::MaxAge(Some(age)) if !is_lifetime(*age) => {
-                return Err("the cookie's lifetime is more than 8.64e15 ms, or not a number");
-            }
-            CookieEdit::MaxAge(age) => {
-                (ORIGINAL_MAX_AGE, Some(number(age.map(|age| whole(age, now)))))
-            }
-            CookieEdit::Expires(at) => (ORIGINAL_MAX_AGE, Some(number(at.map(|at| left(at, now))))),
-            CookieEdit::Path(path) if !is_path(path) => {
-                return Err("the cookie's path is not valid");
-            }
-            CookieEdit::Path(path) => (PATH, Some(string(path))),
-            CookieEdit::Domain(Some(domain)) if !is_domain(domain) => {
-                return Err("the cookie's domain is not valid");
-            }
-            CookieEdit::Domain(domain) => (DOMAIN, domain.as_deref().map(string)),
-            CookieEdit::HttpOnly(http_only) => (HTTP_ONLY, Some(boolean(*http_only))),
-            CookieEdit::Secure(secure) => (SECURE, Some(boolean(*secure))),
-            CookieEdit::SameSite(same_site) => {
-                (SAME_SITE, same_site.map(|same_site| string(same_site_name(same_site))))
-            }
-            CookieEdit::Partitioned(partitioned) => (PARTITIONED, Some(boolean(*partitioned))),
-            CookieEdit::Priority(priority) => {
-                (PRIORITY, priority.map(|priority| string(priority_name(priority))))
-            }
+    pub(crate) fn edit(&mut self, edit: &Edit, now: Millis) -> Result<(), String> {
+        let Edit { key, value } = edit;
+        let parsed = match value.as_deref().map(serde_json::from_str) {
+            None => Value::Null,
+            Some(Ok(value)) => value,
+            Some(Err(_)) => return Err(format!("the cookie's {key} is not JSON")),
         };
+        let named = |names: &[&str]| {
+            let text = parsed.as_str()?;
+            names.iter().find(|name| name.eq_ignore_ascii_case(text)).map(|name| string(name))
+        };
+        let flag = || parsed.as_bool().map(|flag| Some(boolean(flag)));
+        let set = match (key.as_str(), &parsed) {
+            ("maxAge" | "expires", Value::Null) => Some((ORIGINAL_MAX_AGE, Some(number(None)))),
+            ("maxAge", _) => {
+                let age = parsed.as_f64().filter(|age| is_lifetime(*age));
+                age.map(|age| (ORIGINAL_MAX_AGE, Some(number(Some(whole(age, now))))))
+            }
+            ("expires", _) => {
+                let at = parsed.as_u64();
+                at.map(|at| (ORIGINAL_MAX_AGE, Some(number(Some(left(at, now))))))
+            }
+            ("path", _) => {
+                let path = parsed.as_str().filter(|path| is_path(path));
+                path.map(|path| (PATH, Some(string(path))))
+            }
+            ("domain", Value::Null) => Some((DOMAIN, None)),
+            ("domain", _) => {
+                let domain = parsed.as_str().filter(|domain| is_domain(domain));
+                domain.map(|domain| (DOMAIN, Some(string(domain))))
+            }
+            ("httpOnly", _) => flag().map(|flag| (HTTP_ONLY, flag)),
+            ("secure", _) => flag().map(|flag| (SECURE, flag)),
+            ("partitioned", _) => flag().map(|flag| (PARTITIONED, flag)),
+            ("sameSite", Value::Null | Value::Bool(false)) => Some((SAME_SITE, None)),
+            ("sameSite", Value::Bool(true)) => Some((SAME_SITE, Some(string("strict")))),
+            ("sameSite", _) => {
+                named(&["strict", "lax", "none"]).map(|name| (SAME_SITE, Some(name)))
+            }
+            ("priority", Value::Null) => Some((PRIORITY, None)),
+            ("priority", _) => {
+                named(&["low", "medium", "high"]).map(|name| (PRIORITY, Some(name)))
+            }
+            _ => return Err(format!("`{}` is not a setting of a cookie", key.escape_debug())),
+        };
+        let (at, value) = set.ok_or_else(|| format!("the cookie's {key} is not valid"))?;
         self.0[at] = value;
         Ok(())
     }
@@ -181,21 +205,6 @@ impl<'a> SessionCookie<'a> {
         }
         text.push('}');
         (text, places)
-    }
-
-    /// Returns the cookie as the application sees it.
-    pub(crate) fn view(&self) -> Cookie {
-        Cookie {
-            original_max_age: self.lifetime(),
-            expires: self.expires(),
-            path: self.text(PATH).unwrap_or_default().into_owned(),
-            domain: self.text(DOMAIN).map(Cow::into_owned),
-            http_only: self.truthy(HTTP_ONLY),
-            secure: self.secure(),
-            same_site: self.same_site(),
-            partitioned: self.truthy(PARTITIONED),
-            priority: self.priority(),
-        }
     }
 
     /// Returns the Set-Cookie that keeps the session; none if a setting cannot be written. If `now`
@@ -279,8 +288,8 @@ impl<'a> SessionCookie<'a> {
 
     fn priority(&self) -> Option<Priority> {
         let text = self.text(PRIORITY)?;
-        let all = [Priority::Low, Priority::Medium, Priority::High];
-        all.into_iter().find(|priority| text.eq_ignore_ascii_case(priority_name(*priority)))
+        let is_it = |(name, _): &&(&str, Priority)| text.eq_ignore_ascii_case(name);
+        PRIORITIES.iter().find(is_it).map(|(_, priority)| *priority)
     }
 
     fn same_site(&self) -> Option<SameSite> {
@@ -288,8 +297,10 @@ impl<'a> SessionCookie<'a> {
             return Some(SameSite::Strict);
         }
         let text = self.text(SAME_SITE)?;
-        let all = [SameSite::Strict, SameSite::Lax, SameSite::None];
-        all.into_iter().find(|same_site| text.eq_ignore_ascii_case(same_site_name(*same_site)))
+        let is_it = |(name, value): &&(&str, SameSite)| {
+            *value != SameSite::Auto && text.eq_ignore_ascii_case(name)
+        };
+        SAME_SITES.iter().find(is_it).map(|(_, same_site)| *same_site)
     }
 
     fn is_null(&self, at: usize) -> bool {
@@ -466,11 +477,14 @@ fn format_date(at: i64, format: &[BorrowedFormatItem<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::defaults;
-    use crate::wit::Preset;
+    use crate::options::{Preset, defaults};
     use proptest::prelude::*;
 
     const THEN: Millis = 1_893_553_445_678; // 2030-01-02T03:04:05.678Z
+
+    fn edit(key: &str, value: &str) -> Edit {
+        Edit { key: key.into(), value: Some(value.into()) }
+    }
 
     fn express() -> CookieOptions {
         defaults(Preset::Express).cookie
@@ -512,9 +526,10 @@ mod tests {
             same_site: Some(SameSite::Auto),
             ..express()
         };
-        let view = |secure| SessionCookie::new(&auto, secure, 0).view();
-        assert_eq!((view(true).secure, view(true).same_site), (true, Some(SameSite::None)));
-        assert_eq!((view(false).secure, view(false).same_site), (false, Some(SameSite::Lax)));
+        let cookie = |secure| SessionCookie::new(&auto, secure, 0);
+        let (secure, insecure) = (cookie(true), cookie(false));
+        assert_eq!((secure.secure(), secure.same_site()), (true, Some(SameSite::None)));
+        assert_eq!((insecure.secure(), insecure.same_site()), (false, Some(SameSite::Lax)));
     }
 
     #[test]
@@ -605,7 +620,7 @@ mod tests {
     #[test]
     fn a_number_that_reaches_no_date_is_no_lifetime() {
         let mut cookie = SessionCookie::new(&express(), false, THEN);
-        let mut set = |age| cookie.edit(&CookieEdit::MaxAge(Some(age)), THEN);
+        let mut set = |age: Lifetime| cookie.edit(&edit("maxAge", &age.to_string()), THEN);
         for age in [-MAX_DATE, -0.5, 0.0, MAX_DATE] {
             assert_eq!(set(age), Ok(()), "{age}");
         }
@@ -615,17 +630,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_lifetime_is_shown_as_it_is_stored() {
-        let view = |text| SessionCookie::parse(text).unwrap().view();
-        assert_eq!(view(r#"{"originalMaxAge":1500.5}"#).original_max_age, Some(1500.5));
-        assert_eq!(view(r#"{"originalMaxAge":-1}"#).original_max_age, Some(-1.0));
-        assert_eq!(view(r#"{"originalMaxAge":null}"#).original_max_age, None);
-    }
-
-    #[test]
     fn setting_the_end_sets_the_lifetime() {
         let mut cookie = SessionCookie::new(&express(), false, THEN);
-        cookie.edit(&CookieEdit::Expires(Some(THEN + 5000)), THEN).unwrap();
+        cookie.edit(&edit("expires", &(THEN + 5000).to_string()), THEN).unwrap();
         cookie.touch(THEN);
         assert_eq!(cookie.lifetime(), Some(5000.0));
         assert_eq!(cookie.expires(), Some(THEN + 5000));
@@ -731,7 +738,8 @@ mod tests {
         fn no_lifetime_and_no_clock_panics(age: Option<f64>, at: Option<u64>, now: u64) {
             let options = CookieOptions { max_age: age, expires: at, ..express() };
             let mut cookie = SessionCookie::new(&options, false, now);
-            let _ = cookie.edit(&CookieEdit::MaxAge(age), now);
+            let age_text = age.map_or("null".to_owned(), |age| age.to_string());
+            let _ = cookie.edit(&edit("maxAge", &age_text), now);
             cookie.touch(now);
             cookie.serialize("n", "v", Some(now));
             prop_assert!(SessionCookie::parse(&cookie.to_text()).is_ok());

@@ -8,7 +8,9 @@ mod change;
 #[path = "../../host/src/session.rs"]
 mod session;
 
-use edge_session_component::wit::{Known, Origin, Step, StoreRequest};
+use std::sync::Arc;
+
+use edge_session_component::wit::{Operation, Origin, Write};
 use edge_session_headers::{self as session_headers, Action, Answer, Change};
 use http::header::{HeaderMap, SET_COOKIE};
 use serde_json::{Map, Value};
@@ -29,27 +31,28 @@ pub fn answer(data: &[u8]) {
 
     let Ok(stored) = std::str::from_utf8(stored) else { return };
     let engine = engine();
-    let known = Known { loaded: Some(of_text(stored.to_owned())), current: None };
-    let session = load(&engine, &known);
-    if session.exchange.origin != Origin::Loaded {
+    let stored = of_text(stored.to_owned());
+    let session = load(&engine, &stored);
+    if session.origin != Origin::Loaded {
         return;
     }
-    check_told(&session.data);
-    let expected = expected(&session.data, &answer);
-    let in_middleware = change::of(same, &session.data);
-    let (handle, exchange) = Session::new(session.clone());
-    assert_eq!(handle.to_json(), session.data);
+    let data = session_headers::data(session.text.as_deref().unwrap_or(&stored.data));
+    check_told(&data);
+    let expected = expected(&data, &answer);
+    let in_middleware = change::of(same, &data);
+    let (handle, visit) = Session::new(session, Some(Arc::new(stored.clone())));
+    assert_eq!(handle.to_json(), data);
     let on_host = apply(answer, &handle).map(|()| handle.change());
     let (Ok(on_host), Ok(in_middleware)) = (on_host, in_middleware) else { return };
 
-    let on_host = engine.finish(&Fixed, exchange.clone(), &known, &on_host);
-    let in_middleware = engine.finish(&Fixed, exchange, &known, &in_middleware);
+    let on_host = engine.finish(&Fixed, visit.clone(), Some(&stored), &on_host);
+    let in_middleware = engine.finish(&Fixed, visit, Some(&stored), &in_middleware);
     assert_eq!(on_host, in_middleware);
-    if let (Step::Store(pending), Some(expected)) = (on_host, expected)
-        && let StoreRequest::Replace(replacement) = pending.request
+    if let (Ok(plan), Some(expected)) = (on_host, expected)
+        && let Some(Write { operation: Operation::Replace(content), .. }) = plan.writes.first()
     {
         let mut new: Map<String, Value> =
-            serde_json::from_str(&replacement.content.data).expect("what is written is read");
+            serde_json::from_str(&content.data).expect("what is written is read");
         new.remove("cookie");
         assert_eq!(as_doubles(Value::Object(new)), as_doubles(expected));
     }

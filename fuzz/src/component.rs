@@ -1,10 +1,10 @@
 //! The component's parsers: a client's cookies, stored documents, an application's changes.
 
 use edge_session_component::wit::{
-    Action, Change, CookieEdit, DataChange, Edit, Exchange, Known, Origin, Outcome, Pending, Phase,
-    Preset, Request, Session, Step, StoreReply, StoreRequest, Stored,
+    Action, Beginning, Change, DataChange, Edit, Failure, Obstacle, Operation, Origin, Plan,
+    Request, Session, Setting, Stored, Value,
 };
-use edge_session_component::{Engine, Environment, defaults};
+use edge_session_component::{Engine, Environment};
 use http::HeaderValue;
 
 /// A constant clock and constant randomness, so that findings are reproducible.
@@ -21,17 +21,18 @@ impl Environment for Fixed {
 
 /// Creates an engine that trusts X-Forwarded-Proto, so that it is parsed too.
 pub(crate) fn engine() -> Engine {
-    let mut options = defaults(Preset::Safe);
-    options.secrets = vec![vec![b'k'; 32]];
-    options.proxy = Some(true);
-    let Ok(engine) = Engine::open(options) else { unreachable!("the options are valid") };
+    let setting = |name: &str, value| Setting { name: name.to_owned(), value };
+    let engine = Engine::configure(&[
+        setting("secret", Value::Bytes(vec![b'k'; 32])),
+        setting("proxy", Value::Text("true".to_owned())),
+    ]);
+    let Ok(engine) = engine else { unreachable!("the options are valid") };
     engine
 }
 
-/// Takes Cookie headers, one per line, and forwarded protocols, as a client may send them.
+/// Takes a Cookie header and a forwarded protocol, as a client may send them.
 pub fn request(data: &[u8]) {
     let engine = engine();
-    let mut cookies: Vec<_> = data.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     let request = |cookies| Request {
         cookies,
         path: format!("/{}", String::from_utf8_lossy(data)),
@@ -40,13 +41,14 @@ pub fn request(data: &[u8]) {
         forwarded_proto: Some(data.to_vec()),
     };
     // A signature cannot be guessed, so the store is never called.
-    let Step::Ready(session) = engine.begin(&Fixed, &request(cookies.clone())) else {
+    let Beginning::Ready(session) = engine.begin(&Fixed, &request(data.to_vec())) else {
         panic!("a session that nobody has signed is loaded")
     };
     // A valid cookie is found after any other cookies.
-    if session.exchange.origin == Origin::Absent && !has(data, b"connect.sid") {
-        cookies.push(own_cookie(&engine, session).into_bytes());
-        assert!(matches!(engine.begin(&Fixed, &request(cookies)), Step::Store(_)));
+    if session.origin == Origin::Absent && !has(data, b"connect.sid") && data.len() < 15_000 {
+        let own = own_cookie(&engine, session);
+        let cookies = [data, b"; ", own.as_bytes()].concat();
+        assert!(matches!(engine.begin(&Fixed, &request(cookies)), Beginning::Load(_)));
     }
 }
 
@@ -65,7 +67,7 @@ pub(crate) fn check_new_cookie(engine: &Engine, name: &str) {
         forwarded_proto: None,
     };
     // None: the session's path does not match.
-    if let Step::Ready(session) = engine.begin(&Fixed, &request) {
+    if let Beginning::Ready(session) = engine.begin(&Fixed, &request) {
         // None: the cookie is for secure requests only, or the session is too large.
         let Some(cookie) = set_cookie(engine, session) else { return };
         let after = cookie.strip_prefix(name);
@@ -81,13 +83,9 @@ fn own_cookie(engine: &Engine, session: Session) -> String {
 }
 
 fn set_cookie(engine: &Engine, session: Session) -> Option<String> {
-    let known = Known { loaded: None, current: None };
     let edit = Edit { key: "n".to_owned(), value: Some("1".to_owned()) };
     let change = keep(DataChange::Edits(vec![edit]));
-    match engine.finish(&Fixed, session.exchange, &known, &change) {
-        Step::Store(pending) => pending.on_done?.set_cookie,
-        _ => None,
-    }
+    engine.finish(&Fixed, session.visit, None, &change).ok()?.outcome.set_cookie
 }
 
 fn keep(data: DataChange) -> Change {
@@ -102,58 +100,50 @@ pub fn document(data: &[u8]) {
     let (loaded, seen, new) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
     let stored = |data: Option<String>| of_text(data.unwrap_or_default());
     let engine = engine();
-    let mut known = Known { loaded: Some(stored(loaded)), current: None };
-    let session = load(&engine, &known);
+    let loaded = stored(loaded);
+    let session = load(&engine, &loaded);
     for change in changes(new) {
-        let mut step = engine.finish(&Fixed, session.exchange.clone(), &known, &change);
-        for round in 0.. {
-            step = match step {
-                Step::Done(outcome) => {
-                    check_outcome(outcome);
-                    break;
-                }
-                Step::Ready(_) => panic!("a finished exchange is not ready again"),
-                Step::Store(Pending { on_done: Some(outcome), .. }) if round > 0 => {
-                    check_outcome(outcome);
-                    break;
-                }
-                Step::Store(pending) => {
-                    if let StoreRequest::Replace(replacement) = &pending.request {
-                        // What is written can be read again.
-                        assert!(is_session(&engine, &replacement.content.data));
-                    }
-                    known.current = Some(stored(seen.clone()));
-                    let reply = match round {
-                        0 => StoreReply::Conflict,
-                        _ => StoreReply::Done,
-                    };
-                    engine.resume(&Fixed, pending.exchange, &known, Some(&change), reply)
-                }
+        let mut plan = engine.finish(&Fixed, session.visit.clone(), Some(&loaded), &change);
+        check_plan(&engine, &plan);
+        for round in 0..2 {
+            let Ok(Plan { visit, writes, .. }) = plan else { break };
+            let Some(at) = writes.len().checked_sub(1) else { break };
+            let obstacle = match round {
+                0 => Obstacle::Conflict(stored(seen.clone())),
+                _ => Obstacle::Missing,
             };
+            plan = engine.resume(&Fixed, visit, Some(&loaded), &change, at, obstacle);
+            check_plan(&engine, &plan);
         }
     }
 }
 
 /// Returns changes that an application may make with a text.
-fn changes(text: String) -> [Change; 6] {
+fn changes(text: String) -> Vec<Change> {
     let edit = Edit { key: text.chars().take(3).collect(), value: Some(text.clone()) };
     let mut renewal = keep(DataChange::Edits(vec![edit.clone()]));
     renewal.action = Action::Renew;
-    let lifetime = text.trim().parse().ok();
-    let cookie = |edit| Change { cookie: vec![edit], ..keep(DataChange::Nothing) };
-    [
-        keep(DataChange::Edits(vec![edit])),
-        renewal,
-        cookie(CookieEdit::MaxAge(lifetime)),
-        cookie(CookieEdit::Path(text.clone())),
-        cookie(CookieEdit::Domain(Some(text.clone()))),
-        keep(DataChange::Whole(text)),
-    ]
+    let cookie = |key: &str| {
+        let edit = Edit { key: key.to_owned(), value: Some(text.clone()) };
+        Change { cookie: vec![edit], ..keep(DataChange::Nothing) }
+    };
+    let cookies = ["maxAge", "expires", "path", "domain", "sameSite", "secure"].map(cookie);
+    let mut changes = vec![keep(DataChange::Edits(vec![edit])), renewal];
+    changes.extend(cookies);
+    changes.push(keep(DataChange::Whole(text)));
+    changes
 }
 
-fn check_outcome(outcome: Outcome) {
-    if let Some(cookie) = outcome.set_cookie {
-        assert!(HeaderValue::try_from(&cookie).is_ok(), "{cookie:?}");
+fn check_plan(engine: &Engine, plan: &Result<Plan, Failure>) {
+    let Ok(Plan { writes, outcome, .. }) = plan else { return };
+    if let Some(cookie) = &outcome.set_cookie {
+        assert!(HeaderValue::try_from(cookie).is_ok(), "{cookie:?}");
+    }
+    for write in writes {
+        if let Operation::Create(content) | Operation::Replace(content) = &write.operation {
+            // What is written can be read again.
+            assert!(is_session(engine, &content.data));
+        }
     }
 }
 
@@ -162,24 +152,44 @@ pub(crate) fn of_text(data: String) -> Stored {
 }
 
 fn is_session(engine: &Engine, text: &str) -> bool {
-    let stored = of_text(text.to_owned());
-    let known = Known { loaded: Some(stored), current: None };
-    load(engine, &known).exchange.origin == Origin::Loaded
+    load(engine, &of_text(text.to_owned())).origin == Origin::Loaded
 }
 
 /// Loads a stored text with the engine.
-pub(crate) fn load(engine: &Engine, known: &Known) -> Session {
-    let exchange = Exchange {
-        id: "x".into(),
-        others: Vec::new(),
-        phase: Phase::Loading,
+pub(crate) fn load(engine: &Engine, stored: &Stored) -> Session {
+    let request = Request {
+        cookies: cookie_of_a_visitor(engine).into_bytes(),
+        path: "/".to_owned(),
+        tls: false,
         secure: false,
-        presented: true,
-        origin: Origin::Loaded,
-        conflicts: 0,
+        forwarded_proto: None,
     };
-    match engine.resume(&Fixed, exchange, known, None, StoreReply::Found) {
-        Step::Ready(session) => session,
-        other => panic!("every document has an outcome, not {other:?}"),
+    let mut beginning = engine.begin(&Fixed, &request);
+    let mut found = Some(stored);
+    loop {
+        beginning = match beginning {
+            Beginning::Ready(session) => return session,
+            Beginning::None => panic!("the path has sessions"),
+            // A damaged session may have moved: there is no note.
+            Beginning::Load(visit) => match engine.loaded(&Fixed, visit, Ok(found.take())) {
+                Ok(next) => next,
+                Err(failure) => panic!("every document has an outcome, not {failure:?}"),
+            },
+        };
+    }
+}
+
+/// Returns a valid cookie.
+fn cookie_of_a_visitor(engine: &Engine) -> String {
+    let request = Request {
+        cookies: Vec::new(),
+        path: "/".to_owned(),
+        tls: false,
+        secure: false,
+        forwarded_proto: None,
+    };
+    match engine.begin(&Fixed, &request) {
+        Beginning::Ready(session) => own_cookie(engine, session),
+        other => panic!("a visitor without a cookie begins with {other:?}"),
     }
 }

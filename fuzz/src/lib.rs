@@ -17,7 +17,7 @@ pub mod stored;
 mod found;
 
 // Also for host/src/session.rs: the contract's types are the same on both of its sides.
-use edge_session_component::wit::{Cookie, CookieEdit, Origin};
+use edge_session_component::wit::Origin;
 mod bindings {
     pub(crate) mod exports {
         pub(crate) mod edge {
@@ -26,6 +26,10 @@ mod bindings {
             }
         }
     }
+}
+
+mod store {
+    pub(crate) use edge_session_component::wit::Stored;
 }
 
 // For host/src/store/mongodb: reading documents does not require the driver.

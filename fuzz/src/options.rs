@@ -4,6 +4,7 @@
 mod source;
 
 use edge_session_component::Engine;
+use edge_session_component::wit::Value;
 
 /// Takes variables, one per line: `NAME=VALUE`, without the prefix `EDGE_SESSION_`.
 pub fn environment(data: &[u8]) {
@@ -13,10 +14,14 @@ pub fn environment(data: &[u8]) {
         Some((format!("EDGE_SESSION_{name}"), value.to_owned()))
     };
     let variables: Vec<_> = text.lines().filter_map(variable).collect();
-    let Ok(options) = source::read(&variables) else { return };
-    let name = options.name.clone();
-    match Engine::open(options) {
-        Ok(engine) => crate::component::check_new_cookie(&engine, &name),
+    match Engine::configure(&source::read(&variables)) {
+        Ok(engine) => {
+            let in_force = engine.in_force();
+            let name = in_force.iter().find(|it| it.name == "name").map(|it| &it.value);
+            let Some(Value::Json(name)) = name else { panic!("there is a name") };
+            let name: String = serde_json::from_str(name).expect("it is text");
+            crate::component::check_new_cookie(&engine, &name);
+        }
         Err(problems) => assert!(!source::explain(&problems).is_empty()),
     }
 }

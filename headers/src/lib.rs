@@ -5,8 +5,10 @@
 //! It may answer with `Edge-Session`, the whole new data, or with `Edge-Session-Merge`, a JSON
 //! merge patch (RFC 7396), and with `Edge-Session-Action`: `destroy`, `regenerate` or `touch`.
 //!
-//! The crate also contains the rules for the caching headers of a response that carries a session's
+//! The crate also finds the data in a session's text, and contains the rules for the caching headers of a response that carries a session's
 //! cookie.
+
+mod text;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,6 +16,8 @@ use std::collections::BTreeMap;
 use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, VARY};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
+
+pub use text::{data, member};
 
 const PREFIX: &str = "edge-session";
 const ID: HeaderName = HeaderName::from_static("edge-session-id");

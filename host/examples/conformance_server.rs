@@ -15,15 +15,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::HeaderMap;
 use edge_session::store::{MemoryStore, MongoOptions, MongoStore, Store};
-use edge_session::{Component, Options, Preset, Priority, SameSite, Session, SessionLayer};
+use edge_session::{Component, Options, Session, SessionLayer};
 use serde_json::{Value, json};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let port: u16 = std::env::args().nth(1).ok_or("usage: conformance_server PORT")?.parse()?;
     let component = Component::from_file(&var("EDGE_SESSION_COMPONENT")?, None)?;
-    let mut options = component.defaults(Preset::Safe)?;
-    options.secrets = vec![var("EDGE_SESSION_SECRET")?.into_bytes()];
+    let mut options = Options::default();
+    options.secret(var("EDGE_SESSION_SECRET")?);
     apply(&var("EDGE_SESSION_OPTIONS").unwrap_or("{}".to_owned()).parse()?, &mut options);
     let url = var("EDGE_SESSION_STORE")?;
     let store: Arc<dyn Store> = match url.as_str() {
@@ -36,21 +36,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(axum::serve(listener, Router::new().fallback(perform).layer(layer)).await?)
 }
 
-/// Supports only what the scenarios need.
+/// Sets the options of a scenario.
 fn apply(json: &Value, options: &mut Options) {
-    if let Some(name) = json["name"].as_str() {
-        name.clone_into(&mut options.name);
-    }
-    options.rolling = json["rolling"].as_bool().unwrap_or(options.rolling);
-    let (from, cookie) = (&json["cookie"], &mut options.cookie);
-    cookie.max_age = from["max_age"].as_f64().or(cookie.max_age);
-    cookie.domain = from["domain"].as_str().map(str::to_owned).or(cookie.domain.take());
-    cookie.http_only = from["http_only"].as_bool().unwrap_or(cookie.http_only);
-    if from["same_site"] == "strict" {
-        cookie.same_site = Some(SameSite::Strict);
-    }
-    if from["priority"] == "high" {
-        cookie.priority = Some(Priority::High);
+    for (name, value) in json.as_object().into_iter().flatten() {
+        match value.as_object() {
+            Some(section) => {
+                for (key, value) in section {
+                    options.set(&format!("{name}.{key}"), value);
+                }
+            }
+            None => {
+                options.set(name, value);
+            }
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Runs the component without HTTP and without a store, for `bench/` only.
 
+use std::sync::Arc;
+
 use crate::bindings::exports::edge::session::engine;
 use crate::instance::Instances;
 use crate::{Component, Options, OptionsError};
@@ -14,30 +16,33 @@ pub mod wit {
 pub struct Runner(Instances);
 
 const TRAPPED: &str = "the component runs";
+const SUCCEEDED: &str = "the request succeeds";
 
 impl Runner {
     /// Checks the options and creates the first instance.
     pub fn open(component: Component, options: Options) -> Result<Self, OptionsError> {
-        Ok(Self(Instances::open(component.0, options)?))
+        Ok(Self(Instances::open(component.0, &options)?))
     }
 
-    /// Begins an exchange.
-    pub fn begin(&self, request: &wit::Request) -> wit::Step {
-        self.0.begin(request).expect(TRAPPED)
+    /// Begins a request.
+    pub fn begin(&self, request: &wit::Request) -> wit::Beginning {
+        self.0.begin(request).expect(SUCCEEDED)
     }
 
-    /// Resumes an exchange after the store has answered a load.
-    pub fn resume(&self, exchange: wit::Exchange, known: &wit::Known) -> wit::Step {
-        self.0.at_once(&exchange, known, None, Some(&wit::StoreReply::Found)).expect(TRAPPED)
+    /// Continues after the store has loaded a session.
+    pub fn loaded(&self, visit: wit::Visit, stored: &Arc<wit::Stored>) -> wit::Beginning {
+        let loaded = Ok(Some(stored.clone()));
+        self.0.at_once(|it| it.loaded(&visit, &loaded)).expect(TRAPPED).expect(SUCCEEDED)
     }
 
-    /// Finishes an exchange with the application's change.
+    /// Decides about the application's change.
     pub fn finish(
         &self,
-        exchange: wit::Exchange,
-        known: &wit::Known,
+        visit: wit::Visit,
+        stored: Option<&Arc<wit::Stored>>,
         change: &wit::Change,
-    ) -> wit::Step {
-        self.0.at_once(&exchange, known, Some(change), None).expect(TRAPPED)
+    ) -> wit::Plan {
+        let (visit, stored) = (&visit, stored.map(|stored| &**stored));
+        self.0.at_once(|it| it.finish(visit, stored, change)).expect(TRAPPED).expect(SUCCEEDED)
     }
 }

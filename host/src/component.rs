@@ -11,7 +11,10 @@ use crate::code_cache::CodeCache;
 use crate::error::{ComponentError, OptionsError};
 use crate::instance;
 use crate::runtime::{Runtime, engine};
-use crate::{Options, Preset};
+use crate::{InForce, OptionDescription, Options};
+
+/// The version of the contract that this crate speaks.
+const VERSION: &str = "0.2.0";
 
 /// The bytes of the bundled component, `session.wasm`, for use with other runtimes, too.
 pub const BUNDLED_COMPONENT: &[u8] = include_bytes!("../session.wasm");
@@ -69,6 +72,9 @@ impl Component {
                 return Err(ComponentError::NotAComponent { name, reason: reason(error) });
             }
         };
+        if let Some(version) = engine_version(&engine, &component).filter(|it| it != VERSION) {
+            return Err(ComponentError::OtherVersion { name, version });
+        }
         let mut linker = Linker::new(&engine);
         Session::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |state| state)
             .map_err(|error| ComponentError::Runtime(reason(error)))?;
@@ -76,7 +82,7 @@ impl Component {
         let made = pre.and_then(|pre| {
             let runtime = Runtime { pre, clock: Arc::new(SystemTime::now) };
             // wasmtime compares the functions' types only at the first call.
-            instance::defaults(&runtime, Preset::Safe)?;
+            instance::options(&runtime)?;
             Ok(Self(runtime))
         });
         made.map_err(|error| ComponentError::OtherWorld { name, reason: reason(error) })
@@ -88,16 +94,26 @@ impl Component {
         Self(Runtime { clock: Arc::new(clock), ..self.0 })
     }
 
-    /// Returns the options that a preset stands for. `secrets` is empty and must be set.
-    pub fn defaults(&self, preset: Preset) -> Result<Options, ComponentError> {
-        instance::defaults(&self.0, preset)
-            .map_err(|error| ComponentError::Runtime(format!("{error:#}")))
+    /// Describes all options, with their defaults.
+    pub fn options(&self) -> Result<Vec<OptionDescription>, ComponentError> {
+        instance::options(&self.0).map_err(|error| ComponentError::Runtime(format!("{error:#}")))
     }
 
-    /// Checks `options`. The error lists everything that is wrong with them.
-    pub fn check(&self, options: &Options) -> Result<(), OptionsError> {
+    /// Checks `options`, and returns those in force. The error lists everything that is wrong with
+    /// them.
+    pub fn check(&self, options: &Options) -> Result<InForce, OptionsError> {
         instance::check(&self.0, options)
     }
+}
+
+/// Returns the version of the contract that the component fulfils; none if it is another one.
+fn engine_version(
+    engine: &wasmtime::Engine,
+    component: &wasmtime::component::Component,
+) -> Option<String> {
+    let exports = component.component_type();
+    let mut names = exports.exports(engine).map(|(name, _)| name);
+    names.find_map(|name| name.strip_prefix("edge:session/engine@")).map(str::to_owned)
 }
 
 impl std::fmt::Debug for Component {

@@ -13,7 +13,8 @@ const ORIGINS: [&str; 8] =
 
 const EVENTS: [&str; 7] = ["none", "created", "saved", "touched", "moved", "destroyed", "gone"];
 
-const FAILURES: [&str; 4] = ["unavailable", "invalid-change", "too-large", "contention"];
+const FAILURES: [&str; 5] =
+    ["unavailable", "invalid-change", "too-large", "contention", "misuse"];
 
 const OPERATIONS: [&str; 5] = ["load", "create", "replace", "touch", "delete"];
 
@@ -23,7 +24,7 @@ pub(crate) struct Counters {
     /// As the counter of the event, for those who read it.
     created: AtomicU64,
     conflicts: Counter,
-    failures: [Counter; 4],
+    failures: [Counter; 5],
     store_seconds: [Histogram; 5],
     store_errors: [Counter; 5],
 }
@@ -48,14 +49,16 @@ impl Counters {
         self.begun[origin_place(origin)].increment(1);
     }
 
-    pub(crate) fn finished(&self, outcome: &wit::Outcome) {
-        self.finished[event_place(outcome.event)].increment(1);
-        if outcome.event == wit::Event::Created {
+    pub(crate) fn finished(&self, event: wit::Event) {
+        self.finished[event_place(event)].increment(1);
+        if event == wit::Event::Created {
             self.created.fetch_add(1, Ordering::Relaxed);
         }
-        if outcome.conflicts > 0 {
-            self.conflicts.increment(outcome.conflicts.into());
-        }
+    }
+
+    /// A conditional write met another text than the expected one.
+    pub(crate) fn conflict(&self) {
+        self.conflicts.increment(1);
     }
 
     /// How many sessions were created.
@@ -63,12 +66,13 @@ impl Counters {
         self.created.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn failed(&self, failure: &wit::Failure) {
-        self.failures[match failure {
-            wit::Failure::Unavailable(_) => 0,
-            wit::Failure::InvalidChange(_) => 1,
-            wit::Failure::TooLarge(_) => 2,
-            wit::Failure::Contention => 3,
+    pub(crate) fn failed(&self, kind: wit::FailureKind) {
+        self.failures[match kind {
+            wit::FailureKind::Unavailable => 0,
+            wit::FailureKind::InvalidChange => 1,
+            wit::FailureKind::TooLarge => 2,
+            wit::FailureKind::Contention => 3,
+            wit::FailureKind::Misuse => 4,
         }]
         .increment(1);
     }
@@ -117,15 +121,15 @@ fn event_place(event: wit::Event) -> usize {
 }
 
 /// Returns the index of the store operation and its name.
-pub(crate) fn operation(request: &wit::StoreRequest) -> (usize, &'static str) {
-    let operation = match request {
-        wit::StoreRequest::Load => 0,
-        wit::StoreRequest::Create(_) => 1,
-        wit::StoreRequest::Replace(_) => 2,
-        wit::StoreRequest::Touch(_) => 3,
-        wit::StoreRequest::Delete(_) => 4,
+pub(crate) fn operation(operation: &wit::Operation) -> (usize, &'static str) {
+    let place = match operation {
+        wit::Operation::Load => 0,
+        wit::Operation::Create(_) => 1,
+        wit::Operation::Replace(_) => 2,
+        wit::Operation::Touch(_) => 3,
+        wit::Operation::Delete => 4,
     };
-    (operation, OPERATIONS[operation])
+    (place, OPERATIONS[place])
 }
 
 #[cfg(test)]

@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::Options;
+use crate::{InForce, Options};
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::component::Component;
 use crate::counters::{Counters, event_name, origin_name};
-use crate::error::OptionsError;
+use crate::error::{OptionsError, trapped, unavailable};
 use crate::hasher::SessionHasher;
 use crate::instance::{Instances, LARGE, Work};
 use crate::store::{Content, Store, Stored};
@@ -48,7 +48,7 @@ pub(crate) struct Driver {
     store: TimedStore,
     counters: Arc<Counters>,
     hasher: SessionHasher,
-    turns: Turns<Job, wit::Outcome>,
+    turns: Turns<Job, Answer>,
     loads: Turns<(), Loaded>,
     /// Whether the warning about an unsent cookie was logged.
     is_insecure_told: AtomicBool,
@@ -56,55 +56,70 @@ pub(crate) struct Driver {
     unreadable: Mutex<LruCache<String, Instant>>,
 }
 
-/// The store's answer to a load.
-type Loaded = (wit::StoreReply, Option<Stored>);
+/// The store's answer to a load; the error says why it is unavailable.
+type Loaded = Result<Option<Arc<Stored>>, String>;
 
-/// A request's store operation, as the component has decided it.
+/// The result of a request.
+pub(crate) type Answer = Result<wit::Outcome, wit::Failure>;
+
+/// A request's plan, as the component has decided it.
 struct Job {
     work: Work,
-    /// None: to be decided again, because the change was to be stored together with others and was
-    /// not.
-    request: Option<wit::StoreRequest>,
-    on_done: Option<wit::Outcome>,
+    plan: wit::Plan,
+    /// The write to perform next.
+    at: usize,
+    /// The session as it was last seen in the store.
+    seen: Option<Arc<Stored>>,
+    /// Whether the plan still holds. It does not if the change was to be stored together with
+    /// others and was not.
+    is_decided: bool,
 }
 
-type Turn = crate::turns::Turn<Job, wit::Outcome>;
+type Turn = crate::turns::Turn<Job, Answer>;
 
 impl Job {
-    fn new(pending: wit::Pending, work: Work) -> Self {
-        let wit::Pending { request, exchange, on_done } = pending;
-        Self { work: Work { exchange, ..work }, request: Some(request), on_done }
+    fn new(work: Work, plan: wit::Plan, seen: Option<Arc<Stored>>) -> Self {
+        Self { work, plan, at: 0, seen, is_decided: true }
     }
 
-    /// Returns whether concurrent changes of the session can make it fail.
+    /// Returns the next write; none after the last one.
+    fn next(&self) -> Option<&wit::Write> {
+        self.plan.writes.get(self.at)
+    }
+
+    /// Returns whether concurrent changes of the session can make the next write fail.
     fn is_conditional(&self) -> bool {
-        self.is_save() || matches!(self.request, Some(wit::StoreRequest::Delete(true)))
+        self.next().is_some_and(|it| it.if_unchanged)
     }
 
     /// Returns whether it stores a change in place of the known session.
     fn is_save(&self) -> bool {
-        let may_store = match &self.request {
-            None => true,
-            Some(wit::StoreRequest::Replace(replacement)) => replacement.only_known,
-            Some(_) => false,
-        };
-        // A request that follows a moved session only asks for its new place.
-        may_store && self.work.exchange.phase == wit::Phase::Saving
+        self.next().is_some_and(|it| {
+            it.if_unchanged && matches!(it.operation, wit::Operation::Replace(_))
+        })
+    }
+
+    /// Takes the next write's operation, which is performed once.
+    fn take_operation(&mut self) -> wit::Operation {
+        let taken = wit::Operation::Delete;
+        let next = self.plan.writes.get_mut(self.at);
+        next.map_or(taken, |it| std::mem::replace(&mut it.operation, wit::Operation::Delete))
     }
 
     /// Takes the content that a save stores.
-    fn content(&mut self) -> Option<Content> {
-        match self.request.take() {
-            Some(wit::StoreRequest::Replace(replacement)) => Some(replacement.content),
-            _ => None,
-        }
+    fn take_content(&mut self) -> Option<Content> {
+        let content = match &mut self.plan.writes.get_mut(self.at)?.operation {
+            wit::Operation::Replace(content) => content,
+            _ => return None,
+        };
+        Some(Content { data: std::mem::take(&mut content.data), ..*content })
     }
 }
 
 /// The result of beginning a request.
 pub(crate) enum Begun {
     /// The application may use this session. `finish` needs what the store returned.
-    Session(Box<wit::Session>, wit::Known),
+    Session(Box<wit::Session>, Option<Arc<Stored>>),
     /// The path has no session.
     None,
     /// The request cannot be answered.
@@ -119,8 +134,8 @@ impl Driver {
         deadline: Duration,
     ) -> Result<Self, OptionsError> {
         // A configuration without a secret is refused below.
-        let hasher = SessionHasher::new(options.secrets.first().map_or(&[], Vec::as_slice));
-        let instances = Instances::open(component.0, options)?;
+        let hasher = SessionHasher::new(options.newest_secret());
+        let instances = Instances::open(component.0, &options)?;
         let counters = Arc::new(Counters::new());
         let store = TimedStore::new(store, deadline, counters.clone());
         let (turns, loads) = (Turns::new(), Turns::new());
@@ -131,81 +146,79 @@ impl Driver {
 
     /// Begins a request. With `reads_only`, a missing session is not created.
     pub(crate) async fn begin(&self, request: &wit::Request, reads_only: bool) -> Begun {
-        let mut known = wit::Known { loaded: None, current: None };
-        let mut step = self.instances.begin(request);
+        let mut stored = None;
         let (mut unavailable, mut large) = (None, None);
-        let failure = loop {
-            match step {
-                Ok(wit::Step::Store(wit::Pending { request, exchange, .. })) => {
-                    let reply = match request {
-                        wit::StoreRequest::Load => self.load(&exchange.id, &mut known).await,
-                        request => self.store.perform(&exchange.id, request, &mut known).await,
-                    };
-                    if let wit::StoreReply::Unavailable(why) = &reply {
-                        unavailable = Some(why.clone());
-                    }
-                    let is_large = known.loaded.as_ref().is_some_and(|it| it.data.len() > LARGE);
-                    if is_large {
-                        large = Some(exchange.id.clone());
-                    }
-                    let work = Work { exchange, known, change: None };
-                    (known, step) = match self.instances.resume(work, reply).await {
-                        Ok((work, step)) => (work.known, Ok(step)),
-                        Err(error) => break trapped(&error),
-                    };
-                }
-                Ok(wit::Step::Ready(session)) => {
-                    self.counters.begun(session.exchange.origin);
-                    let origin = origin_name(session.exchange.origin);
-                    match session.exchange.origin {
-                        wit::Origin::Loaded | wit::Origin::Absent => {}
-                        wit::Origin::Damaged => {
-                            tracing::warn!(
-                                origin,
-                                "a stored session cannot be read or exceeds the limits, and is \
-                                 left unchanged"
-                            );
-                            // The damaged data is not used, and may be large.
-                            known.loaded = None;
-                            // If another program owns the sessions, they may become readable at any
-                            // time.
-                            if let Some(id) = large.filter(|_| !reads_only) {
-                                self.unreadable().put(id, Instant::now());
-                            }
+        let mut beginning = self.instances.begin(request);
+        let session = loop {
+            beginning = match beginning {
+                Ok(wit::Beginning::Load(visit)) => {
+                    let loaded = self.load(&visit.id).await;
+                    match &loaded {
+                        Ok(Some(stored)) if stored.data.len() > LARGE => {
+                            large = Some(visit.id.clone());
                         }
-                        wit::Origin::Detached => {
-                            let why = unavailable.unwrap_or_default();
-                            tracing::error!("a request continues without its session: {why}");
-                        }
-                        _ if reads_only => tracing::debug!(origin, "there is no session"),
-                        _ => tracing::info!(origin, "a new session begins"),
+                        Ok(_) => {}
+                        Err(why) => unavailable = Some(why.clone()),
                     }
-                    return Begun::Session(Box::new(session), known);
+                    stored = loaded.clone().unwrap_or_default();
+                    self.instances.loaded(visit, loaded).await
                 }
-                Ok(wit::Step::Done(wit::Outcome { failure: None, .. })) => return Begun::None,
-                Ok(wit::Step::Done(wit::Outcome { failure: Some(failure), .. })) => break failure,
-                Err(error) => break trapped(&error),
-            }
+                Ok(wit::Beginning::Ready(session)) => break session,
+                Ok(wit::Beginning::None) => return Begun::None,
+                Err(failure) => {
+                    self.report(&failure);
+                    return Begun::Failed(failure);
+                }
+            };
         };
-        self.report(&failure);
-        Begun::Failed(failure)
+        self.counters.begun(session.origin);
+        let origin = origin_name(session.origin);
+        match session.origin {
+            wit::Origin::Loaded | wit::Origin::Absent => {}
+            wit::Origin::Damaged => {
+                tracing::warn!(
+                    origin,
+                    "a stored session cannot be read or exceeds the limits, and is left unchanged"
+                );
+                // The damaged data is not used, and may be large.
+                stored = None;
+                // If another program owns the sessions, they may become readable at any time.
+                if let Some(id) = large.filter(|_| !reads_only) {
+                    self.unreadable().put(id, Instant::now());
+                }
+            }
+            wit::Origin::Detached => {
+                let why = unavailable.unwrap_or_default();
+                tracing::error!("a request continues without its session: {why}");
+            }
+            _ if reads_only => tracing::debug!(origin, "there is no session"),
+            _ => tracing::info!(origin, "a new session begins"),
+        }
+        Begun::Session(Box::new(session), stored)
     }
 
+    /// Decides about the application's change to the session `visit`, and stores it.
     pub(crate) async fn finish(
         &self,
-        exchange: wit::Exchange,
-        known: wit::Known,
+        visit: wit::Visit,
+        stored: Option<Arc<Stored>>,
         change: wit::Change,
-    ) -> wit::Outcome {
-        let id = exchange.id.clone();
+    ) -> Answer {
+        let id = visit.id.clone();
         let mut unavailable = None;
-        let work = Work { exchange, known, change: Some(change) };
-        let outcome = self.carry_out(work, &mut unavailable).await;
-        self.counters.finished(&outcome);
-        self.log(&id, &outcome);
+        let answer = self.carry_out(Work { visit, stored, change }, &mut unavailable).await;
+        let outcome = match &answer {
+            Ok(outcome) => outcome,
+            Err(failure) => {
+                self.report(failure);
+                return answer;
+            }
+        };
+        self.counters.finished(outcome.event);
+        self.log(&id, outcome);
         if outcome.event == wit::Event::Created
             && outcome.set_cookie.is_none()
-            && self.options().cookie.secure == Some(wit::Secure::Always)
+            && *self.options().get("cookie.secure") == true
             && !self.is_insecure_told.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
@@ -215,14 +228,10 @@ impl Driver {
                  \"auto\". This is logged once"
             );
         }
-        match (&outcome.failure, unavailable) {
-            (Some(failure), _) => self.report(failure),
-            (None, Some(why)) => {
-                tracing::error!("a request succeeded although the store failed: {why}");
-            }
-            (None, None) => {}
+        if let Some(why) = unavailable {
+            tracing::error!("a request succeeded although the store failed: {why}");
         }
-        outcome
+        answer
     }
 
     /// Loads a session, once for all requests that wait for it. A request that arrives during a
@@ -230,12 +239,12 @@ impl Driver {
     /// thousand requests for one session thus cost the store few operations and do not delay other
     /// sessions. The load continues if the request that began it is dropped; otherwise all waiting
     /// requests would start over.
-    async fn load(&self, id: &str, known: &mut wit::Known) -> wit::StoreReply {
+    async fn load(&self, id: &str) -> Loaded {
         let unreadable = self.unreadable().get(id).copied();
         if unreadable.is_some_and(|since| since.elapsed() < UNREADABLE_FOR) {
             // The component reports it as damaged.
-            known.loaded = Some(Stored { data: String::new(), expires: None, touched: None });
-            return wit::StoreReply::Found;
+            let unreadable = Stored { data: String::new(), expires: None, touched: None };
+            return Ok(Some(Arc::new(unreadable)));
         }
         let mut turn = loop {
             match self.loads.enter(id, ()) {
@@ -244,112 +253,123 @@ impl Driver {
                     Ok(Word::Turn(turn, ())) => break turn,
                     // The request that was to load it has gone.
                     Ok(Word::Alone(())) | Err(_) => {}
-                    Ok(Word::Answer((reply, loaded))) => {
-                        known.loaded = loaded;
-                        return reply;
-                    }
+                    Ok(Word::Answer(loaded)) => return loaded,
                 },
-                Entered::Full => {
-                    return self.store.perform(id, wit::StoreRequest::Load, known).await;
-                }
+                Entered::Full => return self.store.load(id).await.map(|it| it.map(Arc::new)),
             }
         };
         let along = turn.take(usize::MAX, |()| true);
         let (store, id) = (self.store.clone(), id.to_owned());
         let mut loading = Box::pin(async move {
-            let mut found = wit::Known { loaded: None, current: None };
-            let reply = store.perform(&id, wit::StoreRequest::Load, &mut found).await;
+            let loaded = store.load(&id).await.map(|it| it.map(Arc::new));
             drop(turn);
-            let loaded = (reply, found.loaded);
             tell(along.into_iter().map(|waiting| (waiting.word, loaded.clone())).collect());
             loaded
         });
         // A memory store completes at once and needs no task.
         let first = poll_fn(|context| Poll::Ready(loading.as_mut().poll(context))).await;
-        let (reply, loaded) = match first {
+        match first {
             Poll::Ready(loaded) => loaded,
-            Poll::Pending => tokio::spawn(loading).await.unwrap_or_else(|error| {
-                (wit::StoreReply::Unavailable(format!("load: {error}")), None)
-            }),
-        };
-        known.loaded = loaded;
-        reply
+            Poll::Pending => {
+                tokio::spawn(loading).await.unwrap_or_else(|error| Err(format!("load: {error}")))
+            }
+        }
     }
 
-    /// Lets the component decide about a change, and performs its store operations.
-    async fn carry_out(&self, work: Work, unavailable: &mut Option<String>) -> wit::Outcome {
+    /// Lets the component decide about a change, and performs its plan.
+    async fn carry_out(&self, work: Work, unavailable: &mut Option<String>) -> Answer {
+        let (work, plan) = self.instances.finish(work).await?;
+        let seen = work.stored.clone();
+        let mut job = Job::new(work, plan, seen);
         let mut turn = None;
         let mut conflicts = 0;
-        let mut answer = self.instances.finish(work).await;
         loop {
-            let mut job = match decided(answer) {
-                Ok(job) => job,
-                Err(outcome) => return outcome,
-            };
-            turn = turn.filter(|turn: &Turn| turn.is_of(&job.work.exchange.id));
-            if turn.is_none() && job.is_conditional() {
+            let Some(write) = job.next() else { return Ok(job.plan.outcome) };
+            turn = turn.filter(|turn: &Turn| turn.is_of(&write.id));
+            if turn.is_none() && write.if_unchanged {
                 match self.turn(job).await {
                     Ok((its, same)) => (turn, job) = (its, same),
-                    Err(outcome) => return outcome,
+                    Err(answer) => return answer,
                 }
             }
             if let Some(turn) = turn.as_mut().filter(|_| job.is_save()) {
                 match self.save(turn, job).await {
-                    Ok(outcome) => return outcome,
+                    Ok(answer) => return answer,
                     Err(next) => job = next,
                 }
+                continue;
             }
-            let Job { mut work, request: Some(request), on_done } = job else {
-                return undecided();
+            let left = match turn.as_mut().filter(|_| job.is_conditional()) {
+                Some(turn) => turn.left.take(),
+                None => None,
             };
-            let is_conditional = matches!(request, wit::StoreRequest::Delete(true));
-            let left = turn.as_mut().filter(|_| is_conditional).and_then(|turn| turn.left.take());
-            let mut reply = match left {
+            let met = match left {
                 // Another request has changed it: no need to ask the store.
-                Some(left) => {
-                    work.known.current = Some(left);
-                    wit::StoreReply::Conflict
+                Some(left) => Err(wit::Obstacle::Conflict((*left).clone())),
+                None => {
+                    let operation = job.take_operation();
+                    self.perform(&job, operation).await
                 }
-                None => self.store.perform(&work.exchange.id, request, &mut work.known).await,
             };
-            if matches!(reply, wit::StoreReply::Conflict) {
-                conflicts += 1;
-                reply = self.make_way(conflicts, &mut work).await;
-            }
-            if let wit::StoreReply::Unavailable(why) = &reply {
+            let obstacle = match met {
+                Ok(()) => {
+                    job.at += 1;
+                    continue;
+                }
+                Err(wit::Obstacle::Conflict(current)) if job.is_conditional() => {
+                    conflicts += 1;
+                    self.make_way(conflicts, &job, current).await
+                }
+                Err(obstacle) => obstacle,
+            };
+            if let wit::Obstacle::Unavailable(why) = &obstacle {
                 *unavailable = Some(why.clone());
             }
-            answer = match (reply, on_done) {
-                (wit::StoreReply::Done, Some(outcome)) => return outcome,
-                (reply, _) => self.instances.resume(work, reply).await,
-            };
+            job = self.resume(job, obstacle).await?;
         }
     }
 
+    /// Performs the next write of a job; `operation` was taken out of it.
+    async fn perform(&self, job: &Job, operation: wit::Operation) -> Result<(), wit::Obstacle> {
+        let Some(write) = job.next() else { return Ok(()) };
+        let seen = job.seen.as_ref().filter(|_| write.if_unchanged);
+        self.store.perform(&write.id, operation, seen.map(|it| &*it.data)).await
+    }
+
+    /// Decides again after an obstacle.
+    async fn resume(&self, job: Job, obstacle: wit::Obstacle) -> Result<Job, wit::Failure> {
+        let Job { work, plan, at, seen, .. } = job;
+        let work = Work { visit: plan.visit, ..work };
+        let (work, plan, obstacle) = self.instances.resume(work, at, obstacle).await?;
+        let seen = match obstacle {
+            wit::Obstacle::Conflict(current) => Some(Arc::new(current)),
+            _ => seen,
+        };
+        Ok(Job::new(work, plan, seen))
+    }
+
     /// Waits until no other request of this process is changing the session. Another request may do
-    /// the job meanwhile: either entirely, in which case its outcome is returned, or as far as it
+    /// the job meanwhile: either entirely, in which case its answer is returned, or as far as it
     /// concerns this session.
-    async fn turn(&self, job: Job) -> Result<(Option<Turn>, Job), wit::Outcome> {
-        let id = job.work.exchange.id.clone();
+    async fn turn(&self, job: Job) -> Result<(Option<Turn>, Job), Answer> {
+        let id = job.next().map_or(String::new(), |write| write.id.clone());
         let (mut answer, ticket) = match self.turns.enter(&id, job) {
             Entered::Turn(turn, job) => return Ok((Some(turn), job)),
             Entered::Waiting(answer, ticket) => (answer, ticket),
-            Entered::Full => return Err(failed(wit::Failure::Contention)),
+            Entered::Full => return Err(Err(contention())),
         };
         loop {
             match timeout(PATIENCE, &mut answer).await {
                 Ok(Ok(Word::Turn(turn, job))) => return Ok((Some(turn), job)),
                 Ok(Ok(Word::Alone(job))) => return Ok((None, job)),
-                Ok(Ok(Word::Answer(outcome))) => return Err(outcome),
+                Ok(Ok(Word::Answer(answer))) => return Err(answer),
                 Ok(Err(_)) => {
-                    return Err(failed(wit::Failure::Unavailable(
+                    return Err(Err(unavailable(
                         "another request was to store this change as well, and did not finish"
                             .to_owned(),
                     )));
                 }
-                Err(_) if self.turns.leave(&id, &ticket) => {
-                    return Err(failed(wit::Failure::Contention));
-                }
+                Err(_) if self.turns.leave(&id, &ticket) => return Err(Err(contention())),
                 // Another request is already storing the change, so reporting a failure now could
                 // be wrong.
                 Err(_) => {}
@@ -361,100 +381,101 @@ impl Driver {
     /// one. After each conflict with another process, fewer are stored at once, which takes less
     /// time and therefore succeeds more easily. The error is the remaining job if the session no
     /// longer exists.
-    async fn save(&self, turn: &mut Turn, mut job: Job) -> Result<wit::Outcome, Job> {
+    async fn save(&self, turn: &mut Turn, mut job: Job) -> Result<Answer, Job> {
         let mut most = TAKEN_ALONG;
         let mut conflicts = 0;
-        if turn.left.is_some() || job.request.is_none() {
-            job = match self.onto(turn.left.clone(), job).await {
+        if turn.left.is_some() || !job.is_decided {
+            let current = turn.left.clone().or_else(|| job.work.stored.clone());
+            job = match self.onto(current, job).await {
                 Ok(job) => job,
-                Err(outcome) => return Ok(outcome),
+                Err(answer) => return Ok(answer),
             };
         }
         loop {
-            let Some(mut content) = job.content() else { return Ok(undecided()) };
+            let Some(mut content) = job.take_content() else { return Ok(Err(undecided())) };
             let mut along = Vec::new();
             for Waiting { job, word, ticket } in turn.take(most, Job::is_save) {
                 // Lets requests of other sessions proceed in between.
                 yield_now().await;
                 match self.onto(Some(stored(&content)), job).await {
                     Ok(mut job) => {
-                        content = job.content().unwrap_or(content);
+                        content = job.take_content().unwrap_or(content);
                         // The session that it was decided for was never stored.
-                        job.work.known.current = None;
+                        job.is_decided = false;
                         along.push(Waiting { job, word, ticket });
                     }
                     // This change cannot be stored; it is left out.
-                    Err(outcome) => Waiting::tell(word, outcome),
+                    Err(answer) => Waiting::tell(word, answer),
                 }
             }
             let left = stored(&content);
-            let replacement = wit::Replacement { content, only_known: true };
-            let request = wit::StoreRequest::Replace(replacement);
-            let Job { mut work, on_done, .. } = job;
             turn.left = None;
-            let mut reply = self.store.perform(&work.exchange.id, request, &mut work.known).await;
-            match &reply {
-                wit::StoreReply::Done => {
+            let obstacle = match self.perform(&job, wit::Operation::Replace(content)).await {
+                Ok(()) => {
                     turn.left = Some(left);
-                    let answer = |job: Job| job.on_done.unwrap_or_else(undecided);
-                    tell(along.into_iter().map(|it| (it.word, answer(it.job))).collect());
-                    return Ok(on_done.unwrap_or_else(undecided));
+                    tell(along.into_iter().map(|it| (it.word, Ok(it.job.plan.outcome))).collect());
+                    return Ok(Ok(job.plan.outcome));
                 }
-                wit::StoreReply::Conflict => {
+                Err(obstacle) => obstacle,
+            };
+            let obstacle = match obstacle {
+                wit::Obstacle::Conflict(current) => {
                     turn.put_back(along);
                     most /= 2;
                     conflicts += 1;
-                    reply = self.make_way(conflicts, &mut work).await;
+                    self.make_way(conflicts, &job, current).await
                 }
                 // The store may refuse only one of them: store each separately.
-                wit::StoreReply::Refused(_) if !along.is_empty() => {
+                wit::Obstacle::Refused(_) if !along.is_empty() => {
                     turn.put_back(along);
                     most = 0;
-                    reply = wit::StoreReply::Conflict;
-                }
-                reply => {
-                    for Waiting { job, word, .. } in along {
-                        match decided(self.instances.resume(job.work, reply.clone()).await) {
-                            // The receiver is gone: its request has timed out.
-                            Ok(next) => drop(word.send(Word::Alone(next))),
-                            Err(outcome) => Waiting::tell(word, outcome),
-                        }
+                    match job.seen.as_deref() {
+                        Some(seen) => wit::Obstacle::Conflict(seen.clone()),
+                        None => obstacle,
                     }
                 }
-            }
-            job = match decided(self.instances.resume(work, reply).await) {
-                Ok(job) if job.is_save() && turn.is_of(&job.work.exchange.id) => job,
+                obstacle => {
+                    for Waiting { job, word, .. } in along {
+                        match self.resume(job, obstacle.clone()).await {
+                            // The receiver is gone: its request has timed out.
+                            Ok(next) => drop(word.send(Word::Alone(next))),
+                            Err(failure) => Waiting::tell(word, Err(failure)),
+                        }
+                    }
+                    obstacle
+                }
+            };
+            job = match self.resume(job, obstacle).await {
+                Ok(job) if job.is_save() && job.next().is_some_and(|it| turn.is_of(&it.id)) => job,
                 Ok(job) => return Err(job),
-                Err(outcome) => return Ok(outcome),
+                Err(failure) => return Ok(Err(failure)),
             };
         }
     }
 
-    /// Decides the same change again for the session `current`; none: the session as loaded.
-    async fn onto(&self, current: Option<Stored>, job: Job) -> Result<Job, wit::Outcome> {
-        let mut work = job.work;
-        work.known.current = current;
-        let job = decided(self.instances.resume(work, wit::StoreReply::Conflict).await)?;
-        if job.is_save() { Ok(job) } else { Err(undecided()) }
+    /// Decides the same change again for the session `current`.
+    async fn onto(&self, current: Option<Arc<Stored>>, job: Job) -> Result<Job, Answer> {
+        let Some(current) = current else { return Err(Err(undecided())) };
+        let obstacle = wit::Obstacle::Conflict((*current).clone());
+        let job = self.resume(job, obstacle).await.map_err(Err)?;
+        if job.is_save() { Ok(job) } else { Err(Err(undecided())) }
     }
 
     /// Handles a conflict, which only another process can have caused. From the second conflict on,
     /// it pauses for a random time, so that processes do not retry simultaneously, and then loads
     /// the session again.
-    async fn make_way(&self, conflicts: u32, work: &mut Work) -> wit::StoreReply {
-        if conflicts < 2 {
-            return wit::StoreReply::Conflict;
-        }
+    async fn make_way(&self, conflicts: u32, job: &Job, current: Stored) -> wit::Obstacle {
+        self.counters.conflict();
+        let Some(write) = job.next().filter(|_| conflicts >= 2) else {
+            return wit::Obstacle::Conflict(current);
+        };
         let longest = PAUSE.saturating_mul(1 << (conflicts - 2).min(16)).min(LONGEST_PAUSE);
         let share: f64 = rand::rng().random();
         sleep(longest.mul_f64(share)).await;
-        let mut found = wit::Known { loaded: None, current: None };
-        match self.store.perform(&work.exchange.id, wit::StoreRequest::Load, &mut found).await {
-            wit::StoreReply::Found => {
-                work.known.current = found.loaded;
-                wit::StoreReply::Conflict
-            }
-            reply => reply,
+        match self.store.load(&write.id).await {
+            Ok(Some(current)) => wit::Obstacle::Conflict(current),
+            Ok(None) => wit::Obstacle::Missing,
+            Err(why) => wit::Obstacle::Unavailable(why),
         }
     }
 
@@ -494,26 +515,22 @@ impl Driver {
         &self.store
     }
 
-    pub(crate) fn options(&self) -> &Options {
-        self.instances.options()
+    pub(crate) fn options(&self) -> &InForce {
+        self.instances.in_force()
     }
 
     fn report(&self, failure: &wit::Failure) {
-        self.counters.failed(failure);
-        match failure {
-            wit::Failure::Unavailable(why) => tracing::error!("sessions are unavailable: {why}"),
-            wit::Failure::InvalidChange(why) => {
-                tracing::error!("the application's change to the session was refused: {why}");
+        self.counters.failed(failure.kind);
+        let wit::Failure { reason, .. } = failure;
+        match failure.kind {
+            wit::FailureKind::Unavailable => tracing::error!("sessions are unavailable: {reason}"),
+            wit::FailureKind::InvalidChange => {
+                tracing::error!("the application's change to the session was refused: {reason}");
             }
-            wit::Failure::TooLarge(bytes) => {
-                tracing::error!(bytes, "the session exceeds max_session_bytes and was not stored");
+            wit::FailureKind::TooLarge | wit::FailureKind::Contention => {
+                tracing::error!("a change was not stored: {reason}");
             }
-            wit::Failure::Contention => {
-                tracing::error!(
-                    "a change was not stored: too many requests changed the session at once, or \
-                     its identifier has changed"
-                );
-            }
+            wit::FailureKind::Misuse => tracing::error!("{reason}"),
         }
     }
 }
@@ -536,36 +553,21 @@ where
 }
 
 /// The session as it will be once stored.
-fn stored(content: &Content) -> Stored {
-    Stored { data: content.data.clone(), expires: Some(content.expires), touched: None }
+fn stored(content: &Content) -> Arc<Stored> {
+    let Content { data, expires } = content;
+    Arc::new(Stored { data: data.clone(), expires: Some(*expires), touched: None })
 }
 
-/// Converts the component's answer to a change: the next store operation, or the final outcome.
-fn decided(answer: wasmtime::Result<(Work, wit::Step)>) -> Result<Job, wit::Outcome> {
-    match answer {
-        Ok((work, wit::Step::Store(pending))) => Ok(Job::new(pending, work)),
-        Ok((_, wit::Step::Done(outcome))) => Err(outcome),
-        Ok((_, wit::Step::Ready(_))) => Err(undecided()),
-        Err(error) => Err(failed(trapped(&error))),
+/// The failure if the component broke its contract.
+fn undecided() -> wit::Failure {
+    trapped(&"it returned an unexpected plan")
+}
+
+fn contention() -> wit::Failure {
+    wit::Failure {
+        kind: wit::FailureKind::Contention,
+        status: 503,
+        message: "The session has changed meanwhile. Please reload the page.".to_owned(),
+        reason: "too many requests wait for the session".to_owned(),
     }
-}
-
-/// The outcome if the component broke its contract.
-fn undecided() -> wit::Outcome {
-    failed(trapped(&"it returned an unexpected step"))
-}
-
-fn failed(failure: wit::Failure) -> wit::Outcome {
-    wit::Outcome {
-        event: wit::Event::None,
-        new_id: None,
-        set_cookie: None,
-        no_store: false,
-        conflicts: 0,
-        failure: Some(failure),
-    }
-}
-
-fn trapped(error: &dyn std::fmt::Display) -> wit::Failure {
-    wit::Failure::Unavailable(format!("the component failed: {error}"))
 }

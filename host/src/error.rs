@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::Problem;
+use crate::bindings::exports::edge::session::engine::{Failure, FailureKind};
 
 /// A component that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,10 +25,21 @@ pub enum ComponentError {
         /// The compiler's message.
         reason: String,
     },
+    /// A component of another version of `edge:session`.
+    #[error(
+        "{name} is a component of edge:session/engine@{version}, and this program needs \
+         edge:session/engine@0.2.0: use the component and the program of one release"
+    )]
+    OtherVersion {
+        /// The component's name, for example its file.
+        name: String,
+        /// The version that it exports.
+        version: String,
+    },
     /// A component of another world than `edge:session/session`.
     #[error(
         "{name} is a component of another world: {reason}. It must export \
-         edge:session/engine@0.1.0 and import nothing but wasi:clocks/wall-clock@0.2 and \
+         edge:session/engine@0.2.0 and import nothing but wasi:clocks/wall-clock@0.2 and \
          wasi:random/random@0.2"
     )]
     OtherWorld {
@@ -60,3 +72,18 @@ impl std::fmt::Display for OptionsError {
 }
 
 impl std::error::Error for OptionsError {}
+
+/// Returns the failure of a request while the store, or the component, cannot be used.
+pub(crate) fn unavailable(reason: String) -> Failure {
+    Failure {
+        kind: FailureKind::Unavailable,
+        status: 503,
+        message: "Sessions are unavailable. Please try again.".to_owned(),
+        reason,
+    }
+}
+
+/// Returns the failure of a request whose call into the component failed.
+pub(crate) fn trapped(error: &dyn std::fmt::Display) -> Failure {
+    unavailable(format!("the component failed: {error}"))
+}

@@ -106,12 +106,9 @@ fn element<'d>(array: &'d str, index: &str) -> Result<Option<&'d RawValue>, Unre
     Ok(elements.get(index).copied())
 }
 
-/// Returns the value of one key of a JSON object, without keeping the others.
+/// Returns the value of one key of a JSON object.
 pub(crate) fn member<'d>(object: &'d str, key: &str) -> Result<Option<&'d RawValue>, Unreadable> {
-    let mut deserializer = serde_json::Deserializer::from_str(object);
-    let found = deserializer.deserialize_map(Member(key)).map_err(|_| Unreadable)?;
-    deserializer.end().map_err(|_| Unreadable)?;
-    Ok(found)
+    edge_session_headers::member(object, key).map_err(|_| Unreadable)
 }
 
 /// Returns the members of a JSON object by key, omitting keys that are not Unicode text (lone
@@ -168,52 +165,6 @@ impl<'d> Visitor<'d> for Text {
 
     fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
         Ok(std::str::from_utf8(key).ok().map(|key| Cow::Owned(key.to_owned())))
-    }
-}
-
-struct Member<'k>(&'k str);
-
-impl<'d> Visitor<'d> for Member<'_> {
-    type Value = Option<&'d RawValue>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        // If a key occurs twice, the last one counts, as in JavaScript.
-        while let Some(is_it) = map.next_key_seed(Is(self.0))? {
-            let value = map.next_value::<&RawValue>()?;
-            if is_it {
-                found = Some(value);
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Deserializes to whether a key equals this one.
-struct Is<'k>(&'k str);
-
-impl<'d> DeserializeSeed<'d> for Is<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'d>>(self, deserializer: D) -> Result<bool, D::Error> {
-        // Bytes, because a key may hold a lone surrogate.
-        deserializer.deserialize_bytes(self)
-    }
-}
-
-impl Visitor<'_> for Is<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_bytes<E>(self, key: &[u8]) -> Result<bool, E> {
-        Ok(key == self.0.as_bytes())
     }
 }
 

@@ -6,27 +6,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 use wasmtime::Store;
-use wasmtime::component::ResourceAny;
-
 use crate::bindings::Session;
 use crate::bindings::exports::edge::session::engine::{
-    Change, DataChange, Exchange, Known, Options, Preset, Problem, Request, Step, StoreReply,
-    Stored,
+    Beginning, Change, DataChange, Failure, Obstacle, OptionDescription, Plan, Problem, Request,
+    Setting, Stored, Visit,
 };
-use crate::error::OptionsError;
+use crate::error::{OptionsError, trapped};
+use crate::options::{InForce, Options};
 use crate::runtime::{Runtime, State, TICKS_PER_CALL};
 
-/// An instance with an open engine.
-struct Instance {
+/// A configured instance.
+pub(crate) struct Instance {
     store: Store<State>,
     session: Session,
-    engine: ResourceAny,
 }
 
-/// Returns the options that `preset` stands for.
-pub(crate) fn defaults(runtime: &Runtime, preset: Preset) -> wasmtime::Result<Options> {
+/// Describes the component's options.
+pub(crate) fn options(runtime: &Runtime) -> wasmtime::Result<Vec<OptionDescription>> {
     let (mut store, session) = runtime.instantiate()?;
-    session.edge_session_engine().call_defaults(&mut store, preset)
+    session.edge_session_engine().call_options(&mut store)
 }
 
 /// Why an instance cannot be created.
@@ -48,21 +46,25 @@ impl From<OpenError> for OptionsError {
     }
 }
 
-/// Checks whether an engine can be opened with `options`.
-pub(crate) fn check(runtime: &Runtime, options: &Options) -> Result<(), OptionsError> {
-    Instance::open(runtime, options)?;
-    Ok(())
+/// Checks `options`, and returns those in force.
+pub(crate) fn check(runtime: &Runtime, options: &Options) -> Result<InForce, OptionsError> {
+    let (_, in_force) = Instance::configured(runtime, &options.settings())?;
+    Ok(InForce::new(in_force))
 }
 
 impl Instance {
-    fn open(runtime: &Runtime, options: &Options) -> Result<Self, OpenError> {
+    /// Creates an instance and returns it with the options in force.
+    fn configured(
+        runtime: &Runtime,
+        settings: &[Setting],
+    ) -> Result<(Self, Vec<Setting>), OpenError> {
         let (mut store, session) = runtime.instantiate().map_err(OpenError::Trap)?;
-        let engine = session
+        let in_force = session
             .edge_session_engine()
-            .call_open(&mut store, options)
+            .call_configure(&mut store, settings)
             .map_err(OpenError::Trap)?
             .map_err(OpenError::Options)?;
-        Ok(Self { store, session, engine })
+        Ok((Self { store, session }, in_force))
     }
 }
 
@@ -75,27 +77,28 @@ fn ticks(bytes: usize) -> u64 {
     TICKS_PER_CALL * (1 + (bytes >> 20) as u64 * 2)
 }
 
-/// The arguments of a call after the beginning.
+/// The arguments of a call after the application has finished.
 pub(crate) struct Work {
-    pub(crate) exchange: Exchange,
-    pub(crate) known: Known,
-    /// The application's change; none before it has run.
-    pub(crate) change: Option<Change>,
+    pub(crate) visit: Visit,
+    /// The session as it was loaded.
+    pub(crate) stored: Option<Arc<Stored>>,
+    /// The application's change.
+    pub(crate) change: Change,
 }
 
 impl Work {
     /// Returns the size of the text, in bytes.
     fn size(&self) -> usize {
-        let stored = |stored: &Option<Stored>| stored.as_ref().map_or(0, |it| it.data.len());
-        let change = match self.change.as_ref().map(|change| &change.data) {
-            None | Some(DataChange::Nothing) => 0,
-            Some(DataChange::Whole(text)) => text.len(),
-            Some(DataChange::Edits(edits)) => edits
+        let stored = self.stored.as_ref().map_or(0, |it| it.data.len());
+        let change = match &self.change.data {
+            DataChange::Nothing => 0,
+            DataChange::Whole(text) => text.len(),
+            DataChange::Edits(edits) => edits
                 .iter()
                 .map(|edit| edit.key.len() + edit.value.as_ref().map_or(0, String::len))
                 .sum(),
         };
-        stored(&self.known.loaded) + stored(&self.known.current) + change
+        stored + change
     }
 }
 
@@ -110,105 +113,143 @@ pub(crate) struct Instances(Arc<Shared>);
 
 struct Shared {
     runtime: Runtime,
-    options: Options,
+    settings: Vec<Setting>,
+    in_force: InForce,
     slots: Box<[Mutex<Option<Instance>>]>,
     /// Limits large calls.
     permits: Arc<Semaphore>,
 }
 
 impl Instances {
-    pub(crate) fn open(runtime: Runtime, options: Options) -> Result<Self, OptionsError> {
+    pub(crate) fn open(runtime: Runtime, options: &Options) -> Result<Self, OptionsError> {
         // The first instance checks the options once for all.
-        let first = Instance::open(&runtime, &options)?;
+        let settings = options.settings();
+        let (first, in_force) = Instance::configured(&runtime, &settings)?;
+        let in_force = InForce::new(in_force);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let slots: Box<[_]> = (0..threads).map(|_| Mutex::default()).collect();
         *slots[0].lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
         let permits = Arc::new(Semaphore::new((threads / 2).max(1)));
-        Ok(Self(Arc::new(Shared { runtime, options, slots, permits })))
+        Ok(Self(Arc::new(Shared { runtime, settings, in_force, slots, permits })))
     }
 
-    pub(crate) fn options(&self) -> &Options {
-        &self.0.options
+    pub(crate) fn in_force(&self) -> &InForce {
+        &self.0.in_force
     }
 
-    pub(crate) fn begin(&self, request: &Request) -> wasmtime::Result<Step> {
-        self.0.call(|instance| {
-            let engine = instance.session.edge_session_engine().engine();
-            engine.call_begin(&mut instance.store, instance.engine, request)
-        })
+    /// Begins a request.
+    pub(crate) fn begin(&self, request: &Request) -> Result<Beginning, Failure> {
+        let begun = self.0.call(|instance| {
+            instance.session.edge_session_engine().call_begin(&mut instance.store, request)
+        });
+        begun.unwrap_or_else(|error| Err(trapped(&error)))
     }
 
-    /// Calls as [`Self::finish`] and [`Self::resume`] do, whatever the size: for `bench/`.
-    #[cfg(feature = "bench")]
-    pub(crate) fn at_once(
+    /// Continues with what the store has loaded, or the reason why it is unavailable.
+    pub(crate) async fn loaded(
         &self,
-        exchange: &Exchange,
-        known: &Known,
-        change: Option<&Change>,
-        reply: Option<&StoreReply>,
-    ) -> wasmtime::Result<Step> {
-        self.0.call(|instance| instance.answer(exchange, known, change, reply))
+        visit: Visit,
+        loaded: Result<Option<Arc<Stored>>, String>,
+    ) -> Result<Beginning, Failure> {
+        let bytes = match &loaded {
+            Ok(Some(stored)) => stored.data.len(),
+            Ok(None) | Err(_) => 0,
+        };
+        let call = move |instance: &mut Instance| instance.loaded(&visit, &loaded);
+        self.sized(bytes, call).await?
     }
 
-    /// Finishes an exchange with the application's change.
-    pub(crate) async fn finish(&self, work: Work) -> wasmtime::Result<(Work, Step)> {
-        self.answer(work, None).await
+    /// Decides about the application's change.
+    pub(crate) async fn finish(&self, work: Work) -> Result<(Work, Plan), Failure> {
+        let bytes = work.size();
+        let call = move |instance: &mut Instance| {
+            let plan = instance.finish(&work.visit, work.stored.as_deref(), &work.change)?;
+            Ok(plan.map(|plan| (work, plan)))
+        };
+        self.sized(bytes, call).await?
     }
 
-    /// Resumes an exchange with the store's reply.
+    /// Decides again after the write `at` has met an obstacle, which is returned.
     pub(crate) async fn resume(
         &self,
         work: Work,
-        reply: StoreReply,
-    ) -> wasmtime::Result<(Work, Step)> {
-        self.answer(work, Some(reply)).await
+        at: usize,
+        obstacle: Obstacle,
+    ) -> Result<(Work, Plan, Obstacle), Failure> {
+        let bytes = work.size() + match &obstacle {
+            Obstacle::Conflict(current) => current.data.len(),
+            _ => 0,
+        };
+        let call = move |instance: &mut Instance| {
+            let plan = instance.resume(&work, at, &obstacle)?;
+            Ok(plan.map(|plan| (work, plan, obstacle)))
+        };
+        self.sized(bytes, call).await?
     }
 
-    async fn answer(
+    /// Makes a call with this many bytes of text.
+    async fn sized<T: Send + 'static>(
         &self,
-        work: Work,
-        reply: Option<StoreReply>,
-    ) -> wasmtime::Result<(Work, Step)> {
-        let bytes = work.size();
-        let call = move |work: Work, instance: &mut Instance| {
-            let Work { exchange, known, change } = &work;
-            let step = instance.answer(exchange, known, change.as_ref(), reply.as_ref())?;
-            Ok((work, step))
-        };
+        bytes: usize,
+        call: impl FnOnce(&mut Instance) -> wasmtime::Result<T> + Send + 'static,
+    ) -> Result<T, Failure> {
         if bytes <= LARGE {
-            return self.0.call(|instance| call(work, instance));
+            return self.0.call(call).map_err(|error| trapped(&error));
         }
-        let permit = self.0.permits.clone().acquire_owned().await?;
+        let permit = self.0.permits.clone().acquire_owned().await;
+        let permit = permit.map_err(|error| trapped(&error))?;
         let shared = self.0.clone();
         let large = move || {
             // Held until the call ends, even if its caller has gone.
             let _permit = permit;
             let mut instance = shared.instance()?;
             instance.store.set_epoch_deadline(ticks(bytes));
-            call(work, &mut instance).inspect_err(|_| count_trap())
+            call(&mut instance).inspect_err(|_| count_trap())
         };
-        tokio::task::spawn_blocking(large).await?
+        let answer = tokio::task::spawn_blocking(large).await.map_err(|error| trapped(&error))?;
+        answer.map_err(|error| trapped(&error))
+    }
+
+    /// Calls as the others do, whatever the size: for `bench/`.
+    #[cfg(feature = "bench")]
+    pub(crate) fn at_once<T>(
+        &self,
+        call: impl FnOnce(&mut Instance) -> wasmtime::Result<T>,
+    ) -> wasmtime::Result<T> {
+        self.0.call(call)
     }
 }
 
 impl Instance {
-    /// Passes on the application's change or the store's reply.
-    fn answer(
+    pub(crate) fn loaded(
         &mut self,
-        exchange: &Exchange,
-        known: &Known,
-        change: Option<&Change>,
-        reply: Option<&StoreReply>,
-    ) -> wasmtime::Result<Step> {
-        let engine = self.session.edge_session_engine().engine();
-        let store = &mut self.store;
-        match (reply, change) {
-            (Some(reply), _) => {
-                engine.call_resume(store, self.engine, exchange, known, change, reply)
-            }
-            (None, Some(change)) => engine.call_finish(store, self.engine, exchange, known, change),
-            (None, None) => Err(wasmtime::Error::msg("there is neither a change nor a reply")),
-        }
+        visit: &Visit,
+        loaded: &Result<Option<Arc<Stored>>, String>,
+    ) -> wasmtime::Result<Result<Beginning, Failure>> {
+        let loaded = loaded.as_ref().map(Option::as_deref).map_err(String::as_str);
+        self.session.edge_session_engine().call_loaded(&mut self.store, visit, loaded)
+    }
+
+    pub(crate) fn finish(
+        &mut self,
+        visit: &Visit,
+        stored: Option<&Stored>,
+        change: &Change,
+    ) -> wasmtime::Result<Result<Plan, Failure>> {
+        let engine = self.session.edge_session_engine();
+        engine.call_finish(&mut self.store, visit, stored, change)
+    }
+
+    fn resume(
+        &mut self,
+        work: &Work,
+        at: usize,
+        obstacle: &Obstacle,
+    ) -> wasmtime::Result<Result<Plan, Failure>> {
+        let Work { visit, stored, change } = work;
+        let at = u32::try_from(at).unwrap_or(u32::MAX);
+        let engine = self.session.edge_session_engine();
+        engine.call_resume(&mut self.store, visit, stored.as_deref(), change, at, obstacle)
     }
 }
 
@@ -218,7 +259,8 @@ fn count_trap() {
 
 impl Shared {
     fn instance(&self) -> wasmtime::Result<Instance> {
-        Instance::open(&self.runtime, &self.options).map_err(|error| match error {
+        let configured = Instance::configured(&self.runtime, &self.settings);
+        configured.map(|(instance, _)| instance).map_err(|error| match error {
             OpenError::Trap(error) => error,
             OpenError::Options(_) => {
                 wasmtime::Error::msg("options that were valid before are refused")

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use edge_session_headers::keep_private;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, SET_COOKIE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -18,7 +18,7 @@ use crate::driver::{Begun, Driver};
 use crate::error::OptionsError;
 use crate::run_to_completion::RunToCompletion;
 use crate::store::Store;
-use crate::{Options, Session, SessionHasher};
+use crate::{InForce, Options, Session, SessionHasher};
 
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
@@ -31,19 +31,18 @@ pub struct Encrypted;
 
 /// A response extension that a [`SessionService`] sets when it answers itself because the session
 /// failed. It holds the body's text, for gateways that want another format.
-#[derive(Clone, Copy, Debug)]
-pub struct Refused(pub &'static str);
+#[derive(Clone, Debug)]
+pub struct Refused(pub String);
 
 /// Gives every request a [`Session`] and every response its cookie.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// use edge_session::{Component, Preset, SessionLayer, store::MemoryStore};
+/// use edge_session::{Component, Options, SessionLayer, store::MemoryStore};
 ///
-/// let component = Component::bundled()?;
-/// let mut options = component.defaults(Preset::Safe)?;
-/// options.secrets = vec![std::env::var("EDGE_SESSION_SECRET")?.into_bytes()];
-/// let layer = SessionLayer::new(component, options, MemoryStore::default())?;
+/// let mut options = Options::default();
+/// options.secret(std::env::var("EDGE_SESSION_SECRET")?);
+/// let layer = SessionLayer::new(Component::bundled()?, options, MemoryStore::default())?;
 /// # Ok(())
 /// # }
 /// ```
@@ -99,7 +98,7 @@ impl SessionLayer {
     }
 
     /// Returns the options in force.
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &InForce {
         self.driver.options()
     }
 }
@@ -139,7 +138,7 @@ where
     S::Future: Send,
     S::Error: Send,
     RequestBody: Send + 'static,
-    ResponseBody: From<&'static str> + Send + 'static,
+    ResponseBody: From<String> + Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -155,12 +154,12 @@ where
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let (driver, reads_only) = (self.driver.clone(), self.reads_only);
         Box::pin(async move {
-            let (session, known) = match driver.begin(&facts(&request), reads_only).await {
-                Begun::Session(session, known) => (*session, known),
+            let (session, stored) = match driver.begin(&facts(&request), reads_only).await {
+                Begun::Session(session, stored) => (*session, stored),
                 Begun::None => return inner.call(request).await,
-                Begun::Failed(failure) => return Ok(refusal(&failure)),
+                Begun::Failed(failure) => return Ok(refusal(failure)),
             };
-            let (session, exchange) = Session::new(session);
+            let (session, visit) = Session::new(session, stored.clone());
             request.extensions_mut().insert(session.clone());
             let mut response = inner.call(request).await?;
             if reads_only {
@@ -169,11 +168,11 @@ where
             // Runs to completion even if the client disconnects, so that a logout takes effect and
             // a renewal is not left half-done.
             let change = session.change();
-            let finish = Box::pin(async move { driver.finish(exchange, known, change).await });
-            let outcome = RunToCompletion::new(finish).await;
-            if let Some(failure) = &outcome.failure {
-                return Ok(refusal(failure));
-            }
+            let finish = Box::pin(async move { driver.finish(visit, stored, change).await });
+            let outcome = match RunToCompletion::new(finish).await {
+                Ok(outcome) => outcome,
+                Err(failure) => return Ok(refusal(failure)),
+            };
             let headers = response.headers_mut();
             let set_cookie = outcome.set_cookie.and_then(|text| HeaderValue::try_from(text).ok());
             if let Some(set_cookie) = set_cookie {
@@ -187,10 +186,21 @@ where
     }
 }
 
+/// Returns the Cookie headers as one (RFC 9113, section 8.2.3).
+fn cookies(headers: &HeaderMap) -> Vec<u8> {
+    let mut all = headers.get_all(COOKIE).iter();
+    let mut cookies = all.next().map_or(Vec::new(), |value| value.as_bytes().to_vec());
+    for value in all {
+        cookies.extend_from_slice(b"; ");
+        cookies.extend_from_slice(value.as_bytes());
+    }
+    cookies
+}
+
 fn facts<B>(request: &Request<B>) -> wit::Request {
     let headers = request.headers();
     wit::Request {
-        cookies: headers.get_all(COOKIE).iter().map(|value| value.as_bytes().to_vec()).collect(),
+        cookies: cookies(headers),
         path: request.uri().path().to_owned(),
         tls: request.extensions().get::<Encrypted>().is_some(),
         secure: false,
@@ -199,22 +209,12 @@ fn facts<B>(request: &Request<B>) -> wit::Request {
 }
 
 /// Returns the response to a request whose session failed. The log says why.
-fn refusal<B: From<&'static str>>(failure: &wit::Failure) -> Response<B> {
-    let (status, text) = match failure {
-        wit::Failure::Unavailable(_) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "Sessions are unavailable. Please try again.\n")
-        }
-        wit::Failure::Contention => {
-            let text = "The session has changed meanwhile. Please reload the page.\n";
-            (StatusCode::SERVICE_UNAVAILABLE, text)
-        }
-        wit::Failure::InvalidChange(_) | wit::Failure::TooLarge(_) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "The session could not be saved.\n")
-        }
-    };
-    let mut response = Response::new(B::from(text));
-    *response.status_mut() = status;
-    response.extensions_mut().insert(Refused(text.trim_end()));
+fn refusal<B: From<String>>(failure: wit::Failure) -> Response<B> {
+    let wit::Failure { status, message, .. } = failure;
+    let mut response = Response::new(B::from(format!("{message}\n")));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.extensions_mut().insert(Refused(message));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -4,7 +4,7 @@
 //!
 //! ```no_run
 //! use axum::{Router, routing::get};
-//! use edge_session::{Component, Preset, Session, SessionError, SessionLayer, store::MemoryStore};
+//! use edge_session::{Component, Options, Session, SessionError, SessionLayer, store::MemoryStore};
 //!
 //! async fn count(session: Session) -> Result<String, SessionError> {
 //!     let count = session.get::<u64>("viewCount")?.unwrap_or(0) + 1;
@@ -13,10 +13,9 @@
 //! }
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let component = Component::bundled()?;
-//! let mut options = component.defaults(Preset::Safe)?;
-//! options.secrets = vec![std::env::var("EDGE_SESSION_SECRET")?.into_bytes()];
-//! let layer = SessionLayer::new(component, options, MemoryStore::default())?;
+//! let mut options = Options::default();
+//! options.secret(std::env::var("EDGE_SESSION_SECRET")?);
+//! let layer = SessionLayer::new(Component::bundled()?, options, MemoryStore::default())?;
 //! let app: Router = Router::new().route("/", get(count)).layer(layer);
 //! # Ok(())
 //! # }
@@ -44,6 +43,7 @@ mod found;
 mod hasher;
 mod instance;
 mod layer;
+mod options;
 mod run_to_completion;
 mod runtime;
 mod session;
@@ -51,14 +51,12 @@ pub mod store;
 mod timed_store;
 mod turns;
 
-pub use bindings::exports::edge::session::engine::{
-    Conflicts, Cookie, CookieEdit, CookieOptions, OnStoreError, Options, Origin, Preset, Priority,
-    Problem, SameSite, Secure, Unset,
-};
+pub use bindings::exports::edge::session::engine::{OptionDescription, Origin, Problem};
 pub use code_cache::{CodeCache, CodeCacheError};
 pub use component::{BUNDLED_COMPONENT, Component};
 pub use error::{ComponentError, OptionsError};
 pub use found::{Found, Unreadable};
 pub use hasher::SessionHasher;
 pub use layer::{Encrypted, Refused, SessionLayer, SessionService};
+pub use options::{InForce, Options};
 pub use session::{NoSession, Session, SessionError, ValueError};

@@ -18,7 +18,11 @@ use serde_json::{Map, Value};
 
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::found::{Found, Unreadable, member, members};
-use crate::{Cookie, CookieEdit, Origin};
+use crate::store::Stored;
+use crate::Origin;
+
+/// The member of a session's text that is not data.
+const COOKIE: &str = "cookie";
 
 /// One visitor's session, for the duration of one request.
 ///
@@ -40,11 +44,11 @@ pub struct Session(Arc<Mutex<State>>);
 struct State {
     id: String,
     origin: Origin,
-    /// The stored data, a JSON object.
-    data: String,
-    cookie: Cookie,
-    cookie_edits: Vec<CookieEdit>,
-    expires: Option<u64>,
+    /// The session as it was loaded.
+    stored: Option<Arc<Stored>>,
+    /// The session's JSON text, if it is not that of `stored`.
+    text: Option<String>,
+    cookie_edits: Vec<wit::Edit>,
     edits: Edits,
     /// Whether the stored data is discarded.
     is_cleared: bool,
@@ -190,21 +194,20 @@ impl IntoResponse for SessionError {
 }
 
 impl Session {
-    /// Creates the application's handle, and returns it with the exchange that the gateway keeps.
-    pub(crate) fn new(session: wit::Session) -> (Self, wit::Exchange) {
-        let wit::Session { exchange, data, cookie, expires } = session;
+    /// Creates the application's handle, and returns it with the visit that the gateway keeps.
+    pub(crate) fn new(session: wit::Session, stored: Option<Arc<Stored>>) -> (Self, wit::Visit) {
+        let wit::Session { visit, origin, text } = session;
         let state = State {
-            id: exchange.id.clone(),
-            origin: exchange.origin,
-            data,
-            cookie,
+            id: visit.id.clone(),
+            origin,
+            stored,
+            text,
             cookie_edits: Vec::new(),
-            expires,
             edits: Edits::default(),
             is_cleared: false,
             action: wit::Action::Keep,
         };
-        (Self(Arc::new(Mutex::new(state))), exchange)
+        (Self(Arc::new(Mutex::new(state))), visit)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -273,7 +276,7 @@ impl Session {
     pub fn to_json(&self) -> String {
         let state = self.lock();
         if state.edits.is_empty() && !state.is_cleared {
-            return state.data.clone();
+            return edge_session_headers::data(state.text());
         }
         // Serialization cannot fail: the values are JSON already.
         serde_json::to_string(&state.now()).unwrap_or_else(|_| "{}".to_owned())
@@ -349,13 +352,19 @@ impl Session {
     /// me". None: until the browser closes. Other sessions keep the configured lifetime.
     pub fn set_max_age(&self, max_age: Option<Duration>) {
         // The largest time value of a JavaScript Date, far beyond the year 9999.
-        let millis = |age: Duration| (age.as_millis() as f64).min(8.64e15);
-        self.set_cookie(CookieEdit::MaxAge(max_age.map(millis)));
+        let millis = |age: Duration| age.as_millis().min(8_640_000_000_000_000) as u64;
+        self.set_cookie("maxAge", max_age.map(millis));
     }
 
-    /// Assigns a setting of this session's cookie. [`Self::set_max_age`] is the usual one.
-    pub fn set_cookie(&self, setting: CookieEdit) {
-        self.lock().cookie_edits.push(setting);
+    /// Assigns a setting of this session's cookie, as to a property of express-session's
+    /// `req.session.cookie`: `maxAge` and `expires` (milliseconds), `path`, `domain`, `httpOnly`,
+    /// `secure`, `sameSite`, `partitioned`, `priority`. None removes `domain`, `sameSite` and
+    /// `priority`. A setting or a value that no cookie can have makes the request fail.
+    /// [`Self::set_max_age`] is the usual one.
+    pub fn set_cookie(&self, setting: &str, value: impl Serialize) {
+        // What cannot be written as JSON is refused like any other value.
+        let value = Some(serde_json::to_string(&value).unwrap_or_default());
+        self.lock().cookie_edits.push(wit::Edit { key: setting.to_owned(), value });
     }
 
     /// Returns the session's identifier. It is as secret as a password: never log or show it.
@@ -368,14 +377,19 @@ impl Session {
         self.lock().origin
     }
 
-    /// Returns the session's cookie as it was at the beginning of the request.
-    pub fn cookie(&self) -> Cookie {
-        self.lock().cookie.clone()
+    /// Returns the settings of the session's cookie as they were at the beginning of the request,
+    /// as express-session writes them: `originalMaxAge` and `expires`, `path`, `httpOnly`, and
+    /// those of `domain`, `secure`, `sameSite`, `partitioned` and `priority` that are set.
+    pub fn cookie(&self) -> Map<String, Value> {
+        let state = self.lock();
+        let cookie = member(state.text(), COOKIE).unwrap_or(None);
+        cookie.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
     }
 
     /// Returns when the stored session expires unless it is used; none if it is not stored yet.
     pub fn expires(&self) -> Option<SystemTime> {
-        let expires = self.lock().expires?;
+        let state = self.lock();
+        let expires = state.stored.as_ref().filter(|_| state.origin == Origin::Loaded)?.expires?;
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(expires))
     }
 
@@ -414,12 +428,18 @@ impl Session {
 type Patched = (String, Option<Box<RawValue>>);
 
 impl State {
+    /// Returns the session's JSON text, with its cookie.
+    fn text(&self) -> &str {
+        let stored = self.stored.as_ref().map(|it| &*it.data);
+        self.text.as_deref().or(stored).unwrap_or("{}")
+    }
+
     /// Returns the current value of `key`.
     fn value(&self, key: &str) -> Result<Option<&RawValue>, Unreadable> {
         match self.edits.get(key) {
             Some(edit) => Ok(edit.value()),
-            None if self.is_cleared => Ok(None),
-            None => member(&self.data, key),
+            None if self.is_cleared || key == COOKIE => Ok(None),
+            None => member(self.text(), key),
         }
     }
 
@@ -428,7 +448,9 @@ impl State {
         if self.is_cleared {
             return IndexMap::new();
         }
-        members(&self.data).unwrap_or_default()
+        let mut members = members(self.text()).unwrap_or_default();
+        members.shift_remove(COOKIE);
+        members
     }
 
     /// Returns the new values of the keys in a merge patch.
@@ -526,27 +548,13 @@ mod tests {
     use super::*;
 
     fn session(data: &str) -> Session {
-        Session(Arc::new(Mutex::new(State {
+        let data = data.replacen('{', r#"{"cookie":{"path":"/"},"#, 1).replace(",}", "}");
+        let visit = wit::Visit {
             id: "an-identifier".into(),
-            origin: Origin::Loaded,
-            data: data.into(),
-            cookie: Cookie {
-                original_max_age: None,
-                expires: None,
-                path: "/".into(),
-                domain: None,
-                http_only: true,
-                secure: false,
-                same_site: None,
-                partitioned: false,
-                priority: None,
-            },
-            cookie_edits: Vec::new(),
-            expires: None,
-            edits: Edits::default(),
-            is_cleared: false,
-            action: wit::Action::Keep,
-        })))
+            state: wit::State { bits: 0, text: None },
+        };
+        let stored = Arc::new(Stored { data, expires: None, touched: None });
+        Session::new(wit::Session { visit, origin: Origin::Loaded, text: None }, Some(stored)).0
     }
 
     /// Returns the whole data that the component would get.
@@ -600,6 +608,18 @@ mod tests {
         let expected = r#"{"b":5,"c":3,"d":7,"a":6}"#;
         assert_eq!(session.to_json(), expected);
         assert_eq!(Value::from(session.data()).to_string(), expected);
+    }
+
+    #[test]
+    fn the_cookie_is_no_data() {
+        let session = session(r#"{"a":1}"#);
+        assert_eq!(session.get::<Value>("cookie").unwrap(), None);
+        assert_eq!(session.pointer("/cookie/path"), None);
+        assert_eq!(session.to_json(), r#"{"a":1}"#);
+        assert_eq!(Value::from(session.data()).to_string(), r#"{"a":1}"#);
+        assert_eq!(Value::from(session.cookie()).to_string(), r#"{"path":"/"}"#);
+        session.insert("b", 2).unwrap();
+        assert_eq!(session.to_json(), r#"{"a":1,"b":2}"#);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A store with a deadline and counters, for the loop.
 
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::bindings::exports::edge::session::engine as wit;
 use crate::counters::{Counters, operation};
-use crate::store::{Changed, Created, Store, StoreError};
+use crate::store::{Changed, Content, Created, Store, StoreError, Stored};
+
+/// For naming an operation whose content has been passed on.
+const NO_CONTENT: Content = Content { data: String::new(), expires: 0 };
 
 /// A store with its deadline for one operation and the counters of its operations.
 #[derive(Clone)]
@@ -23,16 +26,61 @@ impl TimedStore {
         Self { store, deadline, counters }
     }
 
-    /// Performs a store operation within the deadline, and records the result in `known`.
+    /// Loads a session within the deadline. The error says why the store is unavailable.
+    pub(crate) async fn load(&self, id: &str) -> Result<Option<Stored>, String> {
+        match self.timed(&wit::Operation::Load, self.store.load(id)).await {
+            Ok(stored) => Ok(stored),
+            Err(wit::Obstacle::Refused(why) | wit::Obstacle::Unavailable(why)) => Err(why),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Performs a write within the deadline, only if the stored text is the expected one.
     pub(crate) async fn perform(
         &self,
         id: &str,
-        request: wit::StoreRequest,
-        known: &mut wit::Known,
-    ) -> wit::StoreReply {
-        let (operation, name) = operation(&request);
+        operation: wit::Operation,
+        expected: Option<&str>,
+    ) -> Result<(), wit::Obstacle> {
+        use wit::{Obstacle, Operation};
+        let store = &*self.store;
+        let changed = match operation {
+            Operation::Load => {
+                let stored = self.load(id).await.map_err(Obstacle::Unavailable)?;
+                return Err(stored.map_or(Obstacle::Missing, Obstacle::Conflict));
+            }
+            Operation::Create(content) => {
+                let kind = Operation::Create(NO_CONTENT);
+                return match self.timed(&kind, store.create(id, content)).await? {
+                    Created::Done => Ok(()),
+                    Created::Taken => Err(Obstacle::Taken),
+                };
+            }
+            Operation::Replace(content) => {
+                let kind = Operation::Replace(NO_CONTENT);
+                self.timed(&kind, store.replace(id, content, expected)).await?
+            }
+            Operation::Touch(expires) => {
+                self.timed(&operation, store.touch(id, expires)).await?
+            }
+            Operation::Delete => self.timed(&operation, store.delete(id, expected)).await?,
+        };
+        match changed {
+            Changed::Done => Ok(()),
+            Changed::Missing => Err(Obstacle::Missing),
+            Changed::Conflict(current) => Err(Obstacle::Conflict(current)),
+        }
+    }
+
+    /// Awaits the store for no longer than the deadline, and counts.
+    async fn timed<T>(
+        &self,
+        kind: &wit::Operation,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, wit::Obstacle> {
+        let (operation, name) = operation(kind);
         let began = Instant::now();
-        let mut work = pin!(perform(&*self.store, id, request, known));
+        let mut work = pin!(work);
         // A memory store completes at once and needs no timer.
         let done = match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
             Poll::Ready(done) => Ok(done),
@@ -45,65 +93,24 @@ impl TimedStore {
         };
         self.counters.store(operation, began.elapsed(), !is_answer);
         let why = match done {
-            Ok(Ok(reply)) => return reply,
+            Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) if error.is_refusal() => {
-                return wit::StoreReply::Refused(error.to_string());
+                return Err(wit::Obstacle::Refused(error.to_string()));
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no response within {} s", self.deadline.as_secs_f32()),
         };
-        wit::StoreReply::Unavailable(format!("{name}: {why}"))
+        Err(wit::Obstacle::Unavailable(format!("{name}: {why}")))
     }
 
     /// Checks whether sessions can be read and written.
     pub(crate) async fn check(&self) -> Result<(), String> {
-        let mut known = wit::Known { loaded: None, current: None };
-        for request in [wit::StoreRequest::Load, wit::StoreRequest::Touch(1)] {
-            // Identifiers are longer: the store has to search and finds nothing. Missing write
-            // permission is reported all the same.
-            match self.perform("-", request, &mut known).await {
-                wit::StoreReply::Unavailable(why) | wit::StoreReply::Refused(why) => {
-                    return Err(why);
-                }
-                _ => {}
-            }
+        // Identifiers are longer: the store has to search and finds nothing. Missing write
+        // permission is reported all the same.
+        self.load("-").await?;
+        match self.perform("-", wit::Operation::Touch(1), None).await {
+            Err(wit::Obstacle::Unavailable(why) | wit::Obstacle::Refused(why)) => Err(why),
+            _ => Ok(()),
         }
-        Ok(())
     }
-}
-
-async fn perform(
-    store: &dyn Store,
-    id: &str,
-    request: wit::StoreRequest,
-    known: &mut wit::Known,
-) -> Result<wit::StoreReply, StoreError> {
-    use wit::{StoreReply as Reply, StoreRequest as Request};
-    let last = known.current.as_ref().or(known.loaded.as_ref());
-    let expected = |only_known: bool| last.filter(|_| only_known).map(|it| it.data.as_str());
-    let changed = match request {
-        Request::Load => {
-            known.loaded = store.load(id).await?;
-            return Ok(if known.loaded.is_some() { Reply::Found } else { Reply::Missing });
-        }
-        Request::Create(content) => {
-            return Ok(match store.create(id, content).await? {
-                Created::Done => Reply::Done,
-                Created::Taken => Reply::Taken,
-            });
-        }
-        Request::Replace(wit::Replacement { content, only_known }) => {
-            store.replace(id, content, expected(only_known)).await?
-        }
-        Request::Touch(expires) => store.touch(id, expires).await?,
-        Request::Delete(only_known) => store.delete(id, expected(only_known)).await?,
-    };
-    Ok(match changed {
-        Changed::Done => Reply::Done,
-        Changed::Missing => Reply::Missing,
-        Changed::Conflict(current) => {
-            known.current = Some(current);
-            Reply::Conflict
-        }
-    })
 }

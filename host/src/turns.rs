@@ -65,7 +65,7 @@ pub(crate) struct Turn<Job, Answer> {
     lines: Arc<Lines<Job, Answer>>,
     id: String,
     /// The stored session, if this process was the last to store it.
-    pub(crate) left: Option<Stored>,
+    pub(crate) left: Option<Arc<Stored>>,
 }
 
 /// The result of entering a queue.
@@ -220,7 +220,7 @@ mod tests {
         assert!(matches!(turns.enter("b", 0), Entered::Turn(..)), "another session is free");
         // A request that has gone is skipped.
         drop(answers.remove(1));
-        let left = Stored { data: "text".into(), expires: None, touched: None };
+        let left = Arc::new(Stored { data: "text".into(), expires: None, touched: None });
         turn.left = Some(left.clone());
         drop(turn);
         let Ok(Word::Turn(turn, 1)) = answers[0].try_recv() else { panic!("not its turn") };

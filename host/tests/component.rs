@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use edge_session::store::{MemoryStore, Store};
-use edge_session::{CodeCache, Component, ComponentError, Preset, SessionLayer};
+use edge_session::{CodeCache, Component, ComponentError, Options, SessionLayer};
 use support::{Gateway, component, component_path, visits};
 use wasmtime::component::types::ComponentItem;
 
 #[test]
 fn a_component_comes_with_the_crate_and_others_are_taken_as_bytes() {
     let component = Component::bundled().unwrap();
-    assert_eq!(component.defaults(Preset::Safe).unwrap().name, "connect.sid");
+    assert_eq!(component.check(&support::options()).unwrap().text("name"), "connect.sid");
     assert!(Component::from_bytes(edge_session::BUNDLED_COMPONENT, None).is_ok());
     let refused = Component::from_bytes(b"\0asm\x01\0\0\0", None).unwrap_err();
     let said = "the input is not a WebAssembly component: it is a core module";
@@ -50,7 +50,7 @@ fn the_component_imports_a_clock_and_randomness_and_exports_the_engine() {
         ]
     );
     let exports: Vec<_> = ty.exports(&engine).map(|(name, _)| name.to_owned()).collect();
-    assert_eq!(exports, ["edge:session/engine@0.1.0"]);
+    assert_eq!(exports, ["edge:session/engine@0.2.0"]);
 }
 
 /// The import list states what the component requires. This test shows that a linker with only
@@ -117,8 +117,25 @@ fn a_component_of_another_world_is_refused_with_what_was_expected() {
         std::fs::write(&path, wat::parse_str(wat).unwrap()).unwrap();
         let (error, text) = refusal(&path);
         assert!(matches!(error, ComponentError::OtherWorld { .. }), "{text}");
-        assert!(text.contains("edge:session/engine@0.1.0"), "{text}");
+        assert!(text.contains("edge:session/engine@0.2.0"), "{text}");
     }
+}
+
+#[test]
+fn a_component_of_another_version_is_refused_with_both_versions() {
+    let of = |version: &str| {
+        let text = format!(
+            "(component (instance $i) (export \"edge:session/engine@{version}\" (instance $i)))"
+        );
+        Component::from_bytes(&wat::parse_str(text).unwrap(), None).unwrap_err()
+    };
+    for version in ["0.1.0", "0.3.0"] {
+        let error = of(version);
+        assert!(matches!(error, ComponentError::OtherVersion { .. }));
+        let text = error.to_string();
+        assert!(text.contains(&format!("engine@{version}")) && text.contains("engine@0.2.0"));
+    }
+    assert!(matches!(of("0.2.0"), ComponentError::OtherWorld { .. }));
 }
 
 #[test]
@@ -127,26 +144,30 @@ fn compiled_code_is_kept_for_the_next_start() {
     let cache = CodeCache::open(directory.path().join("compiled")).unwrap();
     for _ in 0..2 {
         let component = Component::from_file(component_path(), Some(&cache)).unwrap();
-        assert_eq!(component.defaults(Preset::Safe).unwrap().name, "connect.sid");
+        assert_eq!(component.check(&support::options()).unwrap().text("name"), "connect.sid");
     }
 }
 
 #[test]
 fn all_problems_of_the_options_are_reported_together() {
     let component = component();
-    let mut options = component.defaults(Preset::Safe).unwrap();
-    options.name = "a b".into();
-    options.ttl = 0;
+    let mut options = Options::default();
+    options.set("name", "a b").set("store.ttl", 0).set("cookie.maxAg", 5).set("rolling", "yes");
     let error = component.check(&options).unwrap_err();
     let names: Vec<_> = error.problems.iter().map(|problem| problem.name.as_str()).collect();
-    assert_eq!(names, ["secret", "name", "store.ttl"]);
+    assert_eq!(names, ["cookie.maxAg", "rolling", "secret", "name", "store.ttl"]);
+    let message = &error.problems[0].message;
+    assert_eq!(message, "is not an option: did you mean cookie.max_age?");
+    assert_eq!(error.problems[1].message, "is a string, not true or false");
     assert!(SessionLayer::new(component, options, MemoryStore::default()).is_err());
 }
 
 #[tokio::test]
 async fn a_call_that_needs_too_much_memory_fails_alone() {
     let store = Arc::new(MemoryStore::with_max_bytes(4 << 30));
-    let gateway = Gateway::with(component(), |o| o.max_session_bytes = u32::MAX, store.clone());
+    let gateway = Gateway::with(component(), |o| {
+            o.set("max_session_bytes", u32::MAX);
+        }, store.clone());
     // Passed in and returned, this exceeds the memory limit of an instance.
     let data = format!(r#"{{"cookie":{{}},"a":"{}"}}"#, "x".repeat(100 << 20));
     let content = edge_session::store::Content { data, expires: u64::MAX };
@@ -192,7 +213,9 @@ async fn a_large_session_is_not_worked_on_by_the_thread_that_serves_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_as_large_as_they_may_be_are_changed_by_many_at_once() {
     let store = with_session(",[1]", (15 << 20) - 1024).await;
-    let configure = |o: &mut edge_session::Options| o.max_session_bytes = 15 << 20;
+    let configure = |o: &mut Options| {
+        o.set("max_session_bytes", 15 << 20);
+    };
     let gateway = Arc::new(Gateway::with(component(), configure, store));
     let mut running = tokio::task::JoinSet::new();
     for n in 0..4 {

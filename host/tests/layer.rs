@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use edge_session::store::{Changed, Content, Created, MemoryStore, Store, StoreError, Stored};
-use edge_session::{Conflicts, OnStoreError, Secure};
 use http::Request;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use support::{Gateway, component, cookie, signed, text, visits};
@@ -106,7 +105,9 @@ async fn a_reserved_key_is_an_error_and_nothing_is_stored() {
 
 #[tokio::test]
 async fn an_encrypted_request_gets_a_secure_cookie() {
-    let configure = |o: &mut edge_session::Options| o.cookie.secure = Some(Secure::Always);
+    let configure = |o: &mut edge_session::Options| {
+        o.set("cookie.secure", true);
+    };
     let gateway = Gateway::with(component(), configure, Arc::new(MemoryStore::default()));
     assert!(!gateway.get("/", None).await.headers().contains_key("set-cookie"));
     // The client's own X-Forwarded-Proto is ignored unless a proxy is trusted.
@@ -192,10 +193,9 @@ async fn a_store_that_is_down_denies_by_default() {
 
 #[tokio::test]
 async fn or_lets_everybody_be_anonymous() {
-    for conflicts in [Conflicts::Merge, Conflicts::Overwrite] {
+    for conflicts in ["merge", "overwrite"] {
         let configure = |o: &mut edge_session::Options| {
-            o.on_store_error = OnStoreError::Anonymous;
-            o.conflicts = conflicts;
+            o.set("on_store_error", "anonymous").set("conflicts", conflicts);
         };
         let gateway = Gateway::with(component(), configure, Arc::new(Failing));
         for cookie in [None, Some(signed("somebody"))] {

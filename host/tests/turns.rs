@@ -85,7 +85,9 @@ impl Processes {
         let store = Arc::new(store);
         let component = component();
         let gateway = |_| {
-            let configure = |o: &mut edge_session::Options| o.max_session_bytes = max_session_bytes;
+            let configure = |o: &mut edge_session::Options| {
+                o.set("max_session_bytes", max_session_bytes);
+            };
             Arc::new(Gateway::with(component.clone(), configure, store.clone()))
         };
         let gateways: Vec<_> = (0..count).map(gateway).collect();

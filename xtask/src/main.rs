@@ -401,8 +401,8 @@ mod tests {
         assert_eq!(
             names(&imports),
             [
-                "edge:session/engine@0.1.0",
-                "edge:session/store@0.1.0",
+                "edge:session/engine@0.2.0",
+                "edge:session/store@0.2.0",
                 "wasi:cli/environment@0.3.0",
                 "wasi:cli/stderr@0.3.0",
                 "wasi:cli/types@0.3.0",
@@ -422,13 +422,13 @@ mod tests {
         assert_eq!(
             names(&imports),
             [
-                "edge:session/engine@0.1.0",
+                "edge:session/engine@0.2.0",
                 "wasi:clocks/system-clock@0.3.0",
                 "wasi:keyvalue/store@0.2.0-draft",
             ]
         );
         assert_eq!(imports[0].1, 0, "of the engine, the types of the store alone");
-        assert_eq!(names(&exports), ["edge:session/store@0.1.0"]);
+        assert_eq!(names(&exports), ["edge:session/store@0.2.0"]);
     }
 
     /// Composes the components as `wac plug` does, which the documentation describes.
@@ -445,7 +445,7 @@ mod tests {
         let middleware = register("middleware");
         wac_graph::plug(&mut graph, plugs, middleware).unwrap();
         let imports: Vec<_> = graph.imports().map(|(name, ..)| name).collect();
-        assert!(!imports.contains(&HANDLER) && !imports.contains(&"edge:session/store@0.1.0"));
+        assert!(!imports.contains(&HANDLER) && !imports.contains(&"edge:session/store@0.2.0"));
         assert!(graph.get_export(HANDLER).is_some());
         graph.encode(EncodeOptions::default()).unwrap();
     }
@@ -457,7 +457,7 @@ mod tests {
         // Only types, no functions for a host to provide.
         assert_eq!(
             ours.cloned().collect::<Vec<_>>(),
-            [("edge:session/engine@0.1.0".to_owned(), 0)]
+            [("edge:session/engine@0.2.0".to_owned(), 0)]
         );
         assert!(!names(&imports).contains(&HANDLER));
         assert_eq!(names(&exports), [HANDLER]);

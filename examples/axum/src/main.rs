@@ -3,7 +3,7 @@
 //! http://127.0.0.1:3000.
 
 use axum::{Router, routing::get};
-use edge_session::{Component, Preset, Session, SessionError, SessionLayer, store::MemoryStore};
+use edge_session::{Component, Options, Session, SessionError, SessionLayer, store::MemoryStore};
 
 async fn count(session: Session) -> Result<String, SessionError> {
     let count = session.get::<u64>("viewCount")?.unwrap_or(0) + 1;
@@ -13,11 +13,10 @@ async fn count(session: Session) -> Result<String, SessionError> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let component = Component::bundled()?;
-    let mut options = component.defaults(Preset::Safe)?;
+    let mut options = Options::default();
     let secret = std::env::var("EDGE_SESSION_SECRET").expect("EDGE_SESSION_SECRET is not set");
-    options.secrets = vec![secret.into_bytes()];
-    let layer = SessionLayer::new(component, options, MemoryStore::default())?;
+    options.secret(secret);
+    let layer = SessionLayer::new(Component::bundled()?, options, MemoryStore::default())?;
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     Ok(axum::serve(listener, Router::new().route("/", get(count)).layer(layer)).await?)

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use axum::{Router, routing::get};
 use edge_session::store::{Changed, Content, Created, Store, StoreError, Stored};
-use edge_session::{Component, Preset, Session, SessionError, SessionLayer};
+use edge_session::{Component, Options, Session, SessionError, SessionLayer};
 
 /// Sessions by identifier.
 #[derive(Default)]
@@ -97,11 +97,10 @@ async fn count(session: Session) -> Result<String, SessionError> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let component = Component::bundled()?;
-    let mut options = component.defaults(Preset::Safe)?;
+    let mut options = Options::default();
     let secret = std::env::var("EDGE_SESSION_SECRET").expect("EDGE_SESSION_SECRET is not set");
-    options.secrets = vec![secret.into_bytes()];
-    let layer = SessionLayer::new(component, options, MapStore::default())?;
+    options.secret(secret);
+    let layer = SessionLayer::new(Component::bundled()?, options, MapStore::default())?;
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     Ok(axum::serve(listener, Router::new().route("/", get(count)).layer(layer)).await?)

@@ -1,44 +1,30 @@
-use crate::engine::*;
-use crate::store::{Sessions, perform};
+use crate::engine::{Beginning, Change, Outcome, Request};
+use crate::store::Sessions;
 use crate::{Engine, Result};
 
-pub struct Gateway {
-    pub engine: Engine,
-    pub sessions: Sessions,
-}
+/// One request, from its facts to its outcome: what it says of Set-Cookie and of Cache-Control.
+/// None: the path has no session. An error has the status and the text of the response.
+pub fn serve(
+    (engine, sessions): (&mut Engine, &mut Sessions),
+    request: &Request,
+    application: impl FnOnce(&str) -> Change,
+) -> Result<Option<Outcome>> {
+    let (mut begun, mut stored) = (engine.begin(request)?, None);
+    while let Beginning::Load(visit) = &begun {
+        stored = sessions.load(&visit.id);
+        begun = engine.loaded(visit, &stored)?;
+    }
+    let Beginning::Ready(session) = begun else { return Ok(None) };
+    let change = application(session.text.as_ref().or(stored.as_ref().map(|it| &it.data)).unwrap());
 
-impl Gateway {
-    /// The loop, up to `ready` or `done`.
-    fn run(&mut self, mut step: Step, known: &mut Known, change: Option<&Change>) -> Result<Step> {
-        while let Step::Store(Pending { request, exchange, on_done }) = step {
-            step = match (perform(&mut self.sessions, request, &exchange.id, known), on_done) {
-                (StoreReply::Done, Some(outcome)) => Step::Done(outcome),
-                (reply, _) => self.engine.resume(&exchange, known, change, &reply)?,
-            };
+    let mut plan = engine.finish(&session.visit, &stored, &change)?;
+    let (mut at, mut seen) = (0, stored.clone());
+    while let Some(write) = plan.writes.get(at) {
+        at += 1;
+        if let Err(obstacle) = sessions.perform(write, &mut seen) {
+            plan = engine.resume(&plan.visit, &stored, &change, at - 1, &obstacle)?;
+            at = 0;
         }
-        Ok(step)
     }
-
-    /// One request of a view counter, from its Cookie header to the page and the outcome: what
-    /// it says of Set-Cookie, of Cache-Control, and of an error to be answered instead.
-    pub fn visit(&mut self, cookies: Vec<Vec<u8>>) -> Result<(Option<String>, Outcome)> {
-        let known = &mut Known { loaded: None, current: None };
-        let (path, tls, secure, forwarded_proto) = ("/".to_owned(), false, false, None);
-        let step = self.engine.begin(&Request { cookies, path, tls, secure, forwarded_proto })?;
-        let Session { exchange, data, .. } = match self.run(step, known, None)? {
-            Step::Ready(session) => session,
-            Step::Done(outcome) => return Ok((None, outcome)), // no session here, or a failure
-            Step::Store(_) => unreachable!(),
-        };
-
-        let data: serde_json::Value = serde_json::from_str(&data)?;
-        let visits = data["visits"].as_u64().unwrap_or(0) + 1;
-        let edits = vec![Edit { key: "visits".to_owned(), value: Some(visits.to_string()) }];
-        let data = DataChange::Edits(edits);
-        let change = Change { action: Action::Keep, data, cookie: vec![] };
-
-        let step = self.engine.finish(&exchange, known, &change)?;
-        let Step::Done(outcome) = self.run(step, known, Some(&change))? else { unreachable!() };
-        Ok((Some(format!("{visits} visits")), outcome))
-    }
+    Ok(Some(plan.outcome))
 }

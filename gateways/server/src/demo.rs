@@ -291,8 +291,9 @@ fn known_visitor(session: Option<&Session>) -> Result<Option<Visitor>, SessionEr
 fn panel(session: &Session, layer: Option<&SessionLayer>) -> Panel {
     let cookie = session.cookie();
     // `as` turns a negative age, which expires at once, into 0.
-    let in_browser = cookie.original_max_age.map(|age| Duration::from_millis(age as u64));
-    let ttl = layer.map(|layer| Duration::from_secs(layer.options().ttl));
+    let max_age = cookie.get("originalMaxAge").and_then(Value::as_f64);
+    let in_browser = max_age.map(|age| Duration::from_millis(age as u64));
+    let ttl = layer.map(|layer| Duration::from_secs(layer.options().number("store.ttl")));
     let left = session.expires().and_then(|end| end.duration_since(SystemTime::now()).ok());
     Panel {
         values: session
@@ -300,7 +301,7 @@ fn panel(session: &Session, layer: Option<&SessionLayer>) -> Panel {
             .iter()
             .map(|(key, value)| (key.clone(), shown(key, value)))
             .collect(),
-        cookie_name: layer.map(|layer| layer.options().name.clone()),
+        cookie_name: layer.map(|layer| layer.options().text("name").to_owned()),
         cookie,
         lifetimes: Lifetimes { in_browser, in_store: in_browser.or(ttl), left },
         origin: session.origin(),

@@ -162,7 +162,7 @@ impl Proxy {
                 Applications::Upstreams(Upstreams::new(settings.routes.clone(), settings.timeouts))
             }
         };
-        let cookie_name = layer.options().name.clone();
+        let cookie_name = layer.options().text("name").to_owned();
         let journal = Journal::new(layer.hasher().clone(), traces, logs_requests);
         let readers = settings.min_rate.map(Readers::new);
         let layer = match settings.is_shared {
@@ -342,7 +342,8 @@ impl Shared {
     fn complete(&self, log: RequestLog, form: Form, response: &mut Response<Body>) {
         let refused = response.extensions_mut().remove::<Refused>();
         let refusal = response.extensions().get::<Refusal>();
-        let wrong = refusal.map(|it| it.text()).or(refused.map(|Refused(text)| text));
+        let refused = refused.as_ref().map(|Refused(text)| text.as_str());
+        let wrong = refusal.map(|it| it.text()).or(refused);
         if let Some(wrong) = wrong {
             self.error_pages.fill(form, wrong, log.asked.id(), response);
         }

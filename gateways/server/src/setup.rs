@@ -10,7 +10,7 @@ use edge_session::store::{
     Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store,
 };
 use edge_session::{
-    BUNDLED_COMPONENT, CodeCache, Component, Options, Preset, Problem, SessionHasher,
+    BUNDLED_COMPONENT, CodeCache, Component, InForce, Options, Problem, SessionHasher,
 };
 use edge_session_headers::is_of_kubernetes;
 
@@ -29,6 +29,8 @@ pub(crate) const FILE: &str = "edge-session.toml";
 pub(crate) struct Setup {
     pub(crate) component: Component,
     pub(crate) options: Options,
+    in_force: InForce,
+    secrets: Vec<Vec<u8>>,
     pub(crate) settings: Settings,
     pub(crate) store_url: String,
     /// Grants access to the sessions at the admin address.
@@ -44,23 +46,34 @@ impl Setup {
         let mut warnings = Vec::new();
         let component = load_component(arguments.component.as_deref(), &mut warnings)?;
         let source = Source::read(arguments.config.as_deref())?;
-        let (options, settings, admin_token) = configure(arguments, &component, &source)?;
-        warnings.extend(weak_secrets(&options.secrets));
-        warnings.extend(quoted_secrets(&options.secrets));
-        warnings.extend(odd_secrets(&options.secrets));
+        let Configured { options, in_force, secrets, settings, admin_token } =
+            configure(arguments, &component, &source)?;
+        warnings.extend(weak_secrets(&secrets));
+        warnings.extend(quoted_secrets(&secrets));
+        warnings.extend(odd_secrets(&secrets));
         if arguments.config.is_none() && Path::new(FILE).exists() {
             warnings.push(format!(
                 "{FILE} exists in this directory but is not read: pass --config {FILE}"
             ));
         }
-        warnings.extend(config::warnings(&settings, &options));
+        warnings.extend(config::warnings(&settings));
         let store_url = store_url(arguments, &settings);
         if admin_token.is_some() && settings.admin.is_none() {
             warnings.push(format!(
                 "{ADMIN_TOKEN} is set but has no effect, since admin.listen is not set"
             ));
         }
-        Ok(Self { component, options, settings, store_url, admin_token, source, warnings })
+        Ok(Self {
+            component,
+            options,
+            in_force,
+            secrets,
+            settings,
+            store_url,
+            admin_token,
+            source,
+            warnings,
+        })
     }
 
     /// Formats problems, each with its place.
@@ -86,7 +99,7 @@ impl Setup {
 
     /// Returns an inspector for the sessions of a store.
     pub(crate) fn inspector(&self, browse: Arc<dyn Browse>) -> Inspector {
-        let secret = self.options.secrets.first().map_or(&[][..], Vec::as_slice);
+        let secret = self.secrets.first().map_or(&[][..], Vec::as_slice);
         let hasher = SessionHasher::new(secret);
         Inspector { browse, hasher, identity: self.settings.identity.clone() }
     }
@@ -112,7 +125,7 @@ impl Setup {
                 self.source.file.as_deref().unwrap_or("none (--config FILE)")
             ),
             format!("  serves    {app}{}", if tls.is_some() { ", with TLS" } else { "" }),
-            format!("  cookie    {}", self.options.name),
+            format!("  cookie    {}", self.in_force.text("name")),
             format!("  sessions  {}", self.shown_store()),
         ];
         lines.extend(gateway.as_ref().and_then(identity));
@@ -196,7 +209,7 @@ impl Source {
     fn tell(&self, problems: &[Problem]) -> String {
         let place = |problem: &Problem| {
             let variable = config::variable(&problem.name);
-            if config::KEYS.contains(&&*problem.name) && env::var_os(&variable).is_some() {
+            if config::keys().any(|key| key == problem.name) && env::var_os(&variable).is_some() {
                 return format!(" ({variable})");
             }
             let line = config::line_of(&self.text, &problem.name);
@@ -215,12 +228,21 @@ impl Source {
     }
 }
 
-/// Returns the component's options, the program's settings, and the admin token.
+/// The result of [`configure`].
+struct Configured {
+    options: Options,
+    in_force: InForce,
+    secrets: Vec<Vec<u8>>,
+    settings: Settings,
+    admin_token: Option<String>,
+}
+
+/// Reads the component's options, the program's settings, and the secrets.
 fn configure(
     arguments: &cli::Configured,
     component: &Component,
     source: &Source,
-) -> anyhow::Result<(Options, Settings, Option<String>)> {
+) -> anyhow::Result<Configured> {
     // Keys with a flag are read from the environment by clap.
     let flags = ["EDGE_SESSION_LISTEN", "EDGE_SESSION_STORE"];
     let variable = |name: &str| env::var(name).ok().filter(|_| !flags.contains(&name));
@@ -235,30 +257,16 @@ fn configure(
         Some(app) => file.with_app(app),
         None => file,
     };
-    let mut options = component.defaults(file.preset)?;
-    let (mut settings, mut problems) = file.apply(&mut options);
-    if settings.gateway.is_some() {
-        // Forwarding headers of untrusted peers have been removed before, and applications are told
-        // the same.
-        options.proxy.get_or_insert(true);
-    }
-    if settings.gateway.as_ref().is_some_and(|gateway| gateway.is_shared) {
-        // If several cookies have the name, the application uses the first one. Guards must use the
-        // same session.
-        options.preset = Preset::Express;
-    }
+    let (mut options, mut settings, mut problems) = file.read();
     problems.extend(unknown_variables(env::vars_os()));
     problems.extend(wrong_level(&env::var(telemetry::VARIABLE).unwrap_or_default()));
-    let is_read = match secrets() {
-        Ok(secrets) => {
-            options.secrets = secrets;
-            true
-        }
-        Err(message) => {
-            problems.push(Problem { name: "secret".to_owned(), message });
-            false
-        }
-    };
+    let secrets = secrets().unwrap_or_else(|message| {
+        problems.push(Problem { name: "secret".to_owned(), message });
+        Vec::new()
+    });
+    for secret in &secrets {
+        options.secret(secret.clone());
+    }
     let mut problem = |name: &str, message: String| {
         problems.push(Problem { name: name.to_owned(), message });
     };
@@ -298,13 +306,20 @@ fn configure(
         };
         problem("store.url", format!("{shown} {NO_STORE}{hint}"));
     }
-    problems.extend(config::problems(&settings, &options, &store_url));
-    if let Err(error) = component.check(&options) {
+    problems.extend(config::problems(&settings, &store_url));
+    match component.check(&options) {
+        Ok(in_force) if problems.is_empty() => {
+            settings.mongodb.last_modified = in_force.number("store.touch_after") > 0;
+            let bytes = in_force.number("max_session_bytes");
+            settings.mongodb.max_session_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            return Ok(Configured { options, in_force, secrets, settings, admin_token });
+        }
+        Ok(_) => {}
         // The component would only report missing secrets; their source is known here.
-        problems.extend(error.problems.into_iter().filter(|p| is_read || p.name != "secret"));
-    }
-    if problems.is_empty() {
-        return Ok((options, settings, admin_token));
+        Err(error) => {
+            let is_told = |it: &Problem| secrets.is_empty() && it.name == "secret";
+            problems.extend(error.problems.into_iter().filter(|it| !is_told(it)));
+        }
     }
     bail!(source.tell(&problems))
 }
@@ -327,7 +342,7 @@ fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Pro
         ADMIN_TOKEN_FILE,
     ];
     let is_known = |name: &str| {
-        OTHERS.contains(&name) || config::KEYS.iter().any(|key| config::variable(key) == name)
+        OTHERS.contains(&name) || config::keys().any(|key| config::variable(key) == name)
     };
     let names = all.filter_map(|(name, _)| name.into_string().ok());
     let mut unknown: Vec<_> = names
@@ -335,7 +350,7 @@ fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Pro
         .filter(|name| !is_known(name) && !is_of_kubernetes(name))
         .collect();
     unknown.sort();
-    let known: Vec<_> = config::KEYS.iter().map(|key| config::variable(key)).collect();
+    let known: Vec<_> = config::keys().map(config::variable).collect();
     // All have the same prefix.
     let rest = |name: &str| name.trim_start_matches(PREFIX).to_owned();
     let rests: Vec<_> = known.iter().map(String::as_str).chain(OTHERS).map(rest).collect();

@@ -5,6 +5,6 @@
 wit_bindgen::generate!({
     path: ["../../wit", "../../wit/middleware"],
     world: "edge:session-middleware/middleware",
-    with: { "edge:session/engine@0.1.0": edge_session_component::wit },
+    with: { "edge:session/engine@0.2.0": edge_session_component::wit },
     generate_all,
 });

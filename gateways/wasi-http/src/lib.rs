@@ -26,7 +26,7 @@ mod sessions;
 
 use std::rc::Rc;
 
-use edge_session_component::wit::{Change, Failure};
+use edge_session_component::wit::{Change, Failure, FailureKind};
 use edge_session_headers::{self as session_headers, Answer};
 use http::header::{HeaderValue, SET_COOKIE};
 
@@ -35,7 +35,7 @@ use bindings::wasi::http::handler;
 use bindings::wasi::http::types::{ErrorCode, Request, Response};
 use log::log;
 use message::{Incoming, Outgoing, refusal};
-use sessions::{Begun, Sessions};
+use sessions::Sessions;
 
 thread_local! {
     /// Created at an instance's first request and used for all later ones.
@@ -59,25 +59,20 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
         Ok(refusal(500, "Sessions are not configured."))
     })?;
     session_headers::strip(&mut request.headers);
-    let (session, known) = match sessions.begin(&request.facts(sessions.believes_proto())) {
-        Begun::Session(session, known) => (*session, known),
-        Begun::None => {
-            session_headers::tell(&mut request.headers, None);
-            let mut response = application(request).await?;
-            session_headers::strip(&mut response.headers);
-            return Ok(response.into());
-        }
-        Begun::Failed(failure) => return Err(Ok(failed(&failure))),
+    let begun = sessions.begin(&request.facts(sessions.believes_proto()));
+    let Some(begun) = begun.map_err(|failure| Ok(failed(&failure)))? else {
+        session_headers::tell(&mut request.headers, None);
+        let mut response = application(request).await?;
+        session_headers::strip(&mut response.headers);
+        return Ok(response.into());
     };
-    session_headers::tell(&mut request.headers, Some((&session.exchange.id, &session.data)));
+    let data = begun.data();
+    session_headers::tell(&mut request.headers, Some((&begun.session.visit.id, &data)));
     let mut response = application(request).await?;
-    let change = take(&mut response, &session.data);
+    let change = take(&mut response, &data);
     let is_valid = change.is_some();
     let change = change.unwrap_or_else(change::nothing);
-    let outcome = sessions.finish(session.exchange, known, &change);
-    if let Some(failure) = &outcome.failure {
-        return Err(Ok(failed(failure)));
-    }
+    let outcome = sessions.finish(begun, &change).map_err(|failure| Ok(failed(&failure)))?;
     if !is_valid {
         return Err(Ok(refusal(502, "The application sent no valid response.")));
     }
@@ -125,17 +120,13 @@ fn take(response: &mut Outgoing, data: &str) -> Option<Change> {
     change.inspect_err(report).ok()
 }
 
-/// Returns the response to a request whose session failed. The log says why.
+/// Returns the response to a request whose session failed.
 fn failed(failure: &Failure) -> Response {
-    match failure {
-        Failure::Unavailable(_) => refusal(503, "Sessions are unavailable. Please try again."),
-        Failure::Contention => {
-            refusal(503, "The session has changed meanwhile. Please reload the page.")
-        }
-        Failure::InvalidChange(_) | Failure::TooLarge(_) => {
-            refusal(500, "The session could not be saved.")
-        }
+    // A failure of the store was logged when it occurred.
+    if failure.kind != FailureKind::Unavailable {
+        log(format!("a session failed: {}", failure.reason));
     }
+    refusal(failure.status, &failure.message)
 }
 
 #[cfg(target_arch = "wasm32")]

@@ -61,17 +61,18 @@ impl Incoming {
     /// Returns the request's facts that sessions depend on. `believes_proto`: X-Forwarded-Proto is
     /// trusted.
     pub(crate) fn facts(&self, believes_proto: bool) -> wit::Request {
-        let mut left = COOKIES + 1;
-        let cookies = self.headers.get_all(COOKIE).iter().map_while(|value| {
-            let value = value.as_bytes();
-            let piece = value.get(..left).unwrap_or(value);
-            let is_wanted = left > 0;
-            left -= piece.len();
-            is_wanted.then(|| piece.to_vec())
-        });
+        let mut cookies = Vec::new();
+        for value in self.headers.get_all(COOKIE) {
+            if !cookies.is_empty() {
+                // RFC 9113, section 8.2.3
+                cookies.extend_from_slice(b"; ");
+            }
+            cookies.extend_from_slice(value.as_bytes());
+        }
+        cookies.truncate(COOKIES + 1);
         let path = self.path_with_query.as_deref().unwrap_or_default();
         wit::Request {
-            cookies: cookies.collect(),
+            cookies,
             path: path.split('?').next().unwrap_or_default().to_owned(),
             // The host terminates the connection and reports the scheme.
             tls: false,
@@ -130,7 +131,8 @@ impl From<Outgoing> for Response {
 }
 
 /// Returns a response of the middleware itself.
-pub(crate) fn refusal(status: u16, text: &'static str) -> Response {
+pub(crate) fn refusal(status: u16, text: &str) -> Response {
+    let body = format!("{text}\n").into_bytes();
     let headers = Fields::new();
     for (name, value) in
         [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")]
@@ -144,7 +146,7 @@ pub(crate) fn refusal(status: u16, text: &'static str) -> Response {
     // The status is valid.
     let _ = response.set_status_code(status);
     wit_bindgen::spawn_local(async move {
-        writer.write_all(format!("{text}\n").into_bytes()).await;
+        writer.write_all(body).await;
     });
     response
 }

@@ -1,10 +1,11 @@
 //! The loop that every gateway runs: it asks the engine and performs the store operations.
 
 use edge_session_component::wit::{
-    Change, Event, Exchange, Failure, Known, Millis, Outcome, Pending, Replacement, Request,
-    Session, Step, StoreReply, StoreRequest,
+    Beginning, Change, Failure, Millis, Obstacle, Operation, Outcome, Request, Session, Stored,
+    Value, Write,
 };
 use edge_session_component::{Engine, Environment};
+use edge_session_headers as session_headers;
 
 use crate::bindings::edge::session::store::{self, Changed, Created, Error};
 use crate::bindings::wasi::cli::environment::get_environment;
@@ -39,23 +40,37 @@ pub(crate) struct Sessions {
     believes_proto: bool,
 }
 
-/// The result of beginning an exchange.
-pub(crate) enum Begun {
-    Session(Box<Session>, Known),
-    /// The path has no session.
-    None,
-    Failed(Failure),
+/// A session for the application, with what the store has returned for it.
+pub(crate) struct Begun {
+    pub(crate) session: Session,
+    pub(crate) stored: Option<Stored>,
+}
+
+impl Begun {
+    /// Returns the session's data.
+    pub(crate) fn data(&self) -> String {
+        let stored = self.stored.as_ref().map(|it| &*it.data);
+        session_headers::data(self.session.text.as_deref().or(stored).unwrap_or("{}"))
+    }
 }
 
 impl Sessions {
-    /// Opens the engine with the options of the environment; fails with everything that is wrong
-    /// with them.
+    /// Configures the engine with the options of the environment; fails with everything that is
+    /// wrong with them.
     pub(crate) fn open() -> Result<Self, String> {
-        let options = options::read(&get_environment())?;
-        let cookie_name = options.name.clone();
-        let believes_proto = options.proxy == Some(true);
-        let engine = Engine::open(options).map_err(|problems| options::explain(&problems))?;
-        Ok(Self { engine, cookie_name, believes_proto })
+        let engine = Engine::configure(&options::read(&get_environment()))
+            .map_err(|problems| options::explain(&problems))?;
+        let in_force = engine.in_force();
+        let json = |name: &str| {
+            let setting = in_force.iter().find(|it| it.name == name)?;
+            match &setting.value {
+                Value::Json(json) => serde_json::from_str::<serde_json::Value>(json).ok(),
+                Value::Text(_) | Value::Bytes(_) => None,
+            }
+        };
+        let cookie_name = json("name").and_then(|it| it.as_str().map(str::to_owned));
+        let believes_proto = json("proxy") == Some(true.into());
+        Ok(Self { engine, cookie_name: cookie_name.unwrap_or_default(), believes_proto })
     }
 
     pub(crate) fn cookie_name(&self) -> &str {
@@ -67,110 +82,78 @@ impl Sessions {
         self.believes_proto
     }
 
-    pub(crate) fn begin(&self, request: &Request) -> Begun {
-        let mut known = Known { loaded: None, current: None };
-        let step = self.engine.begin(&Wasi, request);
-        match self.run(step, &mut known, None) {
-            Ok(session) => Begun::Session(session, known),
-            Err(Outcome { failure: Some(failure), .. }) => Begun::Failed(failure),
-            Err(_) => Begun::None,
-        }
-    }
-
-    pub(crate) fn finish(&self, exchange: Exchange, mut known: Known, change: &Change) -> Outcome {
-        let step = self.engine.finish(&Wasi, exchange, &known, change);
-        match self.run(step, &mut known, Some(change)) {
-            Err(outcome) => outcome,
-            // By its contract, the engine is done here.
-            Ok(_) => Outcome {
-                event: Event::None,
-                new_id: None,
-                set_cookie: None,
-                no_store: false,
-                conflicts: 0,
-                failure: Some(Failure::Unavailable("the session began again".to_owned())),
-            },
-        }
-    }
-
-    fn run(
-        &self,
-        mut step: Step,
-        known: &mut Known,
-        change: Option<&Change>,
-    ) -> Result<Box<Session>, Outcome> {
+    /// Begins a request; none: the path has no session.
+    pub(crate) fn begin(&self, request: &Request) -> Result<Option<Begun>, Failure> {
+        let mut stored = None;
+        let mut beginning = self.engine.begin(&Wasi, request);
         loop {
-            let Pending { request, exchange, on_done } = match step {
-                Step::Store(pending) => pending,
-                Step::Ready(session) => return Ok(Box::new(session)),
-                Step::Done(outcome) => {
-                    report(&outcome);
-                    return Err(outcome);
+            beginning = match beginning {
+                Beginning::None => return Ok(None),
+                Beginning::Ready(session) => return Ok(Some(Begun { session, stored })),
+                Beginning::Load(visit) => {
+                    let loaded = store::load(&visit.id).map_err(report);
+                    stored = loaded.clone().unwrap_or_default();
+                    let loaded = loaded.as_ref().map(Option::as_ref).map_err(Clone::clone);
+                    self.engine.loaded(&Wasi, visit, loaded)?
                 }
             };
-            let reply = match perform(&exchange.id, request, known) {
-                Ok(reply) => reply,
-                Err(Error::Refused(why)) => StoreReply::Refused(why),
-                Err(Error::Unavailable(why)) => {
-                    log(format!("the store failed: {why}"));
-                    StoreReply::Unavailable(why)
-                }
-            };
-            step = match (reply, on_done) {
-                (StoreReply::Done, Some(outcome)) => Step::Done(outcome),
-                (reply, _) => self.engine.resume(&Wasi, exchange, known, change, reply),
-            };
+        }
+    }
+
+    /// Stores the application's change.
+    pub(crate) fn finish(&self, begun: Begun, change: &Change) -> Result<Outcome, Failure> {
+        let Begun { session, stored } = begun;
+        let stored = stored.as_ref();
+        let mut plan = self.engine.finish(&Wasi, session.visit, stored, change)?;
+        let mut seen = stored.cloned();
+        loop {
+            let mut writes = plan.writes.into_iter().enumerate();
+            let met = writes.find_map(|(at, write)| Some((at, perform(write, seen.as_ref()).err()?)));
+            let Some((at, obstacle)) = met else { return Ok(plan.outcome) };
+            if let Obstacle::Conflict(current) = &obstacle {
+                seen = Some(current.clone());
+            }
+            plan = self.engine.resume(&Wasi, plan.visit, stored, change, at, obstacle)?;
         }
     }
 }
 
-/// Performs a store operation and records the result in `known`.
-fn perform(id: &str, request: StoreRequest, known: &mut Known) -> Result<StoreReply, Error> {
-    let last = known.current.as_ref().or(known.loaded.as_ref());
-    let expected = |only_known: bool| last.filter(|_| only_known).map(|it| it.data.as_str());
-    let changed = match request {
-        StoreRequest::Load => {
-            known.loaded = store::load(id)?;
-            return Ok(match known.loaded {
-                Some(_) => StoreReply::Found,
-                None => StoreReply::Missing,
-            });
+/// Performs an operation of a plan.
+fn perform(write: Write, seen: Option<&Stored>) -> Result<(), Obstacle> {
+    let Write { id, operation, if_unchanged } = write;
+    let expected = seen.filter(|_| if_unchanged).map(|it| &*it.data);
+    let changed = match operation {
+        Operation::Load => {
+            let stored = store::load(&id).map_err(obstacle)?;
+            return Err(stored.map_or(Obstacle::Missing, Obstacle::Conflict));
         }
-        StoreRequest::Create(content) => {
-            return Ok(match store::create(id, &content)? {
-                Created::Done => StoreReply::Done,
-                Created::Taken => StoreReply::Taken,
-            });
+        Operation::Create(content) => {
+            return match store::create(&id, &content).map_err(obstacle)? {
+                Created::Done => Ok(()),
+                Created::Taken => Err(Obstacle::Taken),
+            };
         }
-        StoreRequest::Replace(Replacement { content, only_known }) => {
-            store::replace(id, &content, expected(only_known))?
-        }
-        StoreRequest::Touch(expires) => store::touch(id, expires)?,
-        StoreRequest::Delete(only_known) => store::delete(id, expected(only_known))?,
+        Operation::Replace(content) => store::replace(&id, &content, expected),
+        Operation::Touch(expires) => store::touch(&id, expires),
+        Operation::Delete => store::delete(&id, expected),
     };
-    Ok(match changed {
-        Changed::Done => StoreReply::Done,
-        Changed::Missing => StoreReply::Missing,
-        Changed::Conflict(current) => {
-            known.current = Some(current);
-            StoreReply::Conflict
-        }
-    })
+    match changed.map_err(obstacle)? {
+        Changed::Done => Ok(()),
+        Changed::Missing => Err(Obstacle::Missing),
+        Changed::Conflict(current) => Err(Obstacle::Conflict(current)),
+    }
 }
 
-/// Logs why a request fails. A store failure was logged when it occurred.
-fn report(outcome: &Outcome) {
-    match &outcome.failure {
-        None | Some(Failure::Unavailable(_)) => {}
-        Some(Failure::InvalidChange(why)) => {
-            log(format!("the application's change to the session was refused: {why}"));
-        }
-        Some(Failure::TooLarge(bytes)) => log(format!(
-            "the session has {bytes} bytes, more than max_session_bytes, and was not stored"
-        )),
-        Some(Failure::Contention) => {
-            log("a change was not stored: too many requests changed the session at once, or its \
-                 identifier has changed");
-        }
+fn obstacle(error: Error) -> Obstacle {
+    match error {
+        Error::Refused(why) => Obstacle::Refused(why),
+        error @ Error::Unavailable(_) => Obstacle::Unavailable(report(error)),
     }
+}
+
+/// Logs why the store failed, and returns the reason.
+fn report(error: Error) -> String {
+    let (Error::Refused(why) | Error::Unavailable(why)) = error;
+    log(format!("the store failed: {why}"));
+    why
 }

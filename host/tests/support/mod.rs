@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::routing::{get, post};
 use edge_session::store::Store;
-use edge_session::{Component, Options, Preset, Session, SessionError, SessionLayer};
+use edge_session::{Component, Options, Session, SessionError, SessionLayer};
 use http::{Request, Response};
 use tower::ServiceExt as _;
 
@@ -28,8 +28,10 @@ pub(crate) fn component() -> Component {
     Component::from_file(component_path(), None).unwrap()
 }
 
-pub(crate) fn options(component: &Component) -> Options {
-    Options { secrets: vec![SECRET.to_vec()], ..component.defaults(Preset::Safe).unwrap() }
+pub(crate) fn options() -> Options {
+    let mut options = Options::default();
+    options.secret(SECRET);
+    options
 }
 
 /// An app whose pages count visits, with a few pages for session operations.
@@ -45,7 +47,7 @@ impl Gateway {
         configure: impl FnOnce(&mut Options),
         store: Arc<dyn Store>,
     ) -> Self {
-        let mut options = options(&component);
+        let mut options = options();
         configure(&mut options);
         let deadline = Duration::from_secs(2);
         let layer = SessionLayer::with_deadline(component, options, store, deadline).unwrap();
@@ -135,29 +137,29 @@ pub(crate) fn signed(id: &str) -> String {
             [0; 24]
         }
     }
-    let mut options = edge_session_component::defaults(wit::Preset::Safe);
-    options.secrets = vec![SECRET.to_vec()];
-    options.rolling = true;
-    let engine = Engine::open(options).ok().unwrap();
-    let exchange = wit::Exchange {
-        id: id.to_owned(),
-        others: Vec::new(),
-        phase: wit::Phase::Open,
+    let setting = |name: &str, value| wit::Setting { name: name.to_owned(), value };
+    let engine = Engine::configure(&[
+        setting("secret", wit::Value::Bytes(SECRET.to_vec())),
+        setting("rolling", wit::Value::Text("true".to_owned())),
+    ]);
+    let engine = engine.ok().unwrap();
+    let request = wit::Request {
+        cookies: Vec::new(),
+        path: "/".to_owned(),
+        tls: true,
         secure: true,
-        presented: true,
-        origin: wit::Origin::Loaded,
-        conflicts: 0,
+        forwarded_proto: None,
     };
-    let loaded = wit::Stored { data: r#"{"cookie":{}}"#.to_owned(), expires: None, touched: None };
-    let known = wit::Known { loaded: Some(loaded), current: None };
-    let change =
-        wit::Change { action: wit::Action::Keep, data: wit::DataChange::Nothing, cookie: vec![] };
-    match engine.finish(&Fixed, exchange, &known, &change) {
-        wit::Step::Store(wit::Pending { on_done: Some(outcome), .. }) => {
-            outcome.set_cookie.unwrap().split(';').next().unwrap().to_owned()
-        }
-        other => panic!("{other:?}"),
-    }
+    let wit::Beginning::Ready(mut session) = engine.begin(&Fixed, &request) else { panic!() };
+    id.clone_into(&mut session.visit.id);
+    let edit = wit::Edit { key: "a".to_owned(), value: Some("1".to_owned()) };
+    let change = wit::Change {
+        action: wit::Action::Keep,
+        data: wit::DataChange::Edits(vec![edit]),
+        cookie: Vec::new(),
+    };
+    let plan = engine.finish(&Fixed, session.visit, None, &change).ok().unwrap();
+    plan.outcome.set_cookie.unwrap().split(';').next().unwrap().to_owned()
 }
 
 pub(crate) async fn text(response: Response<Body>) -> String {

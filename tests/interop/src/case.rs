@@ -1,7 +1,7 @@
 //! A case to play on both sides: options, and a history of requests.
 
 use edge_session::store::{Crypto, CryptoFormat, MongoOptions, TransformId};
-use edge_session::{CookieEdit, CookieOptions, Options, Priority, SameSite, Secure, Unset};
+use edge_session::Options;
 use mongodb::bson::Document;
 use proptest::collection::vec;
 use proptest::option::of;
@@ -105,10 +105,11 @@ pub(crate) struct Settings {
     /// Milliseconds after [`START`].
     pub(crate) expires: Option<u64>,
     http_only: bool,
-    secure: Option<Secure>,
-    same_site: Option<SameSite>,
+    /// true, false or "auto".
+    secure: Option<Value>,
+    same_site: Option<&'static str>,
     partitioned: Option<bool>,
-    priority: Option<Priority>,
+    priority: Option<&'static str>,
     ttl: u64,
     pub(crate) touch_after: u64,
     /// Compares raw texts, including those that JavaScript did not write.
@@ -180,9 +181,9 @@ pub(crate) enum Deed {
     Domain(&'static str),
     HttpOnly(bool),
     Secure(bool),
-    SameSite(SameSite),
+    SameSite(&'static str),
     Partitioned(bool),
-    Priority(Priority),
+    Priority(&'static str),
 }
 
 /// What other tools write.
@@ -202,12 +203,12 @@ pub(crate) enum Foreign {
     Set(Document),
 }
 
-fn same_site() -> impl Strategy<Value = SameSite> {
-    prop::sample::select(vec![SameSite::Strict, SameSite::Lax, SameSite::None])
+fn same_site() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["strict", "lax", "none"])
 }
 
-fn priority() -> impl Strategy<Value = Priority> {
-    prop::sample::select(vec![Priority::Low, Priority::Medium, Priority::High])
+fn priority() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["low", "medium", "high"])
 }
 
 /// Expired at once, expired long ago, or fractional.
@@ -220,7 +221,7 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
         any::<[bool; 4]>(),
         of(any::<bool>()),
     );
-    let secure = vec![Secure::Never, Secure::Always, Secure::Auto];
+    let secure = vec![Value::from(false), true.into(), "auto".into()];
     let cookie = (
         prop::sample::select(vec!["/", "/", "/", "/app"]),
         of(Just("example.com")),
@@ -231,7 +232,7 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
         prop::option::weighted(0.2, prop::sample::select(vec![30_000_u64, 600_000])),
         prop::bool::weighted(0.8),
         of(prop::sample::select(secure)),
-        of(prop_oneof![same_site(), Just(SameSite::Auto)]),
+        of(prop_oneof![same_site(), Just("auto")]),
         of(any::<bool>()),
         of(priority()),
     );
@@ -245,8 +246,9 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
         let (ttl, touch_after) = store;
         // Excludes what the safe preset refuses or does differently.
         let is_safe = set == Set::Safe;
-        let is_refused = is_safe && secure != Some(Secure::Always);
-        let same_site = same_site.filter(|it| !is_refused || *it != SameSite::None);
+        let secure = secure.or_else(|| is_safe.then(|| false.into()));
+        let is_refused = is_safe && secure != Some(true.into());
+        let same_site = same_site.filter(|it| !is_refused || *it != "none");
         let partitioned = partitioned.filter(|_| !is_refused);
         let (resave, save_uninitialized) = (resave && !is_safe, save_uninitialized && !is_safe);
         let max_age = max_age.filter(|age| !is_safe || *age >= 0.0);
@@ -551,17 +553,10 @@ impl Settings {
         set("domain", self.domain.map(Into::into));
         set("maxAge", self.max_age.map(Into::into));
         set("expires", self.expires.map(|after| (START + after).into()));
-        set(
-            "secure",
-            self.secure.map(|secure| match secure {
-                Secure::Never => false.into(),
-                Secure::Always => true.into(),
-                Secure::Auto => "auto".into(),
-            }),
-        );
-        set("sameSite", self.same_site.map(|it| same_site_name(it).into()));
+        set("secure", self.secure.clone());
+        set("sameSite", self.same_site.map(Into::into));
         set("partitioned", self.partitioned.map(Into::into));
-        set("priority", self.priority.map(|it| priority_name(it).into()));
+        set("priority", self.priority.map(Into::into));
         let mut session = json!({
             "name": self.name,
             "secret": self.secrets.iter().map(|at| SECRETS[*at]).collect::<Vec<_>>(),
@@ -581,49 +576,34 @@ impl Settings {
         json!({ "session": session, "store": store })
     }
 
-    /// Returns the settings in the component's format.
-    pub(crate) fn ours(&self, defaults: Options) -> Options {
-        Options {
-            allow_weak_secret: true,
-            name: self.name.to_owned(),
-            secrets: self.secrets.iter().map(|at| SECRETS[*at].into()).collect(),
-            resave: self.resave,
-            save_uninitialized: self.save_uninitialized,
-            rolling: self.rolling,
-            unset: if self.destroy_unset { Unset::Destroy } else { Unset::Keep },
-            proxy: self.proxy,
-            cookie: CookieOptions {
-                path: self.path.to_owned(),
-                domain: self.domain.map(str::to_owned),
-                max_age: self.max_age,
-                expires: self.expires.map(|after| START + after),
-                http_only: self.http_only,
-                secure: self.secure,
-                same_site: self.same_site,
-                partitioned: self.partitioned,
-                priority: self.priority,
-            },
-            ttl: self.ttl,
-            touch_after: self.touch_after,
-            ..defaults
+    /// Returns the settings for the component, with those of a preset.
+    pub(crate) fn ours(&self, preset: &str) -> Options {
+        let mut options = Options::default();
+        for at in &self.secrets {
+            options.secret(SECRETS[*at]);
         }
-    }
-}
-
-pub(crate) fn same_site_name(same_site: SameSite) -> &'static str {
-    match same_site {
-        SameSite::Strict => "strict",
-        SameSite::Lax => "lax",
-        SameSite::None => "none",
-        SameSite::Auto => "auto",
-    }
-}
-
-pub(crate) fn priority_name(priority: Priority) -> &'static str {
-    match priority {
-        Priority::Low => "low",
-        Priority::Medium => "medium",
-        Priority::High => "high",
+        options
+            .set("preset", preset)
+            .set("allow_weak_secret", true)
+            .set("name", self.name)
+            .set("resave", self.resave)
+            .set("save_uninitialized", self.save_uninitialized)
+            .set("rolling", self.rolling)
+            .set("unset", if self.destroy_unset { "destroy" } else { "keep" })
+            .set("proxy", self.proxy)
+            .set("cookie.path", self.path)
+            .set("cookie.domain", self.domain)
+            .set("cookie.max_age", self.max_age)
+            .set("cookie.expires", self.expires.map(|after| START + after))
+            .set("cookie.http_only", self.http_only)
+            .set("cookie.secure", &self.secure)
+            // Unset, it is not the safe preset's.
+            .set("cookie.same_site", self.same_site.map_or(Value::from(false), Value::from))
+            .set("cookie.partitioned", self.partitioned)
+            .set("cookie.priority", self.priority)
+            .set("store.ttl", self.ttl)
+            .set("store.touch_after", self.touch_after);
+        options
     }
 }
 
@@ -645,25 +625,18 @@ impl Deed {
             Self::Domain(domain) => cookie("domain", (*domain).into()),
             Self::HttpOnly(it) => cookie("httpOnly", (*it).into()),
             Self::Secure(it) => cookie("secure", (*it).into()),
-            Self::SameSite(it) => cookie("sameSite", same_site_name(*it).into()),
+            Self::SameSite(it) => cookie("sameSite", (*it).into()),
             Self::Partitioned(it) => cookie("partitioned", (*it).into()),
-            Self::Priority(it) => cookie("priority", priority_name(*it).into()),
+            Self::Priority(it) => cookie("priority", (*it).into()),
         }
     }
 
-    /// Returns the assignment to the cookie, if it is one.
-    pub(crate) fn cookie_edit(&self) -> Option<CookieEdit> {
-        Some(match self {
-            Self::MaxAge(age) => CookieEdit::MaxAge(*age),
-            Self::Expires(after) => CookieEdit::Expires(Some(START + after)),
-            Self::Path(path) => CookieEdit::Path((*path).to_owned()),
-            Self::Domain(domain) => CookieEdit::Domain(Some((*domain).to_owned())),
-            Self::HttpOnly(it) => CookieEdit::HttpOnly(*it),
-            Self::Secure(it) => CookieEdit::Secure(*it),
-            Self::SameSite(it) => CookieEdit::SameSite(Some(*it)),
-            Self::Partitioned(it) => CookieEdit::Partitioned(*it),
-            Self::Priority(it) => CookieEdit::Priority(Some(*it)),
-            _ => return None,
-        })
+    /// Returns the assignment to the cookie, if it is one: the setting and its value.
+    pub(crate) fn cookie_edit(&self) -> Option<(String, Value)> {
+        let theirs = self.theirs();
+        match (theirs["deed"].as_str(), theirs["key"].as_str()) {
+            (Some("cookie"), Some(key)) => Some((key.to_owned(), theirs["value"].clone())),
+            _ => None,
+        }
     }
 }

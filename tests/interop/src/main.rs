@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use edge_session::{Component, ComponentError, Preset};
+use edge_session::Component;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use case::{Set, case};
@@ -109,12 +109,9 @@ async fn rig(sets: &[Set], package: Package) -> Result<Rig, String> {
     let component = Component::from_file(checkout.join("host/session.wasm"), None)
         .map_err(|error| error.to_string())?
         .with_clock(world::clock);
-    let defaults =
-        |preset| component.defaults(preset).map_err(|error: ComponentError| error.to_string());
-    let (express, safe) = (defaults(Preset::Express)?, defaults(Preset::Safe)?);
     let client = mongodb::Client::with_uri_str(&uri).await.map_err(|error| error.to_string())?;
     let peer = Peer::start(&checkout, package, &with_database)?;
-    let mut rig = Rig { peer, component, express, safe, client, stores: BTreeMap::new() };
+    let mut rig = Rig { peer, component, client, stores: BTreeMap::new() };
     for set in sets {
         rig.add(*set).await?;
     }

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use edge_session::store::{
     AutoRemove, Changed, Content, Created, MongoOptions, MongoStore, Store, StoreError, Stored,
 };
-use edge_session::{Component, Encrypted, Options, Session, SessionLayer};
+use edge_session::{Component, Encrypted, Session, SessionLayer};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::header::{COOKIE, SET_COOKIE};
 use mongodb::Collection;
@@ -47,8 +47,6 @@ pub(crate) fn clock() -> SystemTime {
 pub(crate) struct Rig {
     pub(crate) peer: Peer,
     pub(crate) component: Component,
-    pub(crate) express: Options,
-    pub(crate) safe: Options,
     pub(crate) client: mongodb::Client,
     /// The edge-session stores and their collections, two for every set: one for each side.
     pub(crate) stores: BTreeMap<String, Arc<MongoStore>>,
@@ -160,8 +158,8 @@ impl<'r> World<'r> {
         let name = collection_name(case.set, is_ours);
         let ids = Arc::new(Mutex::new(Vec::new()));
         let store = Noting { store: rig.stores[&name].clone(), ids: ids.clone() };
-        let defaults = if case.set == Set::Safe { &rig.safe } else { &rig.express };
-        let options = case.settings.ours(defaults.clone());
+        let preset = if case.set == Set::Safe { "safe" } else { "express" };
+        let options = case.settings.ours(preset);
         let deadline = Duration::from_secs(60);
         let layer =
             SessionLayer::with_deadline(rig.component.clone(), options, Arc::new(store), deadline);
@@ -512,8 +510,8 @@ fn perform(session: &Session, deed: &Deed) {
         Deed::Destroy => session.destroy(),
         Deed::Unset => session.unset(),
         other => {
-            if let Some(edit) = other.cookie_edit() {
-                session.set_cookie(edit);
+            if let Some((setting, value)) = other.cookie_edit() {
+                session.set_cookie(&setting, value);
             }
         }
     }

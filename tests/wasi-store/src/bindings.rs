@@ -7,12 +7,12 @@ wit_bindgen::generate!({
         package edge:session-tests;
 
         world in-between {
-            import edge:session/store@0.1.0;
+            import edge:session/store@0.2.0;
             import wasi:http/handler@0.3.0;
             export wasi:http/handler@0.3.0;
         }
     ",
     world: "edge:session-tests/in-between",
-    with: { "edge:session/engine@0.1.0": edge_session_component::wit },
+    with: { "edge:session/engine@0.2.0": edge_session_component::wit },
     generate_all,
 });

@@ -88,7 +88,7 @@ pub(crate) fn line_of(text: &str, name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{KEYS, variable};
+    use crate::config::{keys, variable};
 
     #[test]
     fn a_misspelt_option_is_known_by_what_it_is_like() {
@@ -107,12 +107,12 @@ mod tests {
             ("gateway.trusted_proxy", "gateway.trusted_proxies"),
             ("gateway.max_age", "cookie.max_age"),
         ] {
-            assert_eq!(meant(name, KEYS.iter().copied()).as_deref(), Some(known), "{name}");
+            assert_eq!(meant(name, keys()).as_deref(), Some(known), "{name}");
         }
         for name in ["speed", "x", "mongodb://u:p@h", "", "store.speed", "admin.file"] {
-            assert_eq!(meant(name, KEYS.iter().copied()), None, "{name}");
+            assert_eq!(meant(name, keys()), None, "{name}");
         }
-        let variables: Vec<_> = KEYS.iter().map(|key| variable(key)).collect();
+        let variables: Vec<_> = keys().map(variable).collect();
         let meant = meant("EDGE_SESSION_COOKIE_MAXAGE", variables.iter().map(String::as_str));
         assert_eq!(meant.as_deref(), Some("EDGE_SESSION_COOKIE_MAX_AGE"));
     }

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use edge_session::store::{AutoRemove, MongoOptions, TransformId};
-use edge_session::{Options, Problem};
+use edge_session::Problem;
 
 use super::Settings;
 use crate::net::address::Address;
 use crate::proxy::{AppAddress, RouteConfig, RulePath};
 
 /// Returns combinations that cannot work.
-pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) -> Vec<Problem> {
+pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut problem = |name: &str, message: String| {
         problems.push(Problem { name: name.to_owned(), message });
@@ -47,12 +47,12 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
             problem(&route.key, message);
         }
     }
-    for (at, outside) in outside_of_sessions(settings, options) {
+    for (at, outside) in outside_of_sessions(settings) {
         if let Outside::Wholly(path) = outside {
             let message = format!(
                 "{path} is not below cookie.path ({}): its requests have no session, so nobody \
                  would pass",
-                options.cookie.path
+                settings.cookie_path
             );
             problem(&format!("guard[{at}].paths"), message);
         }
@@ -87,14 +87,14 @@ pub(crate) fn problems(settings: &Settings, options: &Options, store_url: &str) 
 }
 
 /// Returns combinations that work but are not advisable.
-pub(crate) fn warnings(settings: &Settings, options: &Options) -> Vec<String> {
+pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (at, outside) in outside_of_sessions(settings, options) {
+    for (at, outside) in outside_of_sessions(settings) {
         if let Outside::Partly = outside {
             warnings.push(format!(
                 "guard[{at}].paths: paths outside cookie.path ({}) have no sessions, so nobody \
                  passes there",
-                options.cookie.path
+                settings.cookie_path
             ));
         }
     }
@@ -146,8 +146,8 @@ enum Outside {
 }
 
 /// Returns the guards that require a session but cover paths without sessions.
-fn outside_of_sessions(settings: &Settings, options: &Options) -> Vec<(usize, Outside)> {
-    let Ok(with_sessions) = RulePath::parse(&options.cookie.path) else { return Vec::new() };
+fn outside_of_sessions(settings: &Settings) -> Vec<(usize, Outside)> {
+    let Ok(with_sessions) = RulePath::parse(&settings.cookie_path) else { return Vec::new() };
     let guards = settings.gateway.iter().flat_map(|gateway| gateway.guards.iter().enumerate());
     let wanting = guards.filter(|(_, guard)| guard.wants_session());
     let paths = wanting.flat_map(|(at, guard)| guard.paths.iter().map(move |path| (at, path)));

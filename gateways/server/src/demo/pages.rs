@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use edge_session::{Cookie, Origin, SameSite};
+use edge_session::Origin;
+use serde_json::{Map, Value};
 use maud::{DOCTYPE, Markup, html};
 
 use super::{MAX_KEY, MAX_NAME, MAX_VALUE};
@@ -37,7 +38,7 @@ pub(super) struct Panel {
     pub(super) values: Vec<(String, Option<String>)>,
     /// None if unknown.
     pub(super) cookie_name: Option<String>,
-    pub(super) cookie: Cookie,
+    pub(super) cookie: Map<String, Value>,
     pub(super) lifetimes: Lifetimes,
     pub(super) origin: Origin,
 }
@@ -281,22 +282,23 @@ fn values(values: &[(String, Option<String>)]) -> Markup {
 }
 
 fn cookie_facts(panel: &Panel) -> Markup {
-    let cookie = &panel.cookie;
+    let text = |name: &str| panel.cookie.get(name).and_then(Value::as_str);
+    let is_set = |name: &str| panel.cookie.get(name) == Some(&Value::Bool(true));
     html! {
         dl.facts {
             @if let Some(name) = &panel.cookie_name {
                 (fact("Name", &html! { code { (name) } }))
             }
-            (fact("Path", &html! { code { (cookie.path) } }))
+            (fact("Path", &html! { code { (text("path").unwrap_or("/")) } }))
             (fact("Sent to", &html! {
-                @match &cookie.domain {
+                @match text("domain") {
                     Some(domain) => { code { (domain) } " and the hosts below it" },
                     None => "this host only",
                 }
             }))
-            (flag("Secure", cookie.secure, "sent over HTTPS only", "sent over plain HTTP too"))
-            (flag("HttpOnly", cookie.http_only, "scripts cannot read it", "scripts can read it"))
-            (fact("SameSite", &same_site(cookie.same_site)))
+            (flag("Secure", is_set("secure"), "sent over HTTPS only", "sent over plain HTTP too"))
+            (flag("HttpOnly", is_set("httpOnly"), "scripts cannot read it", "scripts can read it"))
+            (fact("SameSite", &same_site(text("sameSite"))))
             (fact("Kept by the browser", &html! { (until(panel.lifetimes.in_browser)) }))
         }
     }
@@ -326,13 +328,12 @@ fn flag(name: &str, is_set: bool, yes: &str, no: &str) -> Markup {
     fact(name, &html! { (answer) ": " (meaning) })
 }
 
-fn same_site(same_site: Option<SameSite>) -> Markup {
+fn same_site(same_site: Option<&str>) -> Markup {
     let (name, meaning) = match same_site {
-        Some(SameSite::Strict) => ("Strict", "sent only when you come from this site itself"),
-        Some(SameSite::Lax) => ("Lax", "other sites can link here, but not send forms with it"),
-        Some(SameSite::None) => ("None", "sent from other sites, too"),
-        Some(SameSite::Auto) => ("Auto", "None over HTTPS, else Lax"),
-        None => ("not set", "the browser decides"),
+        Some("strict") => ("Strict", "sent only when you come from this site itself"),
+        Some("lax") => ("Lax", "other sites can link here, but not send forms with it"),
+        Some("none") => ("None", "sent from other sites, too"),
+        _ => ("not set", "the browser decides"),
     };
     html! { (name) ": " (meaning) }
 }

@@ -1,7 +1,7 @@
 //! A view counter with the library alone: its component is the one that comes with it.
 
 use axum::{Router, routing::get};
-use edge_session::{Component, Preset, Session, SessionError, SessionLayer, store::MemoryStore};
+use edge_session::{Component, Options, Session, SessionError, SessionLayer, store::MemoryStore};
 
 async fn count(session: Session) -> Result<String, SessionError> {
     let count = session.get::<u64>("viewCount")?.unwrap_or(0) + 1;
@@ -11,10 +11,9 @@ async fn count(session: Session) -> Result<String, SessionError> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let component = Component::bundled()?;
-    let mut options = component.defaults(Preset::Safe)?;
-    options.secrets = vec![std::env::var("SECRET")?.into_bytes()];
-    let layer = SessionLayer::new(component, options, MemoryStore::default())?;
+    let mut options = Options::default();
+    options.secret(std::env::var("SECRET")?);
+    let layer = SessionLayer::new(Component::bundled()?, options, MemoryStore::default())?;
     let app: Router = Router::new().route("/", get(count)).layer(layer);
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", std::env::var("PORT")?.parse()?)).await?;
     Ok(axum::serve(listener, app).await?)
