@@ -132,7 +132,8 @@ impl Given {
             _ if self.is_text => return String::new(),
             Value::String(text) => {
                 let is_word = text.len() <= 60 && !text.contains('@') && !text.contains("://");
-                match is_word && entry.values.starts_with('"') {
+                let is_one_of_few = entry.values.contains('"') || entry.values.starts_with("a date");
+                match is_word && is_one_of_few {
                     true => format!("{text:?}"),
                     false => "a string".to_owned(),
                 }
@@ -220,13 +221,13 @@ pub(crate) const PRIORITIES: &[(&str, Priority)] =
     &[("low", Priority::Low), ("medium", Priority::Medium), ("high", Priority::High)];
 
 const FLAG: &str = "true or false";
-const WHOLE: &str = "a whole number of 0 or more";
+const WHOLE: &str = "a whole number of 0 or more, such as 60";
 
 /// All options but `secret`, of which there may be several.
 const TABLE: &[Entry] = &[
     Entry {
         name: "preset",
-        values: "\"safe\" or \"express\"",
+        values: "one of \"safe\", \"express\"",
         help: "The set of defaults to start from. \"safe\": sessions without data are not stored, \
                logout clears the cookie, parallel requests are merged, and a weak configuration is \
                refused. \"express\": the historical behaviour of express-session 1.19, including \
@@ -271,7 +272,7 @@ const TABLE: &[Entry] = &[
     },
     Entry {
         name: "unset",
-        values: "\"keep\" or \"destroy\"",
+        values: "one of \"keep\", \"destroy\"",
         help: "What happens to the stored session when the application unsets it. \"keep\": the \
                stored session is kept, and the request's changes are dropped. \"destroy\": the \
                stored session is deleted.",
@@ -288,7 +289,7 @@ const TABLE: &[Entry] = &[
     },
     Entry {
         name: "conflicts",
-        values: "\"merge\" or \"overwrite\"",
+        values: "one of \"merge\", \"overwrite\"",
         help: "How a save handles a session that has changed in the store since it was loaded. \
                \"merge\": the request's changes are applied to the currently stored session, by \
                top-level key; for the same key, the last writer wins. \"overwrite\": the stored \
@@ -299,7 +300,7 @@ const TABLE: &[Entry] = &[
     },
     Entry {
         name: "on_store_error",
-        values: "\"deny\" or \"anonymous\"",
+        values: "one of \"deny\", \"anonymous\"",
         help: "How requests are handled while the store is unavailable. \"deny\": the request \
                fails. \"anonymous\": if a new session cannot be stored, the request continues \
                without one; if a session cannot be loaded, the request gets an empty one, and all \
@@ -310,7 +311,7 @@ const TABLE: &[Entry] = &[
     },
     Entry {
         name: "max_session_bytes",
-        values: "a whole number of up to 4294967295",
+        values: "a whole number up to 4294967295, such as 1048576",
         help: "The maximum size of a session that is stored or read, in bytes of its JSON text.",
         get: |o| o.max_session_bytes.into(),
         set: |o, it| {
@@ -334,7 +335,7 @@ const TABLE: &[Entry] = &[
     },
     Entry {
         name: "cookie.max_age",
-        values: "a number of milliseconds",
+        values: "a number of milliseconds, such as 60000",
         help: "The lifetime since the last save or touch, in milliseconds. Unset: until the \
                browser closes.",
         get: |o| o.cookie.max_age.map_or(Value::Null, number),
@@ -372,7 +373,7 @@ const TABLE: &[Entry] = &[
     },
     Entry {
         name: "cookie.same_site",
-        values: "\"strict\", \"lax\", \"none\", \"auto\", true or false",
+        values: "one of \"strict\", \"lax\", \"none\", \"auto\"",
         help: "The SameSite attribute (RFC 6265bis, section 5.4.7). \"auto\": \"none\" if the \
                request that created the session was secure, otherwise \"lax\". true is \
                \"strict\"; false omits the attribute.",
@@ -391,7 +392,7 @@ const TABLE: &[Entry] = &[
     },
     Entry {
         name: "cookie.priority",
-        values: "\"low\", \"medium\" or \"high\"",
+        values: "one of \"low\", \"medium\", \"high\"",
         help: "The Priority attribute, which Chromium supports.",
         get: |o| o.cookie.priority.map_or(Value::Null, |it| name_of(PRIORITIES, it)),
         set: |o, it| put_some(&mut o.cookie.priority, it.choice(PRIORITIES)),
@@ -893,10 +894,10 @@ mod tests {
                 "frobnicate is not an option",
                 "cookie.secure is not true, false or \"auto\"",
                 "secret is not a string, bytes or a list of strings",
-                "cookie.maxage is a string, not a number of milliseconds",
+                "cookie.maxage is a string, not a number of milliseconds, such as 60000",
                 "rolling is a string, not true or false",
-                "touchAfter is -1, not a whole number of 0 or more",
-                "MAX_SESSION_BYTES is not a whole number of up to 4294967295",
+                "touchAfter is -1, not a whole number of 0 or more, such as 60",
+                "MAX_SESSION_BYTES is not a whole number up to 4294967295, such as 1048576",
                 "ttl must be at least 1 second",
             ]
         );

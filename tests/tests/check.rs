@@ -33,14 +33,14 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     // Wrong types.
     ("resave = \"yes\"", "resave: is a string, not true or false (T, line 1)"),
-    ("name = 5", "name: is 5, not a string in quotation marks (T, line 1)"),
+    ("name = 5", "name: is 5, not a string (T, line 1)"),
     (
         "max_session_bytes = -1",
-        "max_session_bytes: is -1, not a whole number of 0 or more, such as 60 (T, line 1)",
+        "max_session_bytes: is -1, not a whole number up to 4294967295, such as 1048576 (T, line 1)",
     ),
     (
         "max_session_bytes = \"1 MiB\"",
-        "max_session_bytes: is a string, not a whole number of 0 or more, such as 60 (T, line 1)",
+        "max_session_bytes: is a string, not a whole number up to 4294967295, such as 1048576 (T, line 1)",
     ),
     ("log = \"debug\"", "log: is a string, not a section of options, such as [log] (T, line 1)"),
     (
@@ -149,7 +149,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "max_session_bytes = 5000000000",
-        "max_session_bytes: is 5000000000, which is too large (T, line 1)",
+        "max_session_bytes: is 5000000000, not a whole number up to 4294967295, such as 1048576 (T, line 1)",
     ),
     (
         "[store]\nurl = \"mongodb://u:hunter2\"",

@@ -653,7 +653,7 @@ mod tests {
             ]
         );
         assert!(!problems.concat().contains("hunter2"));
-        assert_eq!(problems[5], "unset: is \"no\", not \"keep\" or \"destroy\"");
+        assert_eq!(problems[5], "unset: is \"no\", not one of \"keep\", \"destroy\"");
         let (_, _, problems) = read("[store.crypto]\nsecret = \"hunter2\"");
         assert_eq!(
             problems,
@@ -812,10 +812,10 @@ mod tests {
         for (text, told) in [
             ("resave = \"yes\"", "resave: is a string, not true or false"),
             ("name = 5", "name: is 5, not a string"),
-            ("max_session_bytes = -1", "max_session_bytes: is -1, not a whole number of up to"),
+            ("max_session_bytes = -1", "max_session_bytes: is -1, not a whole number up to"),
             (
                 "max_session_bytes = 1.5",
-                "max_session_bytes: is 1.5, not a whole number of up to",
+                "max_session_bytes: is 1.5, not a whole number up to",
             ),
             ("listen = \"8080\"", "listen: is neither an address with a port, such as 127"),
             ("log = 1", "log: is 1, not a section of options"),

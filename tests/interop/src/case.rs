@@ -531,7 +531,7 @@ impl Settings {
             max_age: None,
             expires: None,
             http_only: true,
-            secure: None,
+            secure: Some(false.into()),
             same_site: None,
             partitioned: None,
             priority: None,
