@@ -1,16 +1,13 @@
 //! The component's cost per request, compared with the same source compiled natively: one thread,
 //! immediate store replies, no HTTP.
 
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use edge_session::bench::Runner;
-use edge_session::{CodeCache, Component, Options};
-use rand::rngs::{StdRng, SysRng};
-use rand::{RngExt as _, SeedableRng as _};
+use edge_session::bench::{Runner, wit};
+use edge_session::{CodeCache, Component, Native, Options};
 
 use crate::{Effort, Result, SECRET, component_path, median, say};
 
@@ -43,8 +40,8 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
     options.secret(SECRET);
     let opening = times(effort.batches * 4, || component.check(&options).map(drop))?;
 
-    let native = native::cases(native::open()?)?;
-    let wasm = wasm::cases(Runner::open(component, options)?)?;
+    let native = cases(Runner::open(Native::default(), options.clone())?)?;
+    let wasm = cases(Runner::open(component, options)?)?;
     let mut figures = Vec::new();
     for (case, name) in NAMES.iter().enumerate() {
         let figure = compare(effort, &native[case], &wasm[case]);
@@ -125,191 +122,124 @@ fn times<E: std::error::Error + 'static>(
     Ok(median(&milliseconds))
 }
 
-/// The cases for either side: their types are alike, but generated separately.
-macro_rules! cases {
-    () => {
-        /// The session in the store.
-        type Known = Arc<wit::Stored>;
+/// The session in the store.
+type Known = Arc<wit::Stored>;
 
-        pub(super) fn cases(logic: Logic) -> Result<[Case; 6]> {
-            let nothing = || change(wit::DataChange::Nothing);
-            let counts = |to: u32| {
-                let value = Some(to.to_string());
-                change(wit::DataChange::Edits(vec![wit::Edit { key: "viewCount".into(), value }]))
-            };
-            let plan = first_visit(&logic, &request(None), &counts(1));
-            let [wit::Write { operation: wit::Operation::Create(content), .. }] = &*plan.writes
-            else {
-                return Err(format!("a first visit ended with {plan:?}").into());
-            };
-            let (data, expires) = (content.data.clone(), Some(content.expires));
-            let known = Arc::new(wit::Stored { data, expires, touched: None });
-            let set_cookie = plan.outcome.set_cookie.unwrap_or_default();
-            let cookie = set_cookie.split(';').next().unwrap_or_default().to_owned();
-            let (before, id) = cookie.split_once("s%3A").ok_or("no signed cookie was set")?;
-            let other = if id.starts_with('A') { 'B' } else { 'A' };
-            let forged = format!("{before}s%3A{other}{}", &id[1..]);
-            let (new, one) = (request(None), counts(1));
-            let (returning, two) = (request(Some(&cookie)), counts(2));
-            let forged = request(Some(&forged));
-            let logic = std::rc::Rc::new(logic);
-            let with = |run: fn(&Logic, &wit::Request, &Known, &wit::Change),
-                        request: &wit::Request,
-                        change: wit::Change|
-             -> Case {
-                let (logic, request, known) = (logic.clone(), request.clone(), known.clone());
-                Box::new(move || run(&logic, &request, &known, &change))
-            };
-            Ok([
-                with(
-                    |logic, request, _, change| {
-                        let plan = first_visit(logic, request, change);
-                        assert!(matches!(plan.writes[0].operation, wit::Operation::Create(_)));
-                    },
-                    &new,
-                    one,
-                ),
-                with(
-                    |logic, request, known, change| {
-                        let plan =
-                            logic.finish(loaded(logic, request, known), Some(known), change);
-                        assert!(matches!(plan.writes[0].operation, wit::Operation::Replace(_)));
-                    },
-                    &returning,
-                    two,
-                ),
-                with(
-                    |logic, request, known, change| {
-                        let plan =
-                            logic.finish(loaded(logic, request, known), Some(known), change);
-                        assert!(matches!(plan.writes[0].operation, wit::Operation::Touch(_)));
-                    },
-                    &returning,
-                    nothing(),
-                ),
-                with(
-                    |logic, request, _, change| {
-                        let session = ready(logic.begin(request));
-                        assert_eq!(session.origin, wit::Origin::Forged);
-                        assert!(logic.finish(session.visit, None, change).writes.is_empty());
-                    },
-                    &forged,
-                    nothing(),
-                ),
-                with(
-                    |logic, request, _, _| match logic.begin(request) {
-                        wit::Beginning::Load(visit) => drop(black_box(visit)),
-                        other => panic!("a returning visitor began with {other:?}"),
-                    },
-                    &returning,
-                    nothing(),
-                ),
-                with(
-                    |logic, request, known, _| drop(black_box(loaded(logic, request, known))),
-                    &returning,
-                    nothing(),
-                ),
-            ])
-        }
-
-        fn request(cookie: Option<&str>) -> wit::Request {
-            wit::Request {
-                cookies: cookie.unwrap_or_default().into(),
-                path: "/".to_owned(),
-                tls: false,
-                secure: false,
-                forwarded_proto: None,
-            }
-        }
-
-        fn change(data: wit::DataChange) -> wit::Change {
-            wit::Change { action: wit::Action::Keep, data, cookie: Vec::new() }
-        }
-
-        fn ready(beginning: wit::Beginning) -> wit::Session {
-            match beginning {
-                wit::Beginning::Ready(session) => black_box(session),
-                other => panic!("not ready: {other:?}"),
-            }
-        }
-
-        fn first_visit(logic: &Logic, request: &wit::Request, change: &wit::Change) -> wit::Plan {
-            black_box(logic.finish(ready(logic.begin(request)).visit, None, change))
-        }
-
-        fn loaded(logic: &Logic, request: &wit::Request, known: &Known) -> wit::Visit {
-            match logic.begin(request) {
-                wit::Beginning::Load(visit) => ready(logic.loaded(visit, known)).visit,
-                other => panic!("a returning visitor began with {other:?}"),
-            }
-        }
+fn cases(logic: Runner) -> Result<[Case; 6]> {
+    let nothing = || change(wit::DataChange::Nothing);
+    let counts = |to: u32| {
+        let value = Some(to.to_string());
+        change(wit::DataChange::Edits(vec![wit::Edit { key: "viewCount".into(), value }]))
     };
+    let plan = first_visit(&logic, &request(None), &Arc::new(counts(1)));
+    let [wit::Write { operation: wit::Operation::Create(content), .. }] = &*plan.writes else {
+        return Err(format!("a first visit ended with {plan:?}").into());
+    };
+    let (data, expires) = (content.data.clone(), Some(content.expires));
+    let known = Arc::new(wit::Stored { data, expires, touched: None });
+    let set_cookie = plan.outcome.set_cookie.unwrap_or_default();
+    let cookie = set_cookie.split(';').next().unwrap_or_default().to_owned();
+    let (before, id) = cookie.split_once("s%3A").ok_or("no signed cookie was set")?;
+    let other = if id.starts_with('A') { 'B' } else { 'A' };
+    let forged = format!("{before}s%3A{other}{}", &id[1..]);
+    let (new, one) = (request(None), counts(1));
+    let (returning, two) = (request(Some(&cookie)), counts(2));
+    let forged = request(Some(&forged));
+    let logic = std::rc::Rc::new(logic);
+    let with = |run: fn(&Runner, &wit::Request, &Known, &Arc<wit::Change>),
+                request: &wit::Request,
+                change: wit::Change|
+     -> Case {
+        let (logic, request, known) = (logic.clone(), request.clone(), known.clone());
+        let change = Arc::new(change);
+        Box::new(move || run(&logic, &request, &known, &change))
+    };
+    Ok([
+        with(
+            |logic, request, _, change| {
+                let plan = first_visit(logic, request, change);
+                assert!(matches!(plan.writes[0].operation, wit::Operation::Create(_)));
+            },
+            &new,
+            one,
+        ),
+        with(
+            |logic, request, known, change| {
+                let plan = logic.finish(
+                    loaded(logic, request, known),
+                    Some(known.clone()),
+                    change.clone(),
+                );
+                assert!(matches!(plan.writes[0].operation, wit::Operation::Replace(_)));
+            },
+            &returning,
+            two,
+        ),
+        with(
+            |logic, request, known, change| {
+                let plan = logic.finish(
+                    loaded(logic, request, known),
+                    Some(known.clone()),
+                    change.clone(),
+                );
+                assert!(matches!(plan.writes[0].operation, wit::Operation::Touch(_)));
+            },
+            &returning,
+            nothing(),
+        ),
+        with(
+            |logic, request, _, change| {
+                let session = ready(logic.begin(request.clone()));
+                assert_eq!(session.origin, wit::Origin::Forged);
+                assert!(logic.finish(session.visit, None, change.clone()).writes.is_empty());
+            },
+            &forged,
+            nothing(),
+        ),
+        with(
+            |logic, request, _, _| match logic.begin(request.clone()) {
+                wit::Beginning::Load(visit) => drop(black_box(visit)),
+                other => panic!("a returning visitor began with {other:?}"),
+            },
+            &returning,
+            nothing(),
+        ),
+        with(
+            |logic, request, known, _| drop(black_box(loaded(logic, request, known))),
+            &returning,
+            nothing(),
+        ),
+    ])
 }
 
-mod native {
-    pub(super) use edge_session_component::wit;
-    use edge_session_component::{Engine, Environment};
-
-    use super::*;
-
-    /// The clock and the random source that the host provides to the component.
-    struct Native(RefCell<StdRng>);
-
-    impl Environment for Native {
-        fn now(&self) -> u64 {
-            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            since.map_or(0, |since| since.as_millis() as u64)
-        }
-
-        fn random(&self) -> [u8; 24] {
-            self.0.borrow_mut().random()
-        }
+fn request(cookie: Option<&str>) -> wit::Request {
+    wit::Request {
+        cookies: cookie.unwrap_or_default().into(),
+        path: "/".to_owned(),
+        tls: false,
+        secure: false,
+        forwarded_proto: None,
     }
-
-    pub(super) struct Logic {
-        engine: Engine,
-        environment: Native,
-    }
-
-    pub(super) fn open() -> Result<Logic> {
-        let value = wit::Value::Bytes(SECRET.to_vec());
-        let engine = Engine::configure(&[wit::Setting { name: "secret".to_owned(), value }])
-            .map_err(|problems| format!("{problems:?}"))?;
-        let random = StdRng::try_from_rng(&mut SysRng)?;
-        Ok(Logic { engine, environment: Native(RefCell::new(random)) })
-    }
-
-    const SUCCEEDED: &str = "the request succeeds";
-
-    impl Logic {
-        fn begin(&self, request: &wit::Request) -> wit::Beginning {
-            self.engine.begin(&self.environment, request)
-        }
-
-        fn loaded(&self, visit: wit::Visit, stored: &Known) -> wit::Beginning {
-            self.engine.loaded(&self.environment, visit, Ok(Some(stored))).expect(SUCCEEDED)
-        }
-
-        fn finish(
-            &self,
-            visit: wit::Visit,
-            stored: Option<&Known>,
-            change: &wit::Change,
-        ) -> wit::Plan {
-            let stored = stored.map(|stored| &**stored);
-            self.engine.finish(&self.environment, visit, stored, change).expect(SUCCEEDED)
-        }
-    }
-
-    cases!();
 }
 
-mod wasm {
-    use edge_session::bench::wit;
+fn change(data: wit::DataChange) -> wit::Change {
+    wit::Change { action: wit::Action::Keep, data, cookie: Vec::new() }
+}
 
-    use super::*;
+fn ready(beginning: wit::Beginning) -> wit::Session {
+    match beginning {
+        wit::Beginning::Ready(session) => black_box(session),
+        other => panic!("not ready: {other:?}"),
+    }
+}
 
-    pub(super) type Logic = Runner;
+fn first_visit(logic: &Runner, request: &wit::Request, change: &Arc<wit::Change>) -> wit::Plan {
+    black_box(logic.finish(ready(logic.begin(request.clone())).visit, None, change.clone()))
+}
 
-    cases!();
+fn loaded(logic: &Runner, request: &wit::Request, known: &Known) -> wit::Visit {
+    match logic.begin(request.clone()) {
+        wit::Beginning::Load(visit) => ready(logic.loaded(visit, known.clone())).visit,
+        other => panic!("a returning visitor began with {other:?}"),
+    }
 }

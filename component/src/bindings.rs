@@ -4,9 +4,5 @@
 wit_bindgen::generate!({
     path: "../wit",
     world: "session",
-    additional_derives: [PartialEq],
     generate_all,
-    // `export!` contains the list of exports, which components that only link these modules must
-    // not have.
-    pub_export_macro: true,
 });

@@ -699,9 +699,7 @@ impl Engine {
         let State { phase, origin, .. } = work.state;
         let is_tolerated = match self.options.on_store_error {
             // The loaded data is valid and lives on for a while. express-session reports an error.
-            OnStoreError::Deny => {
-                phase == Phase::Touching && self.options.preset == Preset::Safe
-            }
+            OnStoreError::Deny => phase == Phase::Touching && self.options.preset == Preset::Safe,
             // Nothing was stored yet, or only the expiry would have been extended.
             OnStoreError::Anonymous => {
                 matches!(phase, Phase::Creating | Phase::Touching)

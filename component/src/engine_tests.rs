@@ -461,11 +461,8 @@ fn a_changed_lifetime_alone_is_only_touched_under_the_express_preset() {
 #[test]
 fn settings_that_are_assigned_are_stored_and_sent() {
     let world = World::new(|_| {});
-    let cookie = vec![
-        edit("path", "\"/app\""),
-        edit("domain", "\"a.example\""),
-        edit("httpOnly", "false"),
-    ];
+    let cookie =
+        vec![edit("path", "\"/app\""), edit("domain", "\"a.example\""), edit("httpOnly", "false")];
     let outcome = world.visit(None, &Change { cookie, ..set("a", "1") });
     let header = outcome.set_cookie.unwrap();
     assert!(header.ends_with("; Domain=a.example; Path=/app; SameSite=Lax"), "{header}");
@@ -567,10 +564,7 @@ fn a_stale_cookie_does_not_hide_the_one_whose_session_is_there() {
     let renew = Change { action: Action::Renew, ..nothing() };
     let moved = world.visit(Some(&format!("{ended}; {good}")), &renew);
     let new = cookie(&moved);
-    assert_eq!(
-        (moved.event, world.open(Some(&new)).origin),
-        (Event::Moved, Origin::Loaded)
-    );
+    assert_eq!((moved.event, world.open(Some(&new)).origin), (Event::Moved, Origin::Loaded));
     let logout = change(Action::Destroy, DataChange::Nothing);
     let ended = world.visit(Some(&format!("{ended}; {new}")), &logout);
     assert_eq!(ended.event, Event::Destroyed);
@@ -625,8 +619,7 @@ fn no_more_cookies_and_sessions_are_looked_at_than_browsers_send() {
 fn while_a_session_cannot_be_looked_for_no_other_counts() {
     let world = World::new(|_| {});
     let cookies = format!("{}; {}", signed(&world, "ended"), world.visitor());
-    let Ok(Beginning::Load(second)) =
-        world.engine.loaded(&world, world.begin(&cookies), Ok(None))
+    let Ok(Beginning::Load(second)) = world.engine.loaded(&world, world.begin(&cookies), Ok(None))
     else {
         panic!("no load")
     };
@@ -1372,7 +1365,8 @@ fn a_store_that_is_down_denies_or_detaches() {
 
 #[test]
 fn a_read_does_not_fail_because_its_touch_could_not_be_written() {
-    for (preset, failure) in [(Preset::Safe, None), (Preset::Express, Some(FailureKind::Unavailable))]
+    for (preset, failure) in
+        [(Preset::Safe, None), (Preset::Express, Some(FailureKind::Unavailable))]
     {
         let world = World::with(preset, |o| o.resave = false);
         let cookie = world.visitor();

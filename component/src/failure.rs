@@ -6,7 +6,9 @@ use crate::wit::{Failure, FailureKind};
 pub(crate) fn failed(kind: FailureKind, reason: String) -> Failure {
     let (status, message) = match kind {
         FailureKind::Unavailable => (503, "Sessions are unavailable. Please try again."),
-        FailureKind::Contention => (503, "The session has changed meanwhile. Please reload the page."),
+        FailureKind::Contention => {
+            (503, "The session has changed meanwhile. Please reload the page.")
+        }
         FailureKind::InvalidChange | FailureKind::TooLarge => {
             (500, "The session could not be saved.")
         }
@@ -25,7 +27,8 @@ pub(crate) fn contention() -> Failure {
 }
 
 pub(crate) fn too_large(bytes: usize, most: u32) -> Failure {
-    let reason = format!("the session would have {bytes} bytes, more than max_session_bytes, {most}");
+    let reason =
+        format!("the session would have {bytes} bytes, more than max_session_bytes, {most}");
     failed(FailureKind::TooLarge, reason)
 }
 

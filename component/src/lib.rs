@@ -2,12 +2,12 @@
 //! them.
 //!
 //! The logic makes decisions and never does I/O: it takes facts (a request's cookies, the store's
-//! replies) and returns what to do next. The contract is `wit/engine.wit`; the types of [`wit`] are
-//! generated from it.
+//! replies) and returns what to do next. The contract is `wit/engine.wit`; [`wit`] has its types.
 //!
 //! | module | its job |
 //! |---|---|
-//! | [`engine`] | one request from its cookie to its Set-Cookie: the state machine |
+//! | [`wit`] | the types of the contract |
+//! | `engine` | one request from its cookie to its Set-Cookie: the state machine |
 //! | `state` | what a request's next call has to know, and its encoding |
 //! | `failure` | status and sentences of requests that fail |
 //! | `lifecycle` | the rules: when to save, touch, set the cookie |
@@ -21,26 +21,48 @@
 //! | `session_cookie` | the `cookie` member of that text |
 //! | `arena` | the component's allocator |
 //! | `glue` | WIT exports and the two imports; holds no logic |
+//!
+//! The feature `logic` is everything but the types. With `wasmtime`, the types are those of a host
+//! that runs the component in wasmtime.
 
+// Only a WebAssembly linker understands what these export.
 #[cfg(all(target_arch = "wasm32", feature = "exports"))]
 mod arena;
+#[cfg(all(target_arch = "wasm32", feature = "exports"))]
 mod bindings;
-mod cookie_header;
-mod document;
-pub mod engine;
-mod failure;
+#[cfg(all(target_arch = "wasm32", feature = "exports"))]
 mod glue;
+
+pub mod wit;
+
+#[cfg(feature = "logic")]
+mod cookie_header;
+#[cfg(feature = "logic")]
+mod document;
+#[cfg(feature = "logic")]
+mod engine;
+#[cfg(feature = "logic")]
+mod failure;
+#[cfg(feature = "logic")]
 mod identifier;
+#[cfg(feature = "logic")]
 mod json;
+#[cfg(feature = "logic")]
 mod lifecycle;
+#[cfg(feature = "logic")]
 mod moved;
+#[cfg(feature = "logic")]
 mod options;
+#[cfg(feature = "logic")]
 mod session_cookie;
+#[cfg(feature = "logic")]
 mod signature;
+#[cfg(feature = "logic")]
 mod state;
-#[cfg(test)]
+#[cfg(all(test, feature = "logic"))]
 mod vectors;
 
-pub use bindings::exports::edge::session::engine as wit;
+#[cfg(feature = "logic")]
 pub use engine::{Engine, Environment};
+#[cfg(feature = "logic")]
 pub use options::describe;

@@ -132,14 +132,13 @@ impl Given {
             _ if self.is_text => return String::new(),
             Value::String(text) => {
                 let is_word = text.len() <= 60 && !text.contains('@') && !text.contains("://");
-                let is_one_of_few = entry.values.contains('"') || entry.values.starts_with("a date");
+                let is_one_of_few =
+                    entry.values.contains('"') || entry.values.starts_with("a date");
                 match is_word && is_one_of_few {
                     true => format!("{text:?}"),
                     false => "a string".to_owned(),
                 }
             }
-            Value::Array(_) => "a list".to_owned(),
-            Value::Object(_) => "an object".to_owned(),
             other => other.to_string(),
         };
         format!("{shown}, ")
@@ -469,10 +468,9 @@ pub(crate) fn read(settings: &[Setting]) -> Result<Options, Vec<Problem>> {
             continue;
         };
         let value = match value {
-            wit::Value::Json(json) => match serde_json::from_str(json) {
-                Ok(Value::Null) => continue,
-                Ok(value) => Some(Given { value, is_text: false }),
-                Err(_) => None,
+            wit::Value::Json(json) => match scalar(json) {
+                Some(Value::Null) => continue,
+                value => value.map(|value| Given { value, is_text: false }),
             },
             wit::Value::Text(text) => Some(Given { value: text.as_str().into(), is_text: true }),
             wit::Value::Bytes(_) => None,
@@ -507,21 +505,25 @@ pub(crate) fn read(settings: &[Setting]) -> Result<Options, Vec<Problem>> {
     if problems.0.is_empty() { Ok(options) } else { Err(problems.0) }
 }
 
+/// Parses a JSON value. None: it is no JSON, or it is nested. The component's stack is small, and
+/// parsing nested values needs much of it.
+pub(crate) fn scalar(json: &str) -> Option<Value> {
+    let is_nested = json.trim_start().starts_with(['[', '{']);
+    if is_nested { None } else { serde_json::from_str(json).ok() }
+}
+
 /// Reads one setting of `secret`, which may hold several. Fails with what is wrong.
 fn read_secret(value: &wit::Value, secrets: &mut Vec<Vec<u8>>) -> Result<(), String> {
     let not_text = || "is not a string, bytes or a list of strings".to_owned();
     match value {
         wit::Value::Bytes(secret) => secrets.push(secret.clone()),
         wit::Value::Json(json) => {
-            let list = match serde_json::from_str(json) {
-                Ok(Value::Null) => return Ok(()),
-                Ok(Value::Array(list)) => list,
-                Ok(one) => vec![one],
-                Err(_) => return Err(not_text()),
+            let list = match scalar(json) {
+                Some(Value::Null) => return Ok(()),
+                Some(Value::String(secret)) => vec![secret],
+                _ => serde_json::from_str::<Vec<String>>(json).map_err(|_| not_text())?,
             };
-            for secret in list {
-                secrets.push(secret.as_str().ok_or_else(not_text)?.as_bytes().to_vec());
-            }
+            secrets.extend(list.into_iter().map(String::into_bytes));
         }
         wit::Value::Text(text) => {
             let list = text.split(',').map(str::trim).filter(|secret| !secret.is_empty());
@@ -561,7 +563,12 @@ fn find(name: &str) -> Option<&'static Entry> {
 fn unknown(name: &str) -> String {
     let given = normal(name);
     let known = TABLE.iter().map(|entry| entry.name).chain(["secret"]);
-    let nearest = known.map(|it| (distance(&given, &normal(it)), it)).min();
+    let from = |name: &str| {
+        let full = normal(name);
+        let short = full.strip_prefix("store").unwrap_or(&full);
+        distance(&given, short).min(distance(&given, &full))
+    };
+    let nearest = known.map(|it| (from(it), it)).min();
     match nearest {
         Some((distance, it)) if distance <= 2.max(given.len() / 3) => {
             format!("is not an option: did you mean {it}?")
@@ -788,9 +795,10 @@ mod tests {
         let described = describe();
         assert_eq!(described.len(), TABLE.len() + 1);
         for preset in ["safe", "express"] {
-            let defaults = described.iter().filter(|it| it.name != "secret").map(|it| {
-                json(&it.name, if preset == "safe" { &it.safe } else { &it.express })
-            });
+            let defaults = described
+                .iter()
+                .filter(|it| it.name != "secret")
+                .map(|it| json(&it.name, if preset == "safe" { &it.safe } else { &it.express }));
             let settings: Vec<_> = defaults.chain([secret()]).collect();
             let options = read(&settings).expect("no problem");
             let named = if preset == "safe" { Preset::Safe } else { Preset::Express };
@@ -877,6 +885,7 @@ mod tests {
             json("rolling", "\"true\""),
             json("proxi", "true"),
             json("frobnicate", "true"),
+            json("tll", "1"),
             json("cookie.secure", "{"),
             json("touchAfter", "-1"),
             text("MAX_SESSION_BYTES", "4294967296"),
@@ -892,6 +901,7 @@ mod tests {
                 "cookie.maxAges is not an option: did you mean cookie.max_age?",
                 "proxi is not an option: did you mean proxy?",
                 "frobnicate is not an option",
+                "tll is not an option: did you mean store.ttl?",
                 "cookie.secure is not true, false or \"auto\"",
                 "secret is not a string, bytes or a list of strings",
                 "cookie.maxage is a string, not a number of milliseconds, such as 60000",

@@ -12,7 +12,7 @@ use time::{Date, Duration, Month, OffsetDateTime};
 use crate::cookie_header::{Attributes, is_domain, is_path};
 use crate::document::Damaged;
 use crate::json;
-use crate::options::{CookieOptions, PRIORITIES, Priority, SAME_SITES, SameSite, Secure};
+use crate::options::{CookieOptions, PRIORITIES, Priority, SAME_SITES, SameSite, Secure, scalar};
 use crate::wit::{Edit, Millis};
 
 /// A lifetime in milliseconds: a JavaScript number, as in stored sessions.
@@ -121,10 +121,8 @@ impl<'a> SessionCookie<'a> {
     /// lifetime. Returns what is wrong with a value that no cookie can have.
     pub(crate) fn edit(&mut self, edit: &Edit, now: Millis) -> Result<(), String> {
         let Edit { key, value } = edit;
-        let parsed = match value.as_deref().map(serde_json::from_str) {
-            None => Value::Null,
-            Some(Ok(value)) => value,
-            Some(Err(_)) => return Err(format!("the cookie's {key} is not JSON")),
+        let Some(parsed) = scalar(value.as_deref().unwrap_or("null")) else {
+            return Err(format!("the cookie's {} is not valid", key.escape_debug()));
         };
         let named = |names: &[&str]| {
             let text = parsed.as_str()?;
@@ -159,9 +157,7 @@ impl<'a> SessionCookie<'a> {
                 named(&["strict", "lax", "none"]).map(|name| (SAME_SITE, Some(name)))
             }
             ("priority", Value::Null) => Some((PRIORITY, None)),
-            ("priority", _) => {
-                named(&["low", "medium", "high"]).map(|name| (PRIORITY, Some(name)))
-            }
+            ("priority", _) => named(&["low", "medium", "high"]).map(|name| (PRIORITY, Some(name))),
             _ => return Err(format!("`{}` is not a setting of a cookie", key.escape_debug())),
         };
         let (at, value) = set.ok_or_else(|| format!("the cookie's {key} is not valid"))?;

@@ -4,10 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use wasmtime::component::Linker;
-
-use crate::bindings::{Session, SessionPre};
 use crate::code_cache::CodeCache;
+use crate::engine::{Kind, Logic};
 use crate::error::{ComponentError, OptionsError};
 use crate::instance;
 use crate::runtime::{Runtime, engine};
@@ -75,23 +73,14 @@ impl Component {
         if let Some(version) = engine_version(&engine, &component).filter(|it| it != VERSION) {
             return Err(ComponentError::OtherVersion { name, version });
         }
-        let mut linker = Linker::new(&engine);
-        Session::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |state| state)
-            .map_err(|error| ComponentError::Runtime(reason(error)))?;
-        let pre = linker.instantiate_pre(&component).and_then(SessionPre::new);
-        let made = pre.and_then(|pre| {
-            let runtime = Runtime { pre, clock: Arc::new(SystemTime::now) };
-            // wasmtime compares the functions' types only at the first call.
-            instance::options(&runtime)?;
-            Ok(Self(runtime))
-        });
+        let made = Runtime::new(&engine, &component).map(Self);
         made.map_err(|error| ComponentError::OtherWorld { name, reason: reason(error) })
     }
 
     /// Takes the time from `clock` instead of the system: for tests.
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        Self(Runtime { clock: Arc::new(clock), ..self.0 })
+        Self(self.0.with_clock(Arc::new(clock)))
     }
 
     /// Describes all options, with their defaults.
@@ -114,6 +103,12 @@ fn engine_version(
     let exports = component.component_type();
     let mut names = exports.exports(engine).map(|(name, _)| name);
     names.find_map(|name| name.strip_prefix("edge:session/engine@")).map(str::to_owned)
+}
+
+impl From<Component> for Logic {
+    fn from(component: Component) -> Self {
+        Self(Kind::Component(component.0))
+    }
 }
 
 impl std::fmt::Debug for Component {

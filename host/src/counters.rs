@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use crate::bindings::exports::edge::session::engine as wit;
+use edge_session_component::wit;
 
 const ORIGINS: [&str; 8] =
     ["loaded", "absent", "malformed", "forged", "oversized", "unknown", "damaged", "detached"];
 
 const EVENTS: [&str; 7] = ["none", "created", "saved", "touched", "moved", "destroyed", "gone"];
 
-const FAILURES: [&str; 5] =
-    ["unavailable", "invalid-change", "too-large", "contention", "misuse"];
+const FAILURES: [&str; 5] = ["unavailable", "invalid-change", "too-large", "contention", "misuse"];
 
 const OPERATIONS: [&str; 5] = ["load", "create", "replace", "touch", "delete"];
 

@@ -13,16 +13,15 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{InForce, Options};
-use crate::bindings::exports::edge::session::engine as wit;
-use crate::component::Component;
 use crate::counters::{Counters, event_name, origin_name};
+use crate::engine::{Engine, LARGE, Loaded, Logic};
 use crate::error::{OptionsError, trapped, unavailable};
 use crate::hasher::SessionHasher;
-use crate::instance::{Instances, LARGE, Work};
 use crate::store::{Content, Store, Stored};
 use crate::timed_store::TimedStore;
 use crate::turns::{Entered, Turns, Waiting, Word};
+use crate::{InForce, Options};
+use edge_session_component::wit;
 
 /// The longest time that a request waits for its turn while others change the same session.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,7 +43,7 @@ const UNREADABLE_FOR: Duration = Duration::from_secs(10);
 
 /// Joins the component and a store.
 pub(crate) struct Driver {
-    instances: Instances,
+    engine: Engine,
     store: TimedStore,
     counters: Arc<Counters>,
     hasher: SessionHasher,
@@ -56,15 +55,15 @@ pub(crate) struct Driver {
     unreadable: Mutex<LruCache<String, Instant>>,
 }
 
-/// The store's answer to a load; the error says why it is unavailable.
-type Loaded = Result<Option<Arc<Stored>>, String>;
-
 /// The result of a request.
 pub(crate) type Answer = Result<wit::Outcome, wit::Failure>;
 
 /// A request's plan, as the component has decided it.
 struct Job {
-    work: Work,
+    /// The session as it was loaded.
+    stored: Option<Arc<Stored>>,
+    /// The application's change.
+    change: Arc<wit::Change>,
     plan: wit::Plan,
     /// The write to perform next.
     at: usize,
@@ -78,10 +77,6 @@ struct Job {
 type Turn = crate::turns::Turn<Job, Answer>;
 
 impl Job {
-    fn new(work: Work, plan: wit::Plan, seen: Option<Arc<Stored>>) -> Self {
-        Self { work, plan, at: 0, seen, is_decided: true }
-    }
-
     /// Returns the next write; none after the last one.
     fn next(&self) -> Option<&wit::Write> {
         self.plan.writes.get(self.at)
@@ -94,9 +89,8 @@ impl Job {
 
     /// Returns whether it stores a change in place of the known session.
     fn is_save(&self) -> bool {
-        self.next().is_some_and(|it| {
-            it.if_unchanged && matches!(it.operation, wit::Operation::Replace(_))
-        })
+        self.next()
+            .is_some_and(|it| it.if_unchanged && matches!(it.operation, wit::Operation::Replace(_)))
     }
 
     /// Takes the next write's operation, which is performed once.
@@ -128,27 +122,27 @@ pub(crate) enum Begun {
 
 impl Driver {
     pub(crate) fn new(
-        component: Component,
+        logic: Logic,
         options: Options,
         store: Arc<dyn Store>,
         deadline: Duration,
     ) -> Result<Self, OptionsError> {
         // A configuration without a secret is refused below.
         let hasher = SessionHasher::new(options.newest_secret());
-        let instances = Instances::open(component.0, &options)?;
+        let engine = Engine::open(logic, &options)?;
         let counters = Arc::new(Counters::new());
         let store = TimedStore::new(store, deadline, counters.clone());
         let (turns, loads) = (Turns::new(), Turns::new());
         let unreadable = Mutex::new(LruCache::new(UNREADABLE));
         let is_insecure_told = AtomicBool::new(false);
-        Ok(Self { instances, store, counters, hasher, turns, loads, is_insecure_told, unreadable })
+        Ok(Self { engine, store, counters, hasher, turns, loads, is_insecure_told, unreadable })
     }
 
     /// Begins a request. With `reads_only`, a missing session is not created.
-    pub(crate) async fn begin(&self, request: &wit::Request, reads_only: bool) -> Begun {
+    pub(crate) async fn begin(&self, request: wit::Request, reads_only: bool) -> Begun {
         let mut stored = None;
         let (mut unavailable, mut large) = (None, None);
-        let mut beginning = self.instances.begin(request);
+        let mut beginning = self.engine.begin(request);
         let session = loop {
             beginning = match beginning {
                 Ok(wit::Beginning::Load(visit)) => {
@@ -161,7 +155,7 @@ impl Driver {
                         Err(why) => unavailable = Some(why.clone()),
                     }
                     stored = loaded.clone().unwrap_or_default();
-                    self.instances.loaded(visit, loaded).await
+                    self.engine.loaded(visit, loaded).await
                 }
                 Ok(wit::Beginning::Ready(session)) => break session,
                 Ok(wit::Beginning::None) => return Begun::None,
@@ -206,7 +200,7 @@ impl Driver {
     ) -> Answer {
         let id = visit.id.clone();
         let mut unavailable = None;
-        let answer = self.carry_out(Work { visit, stored, change }, &mut unavailable).await;
+        let answer = self.carry_out(visit, stored, Arc::new(change), &mut unavailable).await;
         let outcome = match &answer {
             Ok(outcome) => outcome,
             Err(failure) => {
@@ -277,10 +271,16 @@ impl Driver {
     }
 
     /// Lets the component decide about a change, and performs its plan.
-    async fn carry_out(&self, work: Work, unavailable: &mut Option<String>) -> Answer {
-        let (work, plan) = self.instances.finish(work).await?;
-        let seen = work.stored.clone();
-        let mut job = Job::new(work, plan, seen);
+    async fn carry_out(
+        &self,
+        visit: wit::Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<wit::Change>,
+        unavailable: &mut Option<String>,
+    ) -> Answer {
+        let plan = self.engine.finish(visit, stored.clone(), change.clone()).await?;
+        let seen = stored.clone();
+        let mut job = Job { stored, change, plan, at: 0, seen, is_decided: true };
         let mut turn = None;
         let mut conflicts = 0;
         loop {
@@ -338,14 +338,13 @@ impl Driver {
 
     /// Decides again after an obstacle.
     async fn resume(&self, job: Job, obstacle: wit::Obstacle) -> Result<Job, wit::Failure> {
-        let Job { work, plan, at, seen, .. } = job;
-        let work = Work { visit: plan.visit, ..work };
-        let (work, plan, obstacle) = self.instances.resume(work, at, obstacle).await?;
-        let seen = match obstacle {
-            wit::Obstacle::Conflict(current) => Some(Arc::new(current)),
+        let Job { stored, change, plan, at, seen, .. } = job;
+        let seen = match &obstacle {
+            wit::Obstacle::Conflict(current) => Some(Arc::new(current.clone())),
             _ => seen,
         };
-        Ok(Job::new(work, plan, seen))
+        let resumed = self.engine.resume(plan.visit, stored.clone(), change.clone(), at, obstacle);
+        Ok(Job { plan: resumed.await?, stored, change, at: 0, seen, is_decided: true })
     }
 
     /// Waits until no other request of this process is changing the session. Another request may do
@@ -385,7 +384,7 @@ impl Driver {
         let mut most = TAKEN_ALONG;
         let mut conflicts = 0;
         if turn.left.is_some() || !job.is_decided {
-            let current = turn.left.clone().or_else(|| job.work.stored.clone());
+            let current = turn.left.clone().or_else(|| job.stored.clone());
             job = match self.onto(current, job).await {
                 Ok(job) => job,
                 Err(answer) => return Ok(answer),
@@ -516,7 +515,7 @@ impl Driver {
     }
 
     pub(crate) fn options(&self) -> &InForce {
-        self.instances.in_force()
+        self.engine.in_force()
     }
 
     fn report(&self, failure: &wit::Failure) {

@@ -1,11 +1,14 @@
 //! Errors of loading a component or of its options.
 
+#[cfg(feature = "wasmtime")]
 use std::path::PathBuf;
 
+use edge_session_component::wit::{Failure, FailureKind};
+
 use crate::Problem;
-use crate::bindings::exports::edge::session::engine::{Failure, FailureKind};
 
 /// A component that cannot be used.
+#[cfg(feature = "wasmtime")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ComponentError {

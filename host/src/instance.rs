@@ -4,27 +4,27 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
-use wasmtime::Store;
-use crate::bindings::Session;
-use crate::bindings::exports::edge::session::engine::{
-    Beginning, Change, DataChange, Failure, Obstacle, OptionDescription, Plan, Problem, Request,
-    Setting, Stored, Visit,
-};
+use crate::engine::{LARGE, Loaded, size};
 use crate::error::{OptionsError, trapped};
 use crate::options::{InForce, Options};
-use crate::runtime::{Runtime, State, TICKS_PER_CALL};
+use crate::runtime::{Functions, Runtime, State, TICKS_PER_CALL};
+use edge_session_component::wit::{
+    Beginning, Change, Failure, Obstacle, OptionDescription, Plan, Problem, Request, Setting,
+    Stored, Visit,
+};
+use tokio::sync::Semaphore;
+use wasmtime::Store;
 
 /// A configured instance.
 pub(crate) struct Instance {
     store: Store<State>,
-    session: Session,
+    functions: Functions,
 }
 
 /// Describes the component's options.
 pub(crate) fn options(runtime: &Runtime) -> wasmtime::Result<Vec<OptionDescription>> {
-    let (mut store, session) = runtime.instantiate()?;
-    session.edge_session_engine().call_options(&mut store)
+    let (mut store, functions) = runtime.instantiate()?;
+    functions.options.call(&mut store, ()).map(|(options,)| options)
 }
 
 /// Why an instance cannot be created.
@@ -48,7 +48,7 @@ impl From<OpenError> for OptionsError {
 
 /// Checks `options`, and returns those in force.
 pub(crate) fn check(runtime: &Runtime, options: &Options) -> Result<InForce, OptionsError> {
-    let (_, in_force) = Instance::configured(runtime, &options.settings())?;
+    let (_, in_force) = Instance::configured(runtime, &Arc::new(options.settings()))?;
     Ok(InForce::new(in_force))
 }
 
@@ -56,50 +56,19 @@ impl Instance {
     /// Creates an instance and returns it with the options in force.
     fn configured(
         runtime: &Runtime,
-        settings: &[Setting],
+        settings: &Arc<Vec<Setting>>,
     ) -> Result<(Self, Vec<Setting>), OpenError> {
-        let (mut store, session) = runtime.instantiate().map_err(OpenError::Trap)?;
-        let in_force = session
-            .edge_session_engine()
-            .call_configure(&mut store, settings)
-            .map_err(OpenError::Trap)?
-            .map_err(OpenError::Options)?;
-        Ok((Self { store, session }, in_force))
+        let (mut store, functions) = runtime.instantiate().map_err(OpenError::Trap)?;
+        let configured = functions.configure.call(&mut store, (settings.clone(),));
+        let (in_force,) = configured.map_err(OpenError::Trap)?;
+        Ok((Self { store, functions }, in_force.map_err(OpenError::Options)?))
     }
 }
-
-/// Calls with more bytes of text than this are large: they take milliseconds.
-pub(crate) const LARGE: usize = 64 << 10;
 
 /// Returns how many ticks a call with this many bytes of text may take: a hundred times the
 /// duration on an idle machine, because other threads compete for the processors.
 fn ticks(bytes: usize) -> u64 {
     TICKS_PER_CALL * (1 + (bytes >> 20) as u64 * 2)
-}
-
-/// The arguments of a call after the application has finished.
-pub(crate) struct Work {
-    pub(crate) visit: Visit,
-    /// The session as it was loaded.
-    pub(crate) stored: Option<Arc<Stored>>,
-    /// The application's change.
-    pub(crate) change: Change,
-}
-
-impl Work {
-    /// Returns the size of the text, in bytes.
-    fn size(&self) -> usize {
-        let stored = self.stored.as_ref().map_or(0, |it| it.data.len());
-        let change = match &self.change.data {
-            DataChange::Nothing => 0,
-            DataChange::Whole(text) => text.len(),
-            DataChange::Edits(edits) => edits
-                .iter()
-                .map(|edit| edit.key.len() + edit.value.as_ref().map_or(0, String::len))
-                .sum(),
-        };
-        stored + change
-    }
 }
 
 /// Instances with the same options.
@@ -113,7 +82,7 @@ pub(crate) struct Instances(Arc<Shared>);
 
 struct Shared {
     runtime: Runtime,
-    settings: Vec<Setting>,
+    settings: Arc<Vec<Setting>>,
     in_force: InForce,
     slots: Box<[Mutex<Option<Instance>>]>,
     /// Limits large calls.
@@ -123,7 +92,7 @@ struct Shared {
 impl Instances {
     pub(crate) fn open(runtime: Runtime, options: &Options) -> Result<Self, OptionsError> {
         // The first instance checks the options once for all.
-        let settings = options.settings();
+        let settings = Arc::new(options.settings());
         let (first, in_force) = Instance::configured(&runtime, &settings)?;
         let in_force = InForce::new(in_force);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -137,64 +106,57 @@ impl Instances {
         &self.0.in_force
     }
 
-    /// Begins a request.
-    pub(crate) fn begin(&self, request: &Request) -> Result<Beginning, Failure> {
-        let begun = self.0.call(|instance| {
-            instance.session.edge_session_engine().call_begin(&mut instance.store, request)
-        });
-        begun.unwrap_or_else(|error| Err(trapped(&error)))
+    pub(crate) fn begin(&self, request: Request) -> Result<Beginning, Failure> {
+        let begun = self.0.call(|it| it.functions.begin.call(&mut it.store, (request,)));
+        begun.map_or_else(|error| Err(trapped(&error)), |(begun,)| begun)
     }
 
-    /// Continues with what the store has loaded, or the reason why it is unavailable.
-    pub(crate) async fn loaded(
-        &self,
-        visit: Visit,
-        loaded: Result<Option<Arc<Stored>>, String>,
-    ) -> Result<Beginning, Failure> {
+    pub(crate) async fn loaded(&self, visit: Visit, loaded: Loaded) -> Result<Beginning, Failure> {
         let bytes = match &loaded {
             Ok(Some(stored)) => stored.data.len(),
             Ok(None) | Err(_) => 0,
         };
-        let call = move |instance: &mut Instance| instance.loaded(&visit, &loaded);
-        self.sized(bytes, call).await?
+        self.sized(bytes, move |it| it.functions.loaded.call(&mut it.store, (visit, loaded))).await
     }
 
-    /// Decides about the application's change.
-    pub(crate) async fn finish(&self, work: Work) -> Result<(Work, Plan), Failure> {
-        let bytes = work.size();
-        let call = move |instance: &mut Instance| {
-            let plan = instance.finish(&work.visit, work.stored.as_deref(), &work.change)?;
-            Ok(plan.map(|plan| (work, plan)))
-        };
-        self.sized(bytes, call).await?
+    pub(crate) async fn finish(
+        &self,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+    ) -> Result<Plan, Failure> {
+        let call = (visit, stored, change);
+        let bytes = size(call.1.as_deref(), &call.2);
+        self.sized(bytes, move |it| it.functions.finish.call(&mut it.store, call)).await
     }
 
-    /// Decides again after the write `at` has met an obstacle, which is returned.
     pub(crate) async fn resume(
         &self,
-        work: Work,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
         at: usize,
         obstacle: Obstacle,
-    ) -> Result<(Work, Plan, Obstacle), Failure> {
-        let bytes = work.size() + match &obstacle {
+    ) -> Result<Plan, Failure> {
+        let current = match &obstacle {
             Obstacle::Conflict(current) => current.data.len(),
             _ => 0,
         };
-        let call = move |instance: &mut Instance| {
-            let plan = instance.resume(&work, at, &obstacle)?;
-            Ok(plan.map(|plan| (work, plan, obstacle)))
-        };
-        self.sized(bytes, call).await?
+        let bytes = size(stored.as_deref(), &change) + current;
+        let at = u32::try_from(at).unwrap_or(u32::MAX);
+        let call = (visit, stored, change, at, obstacle);
+        self.sized(bytes, move |it| it.functions.resume.call(&mut it.store, call)).await
     }
 
     /// Makes a call with this many bytes of text.
     async fn sized<T: Send + 'static>(
         &self,
         bytes: usize,
-        call: impl FnOnce(&mut Instance) -> wasmtime::Result<T> + Send + 'static,
+        call: impl FnOnce(&mut Instance) -> wasmtime::Result<(Result<T, Failure>,)> + Send + 'static,
     ) -> Result<T, Failure> {
         if bytes <= LARGE {
-            return self.0.call(call).map_err(|error| trapped(&error));
+            let answer = self.0.call(call);
+            return answer.map_or_else(|error| Err(trapped(&error)), |(answer,)| answer);
         }
         let permit = self.0.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|error| trapped(&error))?;
@@ -207,49 +169,7 @@ impl Instances {
             call(&mut instance).inspect_err(|_| count_trap())
         };
         let answer = tokio::task::spawn_blocking(large).await.map_err(|error| trapped(&error))?;
-        answer.map_err(|error| trapped(&error))
-    }
-
-    /// Calls as the others do, whatever the size: for `bench/`.
-    #[cfg(feature = "bench")]
-    pub(crate) fn at_once<T>(
-        &self,
-        call: impl FnOnce(&mut Instance) -> wasmtime::Result<T>,
-    ) -> wasmtime::Result<T> {
-        self.0.call(call)
-    }
-}
-
-impl Instance {
-    pub(crate) fn loaded(
-        &mut self,
-        visit: &Visit,
-        loaded: &Result<Option<Arc<Stored>>, String>,
-    ) -> wasmtime::Result<Result<Beginning, Failure>> {
-        let loaded = loaded.as_ref().map(Option::as_deref).map_err(String::as_str);
-        self.session.edge_session_engine().call_loaded(&mut self.store, visit, loaded)
-    }
-
-    pub(crate) fn finish(
-        &mut self,
-        visit: &Visit,
-        stored: Option<&Stored>,
-        change: &Change,
-    ) -> wasmtime::Result<Result<Plan, Failure>> {
-        let engine = self.session.edge_session_engine();
-        engine.call_finish(&mut self.store, visit, stored, change)
-    }
-
-    fn resume(
-        &mut self,
-        work: &Work,
-        at: usize,
-        obstacle: &Obstacle,
-    ) -> wasmtime::Result<Result<Plan, Failure>> {
-        let Work { visit, stored, change } = work;
-        let at = u32::try_from(at).unwrap_or(u32::MAX);
-        let engine = self.session.edge_session_engine();
-        engine.call_resume(&mut self.store, visit, stored.as_deref(), change, at, obstacle)
+        answer.map_or_else(|error| Err(trapped(&error)), |(answer,)| answer)
     }
 }
 

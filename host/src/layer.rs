@@ -12,13 +12,13 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::bindings::exports::edge::session::engine as wit;
-use crate::component::Component;
 use crate::driver::{Begun, Driver};
+use crate::engine::Logic;
 use crate::error::OptionsError;
 use crate::run_to_completion::RunToCompletion;
 use crate::store::Store;
 use crate::{InForce, Options, Session, SessionHasher};
+use edge_session_component::wit;
 
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
@@ -53,25 +53,25 @@ pub struct SessionLayer {
 }
 
 impl SessionLayer {
-    /// Checks the options, and joins the component to a store. A store operation may take 2
+    /// Checks the options, and joins the logic, usually a [`Component`](crate::Component), to a store. A store operation may take 2
     /// seconds.
     pub fn new(
-        component: Component,
+        logic: impl Into<Logic>,
         options: Options,
         store: impl Store,
     ) -> Result<Self, OptionsError> {
-        Self::with_deadline(component, options, Arc::new(store), DEADLINE)
+        Self::with_deadline(logic, options, Arc::new(store), DEADLINE)
     }
 
     /// Creates a layer as [`Self::new`] does, with a shared store and another deadline for each of
     /// its operations. A request usually makes two.
     pub fn with_deadline(
-        component: Component,
+        logic: impl Into<Logic>,
         options: Options,
         store: Arc<dyn Store>,
         deadline: Duration,
     ) -> Result<Self, OptionsError> {
-        let driver = Arc::new(Driver::new(component, options, store, deadline)?);
+        let driver = Arc::new(Driver::new(logic.into(), options, store, deadline)?);
         Ok(Self { driver, reads_only: false })
     }
 
@@ -154,7 +154,7 @@ where
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let (driver, reads_only) = (self.driver.clone(), self.reads_only);
         Box::pin(async move {
-            let (session, stored) = match driver.begin(&facts(&request), reads_only).await {
+            let (session, stored) = match driver.begin(facts(&request), reads_only).await {
                 Begun::Session(session, stored) => (*session, stored),
                 Begun::None => return inner.call(request).await,
                 Begun::Failed(failure) => return Ok(refusal(failure)),

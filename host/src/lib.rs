@@ -33,30 +33,43 @@ struct Readme;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
-mod bindings;
+#[cfg(feature = "wasmtime")]
 mod code_cache;
+#[cfg(feature = "wasmtime")]
 mod component;
 mod counters;
 mod driver;
+mod engine;
 mod error;
 mod found;
 mod hasher;
+#[cfg(feature = "wasmtime")]
 mod instance;
 mod layer;
+#[cfg(feature = "native")]
+mod native;
 mod options;
 mod run_to_completion;
+#[cfg(feature = "wasmtime")]
 mod runtime;
 mod session;
 pub mod store;
 mod timed_store;
 mod turns;
 
-pub use bindings::exports::edge::session::engine::{OptionDescription, Origin, Problem};
+#[cfg(feature = "wasmtime")]
 pub use code_cache::{CodeCache, CodeCacheError};
+#[cfg(feature = "wasmtime")]
 pub use component::{BUNDLED_COMPONENT, Component};
-pub use error::{ComponentError, OptionsError};
+pub use edge_session_component::wit::{OptionDescription, Origin, Problem};
+pub use engine::Logic;
+#[cfg(feature = "wasmtime")]
+pub use error::ComponentError;
+pub use error::OptionsError;
 pub use found::{Found, Unreadable};
 pub use hasher::SessionHasher;
 pub use layer::{Encrypted, Refused, SessionLayer, SessionService};
+#[cfg(feature = "native")]
+pub use native::Native;
 pub use options::{InForce, Options};
 pub use session::{NoSession, Session, SessionError, ValueError};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::bindings::exports::edge::session::engine as wit;
+use edge_session_component::wit;
 
 /// Options by name, as express-session and connect-mongo name them: `rolling`, `cookie.max_age`,
 /// `store.ttl`. [`crate::Component::options`] describes all of them. What is not set has the
@@ -63,10 +63,10 @@ impl Options {
             name: "secret".to_owned(),
             value: wit::Value::Bytes(secret.clone()),
         });
-        let others = self.settings.iter().map(|(name, value)| wit::Setting {
-            name: name.clone(),
-            value: value.clone(),
-        });
+        let others = self
+            .settings
+            .iter()
+            .map(|(name, value)| wit::Setting { name: name.clone(), value: value.clone() });
         secrets.chain(others).collect()
     }
 }
@@ -85,7 +85,9 @@ pub struct InForce(BTreeMap<String, Value>);
 impl InForce {
     pub(crate) fn new(settings: Vec<wit::Setting>) -> Self {
         let read = |setting: wit::Setting| match setting.value {
-            wit::Value::Json(json) => (setting.name, serde_json::from_str(&json).unwrap_or_default()),
+            wit::Value::Json(json) => {
+                (setting.name, serde_json::from_str(&json).unwrap_or_default())
+            }
             wit::Value::Text(_) | wit::Value::Bytes(_) => (setting.name, Value::Null),
         };
         Self(settings.into_iter().map(read).collect())

@@ -1,19 +1,27 @@
-//! wasmtime, configured for the component: the engine, and what an instance can access.
+//! wasmtime, configured for the component: the engine, what an instance can access, and its
+//! functions.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use edge_session_component::wit::{
+    Beginning, Change, Failure, Obstacle, OptionDescription, Plan, Problem, Request, Setting,
+    Stored, Visit,
+};
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt as _, SeedableRng as _};
+use wasmtime::component::{
+    ComponentExportIndex, ComponentNamedList, ComponentType, InstancePre, Lift, Linker, Lower,
+    TypedFunc,
+};
 use wasmtime::{
     Cache, CacheConfig, Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
     StoreLimits, StoreLimitsBuilder,
 };
 
-use crate::bindings::wasi::{clocks::wall_clock, random::random};
-use crate::bindings::{Session, SessionPre};
 use crate::code_cache::CodeCache;
+use crate::engine::{Clock, Loaded};
 
 /// The interval at which a running call is checked against its deadline.
 const TICK: Duration = Duration::from_millis(10);
@@ -23,21 +31,79 @@ const TICK: Duration = Duration::from_millis(10);
 pub(crate) const TICKS_PER_CALL: u64 = 20;
 
 /// The maximum memory of one instance. The component copies a session a few times.
-pub(crate) const MAX_MEMORY: usize = 128 << 20;
+const MAX_MEMORY: usize = 128 << 20;
 
-/// The source of the component's time.
-pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+/// The interface that the component exports.
+const INTERFACE: &str = "edge:session/engine@0.2.0";
 
 /// The component, ready to be instantiated. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Runtime {
-    pub(crate) pre: SessionPre<State>,
-    pub(crate) clock: Clock,
+    pre: InstancePre<State>,
+    exports: Exports,
+    clock: Clock,
+}
+
+/// Where the functions are in the component.
+#[derive(Clone, Copy)]
+struct Exports {
+    options: ComponentExportIndex,
+    configure: ComponentExportIndex,
+    begin: ComponentExportIndex,
+    loaded: ComponentExportIndex,
+    finish: ComponentExportIndex,
+    resume: ComponentExportIndex,
+}
+
+/// The functions of an instance. Arguments that are needed again are shared.
+pub(crate) struct Functions {
+    pub(crate) options: TypedFunc<(), (Vec<OptionDescription>,)>,
+    pub(crate) configure: TypedFunc<(Arc<Vec<Setting>>,), (Result<Vec<Setting>, Vec<Problem>>,)>,
+    pub(crate) begin: TypedFunc<(Request,), (Result<Beginning, Failure>,)>,
+    pub(crate) loaded: TypedFunc<(Visit, Loaded), (Result<Beginning, Failure>,)>,
+    pub(crate) finish:
+        TypedFunc<(Visit, Option<Arc<Stored>>, Arc<Change>), (Result<Plan, Failure>,)>,
+    pub(crate) resume: TypedFunc<
+        (Visit, Option<Arc<Stored>>, Arc<Change>, u32, Obstacle),
+        (Result<Plan, Failure>,),
+    >,
 }
 
 impl Runtime {
+    /// Connects a component with its imports. Fails if it is not one of the contract.
+    pub(crate) fn new(
+        engine: &wasmtime::Engine,
+        component: &wasmtime::component::Component,
+    ) -> wasmtime::Result<Self> {
+        let interface = component.get_export_index(None, INTERFACE);
+        let interface = interface
+            .ok_or_else(|| wasmtime::Error::msg(format!("it does not export {INTERFACE}")))?;
+        let index = |name: &str| {
+            component
+                .get_export_index(Some(&interface), name)
+                .ok_or_else(|| wasmtime::Error::msg(format!("it does not export `{name}`")))
+        };
+        let exports = Exports {
+            options: index("options")?,
+            configure: index("configure")?,
+            begin: index("begin")?,
+            loaded: index("loaded")?,
+            finish: index("finish")?,
+            resume: index("resume")?,
+        };
+        let pre = linker(engine)?.instantiate_pre(component)?;
+        let runtime = Self { pre, exports, clock: Arc::new(SystemTime::now) };
+        // Compares the types of all functions.
+        runtime.instantiate()?;
+        Ok(runtime)
+    }
+
+    pub(crate) fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
     /// Creates an instance with its own memory and source of randomness.
-    pub(crate) fn instantiate(&self) -> wasmtime::Result<(Store<State>, Session)> {
+    pub(crate) fn instantiate(&self) -> wasmtime::Result<(Store<State>, Functions)> {
         let state = State {
             clock: self.clock.clone(),
             random: StdRng::try_from_rng(&mut SysRng)
@@ -47,8 +113,28 @@ impl Runtime {
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.limits);
         store.set_epoch_deadline(TICKS_PER_CALL);
-        let session = self.pre.instantiate(&mut store)?;
-        Ok((store, session))
+        let instance = self.pre.instantiate(&mut store)?;
+        let Exports { options, configure, begin, loaded, finish, resume } = self.exports;
+        fn typed<Params, Return>(
+            instance: &wasmtime::component::Instance,
+            store: &mut Store<State>,
+            index: ComponentExportIndex,
+        ) -> wasmtime::Result<TypedFunc<Params, Return>>
+        where
+            Params: ComponentNamedList + Lower,
+            Return: ComponentNamedList + Lift,
+        {
+            instance.get_typed_func(store, index)
+        }
+        let functions = Functions {
+            options: typed(&instance, &mut store, options)?,
+            configure: typed(&instance, &mut store, configure)?,
+            begin: typed(&instance, &mut store, begin)?,
+            loaded: typed(&instance, &mut store, loaded)?,
+            finish: typed(&instance, &mut store, finish)?,
+            resume: typed(&instance, &mut store, resume)?,
+        };
+        Ok((store, functions))
     }
 }
 
@@ -59,28 +145,29 @@ pub(crate) struct State {
     limits: StoreLimits,
 }
 
-impl wall_clock::Host for State {
-    fn now(&mut self) -> wall_clock::Datetime {
-        let since = (self.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        wall_clock::Datetime { seconds: since.as_secs(), nanoseconds: since.subsec_nanos() }
-    }
-
-    fn resolution(&mut self) -> wall_clock::Datetime {
-        wall_clock::Datetime { seconds: 0, nanoseconds: 1 }
-    }
+/// The record of `wasi:clocks/wall-clock`.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+struct Datetime {
+    seconds: u64,
+    nanoseconds: u32,
 }
 
-impl random::Host for State {
-    fn get_random_bytes(&mut self, len: u64) -> Vec<u8> {
-        // Bounds a request for randomness; valid ones are shorter.
-        let mut bytes = vec![0; len.min(1 << 16) as usize];
-        self.random.fill(bytes.as_mut_slice());
-        bytes
-    }
-
-    fn get_random_u64(&mut self) -> u64 {
-        self.random.random()
-    }
+/// Returns a linker with the two functions that the component imports.
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::<State>::new(engine);
+    linker.instance("wasi:clocks/wall-clock@0.2.0")?.func_wrap("now", |store, (): ()| {
+        let now = (store.data().clock)();
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok((Datetime { seconds: since.as_secs(), nanoseconds: since.subsec_nanos() },))
+    })?;
+    linker.instance("wasi:random/random@0.2.0")?.func_wrap(
+        "get-random-u64",
+        |mut store: wasmtime::StoreContextMut<'_, State>, (): ()| {
+            Ok((store.data_mut().random.random::<u64>(),))
+        },
+    )?;
+    Ok(linker)
 }
 
 /// Creates an engine for synchronous components: without concurrency inside the component, a call

@@ -16,10 +16,10 @@ use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-use crate::bindings::exports::edge::session::engine as wit;
+use crate::Origin;
 use crate::found::{Found, Unreadable, member, members};
 use crate::store::Stored;
-use crate::Origin;
+use edge_session_component::wit;
 
 /// The member of a session's text that is not data.
 const COOKIE: &str = "cookie";
@@ -549,10 +549,8 @@ mod tests {
 
     fn session(data: &str) -> Session {
         let data = data.replacen('{', r#"{"cookie":{"path":"/"},"#, 1).replace(",}", "}");
-        let visit = wit::Visit {
-            id: "an-identifier".into(),
-            state: wit::State { bits: 0, text: None },
-        };
+        let visit =
+            wit::Visit { id: "an-identifier".into(), state: wit::State { bits: 0, text: None } };
         let stored = Arc::new(Stored { data, expires: None, touched: None });
         Session::new(wit::Session { visit, origin: Origin::Loaded, text: None }, Some(stored)).0
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::hasher::sha256 as digest;
 
-pub use crate::bindings::exports::edge::session::engine::{Content, Stored};
+pub use edge_session_component::wit::{Content, Stored};
 
 pub mod conformance;
 #[cfg(feature = "file")]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::bindings::exports::edge::session::engine as wit;
 use crate::counters::{Counters, operation};
 use crate::store::{Changed, Content, Created, Store, StoreError, Stored};
+use edge_session_component::wit;
 
 /// For naming an operation whose content has been passed on.
 const NO_CONTENT: Content = Content { data: String::new(), expires: 0 };
@@ -60,9 +60,7 @@ impl TimedStore {
                 let kind = Operation::Replace(NO_CONTENT);
                 self.timed(&kind, store.replace(id, content, expected)).await?
             }
-            Operation::Touch(expires) => {
-                self.timed(&operation, store.touch(id, expires)).await?
-            }
+            Operation::Touch(expires) => self.timed(&operation, store.touch(id, expires)).await?,
             Operation::Delete => self.timed(&operation, store.delete(id, expected)).await?,
         };
         match changed {

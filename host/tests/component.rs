@@ -165,9 +165,13 @@ fn all_problems_of_the_options_are_reported_together() {
 #[tokio::test]
 async fn a_call_that_needs_too_much_memory_fails_alone() {
     let store = Arc::new(MemoryStore::with_max_bytes(4 << 30));
-    let gateway = Gateway::with(component(), |o| {
+    let gateway = Gateway::with(
+        component(),
+        |o| {
             o.set("max_session_bytes", u32::MAX);
-        }, store.clone());
+        },
+        store.clone(),
+    );
     // Passed in and returned, this exceeds the memory limit of an instance.
     let data = format!(r#"{{"cookie":{{}},"a":"{}"}}"#, "x".repeat(100 << 20));
     let content = edge_session::store::Content { data, expires: u64::MAX };

@@ -17,13 +17,17 @@ impl Sessions {
     /// Performs a write; `seen` is the session as it was last seen.
     pub fn perform(&mut self, write: &Write, seen: &mut Option<Stored>) -> Result<(), Obstacle> {
         let found = self.load(&write.id);
-        if write.if_unchanged && found.as_ref().map(|it| &it.data) != seen.as_ref().map(|it| &it.data) {
+        if write.if_unchanged
+            && found.as_ref().map(|it| &it.data) != seen.as_ref().map(|it| &it.data)
+        {
             seen.clone_from(&found);
             return Err(found.map_or(Obstacle::Missing, Obstacle::Conflict));
         }
         let (data, expires) = match (&write.operation, found) {
             (Operation::Create(_), Some(_)) => return Err(Obstacle::Taken),
-            (Operation::Create(new) | Operation::Replace(new), _) => (new.data.clone(), new.expires),
+            (Operation::Create(new) | Operation::Replace(new), _) => {
+                (new.data.clone(), new.expires)
+            }
             (_, None) => return Err(Obstacle::Missing),
             (Operation::Load, Some(found)) => {
                 *seen = Some(found.clone());

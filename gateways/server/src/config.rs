@@ -348,17 +348,8 @@ fn set<T>(place: &mut T, value: Option<T>) {
 }
 
 /// The sections of the file.
-const SECTIONS: [&str; 9] = [
-    "cookie",
-    "store",
-    "tls",
-    "admin",
-    "log",
-    "telemetry",
-    "gateway",
-    "timeouts",
-    "limits",
-];
+const SECTIONS: [&str; 9] =
+    ["cookie", "store", "tls", "admin", "log", "telemetry", "gateway", "timeouts", "limits"];
 
 /// Returns the message for an unknown key, with the key that was probably meant.
 fn not_an_option(prefix: &str, key: &str) -> String {
@@ -813,10 +804,7 @@ mod tests {
             ("resave = \"yes\"", "resave: is a string, not true or false"),
             ("name = 5", "name: is 5, not a string"),
             ("max_session_bytes = -1", "max_session_bytes: is -1, not a whole number up to"),
-            (
-                "max_session_bytes = 1.5",
-                "max_session_bytes: is 1.5, not a whole number up to",
-            ),
+            ("max_session_bytes = 1.5", "max_session_bytes: is 1.5, not a whole number up to"),
             ("listen = \"8080\"", "listen: is neither an address with a port, such as 127"),
             ("log = 1", "log: is 1, not a section of options"),
             ("guard = 1", "guard: is 1, not a list"),

@@ -96,7 +96,8 @@ mod tests {
             assert!(problem.contains("EDGE_SESSION_SECRET number 2 has 7 bytes"), "{problem}");
             assert!(!problem.contains("hunter2"), "{problem}");
         }
-        let short = of(&[("EDGE_SESSION_PRESET", "express"), ("EDGE_SESSION_SECRET", "keyboard cat")]);
+        let short =
+            of(&[("EDGE_SESSION_PRESET", "express"), ("EDGE_SESSION_SECRET", "keyboard cat")]);
         assert!(short.is_ok(), "one short secret is nobody's accident");
     }
 }

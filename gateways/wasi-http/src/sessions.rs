@@ -108,7 +108,8 @@ impl Sessions {
         let mut seen = stored.cloned();
         loop {
             let mut writes = plan.writes.into_iter().enumerate();
-            let met = writes.find_map(|(at, write)| Some((at, perform(write, seen.as_ref()).err()?)));
+            let met =
+                writes.find_map(|(at, write)| Some((at, perform(write, seen.as_ref()).err()?)));
             let Some((at, obstacle)) = met else { return Ok(plan.outcome) };
             if let Obstacle::Conflict(current) = &obstacle {
                 seen = Some(current.clone());

@@ -1,7 +1,7 @@
 //! A case to play on both sides: options, and a history of requests.
 
-use edge_session::store::{Crypto, CryptoFormat, MongoOptions, TransformId};
 use edge_session::Options;
+use edge_session::store::{Crypto, CryptoFormat, MongoOptions, TransformId};
 use mongodb::bson::Document;
 use proptest::collection::vec;
 use proptest::option::of;

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use edge_session::store::{AutoRemove, MongoOptions, TransformId};
 use edge_session::Problem;
+use edge_session::store::{AutoRemove, MongoOptions, TransformId};
 
 use super::Settings;
 use crate::net::address::Address;

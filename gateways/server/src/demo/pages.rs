@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use edge_session::Origin;
-use serde_json::{Map, Value};
 use maud::{DOCTYPE, Markup, html};
+use serde_json::{Map, Value};
 
 use super::{MAX_KEY, MAX_NAME, MAX_VALUE};
 

@@ -1,0 +1,123 @@
+//! What decides about sessions: the component, or its source as native code.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use edge_session_component::wit::{
+    Beginning, Change, DataChange, Failure, Obstacle, Plan, Request, Stored, Visit,
+};
+
+use crate::error::OptionsError;
+#[cfg(feature = "wasmtime")]
+use crate::instance::Instances;
+#[cfg(feature = "native")]
+use crate::native::NativeEngine;
+use crate::options::{InForce, Options};
+
+/// The source of the time.
+pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// The store's answer to a load; the error says why it is unavailable.
+pub(crate) type Loaded = Result<Option<Arc<Stored>>, String>;
+
+/// Calls with more bytes of text than this are large: they take milliseconds.
+pub(crate) const LARGE: usize = 64 << 10;
+
+/// The session logic: a [`Component`](crate::Component) in its sandbox or, with the feature
+/// `native`, [`Native`](crate::Native) code.
+#[derive(Clone)]
+pub struct Logic(pub(crate) Kind);
+
+#[derive(Clone)]
+pub(crate) enum Kind {
+    #[cfg(feature = "wasmtime")]
+    Component(crate::runtime::Runtime),
+    #[cfg(feature = "native")]
+    Native(Clock),
+}
+
+impl std::fmt::Debug for Logic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logic").finish_non_exhaustive()
+    }
+}
+
+/// The logic with checked options.
+pub(crate) enum Engine {
+    #[cfg(feature = "wasmtime")]
+    Component(Instances),
+    #[cfg(feature = "native")]
+    Native(NativeEngine),
+}
+
+/// Calls the same function of either engine.
+macro_rules! of {
+    ($self:ident, $engine:ident => $call:expr) => {
+        match $self {
+            #[cfg(feature = "wasmtime")]
+            Self::Component($engine) => $call,
+            #[cfg(feature = "native")]
+            Self::Native($engine) => $call,
+        }
+    };
+}
+
+impl Engine {
+    pub(crate) fn open(logic: Logic, options: &Options) -> Result<Self, OptionsError> {
+        match logic.0 {
+            #[cfg(feature = "wasmtime")]
+            Kind::Component(runtime) => Instances::open(runtime, options).map(Self::Component),
+            #[cfg(feature = "native")]
+            Kind::Native(clock) => NativeEngine::open(clock, options).map(Self::Native),
+        }
+    }
+
+    pub(crate) fn in_force(&self) -> &InForce {
+        of!(self, engine => engine.in_force())
+    }
+
+    /// Begins a request.
+    pub(crate) fn begin(&self, request: Request) -> Result<Beginning, Failure> {
+        of!(self, engine => engine.begin(request))
+    }
+
+    /// Continues with what the store has loaded.
+    pub(crate) async fn loaded(&self, visit: Visit, loaded: Loaded) -> Result<Beginning, Failure> {
+        of!(self, engine => engine.loaded(visit, loaded).await)
+    }
+
+    /// Decides about the application's change.
+    pub(crate) async fn finish(
+        &self,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+    ) -> Result<Plan, Failure> {
+        of!(self, engine => engine.finish(visit, stored, change).await)
+    }
+
+    /// Decides again after the write `at` has met an obstacle.
+    pub(crate) async fn resume(
+        &self,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+        at: usize,
+        obstacle: Obstacle,
+    ) -> Result<Plan, Failure> {
+        of!(self, engine => engine.resume(visit, stored, change, at, obstacle).await)
+    }
+}
+
+/// Returns the size of a call's text, in bytes.
+pub(crate) fn size(stored: Option<&Stored>, change: &Change) -> usize {
+    let change = match &change.data {
+        DataChange::Nothing => 0,
+        DataChange::Whole(text) => text.len(),
+        DataChange::Edits(edits) => edits
+            .iter()
+            .map(|edit| edit.key.len() + edit.value.as_ref().map_or(0, String::len))
+            .sum(),
+    };
+    stored.map_or(0, |it| it.data.len()) + change
+}

@@ -1,0 +1,140 @@
+//! The component's source, linked as native code: no sandbox, and no limit on memory and time.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use edge_session_component::wit::{
+    Beginning, Change, Failure, Obstacle, Plan, Request, Stored, Visit,
+};
+use edge_session_component::{Engine, Environment};
+use rand::RngExt as _;
+
+use crate::engine::{Clock, Kind, LARGE, Loaded, Logic, size};
+use crate::error::{OptionsError, unavailable};
+use crate::options::{InForce, Options};
+
+/// The session logic as native code, from the same source as the component. Tests compare the two.
+///
+/// It costs a fraction of the component, and needs no WebAssembly runtime. What a fault in the logic
+/// could reach is not limited.
+#[derive(Clone)]
+pub struct Native(Clock);
+
+impl Native {
+    /// Takes the time from `clock` instead of the system: for tests.
+    #[must_use]
+    pub fn with_clock(clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(clock))
+    }
+}
+
+impl Default for Native {
+    fn default() -> Self {
+        Self(Arc::new(SystemTime::now))
+    }
+}
+
+impl std::fmt::Debug for Native {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Native").finish_non_exhaustive()
+    }
+}
+
+impl From<Native> for Logic {
+    fn from(native: Native) -> Self {
+        Self(Kind::Native(native.0))
+    }
+}
+
+/// The native logic with checked options.
+pub(crate) struct NativeEngine(Arc<Shared>, InForce);
+
+struct Shared {
+    engine: Engine,
+    system: System,
+}
+
+/// The clock and the random source.
+struct System(Clock);
+
+impl Environment for System {
+    fn now(&self) -> u64 {
+        let since = (self.0)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        since.as_millis() as u64
+    }
+
+    fn random(&self) -> [u8; 24] {
+        rand::rng().random()
+    }
+}
+
+impl NativeEngine {
+    pub(crate) fn open(clock: Clock, options: &Options) -> Result<Self, OptionsError> {
+        let engine =
+            Engine::configure(&options.settings()).map_err(|problems| OptionsError { problems })?;
+        let in_force = InForce::new(engine.in_force());
+        Ok(Self(Arc::new(Shared { engine, system: System(clock) }), in_force))
+    }
+
+    pub(crate) fn in_force(&self) -> &InForce {
+        &self.1
+    }
+
+    pub(crate) fn begin(&self, request: Request) -> Result<Beginning, Failure> {
+        Ok(self.0.engine.begin(&self.0.system, &request))
+    }
+
+    pub(crate) async fn loaded(&self, visit: Visit, loaded: Loaded) -> Result<Beginning, Failure> {
+        let bytes = match &loaded {
+            Ok(Some(stored)) => stored.data.len(),
+            Ok(None) | Err(_) => 0,
+        };
+        let call = move |Shared { engine, system }: &Shared| {
+            let loaded = loaded.as_ref().map(Option::as_deref).map_err(Clone::clone);
+            engine.loaded(system, visit, loaded)
+        };
+        self.sized(bytes, call).await
+    }
+
+    pub(crate) async fn finish(
+        &self,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+    ) -> Result<Plan, Failure> {
+        let bytes = size(stored.as_deref(), &change);
+        let call = move |Shared { engine, system }: &Shared| {
+            engine.finish(system, visit, stored.as_deref(), &change)
+        };
+        self.sized(bytes, call).await
+    }
+
+    pub(crate) async fn resume(
+        &self,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+        at: usize,
+        obstacle: Obstacle,
+    ) -> Result<Plan, Failure> {
+        let bytes = size(stored.as_deref(), &change);
+        let call = move |Shared { engine, system }: &Shared| {
+            engine.resume(system, visit, stored.as_deref(), &change, at, obstacle)
+        };
+        self.sized(bytes, call).await
+    }
+
+    /// Makes a call. A large one must not delay the other requests of its thread.
+    async fn sized<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        call: impl FnOnce(&Shared) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        if bytes <= LARGE {
+            return call(&self.0);
+        }
+        let shared = self.0.clone();
+        let answer = tokio::task::spawn_blocking(move || call(&shared)).await;
+        answer.unwrap_or_else(|error| Err(unavailable(format!("a call failed: {error}"))))
+    }
+}
