@@ -12,9 +12,9 @@ const now = () => {
 }
 const getRandomU64 = () => crypto.getRandomValues(new BigUint64Array(1))[0]
 const imports = { 'wasi:clocks/wall-clock': { now }, 'wasi:random/random': { getRandomU64 } }
-const { defaults, open } = instantiate(module, imports).engine
-const secrets = [Buffer.from('only for this example: 32 bytes or more')]
-const engine = open({ ...defaults('safe'), secrets }) // or throws all that is wrong
+const { engine } = instantiate(module, imports)
+const secret = { tag: 'bytes', val: Buffer.from('only for this example: 32 bytes or more') }
+engine.configure([{ name: 'secret', value: secret }]) // or throws all that is wrong
 
 const sessions = new Map()
 let cookie

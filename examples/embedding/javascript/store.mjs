@@ -1,15 +1,16 @@
 // The five store operations, on a `Map`.
-export function perform (sessions, { tag, val }, id, known) {
-  const found = sessions.get(id)?.expires > Date.now() ? sessions.get(id) : undefined
-  const isKnown = found?.data === (known.current ?? known.loaded)?.data
-  const onlyKnown = val === true || val?.onlyKnown
-  if (tag === 'load') known.loaded = found
-  if (tag === 'load') return { tag: found ? 'found' : 'missing' }
-  if (tag === 'create' && found) return { tag: 'taken' }
-  if (!found && (onlyKnown || tag === 'touch' || tag === 'delete')) return { tag: 'missing' }
-  if (onlyKnown && !isKnown) known.current = found
-  if (onlyKnown && !isKnown) return { tag: 'conflict' }
+export function load (sessions, id) {
+  const stored = sessions.get(id)
+  return stored?.expires > Date.now() ? stored : undefined
+}
+
+// Returns the obstacle that a write met; nothing if it is done.
+export function perform (sessions, { id, operation: { tag, val }, ifUnchanged }, seen) {
+  const stored = load(sessions, id)
+  if (tag === 'create' && stored) return { tag: 'taken' }
+  if (!stored && (ifUnchanged || ['touch', 'delete', 'load'].includes(tag))) return { tag: 'missing' }
+  const isOther = ifUnchanged && stored.data !== seen.data
+  if (tag === 'load' || isOther) return { tag: 'conflict', val: stored }
   if (tag === 'delete') sessions.delete(id)
-  else sessions.set(id, tag === 'touch' ? { ...found, expires: val } : val.content ?? val)
-  return { tag: 'done' }
+  else sessions.set(id, tag === 'touch' ? { ...stored, expires: val } : val)
 }

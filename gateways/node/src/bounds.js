@@ -1,5 +1,6 @@
 // Truncates values before they enter the component: to more than its result can depend on. These
 // are not additional rules; the result is the same as for the whole value.
+import { SessionError } from './engine.js'
 
 /**
  * The component reads no more than this in all Cookie headers together, and reports `oversized`.
@@ -12,8 +13,8 @@ const PATH = 1024
 /** Far longer than the X-Forwarded-Proto of any proxy. */
 const FORWARDED_PROTO = 1024
 
-/** Joins the Cookie headers. Truncated ones are still too large. */
-export const cookies = header => header ? [latin1(header.slice(0, COOKIES + 1))] : []
+/** The Cookie header in bytes. A truncated one is still too large. */
+export const cookies = header => latin1(header ? header.slice(0, COOKIES + 1) : '')
 
 /** The beginning of a request's path. */
 export const path = path => path.slice(0, PATH + 1)
@@ -25,13 +26,15 @@ export const forwardedProto = value =>
 /** A stored text of more than `most` bytes is damaged, and so is an empty one. */
 export const stored = (text, most) => text.length > most ? '' : text
 
-/** Returns a lower bound of the session's size after a change, if that exceeds `most` bytes. */
-export function excess ({ action, data: { tag, val } }, most) {
-  if (tag === 'nothing' || action === 'destroy' || action === 'unset') return undefined
+/** Throws the component's failure for a change whose data alone exceeds `most` bytes. */
+export function check ({ action, data: { tag, val } }, most) {
+  if (tag === 'nothing' || action === 'destroy' || action === 'unset') return
   const size = tag === 'whole'
     ? val.length
     : val.reduce((size, { key, value }) => value === undefined ? size : size + key.length + value.length, 0)
-  return size > most ? size : undefined
+  if (size <= most) return
+  const reason = `the session would have more than ${size} bytes, more than maxSessionBytes, ${most}`
+  throw new SessionError({ kind: 'too-large', status: 500, message: 'The session could not be saved.', reason })
 }
 
 function latin1 (text) {

@@ -1,5 +1,6 @@
 // Runs the component. Its only imports are the clock and the random source defined here.
 import { instantiate } from '../generated/session.js'
+import { OptionsError, camelCase, inCamelCase, toSettings } from './options.js'
 
 const imports = {
   'wasi:clocks/wall-clock': {
@@ -26,34 +27,45 @@ function getRandomU64 () {
   return random
 }
 
-/** The options are not valid: `problems` lists everything that is wrong. */
-export class OptionsError extends TypeError {
-  constructor (problems) {
-    super(['the session options cannot be used:',
-      ...problems.map(({ name, message }) => `  ${name}: ${message}`)].join('\n'))
-    this.name = 'OptionsError'
-    this.problems = problems
+/** Why a request fails. `message` is for the visitor, `reason` for the log. */
+export class SessionError extends Error {
+  constructor ({ kind, status, message, reason }) {
+    super(message)
+    // Express logs the stack.
+    this.stack = this.stack.replace(message, () => `${message} (${reason})`)
+    this.status = status
+    this.code = `ERR_SESSION_${kind.toUpperCase().replace('-', '_')}`
+    this.reason = reason
   }
 }
 
 /** The contract's engine. An instance that failed is replaced. */
 export class Engine {
-  #open
+  /** The options in force by name, such as `maxSessionBytes` and `cookie.path`. */
+  options
+  #given
+  #modules
+  #descriptions
   #engine
-  /** Returns another engine with some options changed. */
-  with
 
   /** `modules` returns core modules by file name. */
-  constructor (options, modules) {
-    this.with = changed => new Engine({ ...options, ...changed }, modules)
-    this.#open = () => instantiate(modules, imports).engine.open(options)
-    try {
-      this.#engine = this.#open()
-    } catch (error) {
-      if (!Array.isArray(error?.payload)) throw error
-      throw new OptionsError(error.payload.map(({ name, message }) =>
-        ({ name: inCamelCase(name), message: inCamelCase(message) })))
-    }
+  constructor (given, modules) {
+    this.#given = given
+    this.#modules = modules
+    this.#open()
+  }
+
+  /** The secret that signs. */
+  get secret () { return [this.#given.secret].flat()[0] }
+
+  /** Returns another engine with some options changed. */
+  with (changed) {
+    return new Engine({ ...this.#given, ...changed }, this.#modules)
+  }
+
+  /** Returns the defaults of a preset, by name. */
+  defaults (preset) {
+    return byName(this.#descriptions.map(option => [option.name, option[preset]]))
   }
 
   begin (request) {
@@ -62,34 +74,48 @@ export class Engine {
     } catch (error) { throw this.#failed(error) }
   }
 
-  resume (exchange, known, change, reply) {
+  loaded (visit, stored) {
     try {
-      return this.#engine.resume(exchange, known, change, reply)
+      return this.#engine.loaded(visit, stored)
     } catch (error) { throw this.#failed(error) }
   }
 
-  finish (exchange, known, change) {
+  finish (visit, stored, change) {
     try {
-      return this.#engine.finish(exchange, known, change)
+      return this.#engine.finish(visit, stored, change)
     } catch (error) { throw this.#failed(error) }
   }
 
+  resume (visit, stored, change, at, obstacle) {
+    try {
+      return this.#engine.resume(visit, stored, change, at, obstacle)
+    } catch (error) { throw this.#failed(error) }
+  }
+
+  #open () {
+    this.#engine = instantiate(this.#modules, imports).engine
+    this.#descriptions ??= this.#engine.options()
+    try {
+      const inForce = this.#engine.configure(toSettings(this.#given))
+      this.options = byName(inForce.map(({ name, value }) => [name, value.val]))
+    } catch (error) {
+      if (!Array.isArray(error.payload)) throw error
+      throw new OptionsError(error.payload.map(({ name, message }) =>
+        ({ name: this.#spelled(name), message: this.#spelled(message) })))
+    }
+  }
+
+  /** A failure has a payload. Any other error may leave the instance inconsistent. */
   #failed (error) {
-    this.#engine = this.#open()
+    if (error.payload) return new SessionError({ ...error.payload, reason: this.#spelled(error.payload.reason) })
+    this.#open()
     return error
   }
-}
 
-/** Returns the options of a preset. */
-export function defaults (preset, modules) {
-  if (preset !== 'safe' && preset !== 'express') {
-    throw new OptionsError([{ name: 'preset', message: 'is not "safe" or "express"' }])
+  #spelled (text) {
+    return inCamelCase(text, new Set(this.#descriptions.map(({ name }) => name)))
   }
-  return instantiate(modules, imports).engine.defaults(preset)
 }
 
-const NAMES = /\b(?:store\.)?(allow_weak_secret|max_age|same_site|touch_after|max_session_bytes|ttl)\b/g
-
-/** Converts option names to JavaScript's spelling. */
-const inCamelCase = text => text.replace(NAMES, (_, name) =>
-  name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase()))
+/** Returns options by name from their JSON texts; `null` is undefined. */
+const byName = texts => Object.fromEntries(texts.map(([name, text]) => [camelCase(name), JSON.parse(text) ?? undefined]))

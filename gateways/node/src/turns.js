@@ -11,6 +11,9 @@ const MAX_WAITING = 2000
 /** The maximum time that a request waits for its turn, or keeps it from others, in milliseconds. */
 const PATIENCE = 10_000
 
+/** The obstacle of a request that has no turn. */
+export const BUSY = 'too many requests are changing this session at once'
+
 /** The maximum pause after a request's second conflict, and after many. */
 const PAUSE = 4
 const LONGEST_PAUSE = 256
@@ -78,6 +81,9 @@ class Turn {
     this.left = left
   }
 
+  /** Whether this is the turn of the session `id`. */
+  isOf (id) { return id === this.#id }
+
   /** Passes the turn on. */
   end () {
     this.#turns?.pass(this.#id, this.#line, this.left)
@@ -92,7 +98,3 @@ class Turn {
  */
 export const pause = conflicts =>
   conflicts < 2 ? 0 : Math.random() * Math.min(PAUSE * 2 ** (conflicts - 2), LONGEST_PAUSE)
-
-/** Whether a store request depends on what is stored. */
-export const isConditional = ({ tag, val }) =>
-  tag === 'replace' ? val.onlyKnown : tag === 'delete' && val

@@ -8,7 +8,9 @@ import { createRequire } from 'node:module'
 import { test } from 'node:test'
 import { setTimeout as wait } from 'node:timers/promises'
 import express from 'express'
-import { Engine } from '../src/engine.js'
+import { Engine, SessionError } from '../src/engine.js'
+import { withSession } from '../src/fetch/index.js'
+import { modules } from '../src/modules.js'
 import { SECRET, request } from './rig.mjs'
 
 const require = createRequire(import.meta.url)
@@ -392,6 +394,55 @@ test('options that cannot be are refused', () => {
       /allowWeakSecret/.test(error.message))
 })
 
+test('without a secret, the other options are checked at the start, too', () => {
+  assert.throws(() => session({ ...QUIET, secret: undefined, cookie: { maxAge: '1h' }, name: 'a b' }),
+    error => error instanceof OptionsError && error.problems.map(({ name }) => name).join() === 'cookie.maxAge,name')
+})
+
+test('the status and the message of a failure reach the error handler, and its log the reason', async t => {
+  const { visit, errors } = await serve(t, { maxSessionBytes: 200 }, (req, res) => {
+    if (req.path === '/large') req.session.a = 'x'.repeat(150)
+    else if (req.path === '/huge') req.session.a = 'x'.repeat(250)
+    else Object.assign(req.session, { n: 1 }).cookie.path = ';'
+    res.send('never')
+  })
+  for (const path of ['/large', '/huge', '/path']) assert.equal((await visit(path)).status, 500)
+  const code = ['ERR_SESSION_TOO_LARGE', 'ERR_SESSION_TOO_LARGE', 'ERR_SESSION_INVALID_CHANGE']
+  assert.deepEqual(errors.map(error => error.code), code)
+  for (const { message, status, reason, stack } of errors) {
+    assert.deepEqual([message, status], ['The session could not be saved.', 500])
+    assert.ok(stack.includes(message) && stack.includes(reason))
+  }
+  assert.match(errors[0].reason, /more than maxSessionBytes, 200$/)
+})
+
+test('a change follows a session that another gateway has renewed meanwhile', async t => {
+  const store = new MemoryStore()
+  const content = id => store.sessions[id] && { data: store.sessions[id] }
+  const shared = {
+    load: content,
+    create: (id, { data }) => { store.sessions[id] = data; return true },
+    replace: (id, { data }) => { store.sessions[id] = data; return true },
+    touch: () => true,
+    delete: id => delete store.sessions[id]
+  }
+  const renew = withSession((request, session) => { session.renew(); session.data.user = 'zoe'; return new Response() },
+    { secret: SECRET, store: shared })
+  let meanwhile = () => {}
+  const { visit } = await serve(t, { store, preset: 'safe' }, async (req, res) => {
+    await meanwhile(req.headers)
+    count(req, res)
+  })
+  const first = await visit()
+  const old = Object.keys(store.sessions)
+  meanwhile = async ({ cookie }) => assert.equal((await renew(new Request('http://localhost/', { headers: { cookie } }))).status, 200)
+  const second = await visit()
+  assert.deepEqual([first.body, second.body, second.headers['set-cookie']], ['1', '2', undefined])
+  assert.equal(store.sessions[old[0]], undefined)
+  const renewed = Object.values(store.sessions).map(text => JSON.parse(text)).filter(({ user }) => user)
+  assert.deepEqual(renewed.map(({ user, n }) => ({ user, n })), [{ user: 'zoe', n: 2 }])
+})
+
 test('a secret that is not set any more signs nothing', async t => {
   const { visit } = await serve(t, { secret: [SECRET, undefined] }, count)
   const { headers } = await visit()
@@ -552,12 +603,19 @@ test('MemoryStore warns in production', () => {
   assert.match(said, /not\ndesigned for a production environment/)
 })
 
-test('a component that failed is replaced', async () => {
-  const { modules } = await import('../src/modules.js')
-  const { defaults } = await import('../src/engine.js')
-  const compiled = modules()
-  const options = { ...defaults('express', name => compiled[name]), secrets: [Buffer.from(SECRET)] }
-  const engine = new Engine(options, name => compiled[name])
+test('a component that failed is replaced, one that refused is not', () => {
+  let made = 0
+  const engine = new Engine({ preset: 'express', secret: SECRET }, name => {
+    if (name === 'session.core.wasm') made++
+    return modules()[name]
+  })
+  const request = { cookies: new Uint8Array(), path: '/', tls: false, secure: false }
+  const { visit } = engine.begin(request).val
+  const altered = { ...visit, state: { bits: visit.state.bits ^ (1n << 40n) } }
+  assert.throws(() => engine.finish(altered, undefined, { action: 'keep', data: { tag: 'nothing' }, cookie: [] }), error =>
+    error instanceof SessionError && error.code === 'ERR_SESSION_MISUSE' && error.status === 500 && /contract/.test(error.reason))
+  assert.equal(made, 1)
   assert.throws(() => engine.begin({ path: '/' }), TypeError)
-  assert.equal(engine.begin({ cookies: [], path: '/', tls: false, secure: false }).tag, 'ready')
+  assert.equal(made, 2)
+  assert.equal(engine.begin(request).tag, 'ready')
 })

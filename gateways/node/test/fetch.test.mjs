@@ -75,6 +75,23 @@ test('what nobody changed stays as it is, byte for byte', async () => {
   assert.deepEqual(store.texts(), [`{"cookie":${cookie},"f":1.0,"n":8,"s":"\\ud800","big":12345678901234567890}`])
 })
 
+test('what express-session would drop, a handler does not see', async () => {
+  const store = new OpenStore()
+  const seen = []
+  const visit = visitor(withSession((request, session) => {
+    seen.push([JSON.stringify(session.data), session.maxAge, session.cookie.sameSite, session.cookie.path])
+    session.data.n = (session.data.n ?? 0) + 1
+    return new Response()
+  }, { secret, store }))
+  await visit()
+  const [id] = store.ids
+  const cookie = '{"originalMaxAge":7000,"sameSite":true,"path":"/app"}'
+  store.replace(id, { data: `{"a":1,"save":1,"a":2,"cookie":${cookie},"__proto__":3}`, expires: Date.now() + 1e6 })
+  await visit()
+  assert.deepEqual(seen, [['{}', null, 'lax', '/'], ['{"a":2}', 7000, 'strict', '/app']])
+  assert.match(store.texts()[0], /^{"a":2,"cookie":{[^}]*},"n":1}$/)
+})
+
 test('large texts, and such that are not ASCII', async () => {
   const texts = ['é'.repeat(300_000), 'x'.repeat(700_000), '€'.repeat(150), '😀 "\\\u2028', 'a'.repeat(199) + 'ü']
   const visit = visitor(withSession(async (request, session) => {
@@ -175,7 +192,7 @@ test('a store that fails, refuses, or does not answer', async () => {
   delete store.load
   store.replace = () => { throw new Refused('never') }
   assert.equal((await visit()).status, 500)
-  assert.deepEqual(told, ['down', 'the store did not respond within 50 ms', 'never', 'the session failed: invalid-change never'])
+  assert.deepEqual(told, ['down', 'the store did not respond within 50 ms', 'never', 'the session failed: never'])
   store.load = async () => { throw new Error('down') }
   const anonymous = visitor(withSession((request, session) => new Response(session.origin), { ...options, onStoreError: 'anonymous' }))
   assert.equal(await (await anonymous('/', { headers: { cookie: (await visitorCookie()) } })).text(), 'detached')
@@ -204,6 +221,51 @@ test('everything that is wrong with the options is said at once', () => {
     error => error instanceof OptionsError && error.problems.map(({ name }) => name).join() === 'nmae,cookie.maxAge')
   assert.throws(() => withSession(count, { secret: 'short', name: 'a b' }),
     error => error.problems.map(({ name }) => name).join() === 'secret,name')
+})
+
+test('an unknown option is refused by its name, with the nearest known one', () => {
+  const problems = options => {
+    try {
+      withSession(count, { secret, ...options })
+    } catch (error) { return error.problems.map(({ name, message }) => `${name} ${message}`) }
+  }
+  assert.deepEqual(problems({ saveUninitialised: true }), ['saveUninitialised is not an option: did you mean saveUninitialized?'])
+  assert.deepEqual(problems({ cookie: { maxAges: 1, nonsense: 1 } }),
+    ['cookie.maxAges is not an option: did you mean cookie.maxAge?', 'cookie.nonsense is not an option'])
+})
+
+test('a value that an option cannot have is refused, also if JSON has none for it', () => {
+  const cyclic = {}
+  cyclic.self = cyclic
+  const wrong = [NaN, Infinity, 1n, Symbol('a'), () => 60000, new Date(NaN), cyclic, '1h', {}, []]
+  for (const value of wrong) {
+    for (const options of [{ ttl: value }, { rolling: value }, { preset: value }, { cookie: { maxAge: value } }, { cookie: { expires: value } }]) {
+      assert.throws(() => withSession(count, { secret, ...options }), error => error instanceof OptionsError &&
+        error.problems.length === 1 && /^is (.*, )?not /.test(error.problems[0].message), inspect(options))
+    }
+  }
+  const expires = [new Date(Date.now() + 60000), new Date(8.64e15)]
+  for (const date of expires) withSession(count, { secret, cookie: { expires: date } })
+  withSession(count, { secret, preset: null, ttl: null, cookie: null, proxy: undefined })
+})
+
+test('the status and the message of a failure reach the visitor, and the reason reaches onError', async () => {
+  const store = new OpenStore()
+  const told = []
+  const options = { secret, store, onError: error => told.push(error.message) }
+  const answer = async (handler, options) => {
+    const response = await visitor(withSession(handler, options))()
+    return [response.status, await response.text()]
+  }
+  const set = value => (request, session) => { session.data.a = value; return new Response('never') }
+  assert.deepEqual(await answer(set('x'.repeat(200)), { ...options, maxSessionBytes: 150 }), [500, 'The session could not be saved.\n'])
+  assert.deepEqual(await answer((request, session) => { session.data.save = 1 }, options), [500, 'The session could not be saved.\n'])
+  store.create = () => { throw new Error('down') }
+  assert.deepEqual(await answer(set(1), options), [503, 'Sessions are unavailable. Please try again.\n'])
+  const [large, reserved, down] = told
+  assert.match(large, /^the session failed: the session would have more than 20\d bytes, more than maxSessionBytes, 150$/)
+  assert.match(reserved, /^the session failed: .*save/)
+  assert.deepEqual([down, told.length], ['down', 3])
 })
 
 test('in Hono', async () => {

@@ -7,6 +7,8 @@ import { MongoClient } from 'mongodb'
 import { MemoryStore, withSession } from 'edge-session/fetch'
 import { MongoStore } from 'edge-session/mongodb'
 import * as bounds from '../src/bounds.js'
+import { withTurns } from '../src/fetch/sessions.js'
+import { modules } from '../src/modules.js'
 import { Turns, pause } from '../src/turns.js'
 
 const session = createRequire(import.meta.url)('../index.cjs')
@@ -100,6 +102,20 @@ test('two processes lose nothing, and none fails', async () => {
   const answers = await Promise.all([one.atOnce(all.slice(0, 25), cookie), two.atOnce(all.slice(25), cookie)])
   assert.deepEqual([...new Set(answers.flat().map(({ status }) => status))], [200])
   assert.equal((await (await one.visit('', cookie)).json()).length, 51)
+})
+
+test('a change that gets no turn fails as if the store were unavailable', async () => {
+  const store = new MemoryStore()
+  const told = []
+  const act = (request, session) => { session.data.n = (session.data.n ?? 0) + 1; return new Response() }
+  const handle = withTurns(act, { secret, store, onError: error => told.push(error.message) }, modules, new Turns({ maxWaiting: 0 }))
+  const visit = cookie => handle(new Request('http://localhost/', { headers: cookie ? { cookie } : {} }))
+  const [cookie] = (await visit()).headers.getSetCookie()[0].split(';')
+  const replace = store.replace.bind(store)
+  store.replace = async (...args) => { await turn(); return replace(...args) }
+  const answers = await Promise.all([visit(cookie), visit(cookie)])
+  assert.deepEqual(answers.map(({ status }) => status), [200, 503])
+  assert.deepEqual(told, ['too many requests are changing this session at once'])
 })
 
 // The parts of a server that the drop-in uses: a request and its response.
@@ -206,9 +222,9 @@ test('pauses between processes are random and short', () => {
 const MANY = 16 << 20
 
 test('of what is too large no more is handed over than shows it', () => {
-  assert.equal(bounds.cookies('x'.repeat(MANY))[0].length, 16 * 1024 + 1)
-  assert.deepEqual(bounds.cookies('a=\xe9'), [Uint8Array.of(97, 61, 0xe9)])
-  assert.deepEqual([bounds.cookies(null), bounds.cookies(undefined)], [[], []])
+  assert.equal(bounds.cookies('x'.repeat(MANY)).length, 16 * 1024 + 1)
+  assert.deepEqual(bounds.cookies('a=\xe9'), Uint8Array.of(97, 61, 0xe9))
+  assert.deepEqual([bounds.cookies(null), bounds.cookies(undefined)], [new Uint8Array(), new Uint8Array()])
   // The longest path of a cookie, and what distinguishes `/a` from `/ab`.
   assert.equal(bounds.path('/'.repeat(MANY)).length, 1024 + 1)
   assert.equal(bounds.forwardedProto('x'.repeat(MANY)), undefined)
@@ -237,7 +253,7 @@ test('a change above the largest session fails, and is not handed over', async (
     return new Response()
   }, { secret, onError: error => told.push(error.message) })
   assert.equal((await handle(new Request('http://localhost/'))).status, 500)
-  assert.match(told[0], /too-large 1048576\d\d/)
+  assert.match(told[0], /more than 1048576\d\d bytes, more than maxSessionBytes, 1048576/)
   await assert.rejects(
     dropIn(session({ secret, preset: 'safe' }), undefined, req => { req.session.text = 'x'.repeat(2 << 20) }),
     { code: 'ERR_SESSION_TOO_LARGE', status: 500 })

@@ -150,6 +150,19 @@ test('a damaged stored session is the error handler\'s business', { timeout: 60_
   }
 })
 
+test('a stored session with members in an unusual order, or with such that are dropped', { timeout: 60_000 }, async () => {
+  const cookie = '"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}'
+  const table = [`{${cookie}}`, `{"a":2,${cookie},"b":1}`, `{"7":1,${cookie}}`, `{ ${cookie}, "a": 2 }`, `{${cookie},"save":1,"a":2}`,
+    `{${cookie},"__proto__":{"b":1},"a":2}`, '{"cookie":{"path":"/}","httpOnly":true},"a":2}', `{${cookie},"cookie":{"httpOnly":false},"a":2}`]
+  const replace = text => ({ store: { sessions } }) => { for (const id in sessions) sessions[id] = text }
+  for (const text of table) {
+    for (const options of [{}, { rolling: true, cookie: { maxAge: 60000 } }]) {
+      const become = ['become', 'assigned']
+      await same(text, options, [{ deeds: [set(1)] }, replace(text), {}, replace(text), { deeds: [become] }, { deeds: [set(2)] }, {}])
+    }
+  }
+})
+
 test('a date that is none reaches the error handler', { timeout: 60_000 }, async () => {
   for (const setting of ['expires', 'maxAge', 'originalMaxAge']) {
     clock.now = Date.now()

@@ -62,22 +62,19 @@ export class Cookie {
 
 const NONE = []
 
-// Converts each setting to the contract's `cookie-edit`.
+// Converts each setting to one that the component accepts.
 const SETTINGS = {
   originalMaxAge: lifetime,
-  path: value => ({ tag: 'path', val: value || '' }),
-  domain: value => ({ tag: 'domain', val: value || undefined }),
-  httpOnly: value => ({ tag: 'http-only', val: Boolean(value) }),
-  secure: value => ({ tag: 'secure', val: Boolean(value) }),
-  sameSite: value => ({
-    tag: 'same-site',
-    val: value === true ? 'strict' : choice(['strict', 'lax', 'none'], 'sameSite', value)
-  }),
-  partitioned: value => ({ tag: 'partitioned', val: Boolean(value) }),
-  priority: value => ({ tag: 'priority', val: choice(['low', 'medium', 'high'], 'priority', value) })
+  path: value => value || '',
+  domain: value => value || null,
+  httpOnly: Boolean,
+  secure: Boolean,
+  sameSite: value => value === true ? 'strict' : choice(['strict', 'lax', 'none'], 'sameSite', value),
+  partitioned: Boolean,
+  priority: value => choice(['low', 'medium', 'high'], 'priority', value)
 }
 
-/** Copies the settings, for comparison with later ones or with the component's view. */
+/** Copies the settings, for comparison with later ones or with the component's. */
 export function settings (cookie) {
   return {
     originalMaxAge: cookie.originalMaxAge ?? undefined,
@@ -92,8 +89,8 @@ export function settings (cookie) {
 }
 
 /**
- * Returns the assignments since the settings were `before`, as the contract's `cookie-edit`s.
- * Throws express-session's error for a setting that no cookie can have.
+ * Returns the assignments since the settings were `before`, as the contract's edits. Throws
+ * express-session's error for a setting that no cookie can have.
  */
 export function edits (before, cookie) {
   const now = settings(cookie)
@@ -101,8 +98,10 @@ export function edits (before, cookie) {
   const list = []
   for (const name in now) {
     if (now[name] === before[name]) continue
-    const edit = SETTINGS[name](now[name])
-    if (name === 'originalMaxAge' || edit.val !== before[name]) list.push(edit)
+    const value = SETTINGS[name](now[name])
+    if (name === 'originalMaxAge') list.push({ key: 'maxAge', value: JSON.stringify(value) })
+    // A missing setting equals a false one.
+    else if (value !== (before[name] || SETTINGS[name](undefined))) list.push({ key: name, value: JSON.stringify(value) })
   }
   return list
 }
@@ -115,7 +114,7 @@ function isSame (a, b) {
 }
 
 function choice (names, option, value) {
-  if (!value) return undefined
+  if (!value) return null
   const name = String(value).toLowerCase()
   if (!names.includes(name)) throw new TypeError(`option ${option} is invalid`)
   return name
@@ -123,7 +122,7 @@ function choice (names, option, value) {
 
 function lifetime (maxAge) {
   // For example `false`.
-  if (!maxAge && typeof maxAge !== 'number') return { tag: 'max-age', val: undefined }
+  if (!maxAge && typeof maxAge !== 'number') return null
   if (!Number.isFinite(maxAge)) throw new TypeError('option expires is invalid')
-  return { tag: 'max-age', val: maxAge }
+  return maxAge
 }

@@ -1,8 +1,8 @@
 // express-session's middleware: its options, and the start of a request's session.
-import { KeyObject, createHmac } from 'node:crypto'
-import { Engine, OptionsError, defaults } from '../engine.js'
+import { KeyObject, createHmac, randomBytes } from 'node:crypto'
+import { Engine } from '../engine.js'
 import { modules } from '../modules.js'
-import { toOptions } from '../options.js'
+import { OptionsError } from '../options.js'
 import { Turns } from '../turns.js'
 import { Cookie } from './cookie.js'
 import { Session } from './session.js'
@@ -41,72 +41,66 @@ export function session (given) {
 class Settings {
   #engines = new Map()
   #sending = new Map()
-  #keys = new Map()
-  #options
+  #engine
+  #hasSecret
   #cookie
 
   constructor (given) {
-    const { preset = 'express' } = given
-    const isExpress = preset === 'express'
+    const { secret } = given
+    const preset = given.preset ?? 'express'
+    const isExpress = /^express$/i.test(preset)
     check(given)
-    const options = defaults(preset, own)
-    const store = given.store || new MemoryStore()
     const cookie = given.cookie || {}
     this.isDynamic = typeof cookie === 'function' || !isExpressible(cookie)
-    // If the settings are made for each request, the component only resolves `auto`.
-    const fixed = this.isDynamic ? { secure: 'auto', sameSite: 'auto' } : expressible(cookie, isExpress)
-    this.#options = toOptions({
+    this.#hasSecret = Boolean(secret)
+    this.#engine = new Engine({
+      preset,
       name: given.name || given.key || undefined,
-      secret: Array.isArray(given.secret) ? given.secret.map(exported) : exported(given.secret),
+      // Without a secret, this engine only checks the other options.
+      secret: Array.isArray(secret) ? secret.map(exported) : exported(secret) || randomBytes(32),
       allowWeakSecret: given.allowWeakSecret,
       resave: flag(given, 'resave', isExpress),
       saveUninitialized: flag(given, 'saveUninitialized', isExpress),
       rolling: Boolean(given.rolling),
       unset: given.unset || undefined,
       proxy: typeof given.proxy === 'boolean' ? given.proxy : undefined,
-      cookie: fixed,
+      // If the settings are made for each request, the component only resolves `auto`.
+      cookie: this.isDynamic ? { secure: 'auto', sameSite: 'auto' } : expressible(cookie, isExpress),
       conflicts: given.conflicts,
       onStoreError: given.onStoreError,
       maxSessionBytes: given.maxSessionBytes
-    }, options)
+    }, own)
     // express-session distinguishes settings given as undefined from missing ones.
-    const whole = isExpress ? cookie => cookie : cookie => ({ ...asGiven(options.cookie), ...defined(cookie ?? {}) })
+    const defaults = isExpress ? {} : ofCookie(this.#engine.defaults('safe'))
+    const whole = cookie => isExpress ? cookie : { ...defaults, ...defined(cookie ?? {}) }
     this.#cookie = typeof cookie === 'function' ? req => whole(cookie(req)) : whole(cookie)
+    const { options } = this.#engine
     this.isExpress = isExpress
-    this.merges = this.#options.conflicts === 'merge'
+    this.merges = options.conflicts === 'merge'
     this.turns = new Turns()
-    this.maxSessionBytes = this.#options.maxSessionBytes
-    this.unset = this.#options.unset
-    this.proxy = this.#options.proxy
-    this.name = this.#options.name
-    this.resave = this.#options.resave
-    this.saveUninitialized = this.#options.saveUninitialized
-    this.path = this.#options.cookie.path
+    this.maxSessionBytes = options.maxSessionBytes
+    this.unset = options.unset
+    this.proxy = options.proxy
+    this.name = options.name
+    this.resave = options.resave
+    this.saveUninitialized = options.saveUninitialized
+    this.path = options['cookie.path']
     this.genid = given.genid || undefined
-    this.store = store
-    this.hasTouch = typeof store.touch === 'function'
-    if (this.#options.secrets.length > 0) this.#open('', this.#options)
-    else process.emitWarning('req.secret; provide secret option', 'DeprecationWarning')
+    this.store = given.store || new MemoryStore()
+    this.hasTouch = typeof this.store.touch === 'function'
+    if (!this.#hasSecret) process.emitWarning('req.secret; provide secret option', 'DeprecationWarning')
   }
 
   /** Returns the engine for these options, with cookie-parser's secret if they have none. */
   engine (req) {
-    return this.#engines.get('') ?? this.#engines.get(req.secret) ??
-      (req.secret && this.#open(req.secret, toOptions({ secret: req.secret }, this.#options)))
+    if (this.#hasSecret) return this.#engine
+    const { secret } = req
+    return secret && known(this.#engines, secret, () => this.#engine.with({ secret }))
   }
 
   /** Returns the same engine, but one that always sends the cookie. */
   sending (engine) {
-    const known = this.#sending.get(engine) ?? engine.with({ rolling: true, saveUninitialized: true })
-    this.#sending.set(engine, known)
-    return known
-  }
-
-  #open (key, options) {
-    const engine = new Engine(options, own)
-    this.#engines.set(key, engine)
-    this.#keys.set(engine, options.secrets[0])
-    return engine
+    return known(this.#sending, engine, () => engine.with({ rolling: true, saveUninitialized: true }))
   }
 
   /**
@@ -114,7 +108,7 @@ class Settings {
    * reads.
    */
   signed (engine, id) {
-    const signature = createHmac('sha256', this.#keys.get(engine)).update(id).digest('base64').replace(/=+$/, '')
+    const signature = createHmac('sha256', engine.secret).update(id).digest('base64').replace(/=+$/, '')
     return `s:${id}.${signature}`
   }
 
@@ -123,24 +117,35 @@ class Settings {
     return typeof this.#cookie === 'function' ? this.#cookie(req) : this.#cookie
   }
 
-  /** Creates the cookie of a new session, with the component's view of `auto` settings. */
-  cookie (req, view) {
+  /** Creates the cookie of a new session, with the component's decision about `auto` settings. */
+  cookie (req, decided) {
     const options = this.cookieOptions(req)
     const cookie = new Cookie(options)
-    if (options.secure === 'auto') cookie.secure = view.secure
-    if (options.sameSite === 'auto') cookie.sameSite = view.sameSite
+    if (options.secure === 'auto') cookie.secure = decided.secure
+    if (options.sameSite === 'auto') cookie.sameSite = decided.sameSite
     return cookie
   }
 }
 
+/** Returns the map's value, which is made if it is missing. */
+function known (map, key, make) {
+  const value = map.get(key) ?? make()
+  map.set(key, value)
+  return value
+}
+
 /** Throws express-session's own errors for invalid options. */
-function check ({ genid, secret, unset }) {
+function check ({ genid, secret, unset, cookie }) {
   if (genid && typeof genid !== 'function') throw new TypeError('genid option must be a function')
   if (unset && unset !== 'destroy' && unset !== 'keep') {
     throw new TypeError('unset option must be "destroy" or "keep"')
   }
   if (Array.isArray(secret) && secret.length === 0) {
     throw new TypeError('secret option array must contain one or more strings')
+  }
+  // The component would accept some.
+  if (cookie?.expires && typeof cookie.expires === 'string') {
+    throw new OptionsError([{ name: 'cookie.expires', message: 'is a string, not a Date' }])
   }
 }
 
@@ -196,6 +201,7 @@ const lifetime = value => value || typeof value === 'number' ? value : undefined
 const defined = object =>
   Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined))
 
-/** Returns a preset's settings as an application would give them. */
-const asGiven = ({ secure, ...others }) =>
-  defined({ ...others, secure: { always: true, never: false, auto: 'auto' }[secure] })
+/** Returns a preset's settings of the cookie as an application would give them. */
+const ofCookie = defaults => Object.fromEntries(Object.entries(defaults)
+  .filter(([name, value]) => name.startsWith('cookie.') && value !== undefined)
+  .map(([name, value]) => [name.slice('cookie.'.length), value]))

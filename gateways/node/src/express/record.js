@@ -1,19 +1,14 @@
-// The component's state of one session, and the loop that performs its store requests.
+// The component's view of one session, and the loop that stores it.
 import * as bounds from '../bounds.js'
-import { isConditional, pause } from '../turns.js'
+import { BUSY, pause } from '../turns.js'
 import { edits, settings as cookieSettings } from './cookie.js'
 import { Session, inflate } from './session.js'
 import { revive } from './store.js'
 
 export const NOTHING = { tag: 'nothing' }
 const MISSING = { tag: 'missing' }
-const DONE = { tag: 'done' }
-const CONFLICT = { tag: 'conflict' }
-const CONTENTION = { failure: { tag: 'contention' } }
 
 export class Record {
-  /** The store's own error, if it failed. */
-  storeError = undefined
   /** Why the session cannot be used; thrown as soon as it can be caught. */
   failure = undefined
   /** The session was ended by `req.session.destroy()`. */
@@ -24,32 +19,42 @@ export class Record {
   /** The data and the cookie settings at the beginning. */
   #data
   #cookie
+  /** The store's own error, if it failed. */
+  #storeError
 
-  /** For a session in a `ready` step. `known`: what the store returned for it. */
-  constructor (settings, engine, req, { exchange, data, cookie }, known) {
+  /** For a session that is `ready`. `stored`: what the store returned for it. */
+  constructor (settings, engine, req, { visit, origin, text }, stored) {
     this.settings = settings
     this.engine = engine
-    this.exchange = exchange
-    this.known = known
-    this.isLoaded = exchange.origin === 'loaded'
+    this.visit = visit
+    this.isLoaded = origin === 'loaded'
+    this.isDetached = origin === 'detached'
     /** The session was created during the request, in place of another. */
     this.isRenewed = false
     this.#req = req
-    this.#data = data
-    this.#cookie = cookie
+    if (this.isLoaded) {
+      this.stored = stored
+    } else {
+      this.#data = '{}'
+      this.#cookie = cookieOf(text)
+    }
   }
 
   /** Assigns the session to the request. `found` is the store's result. */
   place (found) {
-    const { settings, exchange } = this
+    const { settings, visit } = this
     const req = this.#req
     if (!this.isLoaded && settings.genid) this.#identify()
     // Assigning a property of Express's requests takes microseconds.
-    if (req.sessionID !== exchange.id) req.sessionID = exchange.id
-    const session = this.isLoaded ? inflate(req, found, this) : new Session(req, undefined, this)
+    if (req.sessionID !== visit.id) req.sessionID = visit.id
+    let session
     if (this.isLoaded) {
+      // Before `inflate`, which replaces the cookie.
+      this.#data = dataIn(this.stored.data, found)
+      session = inflate(req, found, this)
       this.#cookie = cookieSettings(session.cookie)
     } else {
+      session = new Session(req, undefined, this)
       session.cookie = settings.cookie(req, this.#cookie)
       // Settings that the component's options cannot express are assigned.
       if (!settings.isDynamic) this.#cookie = { ...this.#cookie, originalMaxAge: session.cookie.originalMaxAge ?? undefined }
@@ -63,7 +68,7 @@ export class Record {
     try {
       const id = this.settings.genid(this.#req)
       if (typeof id !== 'string' || id === '' || !id.isWellFormed()) throw new TypeError('genid must return a string')
-      this.exchange.id = id
+      this.visit.id = id
     } catch (error) { this.failure = error }
   }
 
@@ -78,18 +83,18 @@ export class Record {
 
   /** Implements `req.session.save()`: stores unchanged sessions too, as express-session does. */
   save (session, callback) {
-    const { settings, exchange } = this
-    if (exchange.origin === 'detached') return setImmediate(callback)
+    const { settings, stored } = this
+    if (this.isDetached) return setImmediate(callback)
     const saved = this.saved = { data: dataOf(session), document: undefined }
     if (settings.merges && this.isLoaded) {
-      const known = { ...this.known }
       const change = this.change(session, saved.data)
-      const step = this.finish(known, change)
-      if (step.tag === 'done' && step.val.failure) return setImmediate(callback, this.errorOf(step.val))
-      if (step.tag === 'store' && step.val.request.tag === 'replace') {
-        return this.run(step, known, change, (error, outcome) => {
-          error ??= this.errorOf(outcome)
-          if (!error) saved.document = known.current ? step.val.request.val.content.data : JSON.stringify(session)
+      let plan
+      try {
+        plan = this.finish(stored, change)
+      } catch (error) { return setImmediate(callback, error) }
+      if (plan.writes[0]?.operation.tag === 'replace') {
+        return this.run(plan, stored, change, (error, left) => {
+          if (!error) saved.document = left?.data ?? JSON.stringify(session)
           callback(error)
         })
       }
@@ -98,120 +103,114 @@ export class Record {
   }
 
   /** Passes a change to the component. */
-  finish (known, change) {
-    const excess = bounds.excess(change, this.settings.maxSessionBytes)
-    if (excess !== undefined && this.exchange.origin !== 'detached') {
-      return { tag: 'done', val: { failure: { tag: 'too-large', val: excess } } }
-    }
-    return this.#sender(change).finish(this.exchange, known, change)
+  finish (stored, change) {
+    if (!this.isDetached) bounds.check(change, this.settings.maxSessionBytes)
+    return this.engine.finish(this.visit, stored, change)
   }
 
   /**
-   * express-session sends the cookie of a changed session that has an `expires`, and counts `false`
-   * as one. In the contract, it is none.
+   * The contract's loop from a plan to its outcome. Calls back with an error, or with what the
+   * session's last replacement left in the store.
    */
-  #sender ({ data }) {
-    const expires = this.#req.session?.cookie?.expires
-    const isSent = this.isLoaded && this.settings.isExpress && data !== NOTHING && (expires === false || expires === '')
-    return isSent ? this.settings.sending(this.engine) : this.engine
-  }
-
-  /** The contract's loop. Calls back with the component's outcome. */
-  run (step, known, change, callback) {
+  run (plan, stored, change, callback) {
+    let seen = stored
+    let at = 0
     let turn
     let conflicts = 0
+    let left
     // Before calling back, because the callback may request the next turn.
-    const end = (error, outcome) => {
+    const end = error => {
       turn?.end()
-      callback(error, outcome)
+      callback(error, left)
     }
-    const resume = (exchange, reply) => {
-      let next
+    const resume = obstacle => {
+      if (obstacle.tag === 'conflict') seen = obstacle.val
       try {
-        next = this.engine.resume(exchange, known, change, reply)
-      } catch (error) { return end(error) }
-      take(next)
+        plan = this.engine.resume(plan.visit, stored, change, at, obstacle)
+      } catch (error) { return end(reasonOf(error, this.#storeError)) }
+      at = 0
+      next()
     }
-    const perform = ({ request, exchange, onDone }) => this.#perform(request, exchange.id, known, (error, reply, left) => {
-      if (error) reply = this.unavailable(error)
-      if (turn) turn.left = error ? undefined : left
-      if (reply === DONE && onDone) return end(undefined, onDone)
-      if (reply !== CONFLICT || ++conflicts < 2) return resume(exchange, reply)
-      setTimeout(resume, pause(conflicts), exchange, reply)
+    const perform = write => this.#perform(write, seen, seen !== stored, (obstacle, now) => {
+      left = now
+      if (turn && write.ifUnchanged) turn.left = left
+      if (!obstacle) {
+        at++
+        next()
+      } else if (obstacle.tag !== 'conflict' || !write.ifUnchanged || ++conflicts < 2) resume(obstacle)
+      else setTimeout(resume, pause(conflicts), obstacle)
     })
-    const take = ({ tag, val }) => {
-      if (tag === 'done') return end(undefined, val)
-      if (turn || !isConditional(val.request)) return perform(val)
-      this.settings.turns.enter(val.exchange.id, its => {
+    const next = () => {
+      const write = plan.writes[at]
+      if (!write) return end()
+      if (!write.ifUnchanged || turn?.isOf(write.id)) return perform(write)
+      turn?.end()
+      this.settings.turns.enter(write.id, its => {
         turn = its
-        if (!turn) return end(undefined, CONTENTION)
-        if (!turn.left || turn.left.data === (known.current ?? known.loaded).data) return perform(val)
-        // Another request has changed the session: the store's reply is already known.
-        known.current = turn.left
-        resume(val.exchange, CONFLICT)
+        if (!turn) return resume({ tag: 'unavailable', val: BUSY })
+        if (!turn.left || turn.left.data === seen.data) return perform(write)
+        // Another request has changed the session: what the store has is already known.
+        resume({ tag: 'conflict', val: turn.left })
       })
     }
-    take(step)
+    next()
   }
 
-  /** Performs a store request of the component on an express-session store. */
-  #perform ({ tag, val }, id, known, callback) {
+  /** Performs an operation that the component did not ask for: it does not know about `save()`. */
+  perform (tag, id, callback) {
+    this.#perform({ id, operation: { tag } }, undefined, false, obstacle => callback(obstacle && this.#storeError))
+  }
+
+  /**
+   * Performs a write on an express-session store. Calls back with the obstacle that it met, and with
+   * what a conditional replacement leaves there. The merged session is not the application's.
+   */
+  #perform ({ id, operation: { tag, val }, ifUnchanged }, seen, isMerged, callback) {
     const { store, hasTouch, maxSessionBytes } = this.settings
     const { session } = this.#req
-    const done = error => callback(error, DONE)
-    const set = done => store.set(id, known.current ? revive(val.content.data) : session, done)
+    const done = error => callback(error ? this.#unavailable(error) : undefined)
+    const set = done => store.set(id, isMerged ? revive(val.data) : session, done)
+    const look = callback => store.get(id, (error, found) => {
+      if (error && error.code !== 'ENOENT') return callback(this.#unavailable(error))
+      if (error || !found) return callback(MISSING)
+      callback({ tag: 'conflict', val: { data: bounds.stored(JSON.stringify(found), maxSessionBytes) } })
+    })
     switch (tag) {
       case 'create': return set(done)
       case 'touch': return hasTouch ? store.touch(id, session, done) : done()
       case 'delete': return store.destroy(id, done)
+      case 'load': return look(callback)
       case 'replace': {
-        if (!val.onlyKnown) return set(done)
+        if (!ifUnchanged) return set(done)
         // Such stores cannot compare and write atomically: between the two, other processes can
         // write.
-        return store.get(id, (error, found) => {
-          if (error && error.code !== 'ENOENT') return callback(error)
-          if (error || !found) return callback(undefined, MISSING)
-          const data = JSON.stringify(found)
-          if (data === (known.current ?? known.loaded).data) {
-            const left = { data: known.current ? val.content.data : JSON.stringify(session) }
-            return set(error => callback(error, DONE, left))
-          }
-          known.current = { data: bounds.stored(data, maxSessionBytes) }
-          callback(undefined, CONFLICT)
+        return look(obstacle => {
+          if (obstacle.val?.data !== seen.data) return callback(obstacle)
+          const left = { data: isMerged ? val.data : JSON.stringify(session) }
+          set(error => error ? done(error) : callback(undefined, left))
         })
       }
     }
   }
 
-  /**
-   * Creates a store request that does not come from the component, which does not know about
-   * `save()`.
-   */
-  request (request) {
-    return { tag: 'store', val: { request, exchange: this.exchange, onDone: {} } }
-  }
-
-  unavailable (error) {
-    this.storeError = error
-    return { tag: 'unavailable', val: String(error.message ?? error) }
-  }
-
-  errorOf (outcome) {
-    return outcome.failure && failed(outcome.failure, this.storeError)
+  #unavailable (error) {
+    this.#storeError = error
+    return { tag: 'unavailable', val: messageOf(error) }
   }
 }
 
-/** Converts a failure to an error; returns the store's own error if it failed. */
-export function failed ({ tag, val }, storeError) {
-  if (storeError && tag === 'unavailable') return storeError
-  const [status, message] = {
-    unavailable: [503, `sessions are unavailable: ${val}`],
-    'invalid-change': [500, `the change to the session is not valid: ${val}`],
-    'too-large': [500, `the session of ${val} bytes exceeds maxSessionBytes`],
-    contention: [503, 'too many requests changed the session at once, or its identifier has changed']
-  }[tag]
-  const code = `ERR_SESSION_${tag.toUpperCase().replace('-', '_')}`
-  return Object.assign(new Error(message), { status, code })
+export const messageOf = error => String(error.message ?? error)
+
+/** Returns the store's own error, if a request failed because of it. */
+export const reasonOf = (error, storeError) =>
+  storeError && error.code === 'ERR_SESSION_UNAVAILABLE' ? storeError : error
+
+let last = {}
+
+/** Returns the settings of the cookie in a new session's text. Most such texts are the same. */
+export function cookieOf (text) {
+  if (text !== last.text) last = { text, cookie: cookieSettings(JSON.parse(text).cookie) }
+  return last.cookie
 }
 
 /** Returns the session without its cookie as JSON text. */
@@ -223,4 +222,11 @@ export function dataOf (session) {
   }
   const { cookie, ...data } = session
   return JSON.stringify(data)
+}
+
+/** The same for a session whose text is known. Nearly always, the data follows the cookie. */
+function dataIn (text, found) {
+  const beginning = `{"cookie":${JSON.stringify(found.cookie)}`
+  if (!text.startsWith(beginning)) return dataOf(found)
+  return text[beginning.length] === ',' ? `{${text.slice(beginning.length + 1)}` : '{}'
 }

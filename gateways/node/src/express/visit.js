@@ -5,12 +5,10 @@ import onHeaders from 'on-headers'
 import * as bounds from '../bounds.js'
 import { keepPrivate, varyByCookie } from '../caching.js'
 import { edits } from './cookie.js'
-import { NOTHING, Record, dataOf, failed } from './record.js'
+import { NOTHING, Record, cookieOf, dataOf, messageOf, reasonOf } from './record.js'
 import { Session, inflate } from './session.js'
 
-const FOUND = { tag: 'found' }
-const MISSING = { tag: 'missing' }
-const NO_OUTCOME = { tag: 'done', val: {} }
+const NO_PLAN = { writes: [], outcome: {} }
 
 /** The middleware that each request's session belongs to. Several may share a store. */
 const origins = new WeakMap()
@@ -24,9 +22,9 @@ export class Visit {
   #next
   /** The record of the session that the request began with. */
   #first
-  /** The component's last step, and the change and session that it belongs to. */
-  #step
-  /** The step for the cookie alone, if the application has assigned an identifier. */
+  /** The component's last plan, and the change and session that it belongs to. */
+  #plan
+  /** The outcome for the cookie alone, if it differs from the plan's. */
   #sending
   #change
   #record
@@ -55,24 +53,24 @@ export class Visit {
     const path = pathOf(req)
     // A path that is made for each request is not among the component's options.
     if (settings.isDynamic && !covers(settings.cookieOptions(req).path || '/', path)) return next()
-    let step = this.#engine.begin(facts(req, settings, path, req.headers.cookie))
-    if (step.tag === 'done') return next()
-    if (step.tag === 'ready' && settings.isExpress) step = this.#parsed(path) ?? step
+    let begun = this.#engine.begin(facts(req, settings, path, req.headers.cookie))
+    if (begun.tag === 'none') return next()
+    if (begun.tag === 'ready' && settings.isExpress) begun = this.#parsed(path) ?? begun
 
     origins.set(req, { settings, engine: this.#engine })
     req.sessionStore = settings.store
-    const isNew = step.tag === 'ready'
-    if (isNew) this.#open(step.val, {})
+    const isNew = begun.tag === 'ready'
+    if (isNew) this.#open(begun.val)
     onHeaders(res, () => this.#headers(res))
     const { end } = res
     res.end = (chunk, encoding, callback) => this.#end(res, end, chunk, encoding, callback)
     if (isNew) return next()
-    req.sessionID = step.val.exchange.id
-    this.#load(step.val.exchange)
+    req.sessionID = begun.val.id
+    this.#load(begun.val)
   }
 
   /** The contract's loop up to `ready`. The component may load more than one session. */
-  #load (exchange) {
+  #load (visit) {
     let hasAnswered = false
     const fail = error => {
       this.#isOver = true
@@ -82,13 +80,13 @@ export class Visit {
       hasAnswered = true
       let further
       try {
-        further = this.#loaded(exchange, error, found)
+        further = this.#loaded(visit, error, found)
       } catch (error) { return fail(error) }
-      if (further) this.#load(further.exchange)
+      if (further) this.#load(further)
       else this.#next()
     }
     try {
-      this.#settings.store.get(exchange.id, answer)
+      this.#settings.store.get(visit.id, answer)
     } catch (error) {
       // What the application throws is not a store error.
       if (hasAnswered) throw error
@@ -104,33 +102,29 @@ export class Visit {
     const values = [typeof signed === 'string' && signed && this.#settings.signed(this.#engine, signed), cookies?.[name]]
     for (const value of values) {
       if (typeof value !== 'string' || !value.startsWith('s:')) continue
-      const step = this.#engine.begin(facts(this.#req, this.#settings, path, `${name}=${encodeURIComponent(value)}`))
-      if (step.tag !== 'store') continue
+      const begun = this.#engine.begin(facts(this.#req, this.#settings, path, `${name}=${encodeURIComponent(value)}`))
+      if (begun.tag !== 'load') continue
       warn()
-      return step
+      return begun
     }
   }
 
-  #loaded (exchange, error, found) {
-    const known = {}
-    let reply = MISSING
-    if (error && error.code !== 'ENOENT') {
-      reply = { tag: 'unavailable', val: String(error.message ?? error) }
-    } else if (found && !error) {
-      known.loaded = { data: bounds.stored(JSON.stringify(found), this.#settings.maxSessionBytes) }
-      reply = FOUND
-    }
-    const step = this.#engine.resume(exchange, known, undefined, reply)
-    if (step.tag === 'done') throw failed(step.val.failure, error)
-    if (step.tag === 'store') return step.val
-    const isDamaged = step.val.exchange.origin === 'damaged'
+  #loaded (visit, error, found) {
+    const isUnavailable = error && error.code !== 'ENOENT'
+    let stored
+    if (found && !error) stored = { data: bounds.stored(JSON.stringify(found), this.#settings.maxSessionBytes) }
+    let begun
+    try {
+      begun = this.#engine.loaded(visit, isUnavailable ? { tag: 'err', val: messageOf(error) } : { tag: 'ok', val: stored })
+    } catch (failure) { throw reasonOf(failure, error) }
+    if (begun.tag === 'load') return begun.val
     // Throws the error of express-session if it cannot read the session either.
-    if (isDamaged && this.#settings.isExpress) inflate(this.#req, { ...found }).touch()
-    this.#open(step.val, known, found)
+    if (begun.val.origin === 'damaged' && this.#settings.isExpress) inflate(this.#req, { ...found }).touch()
+    this.#open(begun.val, stored, found)
   }
 
-  #open (session, known, found) {
-    const record = new Record(this.#settings, this.#engine, this.#req, session, known).place(found)
+  #open (session, stored, found) {
+    const record = new Record(this.#settings, this.#engine, this.#req, session, stored).place(found)
     if (record.failure) throw record.failure
     this.#first = record
     if (!this.#settings.isExpress) this.#watch(this.#req)
@@ -156,15 +150,15 @@ export class Visit {
   #headers (res) {
     if (this.#isOver) return
     this.#varies ??= this.#isRead
-    let step
+    let plan
     try {
-      step = this.#step ?? this.#decide()
+      plan = this.#plan ?? this.#decide()
     } catch (error) {
       this.#isOver = true
       setImmediate(this.#next, error)
       return
     }
-    const { setCookie, noStore } = outcomeOf(this.#sending ?? step)
+    const { setCookie, noStore } = this.#sending ?? plan.outcome
     if (setCookie !== undefined) {
       const others = res.getHeader('Set-Cookie') ?? []
       res.setHeader('Set-Cookie', [].concat(others, setCookie))
@@ -211,9 +205,9 @@ export class Visit {
       } catch (error) { fail(error) }
     }
     try {
-      const [step, known] = this.#isOver ? [NO_OUTCOME] : this.#decideStorage()
-      if (step.tag === 'done') send()
-      else this.#record.run(step, known, this.#change, (error, outcome) => send(error ?? this.#record.errorOf(outcome)))
+      const store = this.#isOver ? undefined : this.#decideStorage()
+      if (store) store(send)
+      else send()
       if (isSent) return result
       res.write = (...args) => late.push(args) > 0
       // For the application the response has ended: the headers can no longer be changed.
@@ -227,13 +221,13 @@ export class Visit {
   /** Asks the component about the session in its current state. */
   #decide () {
     // For example the response of a timeout while the session is being loaded.
-    if (!this.#first) return NO_OUTCOME
+    if (!this.#first) return NO_PLAN
     const { session, sessionID } = this.#req
     let record = this.#first
     if (!session) {
       this.#change = { action: record.isDestroyed ? 'destroy' : 'unset', data: NOTHING, cookie: [] }
     } else if (typeof sessionID !== 'string') {
-      return NO_OUTCOME
+      return NO_PLAN
     } else {
       if (!this.#isTouched) {
         session.touch()
@@ -241,17 +235,17 @@ export class Visit {
       }
       record = Session.recordOf(session) ?? record
       if (record.failure) throw record.failure
-      if (session.id !== record.exchange.id) record = this.#adopt(session)
+      if (session.id !== record.visit.id) record = this.#adopt(session)
       this.#change = record.change(session, dataOf(session))
     }
     this.#record = record
-    const step = record.finish(record.known, this.#change)
-    const error = step.tag === 'done' && record.errorOf(step.val)
-    if (error) throw error
-    if (session && step.tag === 'store') align(session.cookie, step.val.request)
-    this.#step = step
-    if (session && sessionID !== session.id && this.#settings.isExpress) this.#assigned(session, sessionID)
-    return this.#step
+    this.#plan = record.finish(record.stored, this.#change)
+    if (session && this.#plan.writes.length > 0) align(session.cookie, this.#plan.writes[0].operation)
+    if (session && this.#settings.isExpress) {
+      if (sessionID !== session.id) this.#assigned(session, sessionID)
+      else if (this.#hasOddExpiry(session)) this.#sending = this.#outcomeOfSending(session, sessionID)
+    }
+    return this.#plan
   }
 
   /**
@@ -260,18 +254,18 @@ export class Visit {
    */
   #adopt (session) {
     if (!this.#settings.isExpress) throw new Error('req.session has the identifier of another session')
-    if (this.#adopted?.exchange.id !== session.id) {
-      const fresh = this.#fresh()
-      fresh.exchange.id = session.id
-      this.#adopted = new Record(this.#settings, this.#engine, this.#req, fresh, {})
+    if (this.#adopted?.visit.id !== session.id) {
+      const fresh = this.#fresh(this.#engine)
+      fresh.visit.id = session.id
+      this.#adopted = new Record(this.#settings, this.#engine, this.#req, fresh)
       this.#adopted.isRenewed = true
     }
     return this.#adopted
   }
 
   /** Returns a new session. */
-  #fresh () {
-    return this.#engine.begin(facts(this.#req, this.#settings, this.#settings.path, undefined)).val
+  #fresh (engine) {
+    return engine.begin(facts(this.#req, this.#settings, this.#settings.path, undefined)).val
   }
 
   /**
@@ -281,51 +275,59 @@ export class Visit {
   #assigned (session, id) {
     const settings = this.#settings
     const isSame = this.#change.data === NOTHING && !this.#record.isRenewed
-    this.#sending = NO_OUTCOME
-    if (!isSame || settings.saveUninitialized) {
-      const { exchange, cookie } = this.#fresh()
-      const change = { action: 'keep', data: NOTHING, cookie: edits(cookie, session.cookie) }
-      this.#sending = settings.sending(this.#engine).finish({ ...exchange, id }, {}, change)
-    }
-    if (this.#record.isLoaded && isSame && !(settings.resave && settings.saveUninitialized)) this.#step = NO_OUTCOME
+    this.#sending = isSame && !settings.saveUninitialized ? NO_PLAN.outcome : this.#outcomeOfSending(session, id)
+    if (this.#record.isLoaded && isSame && !(settings.resave && settings.saveUninitialized)) this.#plan = NO_PLAN
   }
 
-  /** Returns the final store request, and what is known of the stored session. */
+  /**
+   * express-session sends the cookie of a changed session that has an `expires`, and counts `false`
+   * as one. In the contract, it is none.
+   */
+  #hasOddExpiry ({ cookie: { expires } }) {
+    return (expires === false || expires === '') && this.#record.isLoaded && this.#change.data !== NOTHING
+  }
+
+  /** Returns the outcome that sends the session's cookie with this identifier. */
+  #outcomeOfSending (session, id) {
+    const engine = this.#settings.sending(this.#engine)
+    const { visit, text } = this.#fresh(engine)
+    const change = { action: 'keep', data: NOTHING, cookie: edits(cookieOf(text), session.cookie) }
+    return engine.finish({ ...visit, id }, undefined, change).outcome
+  }
+
+  /** Returns a function that stores the session; nothing if it stays as it is. */
   #decideStorage () {
     const { session, sessionID } = this.#req
     const { unset, isExpress } = this.#settings
-    const step = this.#decide()
-    if (step === NO_OUTCOME) return [step]
+    const plan = this.#decide()
+    if (plan === NO_PLAN) return undefined
     if (!session) {
-      if (unset !== 'destroy' || this.#first.isDestroyed || typeof sessionID !== 'string') return [NO_OUTCOME]
-      const request = this.#first.request({ tag: 'delete', val: false })
-      request.val.exchange = { ...request.val.exchange, id: sessionID }
-      return [request, {}]
+      const isDeleted = unset === 'destroy' && !this.#first.isDestroyed && typeof sessionID === 'string'
+      return isDeleted ? done => this.#first.perform('delete', sessionID, done) : undefined
     }
     const record = this.#record
-    const { saved } = record
-    const known = { ...record.known }
+    const { saved, stored, visit: { id } } = record
+    const change = this.#change
     // express-session stores a renewed session again after `save()`.
-    if (saved === undefined || (record.isRenewed && isExpress)) return [step, known]
+    if (saved === undefined || (record.isRenewed && isExpress)) return done => record.run(plan, stored, change, done)
     const data = dataOf(session)
     if (saved.data === data) {
       const isTouched = record.isLoaded && (sessionID === session.id || !isExpress)
-      return [isTouched ? record.request({ tag: 'touch' }) : NO_OUTCOME, known]
+      return isTouched ? done => record.perform('touch', id, done) : undefined
     }
-    if (saved.document === undefined) {
-      return [record.request({ tag: 'replace', val: { onlyKnown: false } }), known]
-    }
-    known.loaded = { data: saved.document }
-    this.#change = { ...this.#change, data: { tag: 'whole', val: data } }
-    return [record.finish(known, this.#change), known]
+    if (saved.document === undefined) return done => record.perform('replace', id, done)
+    const known = { data: saved.document }
+    const further = { ...change, data: { tag: 'whole', val: data } }
+    const next = record.finish(known, further)
+    return done => record.run(next, known, further, done)
   }
 }
 
 /** Starts an empty session under a new identifier: `store.generate(req)`. */
 export function generate (latest, req) {
   const { settings, engine } = origins.get(req) ?? { settings: latest, engine: latest.engine(req) }
-  const step = engine.begin(facts(req, settings, settings.path, undefined))
-  const record = new Record(settings, engine, req, step.val, {})
+  const begun = engine.begin(facts(req, settings, settings.path, undefined))
+  const record = new Record(settings, engine, req, begun.val)
   record.isRenewed = true
   record.place()
 }
@@ -349,8 +351,6 @@ const headersOf = res => ({
   keys: () => res.getHeaderNames()
 })
 
-const outcomeOf = ({ tag, val }) => tag === 'store' ? val.onDone : val
-
 /** Whether the headers are written. Some frameworks redefine `headersSent`. */
 const hasHeader = res => '_header' in res ? Boolean(res._header) : res.headersSent
 
@@ -373,6 +373,6 @@ function covers (cookiePath, path) {
 /** Makes the stored session expire with the cookie that is sent, to the millisecond. */
 function align (cookie, { tag, val }) {
   if (!(cookie.originalMaxAge > 0) || !(cookie._expires instanceof Date)) return
-  const expires = tag === 'touch' ? val : tag === 'create' ? val.expires : val.content?.expires
+  const expires = tag === 'touch' ? val : val?.expires
   if (expires !== undefined) cookie._expires = new Date(Number(expires))
 }

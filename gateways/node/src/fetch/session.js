@@ -5,22 +5,23 @@ export class Session {
   #isRead = false
   #id
   #origin
-  #view
   #expires
+  /** The session's JSON text; parsed when it is first needed. */
   #text
-  /** The data as the application sees it; undefined until it is read. */
+  #view
+  /** The data as the application sees it. */
   #data
   /** Every stored key's JSON text, as JavaScript writes it. */
   #stored
   #action = 'keep'
   #cookieEdits = []
 
-  constructor ({ exchange, data, cookie, expires }) {
-    this.#id = exchange.id
-    this.#origin = exchange.origin
-    this.#text = data
-    this.#view = { ...cookie, expires: date(cookie.expires), originalMaxAge: cookie.originalMaxAge ?? null }
-    this.#expires = date(expires)
+  /** `stored`: what the store returned for it. */
+  constructor ({ visit, origin, text }, stored) {
+    this.#id = visit.id
+    this.#origin = origin
+    this.#expires = stored?.expires
+    this.#text = text ?? stored.data
   }
 
   static isRead (session) { return session.#isRead }
@@ -28,8 +29,12 @@ export class Session {
   get id () { return this.#seen(this.#id) }
   get origin () { return this.#seen(this.#origin) }
   get isNew () { return this.#seen(this.#origin !== 'loaded') }
-  get cookie () { return this.#seen(this.#view) }
-  get expires () { return this.#seen(this.#expires) }
+  get expires () { return this.#seen(date(this.#expires)) }
+
+  get cookie () {
+    this.#read()
+    return this.#seen(this.#view)
+  }
 
   get data () {
     this.#read()
@@ -48,18 +53,21 @@ export class Session {
 
   #read () {
     if (this.#data !== undefined) return
-    this.#data = JSON.parse(this.#text)
-    this.#stored = texts(this.#data)
+    const { cookie, ...data } = JSON.parse(this.#text)
+    this.#view = viewOf(cookie)
+    this.#data = data
+    this.#stored = texts(data)
   }
 
-  get maxAge () { return this.#seen(this.#view.originalMaxAge) }
+  get maxAge () { return this.cookie.originalMaxAge }
 
   set maxAge (millis) {
     if (millis !== null && !(Number.isSafeInteger(millis) && millis >= 0)) {
       throw new TypeError('maxAge must be a whole number of milliseconds, or null')
     }
+    this.#read()
     this.#view = { ...this.#view, originalMaxAge: millis }
-    this.#cookieEdits.push({ tag: 'max-age', val: millis ?? undefined })
+    this.#cookieEdits.push({ key: 'maxAge', value: JSON.stringify(millis) })
   }
 
   renew () {
@@ -117,4 +125,22 @@ function texts (data) {
   return texts
 }
 
-const date = millis => millis === undefined ? null : new Date(Number(millis))
+/** Returns the cookie of a session, which any program may have written, as the application sees it. */
+function viewOf ({ originalMaxAge, expires, path, domain, httpOnly, secure, sameSite, partitioned, priority }) {
+  return {
+    originalMaxAge: originalMaxAge ?? null,
+    expires: date(expires ? Date.parse(expires) : undefined),
+    path,
+    domain,
+    httpOnly: Boolean(httpOnly),
+    secure: Boolean(secure),
+    sameSite: sameSite === true ? 'strict' : named(sameSite),
+    partitioned: Boolean(partitioned),
+    priority: named(priority)
+  }
+}
+
+/** Returns the name of a choice, which may have any case. */
+const named = value => typeof value === 'string' && value ? value.toLowerCase() : undefined
+
+const date = millis => millis === undefined || Number.isNaN(millis) ? null : new Date(Number(millis))

@@ -2,9 +2,9 @@
 // `crypto.getRandomValues` and the clock, and nothing specific to Node.
 import * as bounds from '../bounds.js'
 import { keepPrivate, varyByCookie } from '../caching.js'
-import { Engine, OptionsError, defaults } from '../engine.js'
-import { toOptions } from '../options.js'
-import { isConditional, pause } from '../turns.js'
+import { Engine, SessionError } from '../engine.js'
+import { OptionsError } from '../options.js'
+import { BUSY, pause } from '../turns.js'
 import { MemoryStore } from './memory.js'
 import { Session } from './session.js'
 import { Upgrade } from './upgrade.js'
@@ -17,8 +17,9 @@ export class Refused extends Error {}
 /** How long a store may take for one operation, in milliseconds. */
 const DEADLINE = 2000
 
-const CONFLICT = { tag: 'conflict' }
-const CONTENTION = { failure: { tag: 'contention' } }
+const LOAD = { tag: 'load' }
+const MISSING = { tag: 'missing' }
+const TAKEN = { tag: 'taken' }
 
 /** `modules` returns the core modules. Without `turns`, requests do not wait for each other. */
 export function withTurns (handler, options, modules, turns) {
@@ -50,36 +51,37 @@ class Sessions {
   }
 
   constructor (given, modules, turns) {
-    const { preset = 'safe', store, storeTimeout = DEADLINE, onError, ...others } = given
-    const options = toOptions(others, defaults(preset, modules))
-    this.#engine = new Engine(options, modules)
+    const { store, storeTimeout = DEADLINE, onError, ...others } = given
+    this.#engine = new Engine(others, modules)
+    const { options } = this.#engine
     this.#store = store || new MemoryStore()
     this.#deadline = storeTimeout
     this.#proxy = options.proxy
     this.#maxSessionBytes = options.maxSessionBytes
     this.#turns = turns
     this.#onError = onError ?? (error => console.error(error))
-    this.#isSafe = preset === 'safe'
+    this.#isSafe = options.preset === 'safe'
   }
 
   async answer (request, handle, upgrade) {
-    const known = {}
-    const begun = await this.#begin(request, known)
-    if (begun.tag === 'done') {
-      if (begun.val.failure) return this.#refusal(begun.val.failure)
-      const response = await handle(null)
-      return upgrade?.isAsked ? upgrade.answer(request) : response
+    try {
+      const begun = await this.#begin(request)
+      if (!begun) {
+        const response = await handle(null)
+        return upgrade?.isAsked ? upgrade.answer(request) : response
+      }
+      const { ready, stored } = begun
+      const session = new Session(ready, stored)
+      const response = await handle(session)
+      const change = session.change()
+      if (ready.origin !== 'detached') bounds.check(change, this.#maxSessionBytes)
+      const outcome = await this.#finish(ready.visit, stored, change)
+      if (upgrade?.isAsked) return upgrade.answer(request, outcome.setCookie)
+      return this.#withOutcome(response, outcome, this.#isSafe && Session.isRead(session))
+    } catch (error) {
+      if (error instanceof SessionError) return this.#refusal(error)
+      throw error
     }
-    const { exchange } = begun.val
-    const session = new Session(begun.val)
-    const response = await handle(session)
-    const change = session.change()
-    const excess = bounds.excess(change, this.#maxSessionBytes)
-    if (excess !== undefined && exchange.origin !== 'detached') return this.#refusal({ tag: 'too-large', val: excess })
-    const outcome = await this.#finish(exchange, known, change)
-    if (outcome.failure) return this.#refusal(outcome.failure)
-    if (upgrade?.isAsked) return upgrade.answer(request, outcome.setCookie)
-    return this.#withOutcome(response, outcome, this.#isSafe && Session.isRead(session))
   }
 
   #withOutcome (response, { setCookie, noStore }, isRead) {
@@ -107,15 +109,19 @@ class Sessions {
     return response
   }
 
-  /** The contract's loop up to `ready` or `done`. */
-  async #begin (request, known) {
-    let step = this.#engine.begin(this.#facts(request))
-    while (step.tag === 'store') {
-      const { request, exchange } = step.val
-      const reply = await this.#perform(request, exchange.id, known)
-      step = this.#engine.resume(exchange, known, undefined, reply)
+  /** The contract's loop up to the session, which is returned with what is stored of it. */
+  async #begin (request) {
+    let begun = this.#engine.begin(this.#facts(request))
+    let stored
+    while (begun.tag === 'load') {
+      const visit = begun.val
+      const { tag, val } = await this.#perform({ id: visit.id, operation: LOAD })
+      stored = tag === 'conflict' ? val : undefined
+      begun = this.#engine.loaded(visit, { tag: stored || tag === 'missing' ? 'ok' : 'err', val })
     }
-    return step
+    const ready = begun.val
+    // What is damaged may be large.
+    return ready && { ready, stored: ready.origin === 'loaded' ? stored : undefined }
   }
 
   #facts (request) {
@@ -133,77 +139,69 @@ class Sessions {
   }
 
   /** The contract's loop up to its outcome. */
-  async #finish (exchange, known, change) {
+  async #finish (visit, stored, change) {
     let turn
     let conflicts = 0
-    let step = this.#engine.finish(exchange, known, change)
+    let seen = stored
+    let plan = this.#engine.finish(visit, stored, change)
     try {
-      while (step.tag === 'store') {
-        const { request, exchange, onDone } = step.val
-        const dependent = isConditional(request)
-        if (dependent && this.#turns && !turn) {
-          turn = await new Promise(resolve => this.#turns.enter(exchange.id, resolve))
-          if (!turn) return CONTENTION
-          if (turn.left && turn.left.data !== last(known)) {
-            // Another request has changed the session: the store's reply is already known.
-            known.current = turn.left
-            step = this.#engine.resume(exchange, known, change, CONFLICT)
-            continue
-          }
+      for (let at = 0; at < plan.writes.length; at++) {
+        const write = plan.writes[at]
+        let obstacle
+        if (write.ifUnchanged && this.#turns && !turn?.isOf(write.id)) {
+          turn?.end()
+          turn = await new Promise(resolve => this.#turns.enter(write.id, resolve))
+          if (!turn) obstacle = this.#unavailable(new Error(BUSY))
+          // Another request has changed the session: what the store has is already known.
+          else if (turn.left && turn.left.data !== seen.data) obstacle = { tag: 'conflict', val: turn.left }
         }
-        let reply = await this.#perform(request, exchange.id, known)
-        if (dependent && turn) turn.left = left(request, reply)
-        if (reply.tag === 'conflict') reply = await this.#makeWay(++conflicts, exchange.id, known)
-        if (reply.tag === 'done' && onDone) return onDone
-        step = this.#engine.resume(exchange, known, change, reply)
+        if (!obstacle) {
+          obstacle = await this.#perform(write, seen)
+          if (turn && write.ifUnchanged) turn.left = left(write, obstacle)
+          if (!obstacle) continue
+          if (write.ifUnchanged && obstacle.tag === 'conflict') obstacle = await this.#makeWay(++conflicts, write.id, obstacle)
+        }
+        if (obstacle.tag === 'conflict') seen = obstacle.val
+        plan = this.#engine.resume(plan.visit, stored, change, at, obstacle)
+        at = -1 // The new plan is performed from its start.
       }
-      return step.val
+      return plan.outcome
     } finally { turn?.end() }
   }
 
   /** After a repeated conflict, pauses and then loads the session again. */
-  async #makeWay (conflicts, id, known) {
-    const millis = pause(conflicts)
-    if (conflicts < 2) return CONFLICT
-    await new Promise(resolve => setTimeout(resolve, millis))
-    const found = {}
-    const reply = await this.#perform({ tag: 'load' }, id, found)
-    if (reply.tag !== 'found') return reply
-    known.current = found.loaded
-    return CONFLICT
+  async #makeWay (conflicts, id, conflict) {
+    if (conflicts < 2) return conflict
+    await new Promise(resolve => setTimeout(resolve, pause(conflicts)))
+    return this.#perform({ id, operation: LOAD })
   }
 
-  async #perform ({ tag, val }, id, known) {
-    const expected = isConditional => isConditional ? last(known) : undefined
-    const changed = answer => {
-      if (answer === true) return { tag: 'done' }
-      if (!answer) return { tag: 'missing' }
-      known.current = this.#fromStore(answer)
-      return CONFLICT
-    }
+  /** Returns the obstacle that a write met; nothing if it is done. */
+  async #perform ({ id, operation: { tag, val }, ifUnchanged }, seen) {
+    const expected = ifUnchanged ? seen.data : undefined
     try {
       switch (tag) {
-        case 'load': {
-          const stored = await this.#timely(this.#store.load(id))
-          if (!stored) return { tag: 'missing' }
-          known.loaded = this.#fromStore(stored)
-          return { tag: 'found' }
-        }
-        case 'create':
-          return { tag: await this.#timely(this.#store.create(id, content(val))) ? 'done' : 'taken' }
-        case 'touch':
-          return changed(await this.#timely(this.#store.touch(id, Number(val))))
-        case 'replace':
-          return changed(await this.#timely(
-            this.#store.replace(id, content(val.content), expected(val.onlyKnown))))
-        case 'delete':
-          return changed(await this.#timely(this.#store.delete(id, expected(val))))
+        case 'load': return this.#conflict(await this.#timely(this.#store.load(id)))
+        case 'create': return await this.#timely(this.#store.create(id, content(val))) ? undefined : TAKEN
+        case 'touch': return this.#obstacle(await this.#timely(this.#store.touch(id, Number(val))))
+        case 'replace': return this.#obstacle(await this.#timely(this.#store.replace(id, content(val), expected)))
+        case 'delete': return this.#obstacle(await this.#timely(this.#store.delete(id, expected)))
       }
-    } catch (error) {
-      this.#onError(error)
-      const why = String(error?.message ?? error)
-      return error instanceof Refused ? { tag: 'refused', val: why } : { tag: 'unavailable', val: why }
-    }
+    } catch (error) { return this.#unavailable(error) }
+  }
+
+  /** `answer`: true, false, or what is stored instead. */
+  #obstacle (answer) {
+    return answer === true ? undefined : this.#conflict(answer)
+  }
+
+  #conflict (stored) {
+    return stored ? { tag: 'conflict', val: this.#fromStore(stored) } : MISSING
+  }
+
+  #unavailable (error) {
+    this.#onError(error)
+    return { tag: error instanceof Refused ? 'refused' : 'unavailable', val: String(error?.message ?? error) }
   }
 
   #fromStore ({ data, expires, touched }) {
@@ -221,18 +219,11 @@ class Sessions {
   }
 
   /** Returns the visitor's response for a failed session; reports the reason to `onError`. */
-  #refusal ({ tag, val }) {
-    if (tag === 'contention') {
-      this.#onError(new Error('a change was not stored: too many requests changed the session at once, or its identifier has changed'))
-    } else if (tag !== 'unavailable') {
-      this.#onError(new Error(`the session failed: ${tag} ${val ?? ''}`))
-    }
-    const [status, text] = {
-      unavailable: [503, 'Sessions are unavailable. Please try again.\n'],
-      contention: [503, 'The session has changed meanwhile. Please reload the page.\n']
-    }[tag] ?? [500, 'The session could not be saved.\n']
+  #refusal ({ code, status, message, reason }) {
+    // What made the store unavailable was already reported.
+    if (code !== 'ERR_SESSION_UNAVAILABLE') this.#onError(new Error(`the session failed: ${reason}`))
     const headers = { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' }
-    return new Response(text, { status, headers })
+    return new Response(`${message}\n`, { status, headers })
   }
 }
 
@@ -240,8 +231,5 @@ const content = ({ data, expires }) => ({ data, expires: Number(expires) })
 
 const whole = millis => millis === undefined ? undefined : BigInt(Math.max(0, Math.trunc(millis)))
 
-/** The stored text, if known. */
-const last = known => (known.current ?? known.loaded)?.data
-
-/** What a request leaves in the store, if known. */
-const left = ({ tag, val }, reply) => tag === 'replace' && reply.tag === 'done' ? val.content : undefined
+/** What a write leaves in the store, if known. */
+const left = ({ operation: { tag, val } }, obstacle) => tag === 'replace' && !obstacle ? val : undefined
