@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run check test interop mutants component bundle middleware package bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
+.PHONY: run check test interop simulate mutants component bundle middleware package bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" are passed to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -15,6 +15,9 @@ test: ## set up, build, run all tests and lints (ARGS=guards: only tests of that
 
 interop: ## compare with express-session and connect-mongo (CASES=5000 of each set; ARGS="--seed N --set text")
 	@scripts/interop --cases $(or $(CASES),1000) $(ARGS)
+
+simulate: ## play random histories of gateways, visitors and a failing store (ARGS="--seconds 30 --seed N", or --mutations)
+	@exec scripts/simulate $(ARGS)
 
 mutants: ## check that the tests detect changed component rules (requires `cargo install cargo-mutants`)
 	cargo mutants -p edge-session-component --no-shuffle -o target $(ARGS)

@@ -298,15 +298,19 @@ impl Engine {
                 return self.unavailable(work, why);
             }
             Obstacle::Refused(why) => return Err(failed(FailureKind::InvalidChange, why)),
-            // The identifier was never used, and is replaced.
             Obstacle::Taken => {
                 let mut work = self.again(work)?;
                 let new = identifier::of(env.random());
-                return match phase {
-                    Phase::Creating => self.save(env, Work { id: new, ..work }, None),
-                    Phase::Moving if at == 0 && !work.state.is_stored => {
+                return match (phase, at) {
+                    // The identifier was never used, and is replaced.
+                    (Phase::Creating, _) => self.save(env, Work { id: new, ..work }, None),
+                    (Phase::Moving, 0) if !work.state.is_stored => {
                         work.other = Some(new);
                         self.relocate(env, work, None)
+                    }
+                    // Another request has just moved the session, and its note must stay.
+                    (Phase::Moving, _) if !is_last && !work.state.is_stored => {
+                        Ok(self.withdraw(work, None))
                     }
                     _ => Err(impossible("taken", phase)),
                 };
@@ -331,8 +335,11 @@ impl Engine {
             }
             (Phase::Moving, None) if is_last => match change.action {
                 Action::Regenerate => self.relocated(env, work),
-                // Another request ended or moved the session.
-                _ => Ok(self.withdraw(work)),
+                // Another request ended the session.
+                _ => {
+                    let note = moved::place(&self.keys, &work.id);
+                    Ok(self.withdraw(work, Some(note)))
+                }
             },
             (Phase::Withdrawing, _) if self.notes_moves() => Err(contention()),
             (Phase::Withdrawing, None) => Ok(self.settled(work, outcome(Event::Gone))),
@@ -386,7 +393,7 @@ impl Engine {
             Phase::Loading | Phase::Following | Phase::Open | Phase::Late | Phase::Done => 0,
             Phase::Creating | Phase::Saving | Phase::Touching => 1,
             Phase::Destroying | Phase::Tracing | Phase::Joining => 1,
-            Phase::Withdrawing => 1 + notes,
+            Phase::Withdrawing => 1 + 2 * notes,
             Phase::Moving => 2 + notes,
         };
         match at < writes {
@@ -458,7 +465,8 @@ impl Engine {
     }
 
     /// Stores the session under its new identifier, `work.other`; records it in a note for the
-    /// requests that are still in progress; and deletes the old session. A renewal deletes it only
+    /// requests that are still in progress, of which only the first can move it; and deletes the old
+    /// session. A renewal deletes it only
     /// if it is unchanged, so that no concurrent change is lost. After `regenerate`, the new
     /// session takes no changes from other requests.
     fn relocate(
@@ -472,14 +480,12 @@ impl Engine {
             self.decide(env, &work, &new, false, current)?;
         outcome.new_id = Some(new.clone());
         let content = Content { data: text, expires };
-        // A successor that is stored is overwritten.
-        let operation = match work.state.is_stored {
-            true => Operation::Replace(content),
-            false => Operation::Create(content),
-        };
-        let mut writes = vec![write(new, operation)];
+        // What this request has stored, it overwrites.
+        let store = if work.state.is_stored { Operation::Replace } else { Operation::Create };
+        let mut writes = vec![write(new, store(content))];
         if self.notes_moves() {
-            writes.push(self.note(env, &work));
+            let (place, content) = self.note(env, &work);
+            writes.push(write(place, store(content)));
         }
         let if_unchanged = self.keeps_changes(work.change);
         writes.push(Write { if_unchanged, ..write(work.id.clone(), Operation::Delete) });
@@ -619,13 +625,13 @@ impl Engine {
         self.options.preset == Preset::Safe && self.is_conditional()
     }
 
-    /// Records the session's new identifier in a note.
-    fn note(&self, env: &impl Environment, work: &Work<'_>) -> Write {
+    /// Returns the note about the session's new identifier, and its own identifier.
+    fn note(&self, env: &impl Environment, work: &Work<'_>) -> (String, Content) {
         let now = env.now();
         let new = work.other.as_deref().filter(|_| work.change.action == Action::Renew);
         let data = moved::note(&self.keys, &work.id, new, &self.options.cookie, now);
         let content = Content { data, expires: now.saturating_add(moved::GRACE) };
-        write(moved::place(&self.keys, &work.id), Operation::Replace(content))
+        (moved::place(&self.keys, &work.id), content)
     }
 
     /// The session is missing: looks for a note about where it has moved.
@@ -658,10 +664,11 @@ impl Engine {
     }
 
     /// Another request ended or moved the session before this one could, so the successor must be
-    /// deleted.
-    fn withdraw(&self, work: Work<'_>) -> Plan {
-        let mut writes: Vec<_> =
-            work.other.iter().map(|new| write(new.clone(), Operation::Delete)).collect();
+    /// deleted, and the note about it, if this request wrote one.
+    fn withdraw(&self, work: Work<'_>, note: Option<String>) -> Plan {
+        let note = note.filter(|_| self.notes_moves());
+        let deleted = work.other.iter().chain(&note);
+        let mut writes: Vec<_> = deleted.map(|id| write(id.clone(), Operation::Delete)).collect();
         if self.notes_moves() {
             // Always an obstacle, so that the request fails after the deletion.
             writes.push(write(work.id.clone(), Operation::Load));

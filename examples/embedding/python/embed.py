@@ -1,33 +1,32 @@
 import json
 
-from store import perform, record
-
-
-def run(engine, sessions, step, known, change):
-    """The loop, up to `ready` or `done`."""
-    while step.tag == "store":
-        request, exchange = step.payload.request, step.payload.exchange
-        reply = perform(sessions, request.tag, request.payload, exchange.id, known)
-        outcome = getattr(step.payload, "on-done")
-        if reply.tag == "done" and outcome:
-            return outcome
-        step = engine.resume(exchange, known, change, reply)
-    return step.payload
+from store import load, perform, record
 
 
 def visit(engine, sessions, cookie):
-    """One request of a view counter, from its Cookie header to the page and the outcome: what
-    it says of Set-Cookie, of Cache-Control, and of an error to be answered instead."""
-    cookies, known = [cookie.encode("latin-1")] if cookie else [], record(loaded=None, current=None)
+    """One request of a view counter, from its Cookie header to the page and the outcome: what it
+    says of Set-Cookie and of Cache-Control. A failure is raised."""
+    cookies, stored = cookie.encode("latin-1"), None
     request = record(cookies=cookies, path="/", tls=False, secure=False, forwarded_proto=None)
-    session = run(engine, sessions, engine.begin(request), known, None)
-    if not hasattr(session, "exchange"):
-        return None, session  # an outcome: no session here, or a failure
+    begun = engine.begin(request)
+    while begun.tag == "load":
+        stored = load(sessions, begun.payload.id)
+        begun = engine.loaded(begun.payload, stored)
+    if begun.tag == "none":
+        return "no session here", None
 
-    visits = json.loads(session.data).get("visits", 0) + 1
+    session = begun.payload
+    visits = json.loads(session.text or stored.data).get("visits", 0) + 1
     edits = [record(key="visits", value=json.dumps(visits))]
     change = record(action="keep", data=edits, cookie=[])
 
-    step = engine.finish(session.exchange, known, change)
-    outcome = run(engine, sessions, step, known, change)
-    return f"{visits} visits", outcome
+    plan, seen, at = engine.finish(session.visit, stored, change), stored, 0
+    while at < len(plan.writes):
+        obstacle = perform(sessions, plan.writes[at], seen)
+        if obstacle is None:
+            at += 1
+            continue
+        if obstacle.tag == "conflict":
+            seen = obstacle.payload
+        plan, at = engine.resume(plan.visit, stored, change, at, obstacle), 0
+    return f"{visits} visits", plan.outcome

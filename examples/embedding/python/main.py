@@ -5,13 +5,18 @@ import os
 import sys
 
 from embed import visit
+from store import record
 from wasmtime import Engine as Wasmtime
 from wasmtime import Store, WasiConfig
-from wasmtime.component import Component, Linker
+from wasmtime.component import Component, Linker, Variant
+
+
+class Failed(Exception):
+    """A failure of the contract, or all problems with the options."""
 
 
 class Engine:
-    def __init__(self, path, secrets):
+    def __init__(self, path, settings):
         wasmtime = Wasmtime()
         self.instance, linker = Store(wasmtime), Linker(wasmtime)
         self.instance.set_wasi(WasiConfig())  # a clock and randomness: it asks for nothing else
@@ -21,27 +26,28 @@ class Engine:
         with linker.root() as root, root.add_instance("wasi:random/random@0.2.0") as random:
             random.add_func("get-random-u64", lambda _: int.from_bytes(os.urandom(8)))
         self.exports = linker.instantiate(self.instance, Component.from_file(wasmtime, path))
-        options = self.call("defaults", "safe")
-        options.secrets = secrets
-        self.engine = self.call("open", options)  # or a list of all that is wrong
+        self.configure(settings)
 
-    def call(self, name, *values):
-        interface = self.exports.get_export_index(self.instance, "edge:session/engine@0.1.0")
+    def __getattr__(self, name):
+        """The functions of the contract."""
+        interface = self.exports.get_export_index(self.instance, "edge:session/engine@0.2.0")
         index = self.exports.get_export_index(self.instance, name, interface)
-        return self.exports.get_func(self.instance, index)(self.instance, *values)
+        function = self.exports.get_func(self.instance, index)
 
-    def begin(self, request):
-        return self.call("[method]engine.begin", self.engine, request)
+        def call(*values):
+            result = function(self.instance, *values)
+            # A `Variant` where `ok` and `err` would look alike; otherwise the payload alone.
+            tag, payload = getattr(result, "tag", "err"), getattr(result, "payload", result)
+            if tag == "err":
+                raise Failed([vars(it) for it in payload] if name == "configure" else vars(payload))
+            return payload if tag == "ok" else result
 
-    def resume(self, *values):
-        return self.call("[method]engine.resume", self.engine, *values)
-
-    def finish(self, *values):
-        return self.call("[method]engine.finish", self.engine, *values)
+        return call
 
 
-engine = Engine(sys.argv[1], [b"only for this example: 32 bytes or more"])
-sessions, cookie = {}, None
+secret = Variant("bytes", b"only for this example: 32 bytes or more")
+engine = Engine(sys.argv[1], [record(name="secret", value=secret)])
+sessions, cookie = {}, ""
 for _ in range(3):
     page, outcome = visit(engine, sessions, cookie)
     print(page)

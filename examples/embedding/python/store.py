@@ -1,3 +1,5 @@
+"""The five store operations, on a dictionary."""
+
 import time
 
 from wasmtime.component import Record, Variant
@@ -9,27 +11,26 @@ def record(**fields):
     return made
 
 
-def perform(sessions, operation, value, id, known):
-    """The five store operations, on a dictionary."""
-    found, last = sessions.get(id), known.current or known.loaded
-    if found and found.expires <= time.time() * 1000:
-        found = None
-    if operation == "load":
-        known.loaded = found
-        return Variant("found" if found else "missing")
-    if operation == "create" and found:
+def load(sessions, id):
+    stored = sessions.get(id)
+    return stored if stored and stored.expires > time.time() * 1000 else None
+
+
+def perform(sessions, write, seen):
+    """Returns the obstacle that a write met; None if it is done."""
+    operation, value = write.operation.tag, write.operation.payload
+    if_unchanged = getattr(write, "if-unchanged")
+    stored = load(sessions, write.id)
+    if operation == "create" and stored:
         return Variant("taken")
-    only_known = value is True or getattr(value, "only-known", False)
-    if not found and (only_known or operation in ("touch", "delete")):
+    if not stored and (if_unchanged or operation in ("touch", "delete", "load")):
         return Variant("missing")
-    if only_known and found.data != last.data:
-        known.current = found
-        return Variant("conflict")
+    if operation == "load" or (if_unchanged and stored.data != seen.data):
+        return Variant("conflict", stored)
     if operation == "delete":
-        del sessions[id]
+        del sessions[write.id]
     elif operation == "touch":
-        sessions[id] = record(data=found.data, expires=value, touched=None)
+        sessions[write.id] = record(data=stored.data, expires=value, touched=None)
     else:
-        content = getattr(value, "content", value)
-        sessions[id] = record(data=content.data, expires=content.expires, touched=None)
-    return Variant("done")
+        sessions[write.id] = record(data=value.data, expires=value.expires, touched=None)
+    return None

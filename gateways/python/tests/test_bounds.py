@@ -39,7 +39,7 @@ class Recorded:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._engine, name)
-        if name not in ("begin", "finish", "resume"):
+        if name not in ("begin", "loaded", "finish", "resume"):
             return found
 
         def call(*values: Any) -> Any:
@@ -107,7 +107,7 @@ async def test_cookies_of_any_size_cost_what_the_largest_that_are_read_cost(head
     with costs_at_most(4 << 20):
         assert await server.visit(headers) == 200
     assert server.session.origin == "oversized"
-    assert sum(map(len, server.request().cookies)) == (16 << 10) + 1
+    assert len(server.request().cookies) == (16 << 10) + 1
 
 
 @pytest.mark.parametrize("crumbs", [1, 4, 5, 300])

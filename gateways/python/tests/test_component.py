@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from edge_session import (
     SessionMiddleware,
     component_path,
 )
+from edge_session._contract import Failure, Request, State, Visit
+from edge_session.component import SessionFailed
 
 PROJECT = Path(__file__).resolve().parents[1]
 MADE = PROJECT.parents[1] / "host" / "session.wasm"
@@ -58,6 +61,16 @@ def test_the_component_may_be_elsewhere(tmp_path: Path, monkeypatch: pytest.Monk
         (
             b'(component (import "wasi:filesystem/types@0.2.0" (instance)))',
             "it imports wasi:filesystem/types@0.2.0",
+        ),
+        (
+            b'(component (import "wasi:clocks/wall-clock@0.2.0" (instance))'
+            b'(import "wasi:random/random@0.2.0" (instance)))',
+            r"other\.wasm is a .* it exports no edge:session/engine@0\.2\.0",
+        ),
+        (
+            b'(component (instance $old) (export "edge:session/engine@0.1.0" (instance $old)))',
+            r"other\.wasm is a component of edge:session/engine@0\.1\.0, and this package needs "
+            r"edge:session/engine@0\.2\.0: use the component and the package of one release",
         ),
     ],
 )
@@ -107,6 +120,37 @@ async def test_a_trap_at_the_end_replaces_the_answer(visitor: Any) -> None:
     assert (await one())["data"] == {"a": 1}
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["begin", "loaded", "finish"])
+async def test_a_failures_status_and_message_reach_the_visitor_and_its_reason_the_log(
+    visitor: Any, caplog: Any, name: str
+) -> None:
+    app = deeds()
+    one = visitor(app)
+    await one(set={"a": 1})
+
+    def fail(*args: Any) -> Any:
+        raise SessionFailed(Failure("contention", 418, "A sentence, só.", "a reason"))
+
+    setattr(app._sessions._engine, name, fail)
+    response = await one.http.post("/", json={"set": {"a": 2}})
+    assert (response.status_code, response.text) == (418, "A sentence, só.\n")
+    assert "set-cookie" not in response.headers
+    assert "contention: a reason" in caplog.text
+    assert "reason" not in response.text
+
+
+def test_a_failure_leaves_the_instance_as_it_is() -> None:
+    engine = asgi(None)._sessions._engine
+    functions = engine._functions
+    visit = Visit("an-id", State(0, None))  # no state of this engine
+    with pytest.raises(SessionFailed) as failed:
+        engine.loaded(visit, ("err", "out of order"))
+    assert failed.value.failure.kind == "misuse"
+    engine.begin(Request(b"", "/", False, False, None))
+    assert engine._functions is functions
+
+
 def problems(**settings: Any) -> dict[str, str]:
     with pytest.raises(OptionsError) as raised:
         SessionMiddleware(None, **{"secret": SECRET, "store": MemoryStore(), **settings})  # type: ignore[arg-type]
@@ -122,7 +166,7 @@ def test_all_problems_are_reported_together() -> None:
             "rolling": "yes",
             "unset": "drop",
             "resav": True,
-            "cookie": {"path": "x", "max_age": -1, "secure": "maybe", "same-site": "lax"},
+            "cookie": {"path": "x", "max_age": -1, "secure": "maybe", "same-site": "lx"},
             "store": {"ttl": 0, "url": "memory:"},
         },
     )
@@ -139,9 +183,8 @@ def test_all_problems_are_reported_together() -> None:
         "store.ttl",
         "store.url",
     }
-    assert found["unset"] == "is 'drop', not one of 'keep', 'destroy'"
-    assert found["cookie.secure"] == "is 'maybe', not True, False or 'auto'"
-    assert found["resav"] == found["store.url"] == "is not an option"
+    assert found["unset"] == 'is "drop", not one of "keep", "destroy"'
+    assert found["cookie.secure"] == 'is "maybe", not true, false or "auto"'
     assert "short" not in found["secret"].replace("shorter", "")
 
 
@@ -150,6 +193,63 @@ def test_a_secret_is_never_shown() -> None:
     assert set(found) == {"secret", "name"}
     assert not any("12345" in text or "hidden" in text for text in found.values())
     assert problems(secret=None)["secret"].startswith("is missing")
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "message"),
+    [
+        ({"resav": True}, "resav", "is not an option: did you mean resave?"),
+        ({"touchAftr": 1}, "touchAftr", "is not an option: did you mean store.touch_after?"),
+        (
+            {"cookie": {"max_ages": 1}},
+            "cookie.max_ages",
+            "is not an option: did you mean cookie.max_age?",
+        ),
+        ({"frobnicate": None}, "frobnicate", "is not an option"),
+        ({"cookie": "lax"}, "cookie", "is not an option"),
+    ],
+)
+def test_an_unknown_option_is_refused_by_its_name_with_the_nearest_known_one(
+    options: Any, name: str, message: str
+) -> None:
+    assert problems(options=options) == {name: message}
+
+
+@pytest.mark.parametrize("value", [{1}, b"bytes", object(), [math.inf], 2j])
+def test_a_value_that_json_does_not_have_is_refused_with_all_other_problems(value: Any) -> None:
+    found = problems(options={"name": value, "cookie": {"path": "x"}})
+    assert set(found) == {"name", "cookie.path"}
+    assert found["name"] == f"is a value without a JSON form: a {type(value).__name__}"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cookie": {"max_age": 60_000}, "store": {"touch_after": 5}, "save_uninitialized": True},
+        {"cookie": {"maxAge": 60_000.0}, "touchAfter": 5, "saveUninitialized": True},
+        {"cookie.max-age": 60_000, "TOUCH_AFTER": 5, "save_uninitialized": True, "store": None},
+    ],
+)
+def test_options_may_have_javascripts_names(options: Any) -> None:
+    in_force = asgi(None, options=options)._sessions._engine.options
+    assert in_force["cookie.max_age"] == 60_000
+    assert in_force["store.touch_after"] == 5
+    assert in_force["save_uninitialized"] is True
+
+
+def test_a_date_may_be_a_datetime() -> None:
+    date = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    for value in (date, "2030-01-02T03:04:05Z", date.timestamp() * 1000):
+        engine = asgi(None, options={"cookie": {"expires": value}})._sessions._engine
+        assert engine.options["cookie.expires"] == date.timestamp() * 1000
+    assert set(problems(options={"cookie": {"expires": date.replace(tzinfo=None)}})) == {
+        "cookie.expires"
+    }
+
+
+@pytest.mark.parametrize("secret", [12345, [12345], [SECRET, None], "\ud800" * 32])
+def test_a_secret_that_is_none_is_refused(secret: Any) -> None:
+    assert problems(secret=secret) == {"secret": "is not a string, bytes or a list of these"}
 
 
 @pytest.mark.parametrize(

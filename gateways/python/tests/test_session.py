@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from edge_session import Session, SessionError
+from edge_session import Session, SessionError, Stored
 from edge_session import _json as js
-from edge_session._contract import Edit, Exchange, Ready
+from edge_session._contract import Edit, Ready, State, Visit
 from edge_session.session import InvalidChange
 
 
 def session(text: str = "{}", expires: int | None = None) -> Session:
-    exchange = Exchange("an-id", [], "open", False, True, "loaded", 0)
-    return Session(Ready(exchange, text, None, expires))
+    ready = Ready(Visit("an-id", State(0, None)), "loaded", None)
+    return Session(ready, Stored(text, expires))
 
 
 def edits(session: Session) -> Any:
@@ -30,6 +30,21 @@ def test_what_is_only_read_is_no_change() -> None:
     assert (len(one), "b" in one, "x" in one, list(one)) == (4, True, False, ["a", "b", "d", "e"])
     assert one.get("x", 7) == 7
     assert edits(one) == ("nothing", None)
+
+
+def test_the_cookie_is_no_data() -> None:
+    one = session('{"cookie":{"path":"/"},"a":[1]}')
+    assert dict(one) == {"a": [1]}
+    assert edits(one) == ("nothing", None)
+    one["a"].append(2)
+    assert edits(one) == ("edits", [Edit("a", "[1,2]")])
+
+
+def test_the_engines_text_takes_precedence_over_the_loaded_one() -> None:
+    ready = Ready(Visit("an-id", State(0, None)), "unknown", '{"a":1}')
+    one = Session(ready, Stored('{"b":2}', 1_700_000_000_000))
+    assert dict(one) == {"a": 1}
+    assert one.expires is None  # it is not stored
 
 
 def test_changes_inside_values_are_seen() -> None:
@@ -95,12 +110,12 @@ def test_only_the_last_action_counts() -> None:
     one = session('{"a":1}')
     one.set_max_age(60)
     one.renew()
-    assert one._change() == ("renew", ("nothing", None), [("max-age", 60_000)])
+    assert one._change() == ("renew", ("nothing", None), [Edit("maxAge", "60000")])
     one.regenerate()
     one.renew()
     one.set_max_age(timedelta(minutes=2))
     one["b"] = 1
-    assert one._change() == ("regenerate", ("whole", '{"b":1}'), [("max-age", 120_000)])
+    assert one._change() == ("regenerate", ("whole", '{"b":1}'), [Edit("maxAge", "120000")])
     one.unset()
     assert one._change().action == "destroy"
 

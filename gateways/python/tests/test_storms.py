@@ -10,6 +10,7 @@ import pytest
 from test_stores import database  # noqa: F401
 
 from edge_session import Content, MemoryStore, SessionMiddleware, Stored, _turns, sessions
+from edge_session._contract import Change, Outcome, Plan, State, Visit, Write
 from edge_session._turns import NoTurn, Turns
 from edge_session.mongodb import MongoStore
 
@@ -322,6 +323,28 @@ async def test_a_turn_goes_past_one_that_has_left(is_given: bool) -> None:
         turn = await following
     assert turn.left == LEFT
     turn.end()
+    assert len(turns) == 0
+
+
+async def test_who_leaves_between_two_turns_has_neither() -> None:
+    writes = [Write(id, ("delete", None), True) for id in ("a", "b")]
+    plan = Plan(Visit("a", State(0, None)), writes, Outcome("destroyed", None, None, False))
+    visits = Visits(MemoryStore())
+    visits.sessions._engine.finish = lambda *_: plan  # type: ignore[method-assign]
+    for id in ("a", "b"):
+        await visits.sessions._store.create(id, Content("text", 4_102_444_800_000))
+    turns = visits.sessions._turns
+    theirs = await turns.enter("b")
+    change = Change("destroy", ("nothing", None), [])
+    ours = asyncio.create_task(visits.sessions._finish(plan.visit, LEFT, change))
+    await asyncio.sleep(0)
+    following = await turns.enter("a")  # it is over with this one
+    ours.cancel()
+    with suppress(asyncio.CancelledError):
+        await ours
+    assert len(turns) == 2
+    theirs.end()
+    following.end()
     assert len(turns) == 0
 
 

@@ -63,9 +63,14 @@ def echo(type_: str, *lists: Any) -> list[Any]:
     [
         ("string", ["", "a", "é\U0001f600", "x" * 1000]),
         ("u32", [0, 1, 2**32 - 1]),
+        ("u64", [0, 1, 2**64 - 1]),
         ("bool", [True, False]),
         ("(option string)", [None, "", "a"]),
         ("(list string)", [[], ["a"], ["b"] * 9]),
+        ("(list u8)", [b"", b"a", bytes(range(256))]),
+        ("(result (option u64) (error string))", [("ok", None), ("ok", 2**63), ("err", "why")]),
+        ("(result (error u32))", [("ok", None), ("err", 7)]),
+        ("(result)", [("ok", None), ("err", None)]),
     ],
 )
 def test_lists_of_any_length_come_back_as_they_went(type_: str, values: list[Any]) -> None:

@@ -8,9 +8,12 @@ the result is the same as for the whole value.
 from collections.abc import Iterable
 
 from ._contract import Change, Stored
+from .session import InvalidChange
 
 #: The component reads no more than this in all Cookie headers together, and reports `oversized`.
 _COOKIES = 16 << 10
+
+_SEPARATOR = b"; "
 
 #: The maximum length of the option `cookie.path`. Only these characters and the next one matter.
 _PATH = 1024
@@ -19,20 +22,18 @@ _PATH = 1024
 _FORWARDED_PROTO = 1024
 
 
-def cookies(values: Iterable[bytes]) -> list[bytes]:
-    """Joins the values of the Cookie headers. Truncated ones are still too large.
-
-    Joining them is what HTTP/1 servers do (RFC 9113, section 8.2.3), and the component reads them
-    as one anyway.
-    """
+def cookies(values: Iterable[bytes]) -> bytes:
+    """Joins the values of the Cookie headers (RFC 9113, section 8.2.3). Truncated ones are still
+    too large."""
     taken = []
-    left = _COOKIES + 1
+    # After the last value, the separator is missing.
+    left = _COOKIES + 1 + len(_SEPARATOR)
     for value in values:
-        if left < 0:
+        if left <= 0:
             break
         taken.append(value[:left])
-        left -= len(value) + 1
-    return [b";".join(taken)[: _COOKIES + 1]] if taken else []
+        left -= len(value) + len(_SEPARATOR)
+    return _SEPARATOR.join(taken)[: _COOKIES + 1]
 
 
 def path(raw: bytes | str) -> str:
@@ -51,18 +52,21 @@ def stored(session: Stored, most: int) -> Stored:
     return session._replace(data="") if len(session.data) > most else session
 
 
-def excess(change: Change, most: int) -> int | None:
-    """Returns a lower bound of the session's size after a change, if that exceeds `most` bytes.
+def check(change: Change, most: int) -> None:
+    """Raises `InvalidChange` if the data of a change alone exceeds `most` bytes.
 
     What a change sets is part of the stored session. (A character has at least one byte.)
     """
     if change.action in ("destroy", "unset"):
-        return None
+        return
     match change.data:
         case ("whole", text):
             size = len(text)
         case ("edits", edits):
             size = sum(len(key) + len(value) for key, value in edits if value is not None)
         case _:
-            return None
-    return size if size > most else None
+            return
+    if size > most:
+        raise InvalidChange(
+            f"the session would have at least {size} bytes, more than max_session_bytes, {most}"
+        )

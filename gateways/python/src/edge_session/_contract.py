@@ -1,6 +1,7 @@
-"""The records of wit/engine.wit that are passed with every request, with its names and order.
+"""The records of wit/engine.wit that this package uses, with its names and order.
 
-A variant is a pair of a case and its payload: `("touch", 1700000000000)`. An enum is a string.
+A variant and a result is a pair of a case and its payload: `("touch", 1700000000000)`. An enum is a
+string.
 """
 
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -9,6 +10,25 @@ Origin: TypeAlias = Literal[
     "loaded", "absent", "malformed", "forged", "oversized", "unknown", "damaged", "detached"
 ]
 Action: TypeAlias = Literal["keep", "renew", "regenerate", "destroy", "unset"]
+FailureKind: TypeAlias = Literal[
+    "unavailable", "invalid-change", "too-large", "contention", "misuse"
+]
+
+
+class Setting(NamedTuple):
+    """An option and its value."""
+
+    name: str
+    value: tuple[Literal["json"], str] | tuple[Literal["bytes"], bytes]
+
+
+class Problem(NamedTuple):
+    """A problem with the options."""
+
+    #: The option's name, as it was given: `cookie.same_site`.
+    name: str
+    #: What is wrong, and how to fix it. Never contains a secret.
+    message: str
 
 
 class Stored(NamedTuple):
@@ -31,44 +51,60 @@ class Content(NamedTuple):
     expires: int
 
 
-class Known(NamedTuple):
-    """What the store has returned for this request's session so far."""
+Operation: TypeAlias = (
+    tuple[Literal["create"], Content]
+    | tuple[Literal["replace"], Content]
+    | tuple[Literal["touch"], int]
+    | tuple[Literal["delete"], None]
+    | tuple[Literal["load"], None]
+)
 
-    loaded: Stored | None
-    current: Stored | None
+
+class Write(NamedTuple):
+    id: str
+    operation: Operation
+    if_unchanged: bool
 
 
-class Replacement(NamedTuple):
-    content: Content
-    only_known: bool
+Obstacle: TypeAlias = (
+    tuple[Literal["missing", "taken"], None]
+    | tuple[Literal["conflict"], Stored]
+    | tuple[Literal["refused", "unavailable"], str]
+)
+
+#: What the store has loaded, or the reason why it is unavailable.
+Loaded: TypeAlias = tuple[Literal["ok"], Stored | None] | tuple[Literal["err"], str]
 
 
 class Request(NamedTuple):
-    cookies: list[bytes]
+    cookies: bytes
     path: str
     tls: bool
     secure: bool
     forwarded_proto: bytes | None
 
 
-class Exchange(NamedTuple):
+class State(NamedTuple):
+    bits: int
+    text: str | None
+
+
+class Visit(NamedTuple):
     id: str
-    others: list[str]
-    phase: str
-    secure: bool
-    presented: bool
-    origin: Origin
-    conflicts: int
+    state: State
 
 
 class Ready(NamedTuple):
     """The contract's `session`."""
 
-    exchange: Exchange
-    data: str
-    #: Always None, because it is not used.
-    cookie: None
-    expires: int | None
+    visit: Visit
+    origin: Origin
+    #: None: the text that was loaded.
+    text: str | None
+
+
+#: The payloads of the cases `load`, `ready` and `none`.
+Beginning: TypeAlias = Visit | Ready | None
 
 
 class Edit(NamedTuple):
@@ -81,21 +117,22 @@ DataChange: TypeAlias = (
     | tuple[Literal["edits"], list[Edit]]
     | tuple[Literal["whole"], str]
 )
-CookieEdit: TypeAlias = tuple[Literal["max-age"], float | None]
 
 
 class Change(NamedTuple):
     action: Action
     data: DataChange
-    cookie: list[CookieEdit]
+    cookie: list[Edit]
 
 
-Failure: TypeAlias = (
-    tuple[Literal["unavailable"], str]
-    | tuple[Literal["invalid-change"], str]
-    | tuple[Literal["too-large"], int]
-    | tuple[Literal["contention"], None]
-)
+class Failure(NamedTuple):
+    kind: FailureKind
+    #: The HTTP status of the response.
+    status: int
+    #: For the visitor.
+    message: str
+    #: For the log.
+    reason: str
 
 
 class Outcome(NamedTuple):
@@ -103,28 +140,12 @@ class Outcome(NamedTuple):
     new_id: str | None
     set_cookie: str | None
     no_store: bool
-    conflicts: int
-    failure: Failure | None
 
 
-StoreRequest: TypeAlias = (
-    tuple[Literal["load"], None]
-    | tuple[Literal["create"], Content]
-    | tuple[Literal["replace"], Replacement]
-    | tuple[Literal["touch"], int]
-    | tuple[Literal["delete"], bool]
-)
-StoreReply: TypeAlias = tuple[str, str | None]
-
-
-class Pending(NamedTuple):
-    request: StoreRequest
-    exchange: Exchange
-    on_done: Outcome | None
-
-
-#: The cases `store`, `ready` and `done`, distinguished by their payloads.
-Step: TypeAlias = Pending | Ready | Outcome
+class Plan(NamedTuple):
+    visit: Visit
+    writes: list[Write]
+    outcome: Outcome
 
 
 def _fields(record: Any) -> tuple[str, ...]:
@@ -136,29 +157,19 @@ def _fields(record: Any) -> tuple[str, ...]:
 RECORDS: dict[tuple[str, ...], Any] = {
     _fields(record): record
     for record in (
+        Setting,
+        Problem,
         Stored,
         Content,
-        Known,
-        Replacement,
+        Write,
         Request,
-        Exchange,
+        State,
+        Visit,
         Ready,
         Edit,
         Change,
+        Failure,
         Outcome,
-        Pending,
+        Plan,
     )
 }
-
-#: The fields of the record `cookie`.
-COOKIE = (
-    "original_max_age",
-    "expires",
-    "path",
-    "domain",
-    "http_only",
-    "secure",
-    "same_site",
-    "partitioned",
-    "priority",
-)

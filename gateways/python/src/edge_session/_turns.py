@@ -80,6 +80,8 @@ class Turn:
     def __init__(self, lines: dict[_Key, _Line], key: _Key, left: Stored | None) -> None:
         self._lines = lines
         self._key = key
+        #: The session's identifier.
+        self.id = key[1]
         #: What is stored now, if known.
         self.left = left
 

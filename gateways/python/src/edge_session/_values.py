@@ -17,24 +17,23 @@ from typing import Any, TypeAlias
 
 from wasmtime import Store, WasmtimeError, _ffi
 from wasmtime.component import (
-    F64,
     U8,
+    U16,
     U32,
     U64,
     Bool,
-    BorrowType,
     EnumType,
     Func,
     ListType,
     OptionType,
     RecordType,
-    ResourceAny,
+    ResultType,
     String,
     ValType,
     VariantType,
 )
 
-from ._contract import COOKIE, RECORDS
+from ._contract import RECORDS
 
 #: Writes a value to its place in the arguments' memory.
 Put: TypeAlias = Callable[[Any], None]
@@ -60,32 +59,32 @@ class UnknownType(Exception):
     """The component has a type that is not in the contract."""
 
 
-class Function:
-    """A function of an instance. Not thread-safe."""
+class Failed(Exception):
+    """The function returned the error `payload`."""
 
-    def __init__(self, store: Store, function: Func, resource: ResourceAny) -> None:
+    def __init__(self, payload: Any) -> None:
+        super().__init__(payload)
+        self.payload = payload
+
+
+class Function:
+    """A function of an instance that returns a `result`. Not thread-safe."""
+
+    def __init__(self, store: Store, function: Func) -> None:
         type_ = function.type(store)
-        if type_.result is None:
-            raise UnknownType("a function without a result")
+        if not isinstance(type_.result, ResultType):
+            raise UnknownType("a function that does not return a result")
         self._get = _getter(type_.result)
         types = [type_ for _, type_ in type_.params]
         memory = _Memory()
         at = memory.block(_VAL * len(types))
-        # The first argument is the resource that the method belongs to. The instance owns it.
-        if not types or not isinstance(types[0], BorrowType):
-            raise UnknownType("a function that is no method")
-        ctypes.c_uint8.from_address(at).value = _ffi.WASMTIME_COMPONENT_RESOURCE.value
-        address = ctypes.cast(resource.ptr(), ctypes.c_void_p).value
-        ctypes.c_void_p.from_address(at + 8).value = address
         self._puts = [
-            _putter(type_, at + _VAL * number, memory)
-            for number, type_ in enumerate(types)
-            if number
+            _putter(type_, at + _VAL * number, memory) for number, type_ in enumerate(types)
         ]
         self._result = _Val()
         self._result_at = addressof(self._result)
         # These must outlive the calls.
-        self._kept = (memory, resource, function, store)
+        self._kept = (memory, function, store)
         self._call = (
             byref(function._func),
             store._context(),
@@ -96,17 +95,21 @@ class Function:
         )
 
     def __call__(self, *values: Any) -> Any:
+        """Returns the payload of `ok`, and raises that of `err` in `Failed`."""
         for put, value in zip(self._puts, values, strict=True):
             put(value)
         error = _ffi.wasmtime_component_func_call(*self._call)
         if error:
             raise WasmtimeError._from_ptr(error)
         try:
-            return self._get(*_read_val(string_at(self._result_at, _VAL)))
+            case, payload = self._get(*_read_val(string_at(self._result_at, _VAL)))
         finally:
             _ffi.wasmtime_component_val_delete(byref(self._result))
             # The next call frees what it finds here before it writes.
             self._result.kind = _ffi.WASMTIME_COMPONENT_BOOL.value
+        if case == "err":
+            raise Failed(payload)
+        return payload
 
 
 class _Memory:
@@ -160,9 +163,6 @@ def _putter(type_: ValType, at: int, memory: _Memory) -> Put:
         case U64():
             kind.value = _ffi.WASMTIME_COMPONENT_U64.value
             return _scalar(ctypes.c_uint64.from_address(at + 8))
-        case F64():
-            kind.value = _ffi.WASMTIME_COMPONENT_F64.value
-            return _scalar(ctypes.c_double.from_address(at + 8))
         case String():
             kind.value = _ffi.WASMTIME_COMPONENT_STRING.value
             return _text(at + 8)
@@ -181,6 +181,9 @@ def _putter(type_: ValType, at: int, memory: _Memory) -> Put:
         case VariantType():
             kind.value = _ffi.WASMTIME_COMPONENT_VARIANT.value
             return _variant(type_, at, memory)
+        case ResultType():
+            kind.value = _ffi.WASMTIME_COMPONENT_RESULT.value
+            return _result(type_, at, memory)
     raise UnknownType(f"an argument of the type {type(type_).__name__}")
 
 
@@ -377,6 +380,28 @@ def _variant(type_: VariantType, at: int, memory: _Memory) -> Put:
     return put
 
 
+def _result(type_: ResultType, at: int, memory: _Memory) -> Put:
+    is_ok = ctypes.c_bool.from_address(at + 8)
+    pointer = ctypes.c_void_p.from_address(at + 16)
+    cases: dict[str, tuple[int | None, Put | None]] = {}
+    for case, payload in (("ok", type_.ok), ("err", type_.err)):
+        if payload is None:
+            cases[case] = (None, None)
+        else:
+            place = memory.block(_VAL)
+            cases[case] = (place, _putter(payload, place, memory))
+
+    def put(value: tuple[str, Any]) -> None:
+        case, payload = value
+        place, put_payload = cases[case]
+        if put_payload is not None:
+            put_payload(payload)
+        is_ok.value = case == "ok"
+        pointer.value = place
+
+    return put
+
+
 # ------------------------------------------------------------- component to Python ----
 
 
@@ -384,6 +409,8 @@ def _getter(type_: ValType) -> Get:
     match type_:
         case Bool():
             return lambda word, _b, _c: word & 0xFF != 0
+        case U16():
+            return lambda word, _b, _c: word & 0xFFFF
         case U32():
             return lambda word, _b, _c: word & 0xFFFFFFFF
         case U64():
@@ -398,14 +425,12 @@ def _getter(type_: ValType) -> Get:
         case ListType():
             return _get_list(type_)
         case RecordType():
-            return _get_nothing if _names(type_) == COOKIE else _get_record(type_)
+            return _get_record(type_)
         case VariantType():
             return _get_variant(type_)
+        case ResultType():
+            return _get_result(type_)
     raise UnknownType(f"a result of the type {type(type_).__name__}")
-
-
-def _get_nothing(_a: int, _b: int, _c: int) -> None:
-    return None
 
 
 def _get_option(type_: OptionType) -> Get:
@@ -418,6 +443,9 @@ def _get_option(type_: OptionType) -> Get:
 
 
 def _get_list(type_: ListType) -> Get:
+    if _is_bytes(type_):
+        # Every byte is a separate value.
+        return lambda size, data, _c: string_at(data, _VAL * size)[8::_VAL]
     get_one = _getter(type_.element)
 
     def get(size: int, data: int, _c: int) -> Any:
@@ -449,6 +477,20 @@ def _get_variant(type_: VariantType) -> Get:
 
     def get(size: int, name: int, pointer: int) -> Any:
         case, get_payload = cases[string_at(name, size)]
+        if get_payload is None:
+            return (case, None)
+        return (case, get_payload(*_read_val(string_at(pointer, _VAL))))
+
+    return get
+
+
+def _get_result(type_: ResultType) -> Get:
+    get_ok, get_err = (
+        None if payload is None else _getter(payload) for payload in (type_.ok, type_.err)
+    )
+
+    def get(is_ok: int, pointer: int, _c: int) -> Any:
+        case, get_payload = ("ok", get_ok) if is_ok & 0xFF else ("err", get_err)
         if get_payload is None:
             return (case, None)
         return (case, get_payload(*_read_val(string_at(pointer, _VAL))))

@@ -1,20 +1,37 @@
 """`session.wasm`: loading, compiling, and its running instances."""
 
+import json
 import os
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from wasmtime import Config, Engine, Store, WasiConfig, WasmtimeError
 from wasmtime.component import Component as Compiled
-from wasmtime.component import Func, Instance, Linker, RecordType, ResourceAny
+from wasmtime.component import Linker
 
-from ._contract import Change, Exchange, Known, Request, Step, StoreReply
+from ._contract import (
+    Beginning,
+    Change,
+    Failure,
+    Loaded,
+    Obstacle,
+    Plan,
+    Problem,
+    Request,
+    Setting,
+    Stored,
+    Visit,
+)
 from ._forks import Lock
-from ._values import Function, UnknownType
+from ._values import Failed, Function, UnknownType
 
-_INTERFACE = "edge:session/engine@0.1.0"
+_ENGINE = "edge:session/engine@"
+_VERSION = "0.2.0"
+
+_FUNCTIONS = ("configure", "begin", "loaded", "finish", "resume")
 
 _RANDOM = "wasi:random/random@0.2.0"
 
@@ -67,18 +84,9 @@ class Component:
             self._compiled = Compiled(self._engine, wasm)
         except WasmtimeError as error:
             raise ComponentError(f"not a WebAssembly component: {error}") from error
-        imports = set(self._compiled.type.imports(self._engine))
-        if imports != _IMPORTS:
-            listed = ", ".join(sorted(imports)) or "nothing"
-            raise ComponentError(f"a component of another world: it imports {listed}")
+        type_ = self._compiled.type
+        _check(set(type_.imports(self._engine)), list(type_.exports(self._engine)))
         self._linker = _linker(self._engine)
-        _, store, functions = self.instantiate()
-        function = functions["open"].type(store)
-        _, options = function.params[0]
-        if not isinstance(options, RecordType):
-            raise ComponentError("a component of another world: `open` takes no options")
-        #: The type of the options, used to validate them.
-        self.options_type = options
 
     @staticmethod
     @lru_cache(maxsize=4)
@@ -97,7 +105,7 @@ class Component:
         except ComponentError as error:
             raise ComponentError(f"{path} is {error}") from error
 
-    def instantiate(self) -> tuple[Instance, Store, dict[str, Func]]:
+    def instantiate(self) -> tuple[Store, dict[str, Function]]:
         """Creates an instance; returns it with its functions."""
         store = Store(self._engine)
         store.set_fuel(_FUEL_PER_CALL)
@@ -105,20 +113,30 @@ class Component:
         # No environment, files, streams or sockets.
         store.set_wasi(WasiConfig())
         instance = self._linker.instantiate(store, self._compiled)
-        interface = instance.get_export_index(store, _INTERFACE)
+        interface = instance.get_export_index(store, _ENGINE + _VERSION)
         functions = {}
-        for name in ("defaults", "open", *(f"[method]engine.{method}" for method in _METHODS)):
+        for name in _FUNCTIONS:
             index = interface and instance.get_export_index(store, name, interface)
             function = index and instance.get_func(store, index)
             if not function:
                 raise ComponentError(f"a component of another world: it has no `{name}`")
-            functions[name] = function
-        return instance, store, functions
+            functions[name] = Function(store, function)
+        return store, functions
 
-    def defaults(self, preset: str) -> Any:
-        """Returns a preset's record `options`. `secrets` is empty and must be set."""
-        _, store, functions = self.instantiate()
-        return functions["defaults"](store, preset)
+
+def _check(imports: set[str], exports: Sequence[str]) -> None:
+    """Raises `ComponentError` for another version or another world."""
+    versions = [name.removeprefix(_ENGINE) for name in exports if name.startswith(_ENGINE)]
+    if versions and _VERSION not in versions:
+        raise ComponentError(
+            f"a component of {_ENGINE}{versions[0]}, and this package needs {_ENGINE}{_VERSION}: "
+            "use the component and the package of one release"
+        )
+    if imports != _IMPORTS:
+        listed = ", ".join(sorted(imports)) or "nothing"
+        raise ComponentError(f"a component of another world: it imports {listed}")
+    if not versions:
+        raise ComponentError(f"a component of another world: it exports no {_ENGINE}{_VERSION}")
 
 
 def _linker(engine: Engine) -> Linker:
@@ -137,87 +155,80 @@ def _random_u64(_: object) -> int:
     return int.from_bytes(os.urandom(8))
 
 
-_METHODS = ("begin", "finish", "resume")
-
-
 class Refused(Exception):
-    """The component's problems with the options: names and messages."""
+    """The component's problems with the options."""
 
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
+    def __init__(self, problems: list[Problem]) -> None:
         super().__init__(problems)
         self.problems = problems
 
 
-class _Open:
-    """An instance with an open engine."""
+class SessionFailed(Exception):
+    """The request fails."""
 
-    def __init__(self, component: Component, options: Any) -> None:
-        _, self.store, functions = component.instantiate()
-        opened = functions["open"](self.store, options)
-        if not isinstance(opened, ResourceAny):
-            raise Refused([(problem.name, problem.message) for problem in opened])
-        self.begin, self.finish, self.resume = (
-            Function(self.store, functions[f"[method]engine.{method}"], opened)
-            for method in _METHODS
-        )
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.kind)
+        self.failure = failure
 
 
 class SessionEngine:
-    """The contract's engine: an instance with validated options. Thread-safe."""
+    """The contract's engine: an instance with validated options. Thread-safe.
 
-    def __init__(self, component: Component, options: Any) -> None:
+    Its functions raise `SessionFailed`, or `CallFailed`.
+    """
+
+    def __init__(self, component: Component, settings: Sequence[Setting]) -> None:
         self._component = component
-        self._options = options
+        self._settings = settings
         self._fuel = _FUEL_PER_CALL
         self._lock = Lock()
         try:
-            self._instance: _Open | None = _Open(component, options)
+            self._store, self._functions = component.instantiate()
+            in_force = self._functions["configure"](settings)
+        except Failed as failed:
+            raise Refused(failed.payload) from failed
         except (WasmtimeError, UnknownType) as error:
             raise ComponentError(f"the component failed: {error}") from error
+        self._is_sound = True
+        #: The options in force, with the names of docs/configuration.md.
+        self.options: dict[str, Any] = {name: json.loads(value) for name, (_, value) in in_force}
 
-    @property
-    def believes_forwarded_proto(self) -> bool:
-        """Whether the component needs X-Forwarded-Proto."""
-        return self._options.proxy is True
+    def begin(self, request: Request) -> Beginning:
+        beginning: Beginning = self._call("begin", request)[1]
+        return beginning
 
-    @property
-    def is_safe(self) -> bool:
-        """Whether the preset is `safe`, for behaviours that have no option of their own."""
-        preset: str = self._options.preset
-        return preset == "safe"
+    def loaded(self, visit: Visit, loaded: Loaded) -> Beginning:
+        beginning: Beginning = self._call("loaded", visit, loaded)[1]
+        return beginning
 
-    @property
-    def max_session_bytes(self) -> int:
-        """The maximum size of a stored session."""
-        most: int = getattr(self._options, "max-session-bytes")
-        return most
-
-    def begin(self, request: Request) -> Step:
-        return self._call("begin", request)
-
-    def finish(self, exchange: Exchange, known: Known, change: Change) -> Step:
-        return self._call("finish", exchange, known, change)
+    def finish(self, visit: Visit, stored: Stored | None, change: Change) -> Plan:
+        plan: Plan = self._call("finish", visit, stored, change)
+        return plan
 
     def resume(
-        self, exchange: Exchange, known: Known, change: Change | None, reply: StoreReply
-    ) -> Step:
-        return self._call("resume", exchange, known, change, reply)
+        self, visit: Visit, stored: Stored | None, change: Change, at: int, obstacle: Obstacle
+    ) -> Plan:
+        plan: Plan = self._call("resume", visit, stored, change, at, obstacle)
+        return plan
 
-    def _call(self, method: str, *values: Any) -> Step:
+    def _call(self, name: str, *values: Any) -> Any:
         with self._lock:
-            # After a failure, the instance's state cannot be trusted: the next call creates a new
-            # one.
-            instance, self._instance = self._instance, None
             try:
-                if instance is None:
-                    instance = _Open(self._component, self._options)
-                instance.store.set_fuel(self._fuel)
-                step: Step
-                _, step = getattr(instance, method)(*values)
+                if not self._is_sound:
+                    self._store, self._functions = self._component.instantiate()
+                    self._functions["configure"](self._settings)
+                # After a trap, the instance's state cannot be trusted: the next call creates a new
+                # one.
+                self._is_sound = False
+                self._store.set_fuel(self._fuel)
+                returned = self._functions[name](*values)
+            except Failed as failed:
+                self._is_sound = True
+                raise SessionFailed(failed.payload) from None
             except Exception as error:
                 # wasmtime's last line has the reason; the lines above it name functions.
                 lines = str(error).strip().split("\n")
                 reason = lines[-1].strip() or type(error).__name__
                 raise CallFailed(reason) from error
-            self._instance = instance
-            return step
+            self._is_sound = True
+            return returned

@@ -10,10 +10,10 @@ from . import _bounds, _caches
 from ._asgi import App, Message, Receive, Scope, Send
 from ._contract import Outcome, Request
 from ._dictionary import LEFT, READ_ONLY
-from .component import Component, component_path
+from .component import Component, SessionFailed, component_path
 from .options import OptionsError, Secret, open_engine
 from .session import Session
-from .sessions import Begun, SessionFailed, Sessions
+from .sessions import Begun, Sessions
 from .store import Store
 
 _log = logging.getLogger("edge_session")
@@ -54,7 +54,7 @@ class SessionMiddleware:
             raise
         self._app = app
         self._sessions = Sessions(engine, store, timeout)
-        self._believes_forwarded_proto = engine.believes_forwarded_proto
+        self._believes_forwarded_proto = engine.options["proxy"] is True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -70,7 +70,7 @@ class SessionMiddleware:
         if begun is None:
             state["session"] = None
             return await self._app(scope, receive, send)
-        session = Session(begun.ready, closed=READ_ONLY if is_websocket else None)
+        session = Session(begun.ready, begun.stored, READ_ONLY if is_websocket else None)
         state["session"] = session
         if "session" in scope:
             # It belongs to another middleware, which reads it again when the response starts.
@@ -151,9 +151,6 @@ def _with_headers(message: Message, outcome: Outcome, depends_on_session: bool) 
     return {**message, "headers": headers}
 
 
-_UNAVAILABLE = (503, b"Sessions are unavailable. Please try again.\n")
-_MEANWHILE = (503, b"The session has changed meanwhile. Please reload the page.\n")
-_NOT_SAVED = (500, b"The session could not be saved.\n")
 _REFUSAL_HEADERS = [
     (b"content-type", b"text/plain; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -162,13 +159,7 @@ _REFUSAL_HEADERS = [
 
 async def _refuse(error: SessionFailed, send: Send, kind: str = "http.response") -> None:
     """Responds to a request whose session failed. The reason is in the log."""
-    match error.failure[0]:
-        case "unavailable":
-            status, text = _UNAVAILABLE
-        case "contention":
-            status, text = _MEANWHILE
-        case _:
-            status, text = _NOT_SAVED
+    status, text = error.failure.status, f"{error.failure.message}\n".encode()
     headers = [*_REFUSAL_HEADERS, (b"content-length", str(len(text)).encode())]
     await send({"type": f"{kind}.start", "status": status, "headers": headers})
     await send({"type": f"{kind}.body", "body": text})

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from . import _json
-from ._contract import Action, Change, CookieEdit, DataChange, Edit, Origin, Ready
+from ._contract import Action, Change, DataChange, Edit, Origin, Ready, Stored
 from ._dictionary import SessionDict, SessionError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,7 +20,7 @@ _CONTAINERS = (dict, list)
 
 
 class InvalidChange(Exception):
-    """The application stored a value that JSON cannot represent."""
+    """The application's change cannot be passed to the component, with the reason."""
 
 
 class Session(SessionDict):
@@ -36,25 +36,27 @@ class Session(SessionDict):
     be keys: the request fails.
     """
 
-    def __init__(self, ready: Ready, closed: str | None = None) -> None:
-        self._id = ready.exchange.id
-        self._origin: Origin = ready.exchange.origin
-        self._expires = ready.expires
-        #: The stored data, as JSON text.
-        self._text = ready.data
+    def __init__(
+        self, ready: Ready, stored: Stored | None = None, closed: str | None = None
+    ) -> None:
+        self._id = ready.visit.id
+        self._origin: Origin = ready.origin
+        self._expires = stored.expires if stored and ready.origin == "loaded" else None
+        #: The session, as JSON text.
+        self._text = ready.text or (stored.data if stored else "{}")
         #: Why the data cannot be read, if so.
         self._unreadable: str | None = None
         #: The stored data. Its lists and dictionaries are shared with the session.
         self._stored: dict[str, Any] = {}
         try:
-            self._stored = _json.read(ready.data)
+            self._stored = _read(self._text)
         except RecursionError:
             self._unreadable = "the stored session is nested too deeply"
         super().__init__(self._stored)
         #: Whether the stored data was discarded.
         self._is_cleared = False
         self._action: Action = "keep"
-        self._cookie: list[CookieEdit] = []
+        self._cookie: list[Edit] = []
         self._closed = closed
 
     def mark_accessed(self) -> None:
@@ -109,7 +111,8 @@ class Session(SessionDict):
             seconds = seconds.total_seconds()
         if seconds is not None and not 0 <= seconds <= _LONGEST:
             raise ValueError(f"{seconds} seconds are not a lifetime")
-        self._cookie.append(("max-age", None if seconds is None else round(seconds * 1000)))
+        millis = "null" if seconds is None else str(round(seconds * 1000))
+        self._cookie.append(Edit("maxAge", millis))
 
     @property
     def id(self) -> str:
@@ -151,7 +154,7 @@ class Session(SessionDict):
             return ("nothing", None)
         stored = self._stored
         if any(isinstance(value, _CONTAINERS) for value in stored.values()):
-            stored = _json.read(self._text)  # they may have been changed in place
+            stored = _read(self._text)  # they may have been changed in place
         changed: list[Edit] = []
         kept: set[str] = set()
         order = iter(stored)
@@ -174,6 +177,13 @@ class Session(SessionDict):
     def _whole(self) -> str:
         members = (f"{_json.write(key)}:{_write(key, self[key])}" for key in self)
         return f"{{{','.join(members)}}}"
+
+
+def _read(text: str) -> dict[str, Any]:
+    """Returns the data of a session's text."""
+    session: dict[str, Any] = _json.read(text)
+    session.pop("cookie", None)
+    return session
 
 
 def _is_same(old: Any, new: Any) -> bool:

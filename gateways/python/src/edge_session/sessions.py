@@ -1,9 +1,10 @@
-"""The loop of every gateway: calls the component, and performs its store requests."""
+"""The loop of every gateway: calls the component, and performs its store operations."""
 
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import anyio
@@ -11,32 +12,27 @@ import anyio
 from . import _bounds
 from ._contract import (
     Change,
-    Content,
-    Exchange,
     Failure,
-    Known,
+    Loaded,
+    Obstacle,
     Origin,
     Outcome,
-    Pending,
     Ready,
-    Replacement,
     Request,
-    Step,
     Stored,
-    StoreReply,
-    StoreRequest,
+    Visit,
+    Write,
 )
 from ._loops import asyncio_loop
 from ._turns import NoTurn, Turn, Turns
-from .component import CallFailed, SessionEngine
+from .component import CallFailed, SessionEngine, SessionFailed
 from .session import InvalidChange, Session
 from .store import MemoryStore, Store, StoreError
 
 _log = logging.getLogger("edge_session")
 
-_NOTHING_KNOWN = Known(None, None)
-
-_CONFLICT: StoreReply = ("conflict", None)
+#: Why a request has no turn, for the log.
+_BUSY = "too many requests are changing this session at once"
 
 #: The maximum pause after a request's second conflict with other processes, in seconds. It doubles
 #: with each further conflict.
@@ -60,15 +56,8 @@ class Begun(NamedTuple):
     """The state at the beginning of a request, which `finish` needs."""
 
     ready: Ready
-    known: Known
-
-
-class SessionFailed(Exception):
-    """The request fails."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure[0])
-        self.failure = failure
+    #: What the last load returned.
+    stored: Stored | None
 
 
 class Sessions:
@@ -83,41 +72,30 @@ class Sessions:
         self._at_work: set[asyncio.Task[Outcome]] = set()
         self._turns = Turns()
         #: Whether caches are told about every response that depends on a session.
-        self.is_safe = engine.is_safe
+        self.is_safe = engine.options["preset"] == "safe"
+        self._max_session_bytes: int = engine.options["max_session_bytes"]
 
     async def begin(self, request: Request) -> Begun | None:
-        """Begins a request's exchange. Returns None if the path has no session."""
-        known = _NOTHING_KNOWN
-        try:
-            step = self._engine.begin(request)
-            while isinstance(step, Pending):
-                known, reply = await self._perform(step.exchange.id, step.request, known)
-                step = self._engine.resume(step.exchange, known, None, reply)
-        except CallFailed as error:
-            raise _failed(_trapped(error)) from error
-        if isinstance(step, Ready):
-            if told := _TOLD.get(step.exchange.origin):
-                _log.log(*told)
-            return Begun(step, known)
-        if step.failure is not None:
-            raise _failed(step.failure)
-        return None
+        """Begins a request. Returns None if the path has no session."""
+        with _failures():
+            stored: Stored | None = None
+            begun = self._engine.begin(request)
+            while isinstance(begun, Visit):
+                loaded = await self._load(begun.id)
+                stored = loaded[1] if loaded[0] == "ok" else None
+                begun = self._engine.loaded(begun, loaded)
+        if begun is None:
+            return None
+        if told := _TOLD.get(begun.origin):
+            _log.log(*told)
+        return Begun(begun, stored)
 
     async def finish(self, begun: Begun, session: Session) -> Outcome:
-        try:
+        with _failures():
             change = session._change()
-        except InvalidChange as error:
-            raise _failed(("invalid-change", str(error))) from error
-        excess = _bounds.excess(change, self._engine.max_session_bytes)
-        if excess is not None and session.origin != "detached":
-            raise _failed(("too-large", excess))
-        try:
-            outcome = await self._lasting(self._finish(begun.ready.exchange, begun.known, change))
-        except CallFailed as error:
-            raise _failed(_trapped(error)) from error
-        if outcome.failure is not None:
-            raise _failed(outcome.failure)
-        return outcome
+            if begun.ready.origin != "detached":
+                _bounds.check(change, self._max_session_bytes)
+            return await self._lasting(self._finish(begun.ready.visit, begun.stored, change))
 
     async def _lasting(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
         """Runs to completion even if the client disconnects and the server cancels the request, so
@@ -133,62 +111,82 @@ class Sessions:
         task.add_done_callback(self._at_work.discard)
         return await asyncio.shield(task)
 
-    async def _finish(self, exchange: Exchange, known: Known, change: Change) -> Outcome:
+    async def _finish(self, visit: Visit, stored: Stored | None, change: Change) -> Outcome:
         turn: Turn | None = None
         conflicts = 0
-        step = self._engine.finish(exchange, known, change)
+        seen = stored
+        plan = self._engine.finish(visit, stored, change)
+        at = 0
         try:
-            while isinstance(step, Pending):
-                if turn is None and _is_conditional(step.request):
-                    turn = await self._turns.enter(step.exchange.id)
-                    if turn.left and turn.left.data != _last(known):
-                        # Another request has changed the session: the store's reply is already
-                        # known.
-                        known = known._replace(current=turn.left)
-                        step = self._engine.resume(step.exchange, known, change, _CONFLICT)
-                        continue
-                known, reply = await self._perform(step.exchange.id, step.request, known)
-                if turn and _is_conditional(step.request):
-                    turn.left = _left(step.request, reply)
-                if reply == _CONFLICT:
-                    conflicts += 1
-                    known, reply = await self._make_way(conflicts, step.exchange.id, known)
-                if reply[0] == "done" and step.on_done is not None:
-                    return step.on_done
-                step = self._engine.resume(step.exchange, known, change, reply)
-        except NoTurn:
-            return Outcome("none", None, None, False, 0, ("contention", None))
+            while at < len(plan.writes):
+                write = plan.writes[at]
+                obstacle: Obstacle | None = None
+                if write.if_unchanged and not (turn and turn.id == write.id):
+                    if turn:
+                        turn.end()
+                        turn = None
+                    turn, obstacle = await self._turn(write.id, seen)
+                if obstacle is None:
+                    obstacle = await self._perform(write, seen)
+                    if turn and write.if_unchanged:
+                        turn.left = _left(write, obstacle)
+                        if obstacle and obstacle[0] == "conflict":
+                            conflicts += 1
+                            obstacle = await self._make_way(conflicts, write.id, obstacle)
+                if obstacle is None:
+                    at += 1
+                    continue
+                if obstacle[0] == "conflict":
+                    seen = obstacle[1]
+                plan = self._engine.resume(plan.visit, stored, change, at, obstacle)
+                at = 0
         finally:
             if turn:
                 turn.end()
-        return _ended(step)
+        return plan.outcome
 
-    async def _make_way(self, conflicts: int, id: str, known: Known) -> tuple[Known, StoreReply]:
+    async def _turn(self, id: str, seen: Stored | None) -> tuple[Turn | None, Obstacle | None]:
+        """Waits for the turn to change a session. Returns an obstacle if it is already known that
+        the write would meet one."""
+        try:
+            turn = await self._turns.enter(id)
+        except NoTurn:
+            return None, ("unavailable", _BUSY)
+        if turn.left and not (seen and turn.left.data == seen.data):
+            # Another request has changed the session.
+            return turn, ("conflict", turn.left)
+        return turn, None
+
+    async def _make_way(self, conflicts: int, id: str, conflict: Obstacle) -> Obstacle | None:
         """Handles a conflict with another process. From the second one on, waits for a random time,
         so that requests do not retry together, and loads the session again."""
         if conflicts < 2:
-            return known, _CONFLICT
+            return conflict
         longest = min(_PAUSE * 2 ** min(conflicts - 2, 16), _LONGEST_PAUSE)
         await anyio.sleep(random.uniform(0, longest))
-        found, reply = await self._perform(id, ("load", None), _NOTHING_KNOWN)
-        if reply[0] != "found":
-            return known, reply
-        return known._replace(current=found.loaded), _CONFLICT
+        return await self._perform(Write(id, ("load", None), False), None)
 
-    async def _perform(
-        self, id: str, request: StoreRequest, known: Known
-    ) -> tuple[Known, StoreReply]:
-        """Performs a store request within the deadline, and records the result."""
-        operation = request[0]
+    async def _load(self, id: str) -> Loaded:
+        match await self._perform(Write(id, ("load", None), False), None):
+            case ("conflict", Stored() as stored):
+                return ("ok", stored)
+            case ("unavailable" | "refused", str(why)):
+                return ("err", why)
+        return ("ok", None)
+
+    async def _perform(self, write: Write, seen: Stored | None) -> Obstacle | None:
+        """Performs a write within the deadline. Returns the obstacle that it met; None if it is
+        done."""
+        operation = write.operation[0]
         try:
             if self._deadline is None:
-                return await self._ask(id, request, known)
+                return await self._ask(write, seen)
             with anyio.fail_after(self._deadline):
-                return await self._ask(id, request, known)
+                return await self._ask(write, seen)
         except StoreError as error:
             why = str(error)
             if error.refused:
-                return known, ("refused", why)
+                return ("refused", why)
         except TimeoutError:
             why = f"no response within {self._deadline} s"
         except Exception as error:
@@ -197,74 +195,55 @@ class Sessions:
             _log.debug("the store failed", exc_info=True)
         # The component may continue the request: then this is the only report of the failure.
         _log.warning("the store failed: %s: %s", operation, why)
-        return known, ("unavailable", f"{operation}: {why}")
+        return ("unavailable", f"{operation}: {why}")
 
-    async def _ask(self, id: str, request: StoreRequest, known: Known) -> tuple[Known, StoreReply]:
-        store = self._store
-        changed: Any
-        match request:
+    async def _ask(self, write: Write, seen: Stored | None) -> Obstacle | None:
+        store, id = self._store, write.id
+        # Without a text that was seen, one that no session has.
+        expected = (seen.data if seen else "") if write.if_unchanged else None
+        answer: str | Stored | None
+        match write.operation:
             case ("load", _):
-                stored = await store.load(id)
-                reply = ("found" if stored else "missing", None)
-                return Known(self._bounded(stored), known.current), reply
+                answer = await store.load(id) or "missing"
             case ("create", content):
-                changed = await store.create(id, content)
-            case ("replace", (content, only_known)):
-                changed = await store.replace(id, content, _last(known) if only_known else None)
+                answer = await store.create(id, content)
+            case ("replace", content):
+                answer = await store.replace(id, content, expected)
             case ("touch", expires):
-                changed = await store.touch(id, expires)
-            case ("delete", only_known):
-                changed = await store.delete(id, _last(known) if only_known else None)
-        if isinstance(changed, str):
-            return known, (changed, None)
-        return Known(known.loaded, self._bounded(changed)), _CONFLICT
-
-    def _bounded(self, stored: Stored | None) -> Stored | None:
-        return stored and _bounds.stored(stored, self._engine.max_session_bytes)
-
-
-def _last(known: Known) -> str | None:
-    """Returns the stored text, if known."""
-    last = known.current or known.loaded
-    return last.data if last else None
+                answer = await store.touch(id, expires)
+            case ("delete", _):
+                answer = await store.delete(id, expected)
+        match answer:
+            case "done":
+                return None
+            case "missing" | "taken":
+                return (answer, None)
+            case Stored():
+                return ("conflict", _bounds.stored(answer, self._max_session_bytes))
+        raise StoreError(f"it returned {type(answer).__name__}")
 
 
-def _is_conditional(request: StoreRequest) -> bool:
-    match request:
-        case ("replace", Replacement(only_known=only_known)) | ("delete", bool(only_known)):
-            return only_known
-    return False
-
-
-def _left(request: StoreRequest, reply: StoreReply) -> Stored | None:
-    """Returns what a conditional request leaves in the store, if known."""
-    match request, reply:
-        case ("replace", Replacement(content=Content(data, expires))), ("done", _):
-            return Stored(data, expires)
+def _left(write: Write, obstacle: Obstacle | None) -> Stored | None:
+    """Returns what a conditional write leaves in the store, if known."""
+    match write.operation, obstacle:
+        case ("replace", content), None:
+            return Stored(content.data, content.expires)
     return None
 
 
-def _ended(step: Step) -> Outcome:
-    if isinstance(step, Outcome):
-        return step
-    raise CallFailed("it returned `ready` from `finish`")
-
-
-def _trapped(error: CallFailed) -> Failure:
-    return ("unavailable", f"the component failed: {error}")
-
-
-def _failed(failure: Failure) -> SessionFailed:
-    match failure:
-        case ("unavailable", why):
-            _log.error("sessions are unavailable: %s", why)
-        case ("invalid-change", why):
-            _log.error("the application's change to the session was refused: %s", why)
-        case ("too-large", size):
-            _log.error("the session has %d bytes, more than max_session_bytes", size)
-        case ("contention", _):
-            _log.error(
-                "a change was not stored: too many requests changed the session at once, or its "
-                "identifier has changed"
-            )
-    return SessionFailed(failure)
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Logs why a request fails, and raises `SessionFailed`."""
+    try:
+        yield
+    except SessionFailed as failed:
+        failure = failed.failure
+    except InvalidChange as error:
+        failure = Failure("invalid-change", 500, "The session could not be saved.", str(error))
+    except CallFailed as error:
+        why = f"the component failed: {error}"
+        failure = Failure("unavailable", 503, "Sessions are unavailable. Please try again.", why)
+    else:
+        return
+    _log.error("the session failed: %s: %s", failure.kind, failure.reason)
+    raise SessionFailed(failure)
