@@ -40,8 +40,8 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
     options.secret(SECRET);
     let opening = times(effort.batches * 4, || component.check(&options).map(drop))?;
 
-    let native = cases(Runner::open(Native::default(), options.clone())?)?;
-    let wasm = cases(Runner::open(component, options)?)?;
+    let native = cases(Runner::open(Native::default(), &options)?)?;
+    let wasm = cases(Runner::open(component, &options)?)?;
     let mut figures = Vec::new();
     for (case, name) in NAMES.iter().enumerate() {
         let figure = compare(effort, &native[case], &wasm[case]);
@@ -165,11 +165,7 @@ fn cases(logic: Runner) -> Result<[Case; 6]> {
         ),
         with(
             |logic, request, known, change| {
-                let plan = logic.finish(
-                    loaded(logic, request, known),
-                    Some(known.clone()),
-                    change.clone(),
-                );
+                let plan = finish(logic, loaded(logic, request, known), Some(known), change);
                 assert!(matches!(plan.writes[0].operation, wit::Operation::Replace(_)));
             },
             &returning,
@@ -177,11 +173,7 @@ fn cases(logic: Runner) -> Result<[Case; 6]> {
         ),
         with(
             |logic, request, known, change| {
-                let plan = logic.finish(
-                    loaded(logic, request, known),
-                    Some(known.clone()),
-                    change.clone(),
-                );
+                let plan = finish(logic, loaded(logic, request, known), Some(known), change);
                 assert!(matches!(plan.writes[0].operation, wit::Operation::Touch(_)));
             },
             &returning,
@@ -189,15 +181,15 @@ fn cases(logic: Runner) -> Result<[Case; 6]> {
         ),
         with(
             |logic, request, _, change| {
-                let session = ready(logic.begin(request.clone()));
+                let session = ready(begin(logic, request));
                 assert_eq!(session.origin, wit::Origin::Forged);
-                assert!(logic.finish(session.visit, None, change.clone()).writes.is_empty());
+                assert!(finish(logic, session.visit, None, change).writes.is_empty());
             },
             &forged,
             nothing(),
         ),
         with(
-            |logic, request, _, _| match logic.begin(request.clone()) {
+            |logic, request, _, _| match begin(logic, request) {
                 wit::Beginning::Load(visit) => drop(black_box(visit)),
                 other => panic!("a returning visitor began with {other:?}"),
             },
@@ -234,12 +226,29 @@ fn ready(beginning: wit::Beginning) -> wit::Session {
 }
 
 fn first_visit(logic: &Runner, request: &wit::Request, change: &Arc<wit::Change>) -> wit::Plan {
-    black_box(logic.finish(ready(logic.begin(request.clone())).visit, None, change.clone()))
+    black_box(finish(logic, ready(begin(logic, request)).visit, None, change))
 }
 
 fn loaded(logic: &Runner, request: &wit::Request, known: &Known) -> wit::Visit {
-    match logic.begin(request.clone()) {
-        wit::Beginning::Load(visit) => ready(logic.loaded(visit, known.clone())).visit,
+    match begin(logic, request) {
+        wit::Beginning::Load(visit) => {
+            ready(logic.loaded(visit, Ok(Some(known.clone()))).expect(SUCCEEDED)).visit
+        }
         other => panic!("a returning visitor began with {other:?}"),
     }
+}
+
+const SUCCEEDED: &str = "the request succeeds";
+
+fn begin(logic: &Runner, request: &wit::Request) -> wit::Beginning {
+    logic.begin(request.clone()).expect(SUCCEEDED)
+}
+
+fn finish(
+    logic: &Runner,
+    visit: wit::Visit,
+    stored: Option<&Known>,
+    change: &Arc<wit::Change>,
+) -> wit::Plan {
+    logic.finish(visit, stored.cloned(), change.clone()).expect(SUCCEEDED)
 }

@@ -1,51 +1,81 @@
-//! Runs the component without HTTP and without a store, for `bench/` only.
+//! Runs the logic without HTTP and without a store: for `bench/`, and to compare the component with
+//! the native code.
 
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 pub use edge_session_component::wit;
 
-use crate::engine::Engine;
+use wit::{Beginning, Change, Failure, Obstacle, Plan, Request, Stored, Visit};
+
+use crate::engine::{Engine, Kind};
 use crate::{Logic, Options, OptionsError};
 
-/// Runs the component as a [`crate::SessionLayer`] does. Panics where the layer would answer with
-/// an error.
+/// Runs the logic as a [`crate::SessionLayer`] does.
 pub struct Runner(Engine);
-
-const SUCCEEDED: &str = "the request succeeds";
 
 impl Runner {
     /// Checks the options and creates the first instance.
-    pub fn open(logic: impl Into<Logic>, options: Options) -> Result<Self, OptionsError> {
-        Ok(Self(Engine::open(logic.into(), &options)?))
+    pub fn open(logic: impl Into<Logic>, options: &Options) -> Result<Self, OptionsError> {
+        Engine::open(logic.into(), options).map(Self)
     }
 
     /// Begins a request.
-    pub fn begin(&self, request: wit::Request) -> wit::Beginning {
-        self.0.begin(request).expect(SUCCEEDED)
+    pub fn begin(&self, request: Request) -> Result<Beginning, Failure> {
+        self.0.begin(request)
     }
 
-    /// Continues after the store has loaded a session.
-    pub fn loaded(&self, visit: wit::Visit, stored: Arc<wit::Stored>) -> wit::Beginning {
-        run(self.0.loaded(visit, Ok(Some(stored))))
+    /// Continues with what the store has loaded.
+    pub fn loaded(
+        &self,
+        visit: Visit,
+        loaded: Result<Option<Arc<Stored>>, String>,
+    ) -> Result<Beginning, Failure> {
+        run(self.0.loaded(visit, loaded))
     }
 
     /// Decides about the application's change.
     pub fn finish(
         &self,
-        visit: wit::Visit,
-        stored: Option<Arc<wit::Stored>>,
-        change: Arc<wit::Change>,
-    ) -> wit::Plan {
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+    ) -> Result<Plan, Failure> {
         run(self.0.finish(visit, stored, change))
+    }
+
+    /// Decides again after an obstacle.
+    pub fn resume(
+        &self,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+        at: usize,
+        obstacle: Obstacle,
+    ) -> Result<Plan, Failure> {
+        run(self.0.resume(visit, stored, change, at, obstacle))
+    }
+}
+
+impl Logic {
+    /// Draws the same random numbers every time, so that two runs can be compared.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self(match self.0 {
+            #[cfg(feature = "wasmtime")]
+            Kind::Component(runtime) => Kind::Component(runtime.with_seed(seed)),
+            #[cfg(feature = "native")]
+            Kind::Native(system) => Kind::Native(system.with_seed(seed)),
+        })
     }
 }
 
 /// Runs a call with a small session, which never waits.
-fn run<T>(call: impl Future<Output = Result<T, wit::Failure>>) -> T {
+fn run<T>(call: impl Future<Output = T>) -> T {
     match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer.expect(SUCCEEDED),
+        Poll::Ready(answer) => answer,
         Poll::Pending => panic!("a call with a small session waits"),
     }
 }

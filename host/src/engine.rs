@@ -33,7 +33,7 @@ pub(crate) enum Kind {
     #[cfg(feature = "wasmtime")]
     Component(crate::runtime::Runtime),
     #[cfg(feature = "native")]
-    Native(Clock),
+    Native(crate::native::System),
 }
 
 impl std::fmt::Debug for Logic {
@@ -68,7 +68,7 @@ impl Engine {
             #[cfg(feature = "wasmtime")]
             Kind::Component(runtime) => Instances::open(runtime, options).map(Self::Component),
             #[cfg(feature = "native")]
-            Kind::Native(clock) => NativeEngine::open(clock, options).map(Self::Native),
+            Kind::Native(system) => NativeEngine::open(system, options).map(Self::Native),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The component's source, linked as native code: no sandbox, and no limit on memory and time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use edge_session_component::wit::{
@@ -8,6 +8,9 @@ use edge_session_component::wit::{
 };
 use edge_session_component::{Engine, Environment};
 use rand::RngExt as _;
+#[cfg(feature = "bench")]
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 
 use crate::engine::{Clock, Kind, LARGE, Loaded, Logic, size};
 use crate::error::{OptionsError, unavailable};
@@ -18,19 +21,19 @@ use crate::options::{InForce, Options};
 /// It costs a fraction of the component, and needs no WebAssembly runtime. What a fault in the logic
 /// could reach is not limited.
 #[derive(Clone)]
-pub struct Native(Clock);
+pub struct Native(System);
 
 impl Native {
     /// Takes the time from `clock` instead of the system: for tests.
     #[must_use]
     pub fn with_clock(clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        Self(Arc::new(clock))
+        Self(System { clock: Arc::new(clock), random: None })
     }
 }
 
 impl Default for Native {
     fn default() -> Self {
-        Self(Arc::new(SystemTime::now))
+        Self::with_clock(SystemTime::now)
     }
 }
 
@@ -55,25 +58,49 @@ struct Shared {
 }
 
 /// The clock and the random source.
-struct System(Clock);
+#[derive(Clone)]
+pub(crate) struct System {
+    clock: Clock,
+    /// For comparisons; otherwise the numbers are unpredictable.
+    random: Option<Arc<Mutex<StdRng>>>,
+}
+
+impl System {
+    #[cfg(feature = "bench")]
+    pub(crate) fn with_seed(self, seed: u64) -> Self {
+        let random = StdRng::seed_from_u64(seed);
+        Self { random: Some(Arc::new(Mutex::new(random))), ..self }
+    }
+}
 
 impl Environment for System {
     fn now(&self) -> u64 {
-        let since = (self.0)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = (self.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         since.as_millis() as u64
     }
 
     fn random(&self) -> [u8; 24] {
-        rand::rng().random()
+        let mut bytes = [0; 24];
+        match &self.random {
+            None => rand::rng().fill(&mut bytes),
+            // In the order of the component.
+            Some(random) => {
+                let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);
+                for chunk in bytes.chunks_exact_mut(8) {
+                    chunk.copy_from_slice(&random.random::<u64>().to_le_bytes());
+                }
+            }
+        }
+        bytes
     }
 }
 
 impl NativeEngine {
-    pub(crate) fn open(clock: Clock, options: &Options) -> Result<Self, OptionsError> {
+    pub(crate) fn open(system: System, options: &Options) -> Result<Self, OptionsError> {
         let engine =
             Engine::configure(&options.settings()).map_err(|problems| OptionsError { problems })?;
         let in_force = InForce::new(engine.in_force());
-        Ok(Self(Arc::new(Shared { engine, system: System(clock) }), in_force))
+        Ok(Self(Arc::new(Shared { engine, system }), in_force))
     }
 
     pub(crate) fn in_force(&self) -> &InForce {

@@ -42,6 +42,8 @@ pub(crate) struct Runtime {
     pre: InstancePre<State>,
     exports: Exports,
     clock: Clock,
+    /// For comparisons; otherwise the numbers are unpredictable.
+    seed: Option<u64>,
 }
 
 /// Where the functions are in the component.
@@ -92,7 +94,7 @@ impl Runtime {
             resume: index("resume")?,
         };
         let pre = linker(engine)?.instantiate_pre(component)?;
-        let runtime = Self { pre, exports, clock: Arc::new(SystemTime::now) };
+        let runtime = Self { pre, exports, clock: Arc::new(SystemTime::now), seed: None };
         // Compares the types of all functions.
         runtime.instantiate()?;
         Ok(runtime)
@@ -102,11 +104,20 @@ impl Runtime {
         Self { clock, ..self }
     }
 
+    #[cfg(feature = "bench")]
+    pub(crate) fn with_seed(self, seed: u64) -> Self {
+        Self { seed: Some(seed), ..self }
+    }
+
     /// Creates an instance with its own memory and source of randomness.
     pub(crate) fn instantiate(&self) -> wasmtime::Result<(Store<State>, Functions)> {
+        let random = match self.seed {
+            Some(seed) => Ok(StdRng::seed_from_u64(seed)),
+            None => StdRng::try_from_rng(&mut SysRng),
+        };
         let state = State {
             clock: self.clock.clone(),
-            random: StdRng::try_from_rng(&mut SysRng)
+            random: random
                 .map_err(|error| wasmtime::Error::msg(format!("no random numbers: {error}")))?,
             limits: StoreLimitsBuilder::new().memory_size(MAX_MEMORY).build(),
         };
