@@ -57,18 +57,24 @@ struct Exports {
     resume: ComponentExportIndex,
 }
 
+/// A function that may fail.
+type Fallible<Arguments, Answer> = TypedFunc<Arguments, (Result<Answer, Failure>,)>;
+
+/// The answer of `configure`.
+type Configured = Result<Vec<Setting>, Vec<Problem>>;
+
+/// The arguments of `finish` and of `resume`.
+type Finish = (Visit, Option<Arc<Stored>>, Arc<Change>);
+type Resume = (Visit, Option<Arc<Stored>>, Arc<Change>, u32, Obstacle);
+
 /// The functions of an instance. Arguments that are needed again are shared.
 pub(crate) struct Functions {
     pub(crate) options: TypedFunc<(), (Vec<OptionDescription>,)>,
-    pub(crate) configure: TypedFunc<(Arc<Vec<Setting>>,), (Result<Vec<Setting>, Vec<Problem>>,)>,
-    pub(crate) begin: TypedFunc<(Request,), (Result<Beginning, Failure>,)>,
-    pub(crate) loaded: TypedFunc<(Visit, Loaded), (Result<Beginning, Failure>,)>,
-    pub(crate) finish:
-        TypedFunc<(Visit, Option<Arc<Stored>>, Arc<Change>), (Result<Plan, Failure>,)>,
-    pub(crate) resume: TypedFunc<
-        (Visit, Option<Arc<Stored>>, Arc<Change>, u32, Obstacle),
-        (Result<Plan, Failure>,),
-    >,
+    pub(crate) configure: TypedFunc<(Arc<Vec<Setting>>,), (Configured,)>,
+    pub(crate) begin: Fallible<(Request,), Beginning>,
+    pub(crate) loaded: Fallible<(Visit, Loaded), Beginning>,
+    pub(crate) finish: Fallible<Finish, Plan>,
+    pub(crate) resume: Fallible<Resume, Plan>,
 }
 
 impl Runtime {

@@ -89,14 +89,14 @@ pub struct MongoOptions {
     /// Keep `createdAt` and `updatedAt` in the documents. Default: false.
     pub timestamps: bool,
     /// Keep `lastModified` in the documents, as connect-mongo does with `touchAfter`: set it
-    /// together with [`crate::Options::touch_after`]. Default: false.
+    /// together with the option `store.touch_after`. Default: false.
     pub last_modified: bool,
     /// How identifiers are mapped. Default: [`TransformId::None`].
     pub transform_id: TransformId,
     /// Encrypt sessions. Sessions in other forms are then not trusted. Default: none.
     pub crypto: Option<Crypto>,
     /// A larger session counts as unreadable and is fetched only once: set it together with
-    /// [`crate::Options::max_session_bytes`]. Default: 1 MiB.
+    /// the option `max_session_bytes`. Default: 1 MiB.
     pub max_session_bytes: u32,
     /// How long to wait for a writable server and for a connection. Default: 2 s.
     pub timeout: Duration,
