@@ -369,7 +369,7 @@ impl CookieTemplate {
 /// The maximum distance of a JavaScript date from the Unix epoch, in milliseconds.
 const MAX_DATE: f64 = 8.64e15;
 
-/// Whether a number is a lifetime: see the contract's `lifetime`.
+/// Whether a number is a lifetime: it reaches a JavaScript date.
 pub(crate) fn is_lifetime(age: Lifetime) -> bool {
     age.abs() <= MAX_DATE // false for NaN
 }

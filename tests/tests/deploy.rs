@@ -78,7 +78,7 @@ fn all_packages_have_the_same_version() {
     let cargo = read("Cargo.toml");
     let version = cargo.split("version = \"").nth(1).and_then(|it| it.split('"').next()).unwrap();
     for (file, line, times) in [
-        ("Cargo.toml", format!("version = \"{version}\""), 3),
+        ("Cargo.toml", format!("version = \"{version}\""), 4),
         ("gateways/node/package.json", format!("\"version\": \"{version}\""), 1),
         ("gateways/python/pyproject.toml", format!("version = \"{version}\""), 1),
         ("deploy/kubernetes.yaml", format!("image: edge-session:{version}"), 1),
@@ -92,6 +92,7 @@ fn all_packages_have_the_same_version() {
 #[test]
 fn what_is_packed_has_no_links_into_the_repository_and_the_same_licences() {
     for readme in [
+        "component/README.md",
         "headers/README.md",
         "host/README.md",
         "gateways/node/README.md",
@@ -105,7 +106,9 @@ fn what_is_packed_has_no_links_into_the_repository_and_the_same_licences() {
         }
     }
     for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
-        for package in ["headers", "host", "gateways/node", "gateways/python", "gateways/server"] {
+        for package in
+            ["component", "headers", "host", "gateways/node", "gateways/python", "gateways/server"]
+        {
             assert_eq!(read(&format!("{package}/{licence}")), read(licence), "{package}");
         }
     }
