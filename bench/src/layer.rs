@@ -43,6 +43,19 @@ pub(crate) fn costs(effort: &Effort) -> Result<[f64; 3]> {
     })
 }
 
+/// Repeats requests through our layer, for a profiler.
+pub(crate) fn repeat(seconds: &str) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let until = Instant::now() + std::time::Duration::from_secs(seconds.parse()?);
+    runtime.block_on(async {
+        let mut subject = Subject::new(Kind::EdgeSession).await?;
+        while Instant::now() < until {
+            subject.run(&Effort::QUICK).await?;
+        }
+        Ok(())
+    })
+}
+
 pub(crate) fn measure(effort: &Effort) -> Result<String> {
     let [bare, theirs, ours] = costs(effort)?;
     say(format!("without HTTP: bare {bare:.0}, tower-sessions {theirs:.0}, ours {ours:.0} ns"));

@@ -79,6 +79,7 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         [] => run(&Effort::FULL).and_then(|table| keep(&table)),
         ["--quick"] => run(&Effort::QUICK).map(|_| say("a quick run: nothing is kept")),
+        ["layer", seconds] => layer::repeat(seconds),
         ["serve", kind] => server::serve(kind),
         ["gateway"] => gateway::run(false),
         ["gateway", "--quick"] => gateway::run(true),

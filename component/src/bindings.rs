@@ -4,5 +4,6 @@
 wit_bindgen::generate!({
     path: "wit",
     world: "session",
+    additional_derives: [PartialEq],
     generate_all,
 });

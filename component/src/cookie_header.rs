@@ -7,7 +7,8 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use memchr::memchr;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The characters that `encodeURIComponent` does not encode.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -45,9 +46,8 @@ pub(crate) fn find<'a>(header: &'a [u8], name: &str, most: usize) -> Vec<Found<'
     if header.len() > MAX_HEADER {
         return vec![Found::Oversized];
     }
-    let pairs = header.split(|b| *b == b';');
-    let values = pairs.filter_map(|pair| {
-        let equals = pair.iter().position(|b| *b == b'=')?;
+    let values = pairs(header).filter_map(|pair| {
+        let equals = memchr(b'=', pair)?;
         (trim(&pair[..equals]) == name.as_bytes()).then(|| unquote(trim(&pair[equals + 1..])))
     });
     let found = values.take(most).map(|value| match value.len() {
@@ -56,6 +56,17 @@ pub(crate) fn find<'a>(header: &'a [u8], name: &str, most: usize) -> Vec<Found<'
         _ => Found::Value(decode(value)),
     });
     found.collect()
+}
+
+/// Splits a header at its semicolons.
+fn pairs(header: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(header);
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let end = memchr(b';', all);
+        rest = end.map(|end| &all[end + 1..]);
+        Some(&all[..end.unwrap_or(all.len())])
+    })
 }
 
 /// Trims spaces and tabs only.
@@ -82,27 +93,34 @@ fn decode(value: &[u8]) -> Cow<'_, str> {
     } else {
         latin1(value)
     };
-    if !text.contains('%') || !escapes_are_complete(text.as_bytes()) {
-        return text;
+    let decoded = percent_decoded(text.as_bytes()).and_then(|it| String::from_utf8(it).ok());
+    decoded.map_or(text, Cow::Owned)
+}
+
+/// Decodes percent-escapes; none if there are none, or an incomplete one.
+fn percent_decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut rest = text;
+    let mut decoded = Vec::new();
+    while let Some(at) = memchr(b'%', rest) {
+        let [high, low, ..] = rest[at + 1..] else { return None };
+        let byte = digit(high)? * 16 + digit(low)?;
+        if decoded.is_empty() {
+            decoded.reserve(text.len());
+        }
+        decoded.extend_from_slice(&rest[..at]);
+        decoded.push(byte as u8);
+        rest = &rest[at + 3..];
     }
-    let mut decoded = Vec::with_capacity(text.len());
-    decoded.extend(percent_decode_str(&text));
-    String::from_utf8(decoded).map_or(text, Cow::Owned)
+    if rest.len() == text.len() {
+        return None;
+    }
+    decoded.extend_from_slice(rest);
+    Some(decoded)
 }
 
 fn latin1(value: &[u8]) -> Cow<'static, str> {
     Cow::Owned(value.iter().map(|b| char::from(*b)).collect())
-}
-
-fn escapes_are_complete(text: &[u8]) -> bool {
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|b| *b == b'%') {
-        match rest[at + 1..] {
-            [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => rest = &rest[at + 3..],
-            _ => return false,
-        }
-    }
-    true
 }
 
 /// The attributes of a Set-Cookie, as text.

@@ -136,23 +136,25 @@ pub(crate) struct Document<'a> {
     is_reduced: bool,
     /// Whether the text had other members than this document.
     is_rewritten: bool,
+    /// The template that the cookie matches.
+    template: Option<usize>,
 }
 
 impl<'a> Document<'a> {
     /// Returns a session without data. Its cookie is still to be written.
     pub(crate) fn empty() -> Self {
         let members = vec![Member { key: COOKIE_KEY, value: "" }];
-        Self { members, is_reduced: false, is_rewritten: false }
+        Self { members, is_reduced: false, is_rewritten: false, template: None }
     }
 
     /// Parses `text`. A text without a `cookie` member is damaged, because express-session fails on
     /// it too. So is one with more than [`MAX_MEMBERS`] members.
     ///
-    /// `cookie_length` may return the length of a known cookie at the start of the text passed to
-    /// it; that part is then not scanned.
+    /// `known` may return the template that the cookie at the start of the text passed to it matches,
+    /// and its length; that part is then not scanned.
     pub(crate) fn parse(
         text: &'a str,
-        cookie_length: impl Fn(&str) -> Option<usize>,
+        known: impl Fn(&str) -> Option<(usize, usize)>,
     ) -> Result<Self, Damaged> {
         let mut members = Members::default();
         let mut count = 0;
@@ -166,8 +168,9 @@ impl<'a> Document<'a> {
             Ok(())
         };
         let after = text.strip_prefix(BEGINNING);
-        match after.and_then(|after| Some((after, cookie_length(after)?))) {
-            Some((after, length)) => {
+        let known = after.and_then(|after| Some((after, known(after)?)));
+        match known {
+            Some((after, (_, length))) => {
                 set(COOKIE_KEY, &after[..length])?;
                 json::members_from(text, BEGINNING.len() + length, set)?;
             }
@@ -179,7 +182,9 @@ impl<'a> Document<'a> {
         let is_reduced = members.len() < all;
         if members.iter().any(Member::is_cookie) {
             let is_rewritten = members.len() < count;
-            Ok(Self { members, is_reduced, is_rewritten })
+            // A duplicate replaces it.
+            let template = known.map(|(_, (template, _))| template).filter(|_| !is_rewritten);
+            Ok(Self { members, is_reduced, is_rewritten, template })
         } else {
             Err(Damaged)
         }
@@ -193,6 +198,11 @@ impl<'a> Document<'a> {
     /// Whether the text had members that this document has not: dropped ones, or duplicates.
     pub(crate) fn is_rewritten(&self) -> bool {
         self.is_rewritten
+    }
+
+    /// Returns the template that the cookie matches, if it is known to match one.
+    pub(crate) fn template(&self) -> Option<usize> {
+        self.template
     }
 
     /// Returns the raw `cookie` member; none in an empty document.

@@ -43,8 +43,8 @@ pub struct Engine {
     keys: Keys,
     /// Distinguishes the states of this engine from those of other options.
     fingerprint: u32,
-    /// For sessions created by insecure and by secure requests.
-    cookie_templates: [CookieTemplate; 2],
+    /// For sessions created by insecure and by secure requests, if these differ.
+    cookie_templates: Vec<CookieTemplate>,
 }
 
 /// A change to decide about.
@@ -77,8 +77,9 @@ impl Engine {
         let keys = Keys::new(&options.secrets);
         let [a, b, c, d, ..] = keys.derive("options", &format!("{options:?}"));
         let fingerprint = u32::from_le_bytes([a, b, c, d]);
-        let cookie_templates =
-            [false, true].map(|secure| CookieTemplate::new(&options.cookie, secure));
+        let template = |secure| CookieTemplate::new(&options.cookie, secure);
+        let mut cookie_templates = vec![template(false), template(true)];
+        cookie_templates.dedup_by(|one, other| one.is_same(other));
         Self { options, keys, fingerprint, cookie_templates }
     }
 
@@ -178,7 +179,7 @@ impl Engine {
         }
         let parsed = self.document(&stored.data).and_then(|document| {
             let cookie = document.cookie().ok_or(Damaged)?;
-            self.cookie(cookie)?;
+            self.cookie(&document)?;
             // What express-session drops, the application does not see.
             Ok(document.is_rewritten().then(|| document.to_text(cookie)))
         });
@@ -539,8 +540,8 @@ impl Engine {
                 document.len()
             )));
         }
-        let mut cookie = match document.cookie() {
-            Some(text) => self.cookie(text).map_err(damaged)?,
+        let mut cookie = match self.cookie(&document).map_err(damaged)? {
+            Some(cookie) => cookie,
             None => SessionCookie::new(&self.options.cookie, state.secure, now),
         };
         let mut cookie_changed = false;
@@ -691,9 +692,10 @@ impl Engine {
     /// request may have sent the browser a new one.)
     fn without_session(&self, work: &Work<'_>, event: Event) -> Outcome {
         let state = work.state;
-        let stored = work.loaded.and_then(|s| self.document(&s.data).ok()?.cookie());
-        let cookie = stored
-            .and_then(|text| self.cookie(text).ok())
+        let document = work.loaded.and_then(|stored| self.document(&stored.data).ok());
+        let cookie = document
+            .as_ref()
+            .and_then(|document| self.cookie(document).ok().flatten())
             .unwrap_or_else(|| SessionCookie::new(&self.options.cookie, state.secure, 0));
         let clears = self.options.preset == Preset::Safe
             && state.presented
@@ -725,15 +727,21 @@ impl Engine {
         if text.len() > self.options.max_session_bytes as usize {
             return Err(Damaged);
         }
-        let length =
-            |text: &str| self.cookie_templates.iter().find_map(|template| template.length(text));
-        Document::parse(text, length)
+        let known = |text: &str| {
+            let templates = self.cookie_templates.iter().enumerate();
+            templates.into_iter().find_map(|(at, template)| Some((at, template.length(text)?)))
+        };
+        Document::parse(text, known)
     }
 
-    /// Parses a session's cookie.
-    fn cookie<'a>(&self, text: &'a str) -> Result<SessionCookie<'a>, Damaged> {
-        let template = self.cookie_templates.iter().find_map(|template| template.read(text));
-        template.map_or_else(|| SessionCookie::parse(text), Ok)
+    /// Returns a session's cookie; none if it has none yet.
+    fn cookie<'a>(&self, document: &Document<'a>) -> Result<Option<SessionCookie<'a>>, Damaged> {
+        let Some(text) = document.cookie() else { return Ok(None) };
+        let template = document.template().and_then(|at| self.cookie_templates.get(at));
+        match template.and_then(|template| template.read(text)) {
+            Some(cookie) => Ok(Some(cookie)),
+            None => SessionCookie::parse(text).map(Some),
+        }
     }
 
     /// Implements express-session's `issecure`.

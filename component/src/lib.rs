@@ -33,6 +33,11 @@ mod bindings;
 #[cfg(all(target_arch = "wasm32", feature = "exports"))]
 mod glue;
 
+#[cfg(all(target_arch = "wasm32", feature = "exports"))]
+pub use bindings::exports::edge::session::engine as wit;
+/// The types of the contract. In the component, they are the generated ones, which are alike: nothing
+/// has to be converted there.
+#[cfg(not(all(target_arch = "wasm32", feature = "exports")))]
 pub mod wit;
 
 #[cfg(feature = "logic")]

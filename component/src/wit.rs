@@ -1,5 +1,6 @@
-//! The types of the contract, `wit/engine.wit`, as plain Rust. Both sides use them: the
-//! engine, and hosts that run the component in wasmtime, which compares them with the component's.
+//! The types of the contract, `wit/engine.wit`, as plain Rust. Both sides use them: the engine as
+//! native code, and hosts that run the component in wasmtime, which compares them with the
+//! component's.
 
 #[cfg(feature = "wasmtime")]
 use wasmtime::component::{ComponentType, Lift, Lower};

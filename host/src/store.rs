@@ -108,6 +108,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes the session; with `expected` only if the stored text equals it.
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError>;
+
+    /// Returns whether every operation completes when it is first polled, as one in memory does.
+    /// Requests for one session then do not queue.
+    fn is_immediate(&self) -> bool {
+        false
+    }
 }
 
 /// A session as shown to an operator.

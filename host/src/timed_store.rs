@@ -26,6 +26,11 @@ impl TimedStore {
         Self { store, deadline, counters }
     }
 
+    /// Returns whether every operation completes when it is first polled.
+    pub(crate) fn is_immediate(&self) -> bool {
+        self.store.is_immediate()
+    }
+
     /// Loads a session within the deadline. The error says why the store is unavailable.
     pub(crate) async fn load(&self, id: &str) -> Result<Option<Stored>, String> {
         match self.timed(&wit::Operation::Load, self.store.load(id)).await {

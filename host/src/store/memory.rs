@@ -181,6 +181,10 @@ impl Store for MemoryStore {
         shard.remove(id);
         Ok(Changed::Done)
     }
+
+    fn is_immediate(&self) -> bool {
+        true
+    }
 }
 
 #[async_trait]
