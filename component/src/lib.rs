@@ -9,7 +9,7 @@
 //! | [`wit`] | the types of the contract |
 //! | `engine` | one request from its cookie to its Set-Cookie: the state machine |
 //! | `state` | what a request's next call has to know, and its encoding |
-//! | `failure` | status and sentences of requests that fail |
+//! | [`failure`] | status and sentences of requests that fail |
 //! | `lifecycle` | the rules: when to save, touch, set the cookie |
 //! | `options` | the table of options, reading and validating them |
 //! | `cookie_header` | reading `Cookie`, writing `Set-Cookie` |
@@ -22,7 +22,7 @@
 //! | `arena` | the component's allocator |
 //! | `glue` | WIT exports and the two imports; holds no logic |
 //!
-//! The feature `logic` is everything but the types. With `wasmtime`, the types are those of a host
+//! The feature `logic` is everything but the types and the failures. With `wasmtime`, the types are those of a host
 //! that runs the component in wasmtime.
 
 // Only a WebAssembly linker understands what these export.
@@ -40,14 +40,14 @@ pub use bindings::exports::edge::session::engine as wit;
 #[cfg(not(all(target_arch = "wasm32", feature = "exports")))]
 pub mod wit;
 
+pub mod failure;
+
 #[cfg(feature = "logic")]
 mod cookie_header;
 #[cfg(feature = "logic")]
 mod document;
 #[cfg(feature = "logic")]
 mod engine;
-#[cfg(feature = "logic")]
-mod failure;
 #[cfg(feature = "logic")]
 mod identifier;
 #[cfg(feature = "logic")]

@@ -1,6 +1,8 @@
 //! The options: one table with names, values, defaults and help; how they are read; and their
 //! validation. It runs once, when an instance is configured, and reports all problems together.
 
+use std::str::FromStr;
+
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -11,6 +13,9 @@ use crate::wit::{self, Millis, OptionDescription, Problem, Setting};
 
 /// In text, shorter pieces before a comma are treated as parts of a secret that contains commas.
 const SHORTEST_PIECE: usize = 16;
+
+/// A longer name resembles no option, and comparing it costs too much.
+const MAX_NAME: usize = 64;
 
 /// The minimum length of a secret: HMAC-SHA256 is only as strong as its key (RFC 2104, section 3).
 const MIN_SECRET: usize = 32;
@@ -144,12 +149,13 @@ impl Given {
         format!("{shown}, ")
     }
 
+    /// Reads a text that stands for another value.
+    fn parsed<T: FromStr>(&self) -> Option<T> {
+        self.value.as_str().filter(|_| self.is_text)?.parse().ok()
+    }
+
     fn flag(&self) -> Option<bool> {
-        match (&self.value, self.is_text) {
-            (Value::Bool(flag), _) => Some(*flag),
-            (Value::String(text), true) => text.parse().ok(),
-            _ => None,
-        }
+        self.value.as_bool().or_else(|| self.parsed())
     }
 
     fn text(&self) -> Option<String> {
@@ -157,20 +163,12 @@ impl Given {
     }
 
     fn number(&self) -> Option<f64> {
-        match (&self.value, self.is_text) {
-            (Value::Number(number), _) => number.as_f64(),
-            (Value::String(text), true) => text.parse().ok(),
-            _ => None,
-        }
+        self.value.as_f64().or_else(|| self.parsed())
     }
 
     /// Returns a whole number of zero or more.
     fn whole(&self) -> Option<u64> {
-        match (&self.value, self.is_text) {
-            (Value::Number(number), _) => number.as_u64(),
-            (Value::String(text), true) => text.parse().ok(),
-            _ => None,
-        }
+        self.value.as_u64().or_else(|| self.parsed())
     }
 
     /// Returns a time: milliseconds since the Unix epoch, or a date with an offset (RFC 3339).
@@ -492,10 +490,8 @@ pub(crate) fn read(settings: &[Setting]) -> Result<Options, Vec<Problem>> {
     }
     options.secrets = secrets;
     let named = |problem: Problem| {
-        let same = |(entry, name, _): &&(&Entry, &String, Given)| {
-            (entry.name == problem.name).then(|| name.to_string())
-        };
-        let name = given.iter().rev().find_map(|it| same(&it)).unwrap_or(problem.name.clone());
+        let given = given.iter().rev().find(|(entry, ..)| entry.name == problem.name);
+        let name = given.map_or(problem.name, |(_, name, _)| name.to_string());
         Problem { name, ..problem }
     };
     // A value that could not be read is reported once.
@@ -561,6 +557,9 @@ fn find(name: &str) -> Option<&'static Entry> {
 
 /// Returns what is wrong with a name, with the option that was probably meant.
 fn unknown(name: &str) -> String {
+    if name.len() > MAX_NAME {
+        return "is not an option".to_owned();
+    }
     let given = normal(name);
     let known = TABLE.iter().map(|entry| entry.name).chain(["secret"]);
     let from = |name: &str| {
@@ -879,6 +878,7 @@ mod tests {
 
     #[test]
     fn what_is_no_option_or_no_value_of_one_is_refused_under_the_name_that_was_given() {
+        let long = "max_age".repeat(100_000);
         let settings = [
             json("cookie.maxage", "\"an hour\""),
             json("cookie.maxAges", "1"),
@@ -886,6 +886,7 @@ mod tests {
             json("proxi", "true"),
             json("frobnicate", "true"),
             json("tll", "1"),
+            json(&long, "1"),
             json("cookie.secure", "{"),
             json("touchAfter", "-1"),
             text("MAX_SESSION_BYTES", "4294967296"),
@@ -902,6 +903,7 @@ mod tests {
                 "proxi is not an option: did you mean proxy?",
                 "frobnicate is not an option",
                 "tll is not an option: did you mean store.ttl?",
+                &format!("{long} is not an option"),
                 "cookie.secure is not true, false or \"auto\"",
                 "secret is not a string, bytes or a list of strings",
                 "cookie.maxage is a string, not a number of milliseconds, such as 60000",

@@ -30,15 +30,18 @@ pub(crate) fn engine() -> Engine {
     engine
 }
 
+/// Returns a request over plain HTTP.
+fn facts(cookies: Vec<u8>) -> Request {
+    Request { cookies, path: "/".to_owned(), tls: false, secure: false, forwarded_proto: None }
+}
+
 /// Takes a Cookie header and a forwarded protocol, as a client may send them.
 pub fn request(data: &[u8]) {
     let engine = engine();
     let request = |cookies| Request {
-        cookies,
         path: format!("/{}", String::from_utf8_lossy(data)),
-        tls: false,
-        secure: false,
         forwarded_proto: Some(data.to_vec()),
+        ..facts(cookies)
     };
     // A signature cannot be guessed, so the store is never called.
     let Beginning::Ready(session) = engine.begin(&Fixed, &request(data.to_vec())) else {
@@ -59,13 +62,7 @@ fn has(data: &[u8], part: &[u8]) -> bool {
 /// Checks that, whatever the options, a new session's cookie is a valid header with the configured
 /// name.
 pub(crate) fn check_new_cookie(engine: &Engine, name: &str) {
-    let request = Request {
-        cookies: Vec::new(),
-        path: "/".to_owned(),
-        tls: true,
-        secure: true,
-        forwarded_proto: None,
-    };
+    let request = Request { tls: true, secure: true, ..facts(Vec::new()) };
     // None: the session's path does not match.
     if let Beginning::Ready(session) = engine.begin(&Fixed, &request) {
         // None: the cookie is for secure requests only, or the session is too large.
@@ -157,14 +154,7 @@ fn is_session(engine: &Engine, text: &str) -> bool {
 
 /// Loads a stored text with the engine.
 pub(crate) fn load(engine: &Engine, stored: &Stored) -> Session {
-    let request = Request {
-        cookies: cookie_of_a_visitor(engine).into_bytes(),
-        path: "/".to_owned(),
-        tls: false,
-        secure: false,
-        forwarded_proto: None,
-    };
-    let mut beginning = engine.begin(&Fixed, &request);
+    let mut beginning = engine.begin(&Fixed, &facts(cookie_of_a_visitor(engine).into_bytes()));
     let mut found = Some(stored);
     loop {
         beginning = match beginning {
@@ -181,14 +171,7 @@ pub(crate) fn load(engine: &Engine, stored: &Stored) -> Session {
 
 /// Returns a valid cookie.
 fn cookie_of_a_visitor(engine: &Engine) -> String {
-    let request = Request {
-        cookies: Vec::new(),
-        path: "/".to_owned(),
-        tls: false,
-        secure: false,
-        forwarded_proto: None,
-    };
-    match engine.begin(&Fixed, &request) {
+    match engine.begin(&Fixed, &facts(Vec::new())) {
         Beginning::Ready(session) => own_cookie(engine, session),
         other => panic!("a visitor without a cookie begins with {other:?}"),
     }

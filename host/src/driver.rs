@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use edge_session_component::failure::{failed, unavailable};
+use edge_session_component::wit;
 use lru::LruCache;
 use rand::RngExt as _;
 use tokio::sync::oneshot;
@@ -15,13 +17,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::counters::{Counters, event_name, origin_name};
 use crate::engine::{Engine, LARGE, Loaded, Logic};
-use crate::error::{OptionsError, trapped, unavailable};
+use crate::error::{OptionsError, trapped};
 use crate::hasher::SessionHasher;
 use crate::store::{Content, Store, Stored};
 use crate::timed_store::TimedStore;
 use crate::turns::{Entered, Turns, Waiting, Word};
 use crate::{InForce, Options};
-use edge_session_component::wit;
 
 /// The longest time that a request waits for its turn while others change the same session.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -96,8 +97,10 @@ impl Job {
     /// Takes the next write's operation, which is performed once.
     fn take_operation(&mut self) -> wit::Operation {
         let taken = wit::Operation::Delete;
-        let next = self.plan.writes.get_mut(self.at);
-        next.map_or(taken, |it| std::mem::replace(&mut it.operation, wit::Operation::Delete))
+        match self.plan.writes.get_mut(self.at) {
+            Some(next) => std::mem::replace(&mut next.operation, taken),
+            None => taken,
+        }
     }
 
     /// Takes the content that a save stores.
@@ -304,10 +307,8 @@ impl Driver {
                 }
                 continue;
             }
-            let left = match turn.as_mut().filter(|_| job.is_conditional()) {
-                Some(turn) => turn.left.take(),
-                None => None,
-            };
+            let turn = turn.as_mut().filter(|_| job.is_conditional());
+            let left = turn.and_then(|turn| turn.left.take());
             let met = match left {
                 // Another request has changed it: no need to ask the store.
                 Some(left) => Err(wit::Obstacle::Conflict((*left).clone())),
@@ -568,10 +569,5 @@ fn undecided() -> wit::Failure {
 }
 
 fn contention() -> wit::Failure {
-    wit::Failure {
-        kind: wit::FailureKind::Contention,
-        status: 503,
-        message: "The session has changed meanwhile. Please reload the page.".to_owned(),
-        reason: "too many requests wait for the session".to_owned(),
-    }
+    failed(wit::FailureKind::Contention, "too many requests wait for the session".to_owned())
 }

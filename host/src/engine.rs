@@ -83,7 +83,8 @@ impl Engine {
 
     /// Continues with what the store has loaded.
     pub(crate) async fn loaded(&self, visit: Visit, loaded: Loaded) -> Result<Beginning, Failure> {
-        of!(self, engine => engine.loaded(visit, loaded).await)
+        let bytes = size(loaded.as_ref().map_or(None, Option::as_deref));
+        of!(self, engine => engine.sized(bytes, move |it| it.loaded(visit, loaded)).await)
     }
 
     /// Decides about the application's change.
@@ -93,7 +94,8 @@ impl Engine {
         stored: Option<Arc<Stored>>,
         change: Arc<Change>,
     ) -> Result<Plan, Failure> {
-        of!(self, engine => engine.finish(visit, stored, change).await)
+        let bytes = size(stored.as_deref()) + size_of_change(&change);
+        of!(self, engine => engine.sized(bytes, move |it| it.finish(visit, stored, change)).await)
     }
 
     /// Decides again after the write `at` has met an obstacle.
@@ -105,19 +107,30 @@ impl Engine {
         at: usize,
         obstacle: Obstacle,
     ) -> Result<Plan, Failure> {
-        of!(self, engine => engine.resume(visit, stored, change, at, obstacle).await)
+        let current = match &obstacle {
+            Obstacle::Conflict(current) => size(Some(current)),
+            _ => 0,
+        };
+        let bytes = size(stored.as_deref()) + size_of_change(&change) + current;
+        of!(self, engine => {
+            engine.sized(bytes, move |it| it.resume(visit, stored, change, at, obstacle)).await
+        })
     }
 }
 
-/// Returns the size of a call's text, in bytes.
-pub(crate) fn size(stored: Option<&Stored>, change: &Change) -> usize {
-    let change = match &change.data {
+/// Returns the size of a session's text, in bytes.
+fn size(stored: Option<&Stored>) -> usize {
+    stored.map_or(0, |it| it.data.len())
+}
+
+/// Returns the size of a change's text, in bytes.
+fn size_of_change(change: &Change) -> usize {
+    match &change.data {
         DataChange::Nothing => 0,
         DataChange::Whole(text) => text.len(),
         DataChange::Edits(edits) => edits
             .iter()
             .map(|edit| edit.key.len() + edit.value.as_ref().map_or(0, String::len))
             .sum(),
-    };
-    stored.map_or(0, |it| it.data.len()) + change
+    }
 }

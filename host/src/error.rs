@@ -3,7 +3,8 @@
 #[cfg(feature = "wasmtime")]
 use std::path::PathBuf;
 
-use edge_session_component::wit::{Failure, FailureKind};
+use edge_session_component::failure::unavailable;
+use edge_session_component::wit::Failure;
 
 use crate::Problem;
 
@@ -75,16 +76,6 @@ impl std::fmt::Display for OptionsError {
 }
 
 impl std::error::Error for OptionsError {}
-
-/// Returns the failure of a request while the store, or the component, cannot be used.
-pub(crate) fn unavailable(reason: String) -> Failure {
-    Failure {
-        kind: FailureKind::Unavailable,
-        status: 503,
-        message: "Sessions are unavailable. Please try again.".to_owned(),
-        reason,
-    }
-}
 
 /// Returns the failure of a request whose call into the component failed.
 pub(crate) fn trapped(error: &dyn std::fmt::Display) -> Failure {

@@ -4,16 +4,17 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::engine::{LARGE, Loaded, size};
-use crate::error::{OptionsError, trapped};
-use crate::options::{InForce, Options};
-use crate::runtime::{Functions, Runtime, State, TICKS_PER_CALL};
 use edge_session_component::wit::{
     Beginning, Change, Failure, Obstacle, OptionDescription, Plan, Problem, Request, Setting,
     Stored, Visit,
 };
 use tokio::sync::Semaphore;
 use wasmtime::Store;
+
+use crate::engine::{LARGE, Loaded};
+use crate::error::{OptionsError, trapped};
+use crate::options::{InForce, Options};
+use crate::runtime::{Functions, Runtime, State, TICKS_PER_CALL};
 
 /// A configured instance.
 pub(crate) struct Instance {
@@ -65,6 +66,36 @@ impl Instance {
     }
 }
 
+/// The answer of a function; the outer error is a trap.
+type Called<T> = wasmtime::Result<(Result<T, Failure>,)>;
+
+impl Instance {
+    pub(crate) fn loaded(&mut self, visit: Visit, loaded: Loaded) -> Called<Beginning> {
+        self.functions.loaded.call(&mut self.store, (visit, loaded))
+    }
+
+    pub(crate) fn finish(
+        &mut self,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+    ) -> Called<Plan> {
+        self.functions.finish.call(&mut self.store, (visit, stored, change))
+    }
+
+    pub(crate) fn resume(
+        &mut self,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+        at: usize,
+        obstacle: Obstacle,
+    ) -> Called<Plan> {
+        let at = u32::try_from(at).unwrap_or(u32::MAX);
+        self.functions.resume.call(&mut self.store, (visit, stored, change, at, obstacle))
+    }
+}
+
 /// Returns how many ticks a call with this many bytes of text may take: a hundred times the
 /// duration on an idle machine, because other threads compete for the processors.
 fn ticks(bytes: usize) -> u64 {
@@ -111,48 +142,11 @@ impl Instances {
         begun.map_or_else(|error| Err(trapped(&error)), |(begun,)| begun)
     }
 
-    pub(crate) async fn loaded(&self, visit: Visit, loaded: Loaded) -> Result<Beginning, Failure> {
-        let bytes = match &loaded {
-            Ok(Some(stored)) => stored.data.len(),
-            Ok(None) | Err(_) => 0,
-        };
-        self.sized(bytes, move |it| it.functions.loaded.call(&mut it.store, (visit, loaded))).await
-    }
-
-    pub(crate) async fn finish(
-        &self,
-        visit: Visit,
-        stored: Option<Arc<Stored>>,
-        change: Arc<Change>,
-    ) -> Result<Plan, Failure> {
-        let call = (visit, stored, change);
-        let bytes = size(call.1.as_deref(), &call.2);
-        self.sized(bytes, move |it| it.functions.finish.call(&mut it.store, call)).await
-    }
-
-    pub(crate) async fn resume(
-        &self,
-        visit: Visit,
-        stored: Option<Arc<Stored>>,
-        change: Arc<Change>,
-        at: usize,
-        obstacle: Obstacle,
-    ) -> Result<Plan, Failure> {
-        let current = match &obstacle {
-            Obstacle::Conflict(current) => current.data.len(),
-            _ => 0,
-        };
-        let bytes = size(stored.as_deref(), &change) + current;
-        let at = u32::try_from(at).unwrap_or(u32::MAX);
-        let call = (visit, stored, change, at, obstacle);
-        self.sized(bytes, move |it| it.functions.resume.call(&mut it.store, call)).await
-    }
-
     /// Makes a call with this many bytes of text.
-    async fn sized<T: Send + 'static>(
+    pub(crate) async fn sized<T: Send + 'static>(
         &self,
         bytes: usize,
-        call: impl FnOnce(&mut Instance) -> wasmtime::Result<(Result<T, Failure>,)> + Send + 'static,
+        call: impl FnOnce(&mut Instance) -> Called<T> + Send + 'static,
     ) -> Result<T, Failure> {
         if bytes <= LARGE {
             let answer = self.0.call(call);

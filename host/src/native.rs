@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use edge_session_component::failure::unavailable;
 use edge_session_component::wit::{
     Beginning, Change, Failure, Obstacle, Plan, Request, Stored, Visit,
 };
@@ -12,8 +13,8 @@ use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::engine::{Clock, Kind, LARGE, Loaded, Logic, size};
-use crate::error::{OptionsError, unavailable};
+use crate::engine::{Clock, Kind, LARGE, Loaded, Logic};
+use crate::error::OptionsError;
 use crate::options::{InForce, Options};
 
 /// The session logic as native code, from the same source as the component. Tests compare the two.
@@ -52,9 +53,36 @@ impl From<Native> for Logic {
 /// The native logic with checked options.
 pub(crate) struct NativeEngine(Arc<Shared>, InForce);
 
-struct Shared {
+pub(crate) struct Shared {
     engine: Engine,
     system: System,
+}
+
+impl Shared {
+    pub(crate) fn loaded(&self, visit: Visit, loaded: Loaded) -> Result<Beginning, Failure> {
+        let loaded = loaded.as_ref().map(Option::as_deref).map_err(Clone::clone);
+        self.engine.loaded(&self.system, visit, loaded)
+    }
+
+    pub(crate) fn finish(
+        &self,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+    ) -> Result<Plan, Failure> {
+        self.engine.finish(&self.system, visit, stored.as_deref(), &change)
+    }
+
+    pub(crate) fn resume(
+        &self,
+        visit: Visit,
+        stored: Option<Arc<Stored>>,
+        change: Arc<Change>,
+        at: usize,
+        obstacle: Obstacle,
+    ) -> Result<Plan, Failure> {
+        self.engine.resume(&self.system, visit, stored.as_deref(), &change, at, obstacle)
+    }
 }
 
 /// The clock and the random source.
@@ -111,48 +139,8 @@ impl NativeEngine {
         Ok(self.0.engine.begin(&self.0.system, &request))
     }
 
-    pub(crate) async fn loaded(&self, visit: Visit, loaded: Loaded) -> Result<Beginning, Failure> {
-        let bytes = match &loaded {
-            Ok(Some(stored)) => stored.data.len(),
-            Ok(None) | Err(_) => 0,
-        };
-        let call = move |Shared { engine, system }: &Shared| {
-            let loaded = loaded.as_ref().map(Option::as_deref).map_err(Clone::clone);
-            engine.loaded(system, visit, loaded)
-        };
-        self.sized(bytes, call).await
-    }
-
-    pub(crate) async fn finish(
-        &self,
-        visit: Visit,
-        stored: Option<Arc<Stored>>,
-        change: Arc<Change>,
-    ) -> Result<Plan, Failure> {
-        let bytes = size(stored.as_deref(), &change);
-        let call = move |Shared { engine, system }: &Shared| {
-            engine.finish(system, visit, stored.as_deref(), &change)
-        };
-        self.sized(bytes, call).await
-    }
-
-    pub(crate) async fn resume(
-        &self,
-        visit: Visit,
-        stored: Option<Arc<Stored>>,
-        change: Arc<Change>,
-        at: usize,
-        obstacle: Obstacle,
-    ) -> Result<Plan, Failure> {
-        let bytes = size(stored.as_deref(), &change);
-        let call = move |Shared { engine, system }: &Shared| {
-            engine.resume(system, visit, stored.as_deref(), &change, at, obstacle)
-        };
-        self.sized(bytes, call).await
-    }
-
     /// Makes a call. A large one must not delay the other requests of its thread.
-    async fn sized<T: Send + 'static>(
+    pub(crate) async fn sized<T: Send + 'static>(
         &self,
         bytes: usize,
         call: impl FnOnce(&Shared) -> Result<T, Failure> + Send + 'static,
