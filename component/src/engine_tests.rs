@@ -1211,6 +1211,18 @@ fn a_session_that_another_request_renews_is_not_regenerated_beside_it() {
 }
 
 #[test]
+fn a_renewal_that_comes_too_late_does_not_hide_where_the_session_is() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let [first, late, beside] = [(); 3].map(|()| world.open(Some(&cookie)));
+    let renew = change(Action::Renew, DataChange::Nothing);
+    let new = self::cookie(&world.close(first, &renew));
+    assert_eq!(world.close(late, &renew).failure, Some(FailureKind::Contention));
+    assert_eq!(world.close(beside, &set("b", "2")).event, Event::Saved);
+    assert_eq!(world.open(Some(&new)).data, r#"{"a":1,"b":2}"#);
+}
+
+#[test]
 fn regenerating_begins_an_empty_session() {
     let world = World::new(|_| {});
     let old = world.visitor();
