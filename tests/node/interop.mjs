@@ -79,6 +79,13 @@ async function perform (req, deeds) {
       default: throw new Error(`unknown deed ${deed}`)
     }
   }
+  // lastModified is the last value when the session is loaded. If it were not at the end, a value
+  // that was removed and set again would be a change of the order only.
+  const { lastModified } = req.session
+  if (lastModified !== undefined) {
+    delete req.session.lastModified
+    req.session.lastModified = lastModified
+  }
 }
 
 function request ({ config, request }) {
