@@ -24,7 +24,7 @@ pub(crate) struct Figures {
 
 pub(crate) fn run(effort: &Effort) -> Result<Figures> {
     say("Rust: the tower layer beside tower-sessions …");
-    let [bare, with_peer, with_ours] = layer::costs(effort)?.map(|nanos| nanos / 1000.0);
+    let [bare, with_peer, with_ours, _] = layer::costs(effort)?.map(|nanos| nanos / 1000.0);
     let peer = "tower-sessions, signed";
     let rust = Row { embedding: "Rust: `SessionLayer`", peer, bare, with_peer, with_ours };
     say("Node: the drop-in beside express-session …");

@@ -269,7 +269,7 @@ fn tables(
             table,
             "\nA returning visitor's request with its session in memory costs **{ratio:.2}×** \
              nginx's CPU time (round by round {least:.2} to {most:.2}). {}\n",
-            limit(ratio, 1.5)
+            limit(ratio, 1.7)
         )?;
     }
     let panels = cells.iter().map(|(at, case)| {

@@ -25,18 +25,21 @@ struct Subject {
     costs: Vec<f64>,
 }
 
-/// Returns the nanoseconds of the bare page, with tower-sessions and with edge-session.
-pub(crate) fn costs(effort: &Effort) -> Result<[f64; 3]> {
+/// Returns the nanoseconds of the bare page, with tower-sessions, and with edge-session's component
+/// and native code.
+pub(crate) fn costs(effort: &Effort) -> Result<[f64; 4]> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut subjects = [
             Subject::new(Kind::Bare).await?,
             Subject::new(Kind::TowerSessions).await?,
             Subject::new(Kind::EdgeSession).await?,
+            Subject::new(Kind::EdgeSessionNative).await?,
         ];
         for batch in 0..effort.batches {
             for at in 0..subjects.len() {
-                subjects[(batch + at) % 3].run(effort).await?;
+                let next = (batch + at) % subjects.len();
+                subjects[next].run(effort).await?;
             }
         }
         Ok(subjects.map(|subject| median(&subject.costs)))
@@ -57,18 +60,27 @@ pub(crate) fn repeat(seconds: &str) -> Result<()> {
 }
 
 pub(crate) fn measure(effort: &Effort) -> Result<String> {
-    let [bare, theirs, ours] = costs(effort)?;
-    say(format!("without HTTP: bare {bare:.0}, tower-sessions {theirs:.0}, ours {ours:.0} ns"));
+    let [bare, theirs, ours, native] = costs(effort)?;
+    say(format!(
+        "without HTTP: bare {bare:.0}, tower-sessions {theirs:.0}, ours {ours:.0}, native {native:.0} ns"
+    ));
     let mut table = String::from(
         "### The layer beside tower-sessions, without HTTP\n\n\
-         | one call of the service | bare page | with a session | the session's share |\n\
-         |---|--:|--:|--:|\n",
+         | one call of the service | bare page | with a session | the session's share | ratio |\n\
+         |---|--:|--:|--:|--:|\n",
     );
-    for (name, with) in [("axum + tower-sessions, signed", theirs), ("axum + edge-session", ours)] {
-        let share = with - bare;
-        writeln!(table, "| {name} | {bare:.0} ns | {with:.0} ns | **{share:.0} ns** |")?;
+    let rows = [
+        ("axum + tower-sessions, signed", theirs),
+        ("axum + edge-session", ours),
+        ("axum + edge-session, native", native),
+    ];
+    for (name, with) in rows {
+        let (share, ratio) = (with - bare, (with - bare) / (theirs - bare));
+        writeln!(
+            table,
+            "| {name} | {bare:.0} ns | {with:.0} ns | **{share:.0} ns** | {ratio:.2} |"
+        )?;
     }
-    writeln!(table, "\nRatio of the shares: **{:.2}**.", (ours - bare) / (theirs - bare))?;
     Ok(table)
 }
 

@@ -46,12 +46,13 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
     let directory = tempfile::tempdir()?;
     say(format!("servers on core 0, wrk on core {}; {VISITORS} visitors each …", last_core()));
     let cookies = |name: &str| directory.path().join(name);
-    let [theirs, ours] = [cookies("theirs"), cookies("ours")];
+    let [theirs, ours, native] = ["theirs", "ours", "native"].map(cookies);
     // In this order, and in the opposite one every second time.
     let mut subjects = [
         Subject::start("tower-sessions: bare", Kind::Bare, &theirs)?,
         Subject::start("tower-sessions", Kind::TowerSessions, &theirs)?,
         Subject::start("edge-session", Kind::EdgeSession, &ours)?,
+        Subject::start("edge-session, native", Kind::EdgeSessionNative, &native)?,
         Subject::start("edge-session: bare", Kind::Bare, &ours)?,
     ];
     for subject in &subjects {
@@ -63,7 +64,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
         subject.load(1)?;
     }
     for round in 0..effort.rounds {
-        let mut order = [0, 1, 2, 3];
+        let mut order = [0, 1, 2, 3, 4];
         if round % 2 == 1 {
             order.reverse();
         }
@@ -81,16 +82,11 @@ pub(crate) fn measure(effort: &Effort) -> Result<String> {
             subject.check_counts()?;
         }
     }
-    let [bare_theirs, theirs, ours, bare_ours] = subjects.map(|subject| subject.costs);
-    table(&bare_theirs, &theirs, &ours, &bare_ours)
+    table(&subjects.map(|subject| subject.costs))
 }
 
-fn table(
-    bare_theirs: &[Cost],
-    theirs: &[Cost],
-    ours: &[Cost],
-    bare_ours: &[Cost],
-) -> Result<String> {
+fn table(costs: &[Vec<Cost>; 5]) -> Result<String> {
+    let [bare_theirs, theirs, ours, native, bare_ours] = costs;
     let mut table = String::from(
         "### The layer beside tower-sessions, under load\n\n\
          | CPU time per request | bare page | with a session | the session's share | \
@@ -113,21 +109,26 @@ fn table(
         Ok::<_, std::fmt::Error>(both)
     };
     let their_share = row("axum + tower-sessions, signed", bare_theirs, theirs)?;
-    let our_share = row("axum + edge-session", bare_ours, ours)?;
-    let share = |with: &[Cost], bare: &[Cost], at: usize| with[at].both() - bare[at].both();
-    let rounds: Vec<_> = (0..ours.len())
-        .map(|at| share(ours, bare_ours, at) / share(theirs, bare_theirs, at))
-        .collect();
-    let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    writeln!(
-        table,
-        "\nThe session's share is **{:.2}×** that of tower-sessions (medians of {} rounds; \
-         round by round {least:.2} to {most:.2}). {}",
-        our_share / their_share,
-        rounds.len(),
-        limit(our_share / their_share, 0.8),
-    )?;
+    let variants =
+        [("axum + edge-session", ours, 1.6), ("axum + edge-session, native", native, 0.9)];
+    let mut sentences = String::new();
+    for (name, with, most_allowed) in variants {
+        let ratio = row(name, bare_ours, with)? / their_share;
+        let share = |with: &[Cost], bare: &[Cost], at: usize| with[at].both() - bare[at].both();
+        let rounds = (0..with.len())
+            .map(|at| share(with, bare_ours, at) / share(theirs, bare_theirs, at))
+            .collect::<Vec<_>>();
+        let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        writeln!(
+            sentences,
+            "\n{name}: the session's share is **{ratio:.2}×** that of tower-sessions (medians of \
+             {} rounds; round by round {least:.2} to {most:.2}). {}",
+            rounds.len(),
+            limit(ratio, most_allowed),
+        )?;
+    }
+    table += &sentences;
     Ok(table)
 }
 

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Html;
 use axum::routing::get;
-use edge_session::{Component, Options, SessionLayer};
+use edge_session::{Component, Logic, Native, Options, SessionLayer};
 use tower_sessions::SessionManagerLayer;
 use tower_sessions::cookie::Key;
 
@@ -22,14 +22,20 @@ pub(crate) enum Kind {
     TowerSessions,
     /// Counts visits in a session of edge-session.
     EdgeSession,
+    /// The same without the sandbox: the feature `native`.
+    EdgeSessionNative,
 }
 
 impl Kind {
+    const ALL: [Self; 4] =
+        [Self::Bare, Self::TowerSessions, Self::EdgeSession, Self::EdgeSessionNative];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
             Self::TowerSessions => "tower-sessions",
             Self::EdgeSession => "edge-session",
+            Self::EdgeSessionNative => "edge-session-native",
         }
     }
 }
@@ -44,21 +50,23 @@ pub(crate) fn app(kind: Kind) -> Result<Router> {
                 .with_signed(Key::from(SECRET));
             Router::new().route("/", get(count_in_tower_sessions)).layer(layer)
         }
-        Kind::EdgeSession => {
-            let component = Component::from_file(component_path(), None)?;
-            let mut options = Options::default();
-            options.secret(SECRET);
-            let store = edge_session::store::MemoryStore::default();
-            let layer = SessionLayer::new(component, options, store)?;
-            Router::new().route("/", get(count_in_edge_session)).layer(layer)
-        }
+        Kind::EdgeSession => edge_session_app(Component::from_file(component_path(), None)?)?,
+        Kind::EdgeSessionNative => edge_session_app(Native::default())?,
     })
+}
+
+fn edge_session_app(logic: impl Into<Logic>) -> Result<Router> {
+    let mut options = Options::default();
+    options.secret(SECRET);
+    let store = edge_session::store::MemoryStore::default();
+    let layer = SessionLayer::new(logic, options, store)?;
+    Ok(Router::new().route("/", get(count_in_edge_session)).layer(layer))
 }
 
 /// Serves until killed. The port is the first line of the output.
 pub(crate) fn serve(kind: &str) -> Result<()> {
-    let kinds = [Kind::Bare, Kind::TowerSessions, Kind::EdgeSession];
-    let kind = kinds.into_iter().find(|it| it.name() == kind).ok_or("no such kind of server")?;
+    let kind =
+        Kind::ALL.into_iter().find(|it| it.name() == kind).ok_or("no such kind of server")?;
     let app = app(kind)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -1,6 +1,7 @@
 //! `edge-session`: the program. Its main command is `edge-session serve`.
 
 mod admin;
+mod allocator;
 mod cli;
 mod commands;
 mod config;
@@ -21,11 +22,8 @@ use crate::cli::{Cli, Command};
 use crate::commands::{check, init, say, serve, sessions};
 use crate::setup::Setup;
 
-/// Every request makes dozens of small allocations, which another thread often frees.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::return_free_memory();
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -44,7 +42,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             setup.warn();
             complete(async {
                 tokio::spawn(summary.keep());
-                serve::serve(setup).await
+                // On a worker: what the main thread allocates, no `on_thread_park` collects.
+                tokio::spawn(serve::serve(setup)).await.context("serving has failed")?
             })
         }
         Command::Sessions(arguments) => {
@@ -78,6 +77,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .global_queue_interval(1)
         .event_interval(8)
+        .on_thread_park(allocator::collect)
         .enable_all()
         .build();
     runtime.context("cannot start the async runtime")

@@ -162,3 +162,25 @@ fn a_websocket_keeps_the_place_of_its_request() {
     wait_for("its end", LIMIT, || (server.caller().get("/", &[]).status == 200).then_some(()));
     server.stop();
 }
+
+#[test]
+fn connections_that_close_give_their_memory_back() {
+    let upstream = Upstream::app(|_| Reply::text("ok"));
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let before = server.memory("VmRSS");
+    let mut connections = Vec::new();
+    for client in 1..=4 {
+        for _ in 0..400 {
+            let mut connection = Wire::open_from(&format!("127.0.0.{client}"), &server.address());
+            connection.send(ASK);
+            assert_eq!(connection.answer().status, 200);
+            connections.push(connection);
+        }
+    }
+    let grown = server.memory("VmRSS") - before;
+    drop(connections);
+    wait_for("half of the memory", LIMIT, || {
+        (server.memory("VmRSS").saturating_sub(before) < grown / 2).then_some(())
+    });
+    server.stop();
+}

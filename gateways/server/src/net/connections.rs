@@ -217,6 +217,9 @@ struct Accepted<S> {
 }
 
 impl<S: Answers> Accepted<S> {
+    // An idle connection keeps its task's memory, which has room for the largest of all stages. So
+    // the handshake and the connections of either protocol are in boxes of their own.
+
     async fn welcome(self, stream: Stream) {
         let connection = self.connection.clone();
         tokio::select! {
@@ -237,7 +240,7 @@ impl<S: Answers> Accepted<S> {
                 Ok(Err(_)) => {}
                 Err(_) => refused("slow"),
             },
-            Some(tls) => match timeout(limit, tls.accept(stream)).await {
+            Some(tls) => match Box::pin(timeout(limit, tls.accept(stream))).await {
                 Ok(Ok((stream, is_http2))) => self.talk(stream, is_http2).await,
                 Ok(Err(error)) => {
                     refused("tls");
@@ -278,6 +281,7 @@ impl<S: Answers> Accepted<S> {
                 .keep_alive_timeout(limits.header)
                 .serve_connection(io, service);
             // hyper has no idle timeout for HTTP/2 connections.
+            let serving = Box::pin(serving);
             let serving = while_busy(serving, &connection, limits.header, idle_closing, |it| {
                 it.graceful_shutdown()
             });
@@ -297,7 +301,7 @@ impl<S: Answers> Accepted<S> {
                 .max_buf_size(limits.header_bytes)
                 .serve_connection(io, service)
                 .with_upgrades();
-            until_closed(serving, idle_closing, |it| it.graceful_shutdown()).await
+            until_closed(Box::pin(serving), idle_closing, |it| it.graceful_shutdown()).await
         };
         if let Err(error) = result {
             if error.is_parse() {
@@ -414,11 +418,10 @@ impl http_body::Body for Placed {
 /// Drives a connection to its end. When idle connections are to be closed, ends it after its
 /// current requests.
 async fn until_closed<C: Future>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     mut idle_closing: watch::Receiver<()>,
     close: impl FnOnce(Pin<&mut C>),
 ) -> C::Output {
-    let mut connection = pin!(connection);
     tokio::select! {
         result = &mut connection => return result,
         _ = idle_closing.changed() => {}
@@ -431,13 +434,12 @@ async fn until_closed<C: Future>(
 /// request. Returns none if the connection had no request at all, or stayed open for another
 /// `limit`.
 async fn while_busy<C: Future>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     peer: &Connection,
     limit: Duration,
     mut idle_closing: watch::Receiver<()>,
     close: impl FnOnce(Pin<&mut C>),
 ) -> Option<C::Output> {
-    let mut connection = pin!(connection);
     let is_quiet = tokio::select! {
         result = &mut connection => return Some(result),
         _ = idle_closing.changed() => false,

@@ -45,11 +45,11 @@ impl Tls {
     pub(crate) async fn accept(
         &self,
         stream: Stream,
-    ) -> std::io::Result<(TlsStream<Stream>, bool)> {
+    ) -> std::io::Result<(Box<TlsStream<Stream>>, bool)> {
         let config = self.config.read().unwrap_or_else(PoisonError::into_inner).clone();
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok((stream, is_http2))
+        Ok((Box::new(stream), is_http2))
     }
 }
 
