@@ -2,9 +2,10 @@
 
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use edge_session_component::failure::{failed, unavailable};
@@ -116,7 +117,7 @@ impl Job {
 /// The result of beginning a request.
 pub(crate) enum Begun {
     /// The application may use this session. `finish` needs what the store returned.
-    Session(Box<wit::Session>, Option<Arc<Stored>>),
+    Session(wit::Session, Option<Arc<Stored>>),
     /// The path has no session.
     None,
     /// The request cannot be answered.
@@ -191,19 +192,19 @@ impl Driver {
             _ if reads_only => tracing::debug!(origin, "there is no session"),
             _ => tracing::info!(origin, "a new session begins"),
         }
-        Begun::Session(Box::new(session), stored)
+        Begun::Session(session, stored)
     }
 
     /// Decides about the application's change to the session `visit`, and stores it.
     pub(crate) async fn finish(
-        &self,
+        self: Arc<Self>,
         visit: wit::Visit,
         stored: Option<Arc<Stored>>,
-        change: wit::Change,
+        change: Arc<wit::Change>,
     ) -> Answer {
         let id = visit.id.clone();
         let mut unavailable = None;
-        let answer = self.carry_out(visit, stored, Arc::new(change), &mut unavailable).await;
+        let answer = self.carry_out(visit, stored, change, &mut unavailable).await;
         let outcome = match &answer {
             Ok(outcome) => outcome,
             Err(failure) => {
@@ -237,15 +238,24 @@ impl Driver {
     /// sessions. The load continues if the request that began it is dropped; otherwise all waiting
     /// requests would start over.
     async fn load(&self, id: &str) -> Loaded {
-        let unreadable = self.unreadable().get(id).copied();
+        let unreadable = {
+            let mut unreadable = self.unreadable();
+            if unreadable.is_empty() { None } else { unreadable.get(id).copied() }
+        };
         if unreadable.is_some_and(|since| since.elapsed() < UNREADABLE_FOR) {
             // The component reports it as damaged.
             let unreadable = Stored { data: String::new(), expires: None, touched: None };
             return Ok(Some(Arc::new(unreadable)));
         }
-        if self.store.is_immediate() {
-            return self.store.load(id).await.map(|it| it.map(Arc::new));
+        let at_once = self.store.is_immediate().then(|| at_once(self.store.load(id))).flatten();
+        match at_once {
+            Some(loaded) => loaded.map(|it| it.map(Arc::new)),
+            None => Box::pin(self.load_in_turn(id)).await,
         }
+    }
+
+    /// Loads a session once for all requests that wait for it.
+    async fn load_in_turn(&self, id: &str) -> Loaded {
         let mut turn = loop {
             match self.loads.enter(id, ()) {
                 Entered::Turn(turn, ()) => break turn,
@@ -276,7 +286,8 @@ impl Driver {
         }
     }
 
-    /// Lets the component decide about a change, and performs its plan.
+    /// Lets the component decide about a change, and performs its plan. What is rare is in boxes: the
+    /// future is as large as the largest part of it, and is allocated for each request.
     async fn carry_out(
         &self,
         visit: wit::Visit,
@@ -295,13 +306,13 @@ impl Driver {
             // A store that replies at once is seldom in the middle of another change.
             let may_try = conflicts == 0 && self.store.is_immediate();
             if turn.is_none() && write.if_unchanged && !may_try {
-                match self.turn(job).await {
+                match Box::pin(self.turn(job)).await {
                     Ok((its, same)) => (turn, job) = (its, same),
                     Err(answer) => return answer,
                 }
             }
             if let Some(turn) = turn.as_mut().filter(|_| job.is_save()) {
-                match self.save(turn, job).await {
+                match Box::pin(self.save(turn, job)).await {
                     Ok(answer) => return answer,
                     Err(next) => job = next,
                 }
@@ -324,22 +335,26 @@ impl Driver {
                 }
                 Err(wit::Obstacle::Conflict(current)) if job.is_conditional() => {
                     conflicts += 1;
-                    self.make_way(conflicts, &job, current).await
+                    Box::pin(self.make_way(conflicts, &job, current)).await
                 }
                 Err(obstacle) => obstacle,
             };
             if let wit::Obstacle::Unavailable(why) = &obstacle {
                 *unavailable = Some(why.clone());
             }
-            job = self.resume(job, obstacle).await?;
+            job = Box::pin(self.resume(job, obstacle)).await?;
         }
     }
 
     /// Performs the next write of a job; `operation` was taken out of it.
-    async fn perform(&self, job: &Job, operation: wit::Operation) -> Result<(), wit::Obstacle> {
-        let Some(write) = job.next() else { return Ok(()) };
-        let seen = job.seen.as_ref().filter(|_| write.if_unchanged);
-        self.store.perform(&write.id, operation, seen.map(|it| &*it.data)).await
+    fn perform<'a>(
+        &'a self,
+        job: &'a Job,
+        operation: wit::Operation,
+    ) -> impl Future<Output = Result<(), wit::Obstacle>> + Send + 'a {
+        let (id, is_conditional) = job.next().map_or(("", false), |it| (&it.id, it.if_unchanged));
+        let seen = job.seen.as_ref().filter(|_| is_conditional);
+        self.store.perform(id, operation, seen.map(|it| &*it.data))
     }
 
     /// Decides again after an obstacle.
@@ -540,6 +555,14 @@ impl Driver {
     }
 }
 
+/// Polls a future once, and returns its output if that completes it.
+fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
 /// Notifies waiting requests one by one: all at once would delay every other request.
 fn tell<Job, Answer>(all: Vec<(oneshot::Sender<Word<Job, Answer>>, Answer)>)
 where
@@ -570,4 +593,51 @@ fn undecided() -> wit::Failure {
 
 fn contention() -> wit::Failure {
     failed(wit::FailureKind::Contention, "too many requests wait for the session".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Component;
+    use crate::store::MemoryStore;
+
+    #[test]
+    fn the_futures_of_a_request_are_small() {
+        let mut options = Options::default();
+        options.secret("a secret for tests, long enough to sign with");
+        let component = Component::bundled().unwrap();
+        let layer =
+            crate::SessionLayer::new(component.clone(), options.clone(), MemoryStore::default())
+                .unwrap();
+        let service = tower::service_fn(async |_| {
+            Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+        });
+        let call = tower_service::Service::call(
+            &mut tower_layer::Layer::layer(&layer, service),
+            http::Request::new(()),
+        );
+        let (store, deadline) = (Arc::new(MemoryStore::default()), Duration::from_secs(1));
+        let driver = Driver::new(component.into(), options, store, deadline).map(Arc::new).unwrap();
+        let request = wit::Request {
+            cookies: Vec::new(),
+            path: String::new(),
+            tls: false,
+            secure: false,
+            forwarded_proto: None,
+        };
+        let state = wit::State { bits: 0, text: None };
+        let visit = wit::Visit { id: String::new(), state };
+        let change = wit::Change {
+            action: wit::Action::Keep,
+            data: wit::DataChange::Nothing,
+            cookie: Vec::new(),
+        };
+        let sizes = [
+            size_of_val(&*call),
+            size_of_val(&driver.begin(request, false)),
+            size_of_val(&driver.clone().finish(visit, None, Arc::new(change))),
+        ];
+        // glibc's and other allocators' fast lists end at about a kibibyte.
+        assert!(sizes.iter().all(|size| *size <= 1024), "{sizes:?}");
+    }
 }

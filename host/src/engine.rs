@@ -1,6 +1,9 @@
 //! What decides about sessions: the component, or its source as native code.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use edge_session_component::wit::{
@@ -39,6 +42,23 @@ pub(crate) enum Kind {
 impl std::fmt::Debug for Logic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Logic").finish_non_exhaustive()
+    }
+}
+
+/// A call of the logic. A small one is already done; a large one runs on another thread.
+pub(crate) enum Call<T> {
+    Done(Option<Result<T, Failure>>),
+    Large(Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>),
+}
+
+impl<T: Unpin> Future for Call<T> {
+    type Output = Result<T, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Done(answer) => answer.take().map_or(Poll::Pending, Poll::Ready),
+            Self::Large(call) => call.as_mut().poll(context),
+        }
     }
 }
 
@@ -82,38 +102,38 @@ impl Engine {
     }
 
     /// Continues with what the store has loaded.
-    pub(crate) async fn loaded(&self, visit: Visit, loaded: Loaded) -> Result<Beginning, Failure> {
+    pub(crate) fn loaded(&self, visit: Visit, loaded: Loaded) -> Call<Beginning> {
         let bytes = size(loaded.as_ref().map_or(None, Option::as_deref));
-        of!(self, engine => engine.sized(bytes, move |it| it.loaded(visit, loaded)).await)
+        of!(self, engine => engine.sized(bytes, move |it| it.loaded(visit, loaded)))
     }
 
     /// Decides about the application's change.
-    pub(crate) async fn finish(
+    pub(crate) fn finish(
         &self,
         visit: Visit,
         stored: Option<Arc<Stored>>,
         change: Arc<Change>,
-    ) -> Result<Plan, Failure> {
+    ) -> Call<Plan> {
         let bytes = size(stored.as_deref()) + size_of_change(&change);
-        of!(self, engine => engine.sized(bytes, move |it| it.finish(visit, stored, change)).await)
+        of!(self, engine => engine.sized(bytes, move |it| it.finish(visit, stored, change)))
     }
 
     /// Decides again after the write `at` has met an obstacle.
-    pub(crate) async fn resume(
+    pub(crate) fn resume(
         &self,
         visit: Visit,
         stored: Option<Arc<Stored>>,
         change: Arc<Change>,
         at: usize,
         obstacle: Obstacle,
-    ) -> Result<Plan, Failure> {
+    ) -> Call<Plan> {
         let current = match &obstacle {
             Obstacle::Conflict(current) => size(Some(current)),
             _ => 0,
         };
         let bytes = size(stored.as_deref()) + size_of_change(&change) + current;
         of!(self, engine => {
-            engine.sized(bytes, move |it| it.resume(visit, stored, change, at, obstacle)).await
+            engine.sized(bytes, move |it| it.resume(visit, stored, change, at, obstacle))
         })
     }
 }

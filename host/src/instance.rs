@@ -11,7 +11,7 @@ use edge_session_component::wit::{
 use tokio::sync::Semaphore;
 use wasmtime::Store;
 
-use crate::engine::{LARGE, Loaded};
+use crate::engine::{Call, LARGE, Loaded};
 use crate::error::{OptionsError, trapped};
 use crate::options::{InForce, Options};
 use crate::runtime::{Functions, Runtime, State, TICKS_PER_CALL};
@@ -143,27 +143,31 @@ impl Instances {
     }
 
     /// Makes a call with this many bytes of text.
-    pub(crate) async fn sized<T: Send + 'static>(
+    pub(crate) fn sized<T: Send + 'static>(
         &self,
         bytes: usize,
         call: impl FnOnce(&mut Instance) -> Called<T> + Send + 'static,
-    ) -> Result<T, Failure> {
-        if bytes <= LARGE {
-            let answer = self.0.call(call);
-            return answer.map_or_else(|error| Err(trapped(&error)), |(answer,)| answer);
-        }
-        let permit = self.0.permits.clone().acquire_owned().await;
-        let permit = permit.map_err(|error| trapped(&error))?;
-        let shared = self.0.clone();
-        let large = move || {
-            // Held until the call ends, even if its caller has gone.
-            let _permit = permit;
-            let mut instance = shared.instance()?;
-            instance.store.set_epoch_deadline(ticks(bytes));
-            call(&mut instance).inspect_err(|_| count_trap())
+    ) -> Call<T> {
+        let flat = |answer: Called<T>| {
+            answer.map_or_else(|error| Err(trapped(&error)), |(answer,)| answer)
         };
-        let answer = tokio::task::spawn_blocking(large).await.map_err(|error| trapped(&error))?;
-        answer.map_or_else(|error| Err(trapped(&error)), |(answer,)| answer)
+        if bytes <= LARGE {
+            return Call::Done(Some(flat(self.0.call(call))));
+        }
+        let shared = self.0.clone();
+        Call::Large(Box::pin(async move {
+            let permit = shared.permits.clone().acquire_owned().await;
+            let permit = permit.map_err(|error| trapped(&error))?;
+            let large = move || {
+                // Held until the call ends, even if its caller has gone.
+                let _permit = permit;
+                let mut instance = shared.instance()?;
+                instance.store.set_epoch_deadline(ticks(bytes));
+                call(&mut instance).inspect_err(|_| count_trap())
+            };
+            let answer = tokio::task::spawn_blocking(large).await;
+            flat(answer.map_err(|error| trapped(&error))?)
+        }))
     }
 }
 

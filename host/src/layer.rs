@@ -155,7 +155,7 @@ where
         let (driver, reads_only) = (self.driver.clone(), self.reads_only);
         Box::pin(async move {
             let (session, stored) = match driver.begin(facts(&request), reads_only).await {
-                Begun::Session(session, stored) => (*session, stored),
+                Begun::Session(session, stored) => (session, stored),
                 Begun::None => return inner.call(request).await,
                 Begun::Failed(failure) => return Ok(refusal(failure)),
             };
@@ -167,9 +167,8 @@ where
             }
             // Runs to completion even if the client disconnects, so that a logout takes effect and
             // a renewal is not left half-done.
-            let change = session.change();
-            let finish = Box::pin(async move { driver.finish(visit, stored, change).await });
-            let outcome = match RunToCompletion::new(finish).await {
+            let finish = driver.finish(visit, stored, Arc::new(session.change()));
+            let outcome = match RunToCompletion::new(Box::pin(finish)).await {
                 Ok(outcome) => outcome,
                 Err(failure) => return Ok(refusal(failure)),
             };

@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::engine::{Clock, Kind, LARGE, Loaded, Logic};
+use crate::engine::{Call, Clock, Kind, LARGE, Loaded, Logic};
 use crate::error::OptionsError;
 use crate::options::{InForce, Options};
 
@@ -140,16 +140,18 @@ impl NativeEngine {
     }
 
     /// Makes a call. A large one must not delay the other requests of its thread.
-    pub(crate) async fn sized<T: Send + 'static>(
+    pub(crate) fn sized<T: Send + 'static>(
         &self,
         bytes: usize,
         call: impl FnOnce(&Shared) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
+    ) -> Call<T> {
         if bytes <= LARGE {
-            return call(&self.0);
+            return Call::Done(Some(call(&self.0)));
         }
         let shared = self.0.clone();
-        let answer = tokio::task::spawn_blocking(move || call(&shared)).await;
-        answer.unwrap_or_else(|error| Err(unavailable(format!("a call failed: {error}"))))
+        Call::Large(Box::pin(async move {
+            let answer = tokio::task::spawn_blocking(move || call(&shared)).await;
+            answer.unwrap_or_else(|error| Err(unavailable(format!("a call failed: {error}"))))
+        }))
     }
 }

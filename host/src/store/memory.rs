@@ -68,7 +68,24 @@ impl Shard {
         (!is_expired(stored.expires, now())).then_some(stored)
     }
 
-    fn put(&mut self, id: &str, content: Content) -> Result<(), StoreError> {
+    /// Stores a session, if the stored text is the expected one.
+    fn put(
+        &mut self,
+        id: &str,
+        content: Content,
+        expected: Option<&str>,
+    ) -> Result<Changed, StoreError> {
+        let now = now();
+        let found = self.sessions.get_mut(id);
+        if let Some(expected) = expected {
+            match found.as_ref().filter(|it| !is_expired(it.stored.expires, now)) {
+                None => return Ok(Changed::Missing),
+                Some(kept) if kept.stored.data != expected => {
+                    return Ok(Changed::Conflict(kept.stored.clone()));
+                }
+                Some(_) => {}
+            }
+        }
         let Content { data, expires } = content;
         let cost = cost(id, &data);
         if cost > self.max_bytes {
@@ -79,28 +96,28 @@ impl Shard {
         }
         let stored = Stored { data, expires: Some(expires), touched: None };
         self.bytes += cost;
-        match self.sessions.get_mut(id) {
+        match found {
             Some(old) => {
                 self.bytes -= self::cost(id, &old.stored.data);
-                if is_expired(old.stored.expires, now()) {
-                    old.created = now();
+                if is_expired(old.stored.expires, now) {
+                    old.created = now;
                 }
                 old.stored = stored;
             }
             None => {
-                self.sessions.put(id.to_owned(), Kept { stored, created: now() });
+                self.sessions.put(id.to_owned(), Kept { stored, created: now });
             }
         }
         // The new entry is the most recently used one and therefore stays.
         while self.bytes > self.max_bytes {
             let Some((old, evicted)) = self.sessions.pop_lru() else { break };
             self.bytes -= self::cost(&old, &evicted.stored.data);
-            if !is_expired(evicted.stored.expires, now()) {
+            if !is_expired(evicted.stored.expires, now) {
                 metrics::counter!("edge_session_memory_store_evictions_total").increment(1);
             }
         }
-        self.expire_some();
-        Ok(())
+        self.expire_some(now);
+        Ok(Changed::Done)
     }
 
     fn remove(&mut self, id: &str) -> bool {
@@ -111,8 +128,7 @@ impl Shard {
 
     /// Every write checks the two least recently used sessions, so that expired ones are removed
     /// even if they are never requested.
-    fn expire_some(&mut self) {
-        let now = now();
+    fn expire_some(&mut self, now: u64) {
         for _ in 0..2 {
             let Some((id, oldest)) = self.sessions.peek_lru() else { return };
             if !is_expired(oldest.stored.expires, now) {
@@ -135,8 +151,7 @@ impl Store for MemoryStore {
         if shard.live(id).is_some() {
             return Ok(Created::Taken);
         }
-        shard.put(id, content)?;
-        Ok(Created::Done)
+        shard.put(id, content, None).map(|_| Created::Done)
     }
 
     async fn replace(
@@ -145,18 +160,7 @@ impl Store for MemoryStore {
         content: Content,
         expected: Option<&str>,
     ) -> Result<Changed, StoreError> {
-        let mut shard = self.shard(id);
-        if let Some(expected) = expected {
-            match shard.live(id) {
-                None => return Ok(Changed::Missing),
-                Some(stored) if stored.data != expected => {
-                    return Ok(Changed::Conflict(stored.clone()));
-                }
-                Some(_) => {}
-            }
-        }
-        shard.put(id, content)?;
-        Ok(Changed::Done)
+        self.shard(id).put(id, content, expected)
     }
 
     async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
