@@ -15,12 +15,16 @@ mod file;
 mod memory;
 #[cfg(feature = "mongodb")]
 mod mongodb;
+#[cfg(feature = "redis")]
+mod redis;
 
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "mongodb")]
 pub use mongodb::{AutoRemove, Crypto, CryptoFormat, MongoOptions, MongoStore, TransformId};
+#[cfg(feature = "redis")]
+pub use redis::{RedisOptions, RedisStore};
 
 /// The store failed, or cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +82,8 @@ pub enum Changed {
     Conflict(Stored),
 }
 
-/// Five operations on sessions. Times are milliseconds since the Unix epoch.
+/// Five operations on sessions. Times are milliseconds since the Unix epoch. A store may round an
+/// expiry up to a second.
 ///
 /// Every operation treats an expired session as missing. A confirmed write is as durable as the
 /// store's documentation promises. The host sets a deadline for every call and drops the call when
@@ -142,7 +147,8 @@ pub struct Page {
 #[async_trait]
 pub trait Browse: Send + Sync + 'static {
     /// Returns the first page, or the page after `after`. A session that is created or ended during
-    /// the listing may or may not appear; every other session appears exactly once.
+    /// the listing may or may not appear; every other session appears exactly once (in
+    /// Redis, twice if the server resizes its table meanwhile).
     async fn page(&self, after: Option<&str>) -> Result<Page, StoreError>;
 
     /// Deletes the session with this [`Entry::key`], and returns whether it existed.

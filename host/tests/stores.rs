@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use edge_session::store::{
     AutoRemove, Changed, Content, Created, Crypto, CryptoFormat, FileStore, MemoryStore,
-    MongoOptions, MongoStore, Store as _, TransformId, conformance,
+    MongoOptions, MongoStore, RedisOptions, RedisStore, Store as _, TransformId, conformance,
 };
 
 #[tokio::test]
@@ -144,4 +144,20 @@ async fn sessions_as_documents_are_compared_and_replaced_like_texts() {
     let error = store.replace("id", surrogate, None).await.unwrap_err().to_string();
     assert!(error.starts_with("a session cannot be written as a document"), "{error}");
     assert!(text().await.ends_with(r#""n":4}"#));
+}
+
+async fn redis(prefix: &str) -> RedisStore {
+    let uri = std::env::var("REDIS_URL").expect("REDIS_URL names a server: `make test` starts one");
+    let options = RedisOptions { prefix: prefix.to_owned(), ..RedisOptions::default() };
+    RedisStore::connect(&uri, &options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_redis_store_conforms() {
+    conformance::check(Arc::new(redis("conforms:").await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_redis_store_can_be_browsed() {
+    conformance::check_browsing(Arc::new(redis("browsed[*]:").await)).await;
 }

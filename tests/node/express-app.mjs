@@ -1,16 +1,23 @@
 // The view counter on Express and express-session, the reference for edge-session. STORE is
-// connect-mongo or connect-mongodb-session. The environment contains SECRET and MONGODB_URI (with
-// the database). Prints the port that it listens on.
+// connect-mongo, connect-mongodb-session or connect-redis. The environment contains SECRET and the
+// store's address, STORE_URL. Prints the port that it listens on.
 import MongoStore from 'connect-mongo'
 import connectMongoDBSession from 'connect-mongodb-session'
+import { RedisStore } from 'connect-redis'
 import express from 'express'
 import session from 'express-session'
+import { createClient } from 'redis'
 
-const { SECRET, MONGODB_URI, STORE } = process.env
+const { SECRET, STORE_URL, STORE } = process.env
 const stores = {
-  'connect-mongo': () => MongoStore.create({ mongoUrl: MONGODB_URI }),
+  'connect-mongo': () => MongoStore.create({ mongoUrl: STORE_URL }),
   'connect-mongodb-session': () =>
-    new (connectMongoDBSession(session))({ uri: MONGODB_URI, collection: 'sessions' })
+    new (connectMongoDBSession(session))({ uri: STORE_URL, collection: 'sessions' }),
+  'connect-redis': () => {
+    const client = createClient({ url: STORE_URL })
+    client.connect()
+    return new RedisStore({ client })
+  }
 }
 
 const app = express()

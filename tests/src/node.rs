@@ -77,6 +77,14 @@ impl ExpressApp {
         Self::run(command, secret, mongodb)
     }
 
+    /// Starts the application with connect-redis instead of connect-mongo.
+    #[track_caller]
+    pub fn with_redis(secret: &str, redis: &str) -> Self {
+        let mut command = command("express-app.mjs");
+        command.env("STORE", "connect-redis");
+        Self::run(command, secret, redis)
+    }
+
     /// Starts the application of `examples/with-express`.
     #[track_caller]
     pub fn example(secret: &str, mongodb: &str) -> Self {
@@ -86,10 +94,11 @@ impl ExpressApp {
     }
 
     #[track_caller]
-    fn run(mut command: Command, secret: &str, mongodb: &str) -> Self {
+    fn run(mut command: Command, secret: &str, store: &str) -> Self {
         let mut child = command
             .env("SECRET", secret)
-            .env("MONGODB_URI", mongodb)
+            .env("MONGODB_URI", store)
+            .env("STORE_URL", store)
             .stdout(Stdio::piped())
             .spawn()
             .expect("it can be run");

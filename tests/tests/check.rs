@@ -167,15 +167,15 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     // Stores.
     (
-        "[store]\nurl = \"redis://u:hunter2@a\"",
-        "store.url: redis://a is not one of memory:, file:PATH, mongodb://HOST/DATABASE (T, line 2)",
+        "[store]\nurl = \"mysql://u:hunter2@a\"",
+        "store.url: mysql://a is not one of memory:, file:PATH, mongodb://HOST/DATABASE, redis://HOST (T, line 2)",
     ),
     ("[store]\nurl = \"mongodb//u:hunter2@a\"", "store.url: mongodb//u… is not one of"),
     ("[store]\nurl = \"file:\"", "store.url: file: is not one of"),
     ("[store]\nurl = \"file://a/b.redb\"", "store.url: file://a/b.redb is not one of"),
     (
         "[store]\nurl = \"/data/s.redb\"",
-        "store.url: /data/s.redb is not one of memory:, file:PATH, mongodb://HOST/DATABASE: did you mean file:/data/s.redb?",
+        "store.url: /data/s.redb is not one of memory:, file:PATH, mongodb://HOST/DATABASE, redis://HOST: did you mean file:/data/s.redb?",
     ),
     (
         "[store]\nurl = \"mongodb://a/b&w=1\"",

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use edge_session_tests::{Database, Launch, Mongod, Server, temp_dir};
+use edge_session_tests::{Database, Launch, Mongod, Redis, Server, temp_dir};
 use mongodb::bson::{Bson, doc};
 
 const AT_ONCE: usize = 64;
@@ -86,6 +86,13 @@ fn sixty_four_parallel_writes_through_two_processes_are_all_kept_in_mongodb() {
     parallel_writes_are_all_kept(vec![launch.start(), launch.start()]);
 }
 
+#[test]
+fn sixty_four_parallel_writes_through_two_processes_are_all_kept_in_redis() {
+    let redis = Redis::start();
+    let launch = Launch::new(redis.url());
+    parallel_writes_are_all_kept(vec![launch.start(), launch.start()]);
+}
+
 /// Sends a thousand concurrent changes, distributed over the servers: all are kept, with at most
 /// three store operations each.
 fn a_thousand_changes_at_once_are_no_storm(mongod: &Mongod, servers: Vec<Server>) {
@@ -138,7 +145,7 @@ fn a_thousand_parallel_writes_through_two_processes_are_no_storm() {
     a_thousand_changes_at_once_are_no_storm(&mongod, servers);
 }
 
-// Only MongoDB can be inspected by a test; for other stores, the pages show the result.
+// MongoDB and Redis can be inspected by a test; for other stores, the pages show the result.
 
 #[test]
 fn a_session_destroyed_amid_writes_stays_destroyed_in_memory() {
@@ -157,4 +164,13 @@ fn a_session_destroyed_amid_writes_stays_destroyed_in_mongodb() {
     let database = Database::new();
     let server = Launch::new(database.url()).start();
     a_destroyed_session_stays_destroyed(server, |id| database.session(id).is_some());
+}
+
+#[test]
+fn a_session_destroyed_amid_writes_stays_destroyed_in_redis() {
+    let redis = Redis::start();
+    let server = Launch::new(redis.url()).start();
+    a_destroyed_session_stays_destroyed(server, |id| {
+        redis.run(&["EXISTS", &format!("sess:{id}")]) == "1"
+    });
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edge_session_tests::{Database, Launch, Mongod, Page, Visitor, temp_dir, wait_for};
+use edge_session_tests::{Database, Launch, Mongod, Page, Redis, Visitor, temp_dir, wait_for};
 
 const VISITORS: usize = 24;
 /// The number of acknowledged requests before something is killed.
@@ -78,7 +78,23 @@ fn killing_the_process_loses_no_acknowledged_count_in_mongodb() {
 #[test]
 fn killing_mongodb_loses_no_acknowledged_count() {
     let mongod = Mongod::start();
-    let server = Launch::new(&mongod.url()).start();
+    killing_the_store_loses_nothing(&mongod.url(), || {
+        mongod.kill();
+        mongod.restart();
+    });
+}
+
+#[test]
+fn killing_redis_loses_no_acknowledged_count() {
+    let redis = Redis::start();
+    killing_the_store_loses_nothing(redis.url(), || {
+        redis.kill();
+        redis.restart();
+    });
+}
+
+fn killing_the_store_loses_nothing(store: &str, kill_and_restart: impl Fn()) {
+    let server = Launch::new(store).start();
     let acknowledged = AtomicU64::new(0);
     let restarted = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -95,8 +111,7 @@ fn killing_mongodb_loses_no_acknowledged_count() {
             });
         }
         wait_for("some load", PATIENCE, || (acknowledged.load(Relaxed) >= WARM_UP).then_some(()));
-        mongod.kill();
-        mongod.restart();
+        kill_and_restart();
         restarted.store(true, Relaxed);
     });
     server.stop();

@@ -3,22 +3,21 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edge_session_tests::{Database, Launch, Mongod, Server, Visitor, wait_for};
+use edge_session_tests::{Database, Launch, Mongod, Redis, Server, Visitor, wait_for};
 use mongodb::bson::doc;
 
 /// The maximum time until a 503. The server's own deadline is 2 s per operation.
 const PATIENCE: Duration = Duration::from_secs(5);
 const RECOVERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Uses a separate server, so that no other test is affected by the outage.
-fn outage_and_recovery(hurt: impl Fn(&Mongod), heal: impl Fn(&Mongod)) {
-    let mongod = Mongod::start();
-    let server = Launch::new(&mongod.url()).start();
+/// Uses a store of its own, so that no other test is affected by the outage.
+fn outage_and_recovery(store: &str, hurt: impl Fn(), heal: impl Fn()) {
+    let server = Launch::new(store).start();
     let mut visitor = server.visitor();
     assert_eq!(visitor.get("/").count(), 1);
     let cookie = visitor.cookie().to_owned();
 
-    hurt(&mongod);
+    hurt();
     for path in ["/", "/", "/healthz"] {
         let asked = Instant::now();
         assert_eq!(visitor.get(path).status, 503, "{path} without a store");
@@ -26,7 +25,7 @@ fn outage_and_recovery(hurt: impl Fn(&Mongod), heal: impl Fn(&Mongod)) {
     }
     assert_eq!(visitor.cookie(), cookie, "an outage must cost nobody their session");
 
-    heal(&mongod);
+    heal();
     assert!(recovered_count(&server, &mut visitor) >= 2);
     assert_eq!(visitor.cookie(), cookie);
     server.stop();
@@ -41,12 +40,26 @@ fn recovered_count(server: &Server, visitor: &mut Visitor) -> u64 {
 
 #[test]
 fn a_mongodb_that_dies_is_a_503_until_it_is_back() {
-    outage_and_recovery(Mongod::kill, Mongod::restart);
+    let mongod = Mongod::start();
+    outage_and_recovery(&mongod.url(), || mongod.kill(), || mongod.restart());
 }
 
 #[test]
 fn a_mongodb_that_hangs_is_a_503_until_it_goes_on() {
-    outage_and_recovery(Mongod::freeze, Mongod::thaw);
+    let mongod = Mongod::start();
+    outage_and_recovery(&mongod.url(), || mongod.freeze(), || mongod.thaw());
+}
+
+#[test]
+fn a_redis_that_dies_is_a_503_until_it_is_back() {
+    let redis = Redis::start();
+    outage_and_recovery(redis.url(), || redis.kill(), || redis.restart());
+}
+
+#[test]
+fn a_redis_that_hangs_is_a_503_until_it_goes_on() {
+    let redis = Redis::start();
+    outage_and_recovery(redis.url(), || redis.freeze(), || redis.thaw());
 }
 
 #[test]

@@ -130,6 +130,7 @@ pub(crate) struct Configured {
     ///   memory:              in this process, until it ends
     ///   file:PATH            in a file, used by one process at a time
     ///   mongodb://HOST/DB    in MongoDB, shared with connect-mongo
+    ///   redis://HOST         in Redis or Valkey, shared with connect-redis
     #[arg(
         long,
         env = "EDGE_SESSION_STORE",

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use edge_session::store::{AutoRemove, CryptoFormat, MongoOptions, TransformId};
+use edge_session::store::{AutoRemove, CryptoFormat, MongoOptions, RedisOptions, TransformId};
 use edge_session::{Options, Problem};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -43,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<Address>,
     pub(crate) store: Option<String>,
     pub(crate) mongodb: MongoOptions,
+    pub(crate) redis: RedisOptions,
     /// Where sessions are: the option `cookie.path`.
     pub(crate) cookie_path: String,
     /// How sessions are encrypted. The file does not contain the secret.
@@ -109,6 +110,9 @@ const OTHERS: &[&str] = &[
     "store.timestamps",
     "store.transform_id",
     "store.crypto",
+    "store.prefix",
+    "store.disable_ttl",
+    "store.disable_touch",
     "gateway.sessions",
     "gateway.identity",
     "gateway.login",
@@ -226,6 +230,7 @@ impl File {
             listen: None,
             store: None,
             mongodb: MongoOptions::default(),
+            redis: RedisOptions::default(),
             cookie_path: "/".to_owned(),
             crypto: None,
             limits,
@@ -299,8 +304,12 @@ impl File {
         let formats =
             [("kruptein", CryptoFormat::Kruptein), ("webcrypto", CryptoFormat::WebCrypto)];
         settings.crypto = store.choose("crypto", &formats, wrong);
+        set(&mut settings.redis.prefix, store.take("prefix", wrong));
+        set(&mut settings.redis.disable_ttl, store.take("disable_ttl", wrong));
+        set(&mut settings.redis.disable_touch, store.take("disable_touch", wrong));
         let timeout = store.take("timeout_ms", wrong).map(Duration::from_millis);
         set(&mut settings.mongodb.timeout, timeout);
+        set(&mut settings.redis.timeout, timeout);
         if timeout == Some(Duration::ZERO) {
             let message = "must be at least 1".to_owned();
             wrong.push(Problem { name: "store.timeout_ms".to_owned(), message });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use edge_session::store::{
-    Browse, Crypto, FileStore, MemoryStore, MongoOptions, MongoStore, Store,
+    Browse, Crypto, FileStore, MemoryStore, MongoStore, RedisStore, Store, StoreError,
 };
 use edge_session::{
     BUNDLED_COMPONENT, CodeCache, Component, InForce, Options, Problem, SessionHasher,
@@ -135,7 +135,7 @@ impl Setup {
     }
 
     pub(crate) async fn open_store(&self) -> anyhow::Result<Stores> {
-        open_store(&self.store_url, &self.settings.mongodb).await
+        open_store(&self.store_url, &self.settings).await
     }
 }
 
@@ -311,7 +311,9 @@ fn configure(
         Ok(in_force) if problems.is_empty() => {
             settings.mongodb.last_modified = in_force.number("store.touch_after") > 0;
             let bytes = in_force.number("max_session_bytes");
-            settings.mongodb.max_session_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            settings.mongodb.max_session_bytes = bytes;
+            settings.redis.max_session_bytes = bytes;
             return Ok(Configured { options, in_force, secrets, settings, admin_token });
         }
         Ok(_) => {}
@@ -533,8 +535,9 @@ impl Stores {
     }
 }
 
-async fn open_store(url: &str, mongodb: &MongoOptions) -> anyhow::Result<Stores> {
+async fn open_store(url: &str, settings: &Settings) -> anyhow::Result<Stores> {
     let shown = without_secrets(url);
+    let failed = |error: StoreError| anyhow!("the store {shown}: {error}");
     if url == "memory:" {
         tracing::warn!("sessions are kept in memory and end with this process");
         return Ok(Stores::of(MemoryStore::default()));
@@ -543,19 +546,23 @@ async fn open_store(url: &str, mongodb: &MongoOptions) -> anyhow::Result<Stores>
         return Ok(Stores::of(FileStore::open(path).map_err(|error| anyhow!("{error}"))?));
     }
     if is_mongodb(url) {
-        let store = MongoStore::connect(url, mongodb);
-        return Ok(Stores::of(store.await.map_err(|error| anyhow!("the store {shown}: {error}"))?));
+        let store = MongoStore::connect(url, &settings.mongodb);
+        return Ok(Stores::of(store.await.map_err(failed)?));
+    }
+    if is_redis(url) {
+        let store = RedisStore::connect(url, &settings.redis);
+        return Ok(Stores::of(store.await.map_err(failed)?));
     }
     bail!("the store {shown} {NO_STORE}")
 }
 
-const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABASE";
+const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABASE, redis://HOST";
 
 fn is_store(url: &str) -> bool {
     // `file://a/b` means the file /b on the host a.
     let file = url.strip_prefix("file:");
     let is_path = |path: &str| !path.is_empty() && !path.starts_with("//") && !path.contains("://");
-    url == "memory:" || is_mongodb(url) || file.is_some_and(is_path)
+    url == "memory:" || is_mongodb(url) || is_redis(url) || file.is_some_and(is_path)
 }
 
 fn store_url(arguments: &cli::Configured, settings: &Settings) -> String {
@@ -565,6 +572,11 @@ fn store_url(arguments: &cli::Configured, settings: &Settings) -> String {
 
 pub(crate) fn is_mongodb(url: &str) -> bool {
     url.starts_with("mongodb://") || url.starts_with("mongodb+srv://")
+}
+
+pub(crate) fn is_redis(url: &str) -> bool {
+    let schemes = ["redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix"];
+    url.split_once("://").is_some_and(|(scheme, _)| schemes.contains(&scheme))
 }
 
 /// Returns a store's URL for people, without user, password and parameters.
@@ -700,12 +712,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_store_is_quoted_with_what_there_is() {
-        let error = open_store("redis://u:hunter2@h", &MongoOptions::default())
-            .await
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(error.contains("redis://h") && error.contains("memory:, file:PATH"), "{error}");
+        let (_, settings, _) = Config::default().read();
+        let error = open_store("mysql://u:hunter2@h", &settings).await.err().unwrap().to_string();
+        assert!(error.contains("mysql://h") && error.contains("memory:, file:PATH"), "{error}");
         assert!(!error.contains("hunter2"));
     }
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::{anyhow, bail};
-use edge_session::store::MongoStore;
+use edge_session::store::{MongoStore, RedisStore};
 use edge_session::{Problem, SessionLayer};
 
 use crate::net::tls::Tls;
 use crate::proxy::{self, App};
-use crate::setup::{Setup, is_mongodb, without_secrets};
+use crate::setup::{Setup, is_mongodb, is_redis, without_secrets};
 
 /// Checks the configuration. Returns lines to print, or why it cannot work. With `connect`, checks
 /// the store, too.
@@ -45,6 +45,11 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> anyhow::Result<String> 
                 );
             }
         }
+    }
+    if is_redis(url)
+        && let Err(error) = RedisStore::check_address(url)
+    {
+        problem("store.url", failed(&error));
     }
     if !problems.is_empty() {
         bail!(setup.tell(&problems));

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use edge_session::Problem;
-use edge_session::store::{AutoRemove, MongoOptions, TransformId};
+use edge_session::store::{AutoRemove, MongoOptions, RedisOptions, TransformId};
 
 use super::Settings;
 use crate::net::address::Address;
 use crate::proxy::{AppAddress, RouteConfig, RulePath};
+use crate::setup::{is_mongodb, is_redis};
 
 /// Returns combinations that cannot work.
 pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
@@ -57,12 +58,26 @@ pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
             problem(&format!("guard[{at}].paths"), message);
         }
     }
-    let is_mongodb = ["mongodb://", "mongodb+srv://"].iter().any(|it| store_url.starts_with(it));
+    let (is_mongodb, is_redis) = (is_mongodb(store_url), is_redis(store_url));
     let is_shared = settings.gateway.as_ref().is_some_and(|gateway| gateway.is_shared);
-    if is_shared && !is_mongodb {
+    if is_shared && !is_mongodb && !is_redis {
         let message = "\"shared\" requires the application's store: set store.url to its \
-                       mongodb:// address";
+                       mongodb:// or redis:// address";
         problem("gateway.sessions", message.to_owned());
+    }
+    if !is_redis {
+        let RedisOptions { prefix, .. } = RedisOptions::default();
+        let set = &settings.redis;
+        for (key, is_set) in [
+            ("prefix", set.prefix != prefix),
+            ("disable_ttl", set.disable_ttl),
+            ("disable_touch", set.disable_touch),
+        ] {
+            if is_set {
+                let message = "is only for redis:// stores: unset it, or change store.url";
+                problem(&format!("store.{key}"), message.to_owned());
+            }
+        }
     }
     if !is_mongodb {
         let MongoOptions { collection, auto_remove_interval, .. } = MongoOptions::default();

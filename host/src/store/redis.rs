@@ -1,0 +1,412 @@
+//! `redis://…` — sessions in Redis or Valkey, in the keys and values of connect-redis, so that a
+//! Node application shares them.
+//!
+//! A key is the prefix and the identifier, its value is the session's JSON text. The server expires
+//! it: lifetimes are whole seconds, rounded up.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{
+    Client, ErrorKind, FromRedisValue, Pipeline, RedisError, Script, ServerErrorKind, cmd,
+};
+
+use super::{Browse, Changed, Content, Created, Entry, Page, Store, StoreError, Stored, digest};
+
+/// How many keys the server visits for one reply to `SCAN`.
+const KEYS_PER_SCAN: usize = 500;
+
+/// What `PTTL` returns for a key that does not exist, and for one without an expiry.
+const MISSING: i64 = -2;
+const PERMANENT: i64 = -1;
+
+/// Replaces the value if it is the expected one. `ARGV`: expected, new, seconds to live (0: none,
+/// below: already expired), the most bytes to return. Returns the current value otherwise.
+const REPLACE: &str = "
+local found = redis.call('GET', KEYS[1])
+if not found then return false end
+if found ~= ARGV[1] then
+  return { redis.call('PTTL', KEYS[1]), string.sub(found, 1, ARGV[4]) }
+end
+local seconds = tonumber(ARGV[3])
+if seconds > 0 then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+elseif seconds == 0 then redis.call('SET', KEYS[1], ARGV[2])
+else redis.call('DEL', KEYS[1]) end
+return { 0, false }";
+
+/// Deletes the key if its value is the expected one. `ARGV`: expected, the most bytes to return.
+const DELETE: &str = "
+local found = redis.call('GET', KEYS[1])
+if not found then return false end
+if found ~= ARGV[1] then
+  return { redis.call('PTTL', KEYS[1]), string.sub(found, 1, ARGV[2]) }
+end
+redis.call('DEL', KEYS[1])
+return { 0, false }";
+
+/// connect-redis's options.
+#[derive(Clone, Debug)]
+pub struct RedisOptions {
+    /// What keys begin with. Default: `sess:`.
+    pub prefix: String,
+    /// Keep sessions until they are destroyed. Default: false.
+    pub disable_ttl: bool,
+    /// Do not prolong sessions that are only read. Default: false.
+    pub disable_touch: bool,
+    /// Of a larger session, only so much is fetched that it counts as damaged: set it together with
+    /// the option `max_session_bytes`. Default: 1 MiB.
+    pub max_session_bytes: u32,
+    /// How long to wait for a connection and for a reply. Default: 2 s.
+    pub timeout: Duration,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            prefix: "sess:".to_owned(),
+            disable_ttl: false,
+            disable_touch: false,
+            max_session_bytes: 1 << 20,
+            timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Sessions in Redis. Confirmed writes are as durable as the server's configuration makes them: by
+/// default, Redis writes to disk once a second (`appendfsync`) or less, and replicates later.
+pub struct RedisStore {
+    connection: ConnectionManager,
+    options: RedisOptions,
+    replace: Script,
+    delete: Script,
+    clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+}
+
+/// A lifetime, as Redis gets it.
+#[derive(Clone, Copy, PartialEq)]
+enum Lifetime {
+    Forever,
+    Seconds(u64),
+    Over,
+}
+
+impl RedisStore {
+    /// Connects to the server. Addresses are `redis://USER:PASSWORD@HOST:PORT/DATABASE`,
+    /// `rediss://` with TLS, `redis+unix:///PATH`, and the same with `valkey` for `redis`.
+    pub async fn connect(uri: &str, options: &RedisOptions) -> Result<Self, StoreError> {
+        let client = Client::open(uri).map_err(|_| invalid_address())?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(options.timeout))
+            .set_response_timeout(Some(options.timeout))
+            // Requests do not wait for several attempts: the next one makes another.
+            .set_number_of_retries(1);
+        let connection = ConnectionManager::new_with_config(client, config);
+        let mut connection = connection.await.map_err(store_error)?;
+        // Connecting succeeds without the password that the server wants.
+        cmd("PING").query_async::<()>(&mut connection).await.map_err(store_error)?;
+        Ok(Self {
+            connection,
+            options: options.clone(),
+            replace: Script::new(REPLACE),
+            delete: Script::new(DELETE),
+            clock: Arc::new(SystemTime::now),
+        })
+    }
+
+    /// Checks that `uri` is a valid address, without connecting.
+    pub fn check_address(uri: &str) -> Result<(), StoreError> {
+        Client::open(uri).map(|_| ()).map_err(|_| invalid_address())
+    }
+
+    /// Takes the time from `clock` instead of the system: for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    fn key(&self, id: &str) -> String {
+        format!("{}{id}", self.options.prefix)
+    }
+
+    fn now(&self) -> u64 {
+        let since = (self.clock)().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Returns how long a session lives, as connect-redis computes it.
+    fn lifetime(&self, expires: u64) -> Lifetime {
+        match expires.saturating_sub(self.now()).div_ceil(1000) {
+            0 => Lifetime::Over,
+            _ if self.options.disable_ttl => Lifetime::Forever,
+            seconds => Lifetime::Seconds(seconds),
+        }
+    }
+
+    /// The number of bytes by which a session is known to be too large.
+    fn most_bytes(&self) -> usize {
+        self.options.max_session_bytes as usize + 1
+    }
+
+    fn stored(&self, data: &[u8], time_to_live: i64) -> Stored {
+        Stored {
+            data: String::from_utf8_lossy(data).into_owned(),
+            expires: (time_to_live != PERMANENT)
+                .then(|| self.now().saturating_add_signed(time_to_live)),
+            touched: None,
+        }
+    }
+
+    async fn run<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
+        command.query_async(&mut self.connection.clone()).await.map_err(store_error)
+    }
+
+    /// Runs a command that changes nothing, and once more if the connection was closed: the server
+    /// may have been restarted since the last request.
+    async fn read<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StoreError> {
+        let mut connection = self.connection.clone();
+        match commands.query_async(&mut connection).await {
+            Err(error) if error.is_connection_dropped() => {
+                commands.query_async(&mut connection).await
+            }
+            result => result,
+        }
+        .map_err(store_error)
+    }
+
+    /// Runs a script that writes if the value is the expected one.
+    async fn conditionally(
+        &self,
+        script: &mut redis::ScriptInvocation<'_>,
+    ) -> Result<Changed, StoreError> {
+        let result = script.invoke_async(&mut self.connection.clone()).await;
+        let found: Option<(i64, Option<Vec<u8>>)> = result.map_err(store_error)?;
+        Ok(match found {
+            None => Changed::Missing,
+            Some((_, None)) => Changed::Done,
+            Some((time_to_live, Some(data))) => Changed::Conflict(self.stored(&data, time_to_live)),
+        })
+    }
+
+    /// Visits some keys. Returns those of sessions, and where to continue.
+    async fn scan(&self, cursor: u64) -> Result<(Option<u64>, Vec<String>), StoreError> {
+        let mut command = cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(format!("{}*", escaped(&self.options.prefix)));
+        command.arg("COUNT").arg(KEYS_PER_SCAN).arg("TYPE").arg("string");
+        let (next, mut keys): (u64, Vec<String>) = self.run(&command).await?;
+        // A key may be returned several times.
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(((next != 0).then_some(next), keys))
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        let key = self.key(id);
+        let mut commands = Pipeline::with_capacity(2);
+        commands.getrange(&key, 0, self.options.max_session_bytes as isize).pttl(&key);
+        let (data, time_to_live): (Vec<u8>, i64) = self.read(&commands).await?;
+        Ok((time_to_live != MISSING).then(|| self.stored(&data, time_to_live)))
+    }
+
+    async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
+        let mut command = cmd("SET");
+        command.arg(self.key(id)).arg(&content.data).arg("NX");
+        match self.lifetime(content.expires) {
+            Lifetime::Forever => {}
+            Lifetime::Seconds(seconds) => {
+                command.arg("EX").arg(seconds);
+            }
+            Lifetime::Over => {
+                let exists: bool = self.run(cmd("EXISTS").arg(self.key(id))).await?;
+                return Ok(if exists { Created::Taken } else { Created::Done });
+            }
+        }
+        let done: Option<String> = self.run(&command).await?;
+        Ok(if done.is_some() { Created::Done } else { Created::Taken })
+    }
+
+    async fn replace(
+        &self,
+        id: &str,
+        content: Content,
+        expected: Option<&str>,
+    ) -> Result<Changed, StoreError> {
+        let (key, lifetime) = (self.key(id), self.lifetime(content.expires));
+        let Some(expected) = expected else {
+            let mut command = cmd("SET");
+            command.arg(key.as_str()).arg(&content.data);
+            match lifetime {
+                Lifetime::Forever => {}
+                Lifetime::Seconds(seconds) => {
+                    command.arg("EX").arg(seconds);
+                }
+                Lifetime::Over => {
+                    command = cmd("DEL");
+                    command.arg(&key);
+                }
+            }
+            self.run::<redis::Value>(&command).await?;
+            return Ok(Changed::Done);
+        };
+        let seconds = match lifetime {
+            Lifetime::Forever => 0,
+            Lifetime::Seconds(seconds) => i64::try_from(seconds).unwrap_or(i64::MAX),
+            Lifetime::Over => -1,
+        };
+        let mut script = self.replace.key(key);
+        script.arg(expected).arg(content.data).arg(seconds).arg(self.most_bytes());
+        self.conditionally(&mut script).await
+    }
+
+    async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
+        let mut command = cmd("EXPIRE");
+        command.arg(self.key(id));
+        match self.lifetime(expires) {
+            _ if self.options.disable_touch => return Ok(Changed::Done),
+            Lifetime::Forever => {
+                command = cmd("EXISTS");
+                command.arg(self.key(id));
+            }
+            Lifetime::Seconds(seconds) => {
+                command.arg(seconds);
+            }
+            Lifetime::Over => {
+                command.arg(0);
+            }
+        }
+        let exists: bool = self.run(&command).await?;
+        Ok(if exists { Changed::Done } else { Changed::Missing })
+    }
+
+    async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
+        let key = self.key(id);
+        let Some(expected) = expected else {
+            let existed: bool = self.run(cmd("DEL").arg(key)).await?;
+            return Ok(if existed { Changed::Done } else { Changed::Missing });
+        };
+        let mut script = self.delete.key(key);
+        self.conditionally(script.arg(expected).arg(self.most_bytes())).await
+    }
+}
+
+#[async_trait]
+impl Browse for RedisStore {
+    async fn page(&self, after: Option<&str>) -> Result<Page, StoreError> {
+        let cursor = after.map_or(Ok(0), str::parse);
+        let mut cursor = cursor.map_err(|_| StoreError::new("the place is not one of SCAN"))?;
+        loop {
+            let (next, keys) = self.scan(cursor).await?;
+            let mut commands = Pipeline::with_capacity(keys.len() * 2);
+            for key in &keys {
+                commands.getrange(key, 0, self.options.max_session_bytes as isize).pttl(key);
+            }
+            let mut found: Vec<(Vec<u8>, i64)> = Vec::new();
+            if !keys.is_empty() {
+                found = pairs(self.read(&commands).await?);
+            }
+            let entries = keys.iter().zip(found).filter(|(_, (_, left))| *left != MISSING);
+            let entries: Vec<_> = entries
+                .map(|(key, (data, left))| {
+                    let id = &key[self.options.prefix.len()..];
+                    Entry {
+                        key: id.to_owned(),
+                        digest: digest(id),
+                        stored: self.stored(&data, left),
+                        created: None,
+                    }
+                })
+                .collect();
+            match next {
+                Some(next) if entries.is_empty() => cursor = next,
+                _ => return Ok(Page { entries, next: next.map(|next| next.to_string()) }),
+            }
+        }
+    }
+
+    async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        self.run(cmd("DEL").arg(self.key(key))).await
+    }
+
+    async fn count(&self) -> Result<u64, StoreError> {
+        let (mut count, mut cursor) = (0, Some(0));
+        while let Some(at) = cursor {
+            let (next, keys) = self.scan(at).await?;
+            (count, cursor) = (count + keys.len() as u64, next);
+        }
+        Ok(count)
+    }
+}
+
+/// Groups the replies of a pipeline by key.
+fn pairs(replies: Vec<redis::Value>) -> Vec<(Vec<u8>, i64)> {
+    let pair = |pair: &[redis::Value]| {
+        let data = Vec::<u8>::from_redis_value_ref(pair.first()?).ok()?;
+        Some((data, i64::from_redis_value_ref(pair.get(1)?).ok()?))
+    };
+    replies.chunks(2).map(|it| pair(it).unwrap_or((Vec::new(), MISSING))).collect()
+}
+
+/// Escapes what has a meaning in the patterns of `SCAN`.
+fn escaped(prefix: &str) -> String {
+    let mut pattern = String::with_capacity(prefix.len());
+    for character in prefix.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+fn invalid_address() -> StoreError {
+    // The library's text may quote a part of the address.
+    StoreError::new(
+        "the redis:// address is not valid: it is redis://USER:PASSWORD@HOST:PORT/DATABASE, with \
+         what is special in a user or password percent-encoded",
+    )
+}
+
+/// Explains an error. The server's text is left out, since it may name a key, which is secret.
+fn store_error(error: RedisError) -> StoreError {
+    let of_server = error.clone().into_server_errors();
+    let (code, details) = match of_server.as_deref() {
+        Some([(_, error), ..]) => (error.code(), error.details().unwrap_or_default()),
+        _ => ("", ""),
+    };
+    let what = match code {
+        "NOAUTH" | "WRONGPASS" => "Redis refuses the user or the password",
+        // The latter is the user of a script.
+        "NOPERM" => FORBIDDEN,
+        "ERR" if details.contains("executing the script can't") => FORBIDDEN,
+        "READONLY" => "this Redis server is a read-only replica: the address must name the master",
+        "LOADING" => "Redis is still loading its data",
+        "MOVED" | "ASK" => {
+            "this Redis server is part of a cluster, which is not supported: use another server"
+        }
+        "CLUSTERDOWN" => "the Redis cluster is down",
+        "MASTERDOWN" => "this Redis server is a replica that has lost its master",
+        "OOM" => {
+            "Redis is full (OOM): raise its maxmemory, or let it evict keys (maxmemory-policy)"
+        }
+        "MISCONF" => "Redis cannot save its data to disk (MISCONF): see its log",
+        "WRONGTYPE" => "a session's key holds another type: another program uses it",
+        "NOREPLICAS" => "Redis has too few replicas to accept writes (NOREPLICAS)",
+        "" if error.is_timeout() => "Redis did not reply in time",
+        "" if error.kind() == ErrorKind::AuthenticationFailed => {
+            "Redis refuses the user or the password"
+        }
+        "" if error.is_io_error() => "Redis cannot be reached, or closed the connection",
+        "" => return StoreError::new(format!("Redis failed: {}", error.category())),
+        code => return StoreError::new(format!("Redis answered with {code}")),
+    };
+    StoreError::new(what)
+}
+
+const FORBIDDEN: &str = "the Redis user may not do this: allow it the commands GET, GETRANGE, SET, \
+                         PTTL, EXPIRE, EXISTS, DEL, EVALSHA and SCRIPT LOAD, and the keys with the \
+                         prefix";

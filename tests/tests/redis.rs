@@ -1,0 +1,150 @@
+//! Sessions in Redis, shared with Express and connect-redis.
+
+use edge_session_tests::node::ExpressApp;
+use edge_session_tests::{Launch, Redis, SECRET};
+
+#[test]
+fn express_and_the_edge_count_in_one_session() {
+    let redis = Redis::start();
+    let edge = Launch::new(redis.url()).start();
+    let express = ExpressApp::with_redis(SECRET, redis.url());
+    for first in [edge.url(), express.url()] {
+        let mut visitor = edge.visitor().moved_to(first);
+        for count in (1..7).step_by(2) {
+            visitor = visitor.moved_to(express.url());
+            assert_eq!(visitor.get("/").count(), count);
+            visitor = visitor.moved_to(edge.url());
+            assert_eq!(visitor.get("/").count(), count + 1);
+        }
+    }
+    edge.stop();
+}
+
+#[test]
+fn a_key_and_its_value_are_those_of_connect_redis() {
+    let redis = Redis::start();
+    let edge =
+        Launch::new(redis.url()).config("preset = \"express\"\n[store]\nttl = 86400").start();
+    let express = ExpressApp::with_redis(SECRET, redis.url());
+    let written = [express.url(), edge.url()].map(|url| {
+        let mut visitor = edge.visitor().moved_to(url);
+        visitor.get("/");
+        let key = format!("sess:{}", visitor.session_id());
+        let left: i64 = redis.run(&["TTL", &key]).parse().expect("it has a lifetime");
+        assert!((86_390..=86_400).contains(&left), "{left}");
+        redis.run(&["GET", &key])
+    });
+    let cookie = r#"{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"#;
+    assert_eq!(written[0], format!("{cookie}\"viewCount\":1}}"));
+    // The built-in page also keeps a token.
+    assert!(written[1].starts_with(cookie), "{}", written[1]);
+    assert!(written[1].contains("\"viewCount\":1"), "{}", written[1]);
+    edge.stop();
+}
+
+#[test]
+fn what_redis_refuses_is_told_with_the_remedy_and_costs_no_session() {
+    let redis = Redis::start();
+    let server = Launch::new(redis.url()).start();
+    let mut visitor = server.visitor();
+    assert_eq!(visitor.get("/").count(), 1);
+    let cookie = visitor.cookie().to_owned();
+    let mut count = 1;
+    for (hurt, heal, told) in [
+        (
+            &["CONFIG", "SET", "maxmemory", "1"][..],
+            &["CONFIG", "SET", "maxmemory", "0"][..],
+            "Redis is full (OOM): raise its maxmemory",
+        ),
+        (
+            &["REPLICAOF", "127.0.0.1", "1"],
+            &["REPLICAOF", "NO", "ONE"],
+            "is a read-only replica: the address must name the master",
+        ),
+        (
+            &["ACL", "SETUSER", "default", "-set"],
+            &["ACL", "SETUSER", "default", "+set"],
+            "the Redis user may not do this",
+        ),
+        (
+            &["CONFIG", "SET", "min-replicas-to-write", "1"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+            "Redis has too few replicas to accept writes",
+        ),
+    ] {
+        assert_eq!(redis.run(hurt), "OK");
+        assert_eq!(visitor.get("/").status, 503, "{told}");
+        assert!(server.log().contains(told), "{told}: {}", server.log());
+        assert_eq!(redis.run(heal), "OK");
+        count += 1;
+        assert_eq!(visitor.get("/").count(), count, "{told}");
+        assert_eq!(visitor.cookie(), cookie, "{told}");
+    }
+    let id = visitor.session_id();
+    assert!(!server.log().contains(&id), "no identifier is logged");
+    server.stop();
+}
+
+#[test]
+fn what_is_no_session_is_left_alone_and_a_new_one_begins() {
+    let redis = Redis::start();
+    let server = Launch::new(redis.url()).start();
+    for text in ["", "no JSON", "[]", "{\"a\":1}", "\u{1}"] {
+        let mut visitor = server.visitor();
+        visitor.get("/");
+        let (key, old) = (format!("sess:{}", visitor.session_id()), visitor.session_id());
+        redis.run(&["SET", &key, text]);
+        assert_eq!(visitor.get("/").count(), 1, "{text:?}");
+        assert_ne!(visitor.session_id(), old, "{text:?}");
+        assert_eq!(redis.run(&["STRLEN", &key]), text.len().to_string(), "{text:?}");
+    }
+    let mut visitor = server.visitor();
+    visitor.get("/");
+    let key = format!("sess:{}", visitor.session_id());
+    redis.run(&["DEL", &key]);
+    redis.run(&["LPUSH", &key, "a list"]);
+    assert_eq!(visitor.get("/").status, 503);
+    assert!(server.log().contains("a session's key holds another type"), "{}", server.log());
+    server.stop();
+}
+
+#[test]
+fn a_password_is_needed_and_never_shown() {
+    let redis = Redis::with(&["--requirepass", "hunter2"]);
+    let with = |user: &str| format!("redis://{user}@127.0.0.1:{}", redis.port());
+    for wrong in [redis.url().to_owned(), with(":hunter3"), with("nobody:hunter3")] {
+        let output = Launch::new(&wrong).refusal();
+        assert!(output.contains("Redis refuses the user or the password"), "{output}");
+        assert!(!output.contains("hunter3"), "{output}");
+    }
+    let server = Launch::new(&with(":hunter2")).start();
+    assert_eq!(server.visitor().get("/").count(), 1);
+    assert!(!server.log().contains("hunter2"), "{}", server.log());
+    server.stop();
+}
+
+#[test]
+fn a_server_that_forgets_its_scripts_is_sent_them_again() {
+    let redis = Redis::start();
+    let server = Launch::new(redis.url()).start();
+    let mut visitor = server.visitor();
+    for count in 1..=3 {
+        assert_eq!(visitor.get("/").count(), count);
+        assert_eq!(redis.run(&["SCRIPT", "FLUSH"]), "OK");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_prefix_and_the_options_of_connect_redis_are_respected() {
+    let redis = Redis::start();
+    let config = "[store]\nprefix = \"app[1]*:\"\ndisable_ttl = true\ndisable_touch = true";
+    let server = Launch::new(redis.url()).config(config).start();
+    let mut visitor = server.visitor();
+    visitor.get("/");
+    visitor.get("/");
+    let key = format!("app[1]*:{}", visitor.session_id());
+    assert_eq!(redis.run(&["TTL", &key]), "-1");
+    redis.run(&["SET", "app1:other", "{\"cookie\":{}}"]);
+    server.stop();
+}
