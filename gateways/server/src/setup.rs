@@ -712,7 +712,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_store_is_quoted_with_what_there_is() {
-        let (_, settings, _) = Config::default().read();
+        let (_, settings, _) = config::File::parse("", |_| None).unwrap().read();
         let error = open_store("mysql://u:hunter2@h", &settings).await.err().unwrap().to_string();
         assert!(error.contains("mysql://h") && error.contains("memory:, file:PATH"), "{error}");
         assert!(!error.contains("hunter2"));

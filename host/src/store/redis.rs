@@ -9,9 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{
-    Client, ErrorKind, FromRedisValue, Pipeline, RedisError, Script, ServerErrorKind, cmd,
-};
+use redis::{Client, ErrorKind, FromRedisValue, Pipeline, RedisError, Script, cmd};
 
 use super::{Browse, Changed, Content, Created, Entry, Page, Store, StoreError, Stored, digest};
 
