@@ -20,28 +20,15 @@ const KEYS_PER_SCAN: usize = 500;
 const MISSING: i64 = -2;
 const PERMANENT: i64 = -1;
 
-/// Replaces the value if it is the expected one. `ARGV`: expected, new, seconds to live (0: none,
-/// below: already expired), the most bytes to return. Returns the current value otherwise.
-const REPLACE: &str = "
-local found = redis.call('GET', KEYS[1])
-if not found then return false end
-if found ~= ARGV[1] then
-  return { redis.call('PTTL', KEYS[1]), string.sub(found, 1, ARGV[4]) }
-end
-local seconds = tonumber(ARGV[3])
-if seconds > 0 then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-elseif seconds == 0 then redis.call('SET', KEYS[1], ARGV[2])
-else redis.call('DEL', KEYS[1]) end
-return { 0, false }";
-
-/// Deletes the key if its value is the expected one. `ARGV`: expected, the most bytes to return.
-const DELETE: &str = "
+/// Runs a command on a key if its value is the expected one, and returns the value otherwise.
+/// `ARGV`: expected, the most bytes to return, the command, what follows the key in it.
+const IF_UNCHANGED: &str = "
 local found = redis.call('GET', KEYS[1])
 if not found then return false end
 if found ~= ARGV[1] then
   return { redis.call('PTTL', KEYS[1]), string.sub(found, 1, ARGV[2]) }
 end
-redis.call('DEL', KEYS[1])
+redis.call(ARGV[3], KEYS[1], unpack(ARGV, 4))
 return { 0, false }";
 
 /// connect-redis's options.
@@ -77,17 +64,8 @@ impl Default for RedisOptions {
 pub struct RedisStore {
     connection: ConnectionManager,
     options: RedisOptions,
-    replace: Script,
-    delete: Script,
+    if_unchanged: Script,
     clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
-}
-
-/// A lifetime, as Redis gets it.
-#[derive(Clone, Copy, PartialEq)]
-enum Lifetime {
-    Forever,
-    Seconds(u64),
-    Over,
 }
 
 impl RedisStore {
@@ -107,8 +85,7 @@ impl RedisStore {
         Ok(Self {
             connection,
             options: options.clone(),
-            replace: Script::new(REPLACE),
-            delete: Script::new(DELETE),
+            if_unchanged: Script::new(IF_UNCHANGED),
             clock: Arc::new(SystemTime::now),
         })
     }
@@ -134,13 +111,21 @@ impl RedisStore {
         since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Returns how long a session lives, as connect-redis computes it.
-    fn lifetime(&self, expires: u64) -> Lifetime {
-        match expires.saturating_sub(self.now()).div_ceil(1000) {
-            0 => Lifetime::Over,
-            _ if self.options.disable_ttl => Lifetime::Forever,
-            seconds => Lifetime::Seconds(seconds),
+    /// Returns how many seconds a session lives, as connect-redis computes it. 0: it is over.
+    fn lifetime(&self, expires: u64) -> u64 {
+        expires.saturating_sub(self.now()).div_ceil(1000)
+    }
+
+    /// Returns the command that stores a session, and what follows the key in it. A session that is
+    /// over is deleted.
+    fn set(&self, content: &Content) -> Vec<String> {
+        let mut command = vec!["SET".to_owned(), content.data.clone()];
+        match self.lifetime(content.expires) {
+            0 => return vec!["DEL".to_owned()],
+            _ if self.options.disable_ttl => {}
+            seconds => command.extend(["EX".to_owned(), seconds.to_string()]),
         }
+        command
     }
 
     /// The number of bytes by which a session is known to be too large.
@@ -174,11 +159,15 @@ impl RedisStore {
         .map_err(store_error)
     }
 
-    /// Runs a script that writes if the value is the expected one.
-    async fn conditionally(
+    /// Runs a command, without the key in it, if the value is the expected one.
+    async fn if_unchanged(
         &self,
-        script: &mut redis::ScriptInvocation<'_>,
+        key: &str,
+        expected: &str,
+        command: &[String],
     ) -> Result<Changed, StoreError> {
+        let mut script = self.if_unchanged.key(key);
+        script.arg(expected).arg(self.most_bytes()).arg(command);
         let result = script.invoke_async(&mut self.connection.clone()).await;
         let found: Option<(i64, Option<Vec<u8>>)> = result.map_err(store_error)?;
         Ok(match found {
@@ -212,20 +201,15 @@ impl Store for RedisStore {
     }
 
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
-        let mut command = cmd("SET");
-        command.arg(self.key(id)).arg(&content.data).arg("NX");
-        match self.lifetime(content.expires) {
-            Lifetime::Forever => {}
-            Lifetime::Seconds(seconds) => {
-                command.arg("EX").arg(seconds);
-            }
-            Lifetime::Over => {
-                let exists: bool = self.run(cmd("EXISTS").arg(self.key(id))).await?;
-                return Ok(if exists { Created::Taken } else { Created::Done });
-            }
-        }
-        let done: Option<String> = self.run(&command).await?;
-        Ok(if done.is_some() { Created::Done } else { Created::Taken })
+        let (key, set) = (self.key(id), self.set(&content));
+        let is_new = if set[0] == "SET" {
+            let mut command = cmd("SET");
+            command.arg(key).arg(&set[1..]).arg("NX");
+            self.run::<Option<String>>(&command).await?.is_some()
+        } else {
+            !self.run::<bool>(cmd("EXISTS").arg(key)).await?
+        };
+        Ok(if is_new { Created::Done } else { Created::Taken })
     }
 
     async fn replace(
@@ -234,61 +218,37 @@ impl Store for RedisStore {
         content: Content,
         expected: Option<&str>,
     ) -> Result<Changed, StoreError> {
-        let (key, lifetime) = (self.key(id), self.lifetime(content.expires));
-        let Some(expected) = expected else {
-            let mut command = cmd("SET");
-            command.arg(key.as_str()).arg(&content.data);
-            match lifetime {
-                Lifetime::Forever => {}
-                Lifetime::Seconds(seconds) => {
-                    command.arg("EX").arg(seconds);
-                }
-                Lifetime::Over => {
-                    command = cmd("DEL");
-                    command.arg(&key);
-                }
+        let (key, set) = (self.key(id), self.set(&content));
+        match expected {
+            Some(expected) => self.if_unchanged(&key, expected, &set).await,
+            None => {
+                let mut command = cmd(&set[0]);
+                command.arg(key).arg(&set[1..]);
+                self.run::<redis::Value>(&command).await?;
+                Ok(Changed::Done)
             }
-            self.run::<redis::Value>(&command).await?;
-            return Ok(Changed::Done);
-        };
-        let seconds = match lifetime {
-            Lifetime::Forever => 0,
-            Lifetime::Seconds(seconds) => i64::try_from(seconds).unwrap_or(i64::MAX),
-            Lifetime::Over => -1,
-        };
-        let mut script = self.replace.key(key);
-        script.arg(expected).arg(content.data).arg(seconds).arg(self.most_bytes());
-        self.conditionally(&mut script).await
+        }
     }
 
     async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
-        let mut command = cmd("EXPIRE");
-        command.arg(self.key(id));
-        match self.lifetime(expires) {
-            _ if self.options.disable_touch => return Ok(Changed::Done),
-            Lifetime::Forever => {
-                command = cmd("EXISTS");
-                command.arg(self.key(id));
-            }
-            Lifetime::Seconds(seconds) => {
-                command.arg(seconds);
-            }
-            Lifetime::Over => {
-                command.arg(0);
-            }
+        if self.options.disable_touch {
+            return Ok(Changed::Done);
         }
-        let exists: bool = self.run(&command).await?;
+        let key = self.key(id);
+        let exists: bool = match self.options.disable_ttl {
+            true => self.run(cmd("EXISTS").arg(key)).await?,
+            false => self.run(cmd("EXPIRE").arg(key).arg(self.lifetime(expires))).await?,
+        };
         Ok(if exists { Changed::Done } else { Changed::Missing })
     }
 
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
         let key = self.key(id);
-        let Some(expected) = expected else {
-            let existed: bool = self.run(cmd("DEL").arg(key)).await?;
-            return Ok(if existed { Changed::Done } else { Changed::Missing });
-        };
-        let mut script = self.delete.key(key);
-        self.conditionally(script.arg(expected).arg(self.most_bytes())).await
+        if let Some(expected) = expected {
+            return self.if_unchanged(&key, expected, &["DEL".to_owned()]).await;
+        }
+        let existed: bool = self.run(cmd("DEL").arg(key)).await?;
+        Ok(if existed { Changed::Done } else { Changed::Missing })
     }
 }
 

@@ -1,11 +1,15 @@
 // Compiled, not run.
 import { Hono } from 'hono'
 import { MemoryStore, OptionsError, Refused, withSession, type Session, type Store } from 'edge-session/fetch'
+import { check } from 'edge-session/conformance'
 import { MongoStore } from 'edge-session/mongodb'
+import { RedisStore } from 'edge-session/redis'
 
 interface Data { user?: string }
 
 const store: Store = Math.random() < 1 ? new MemoryStore({ maxSessions: 10 }) : await MongoStore.connect('mongodb://localhost')
+const inRedis: Store = await RedisStore.connect('redis://localhost', { prefix: 'app:', disableTouch: true })
+await check(inRedis)
 const app = new Hono<{ Bindings: { session: Session<Data> } }>()
 app.get('/', c => c.text(c.env.session.data.user ?? 'nobody'))
 

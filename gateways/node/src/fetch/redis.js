@@ -1,0 +1,116 @@
+// Sessions in Redis or Valkey for `edge-session/fetch`, in connect-redis's keys and values. The server
+// expires them.
+import { createClient } from 'redis'
+
+/** What PTTL returns for a key without an expiry. */
+const PERMANENT = -1
+
+/**
+ * Runs a command on a key if its value is the expected one, and returns the value otherwise. ARGV:
+ * expected, the command, what follows the key in it.
+ */
+const IF_UNCHANGED = `
+local found = redis.call('GET', KEYS[1])
+if not found then return false end
+if found ~= ARGV[1] then return { redis.call('PTTL', KEYS[1]), found } end
+redis.call(ARGV[2], KEYS[1], unpack(ARGV, 3))
+return { 0, false }`
+
+export class RedisStore {
+  #client
+  /** Whether the client belongs to this store. */
+  #isOwn = false
+  #prefix
+  #disableTTL
+  #disableTouch
+
+  /** Uses the application's client, which is connected. The options are connect-redis's. */
+  constructor (client, { prefix = 'sess:', disableTTL = false, disableTouch = false } = {}) {
+    this.#client = client
+    this.#prefix = prefix
+    this.#disableTTL = disableTTL
+    this.#disableTouch = disableTouch
+  }
+
+  /** Connects. */
+  static async connect (url, { prefix, disableTTL, disableTouch, ...options } = {}) {
+    const client = createClient({
+      url,
+      // A command is not kept until the server is back: its request has been answered by then.
+      disableOfflineQueue: true,
+      ...options,
+      socket: { connectTimeout: 2000, ...options.socket }
+    })
+    // Each command fails, too.
+    client.on('error', () => {})
+    await client.connect()
+    const store = new RedisStore(client, { prefix, disableTTL, disableTouch })
+    store.#isOwn = true
+    return store
+  }
+
+  async close () {
+    if (this.#isOwn) await this.#client.close()
+  }
+
+  async load (id) {
+    const key = this.#prefix + id
+    const [data, left] = await Promise.all([this.#run('GET', key), this.#run('PTTL', key)])
+    return data === null ? undefined : stored(data, left)
+  }
+
+  async create (id, content) {
+    const [command, ...rest] = this.#set(content)
+    const key = this.#prefix + id
+    if (command === 'DEL') return await this.#run('EXISTS', key) === 0
+    return await this.#run(command, key, ...rest, 'NX') !== null
+  }
+
+  async replace (id, content, expected) {
+    const [command, ...rest] = this.#set(content)
+    if (expected !== undefined) return await this.#ifUnchanged(id, expected, command, ...rest)
+    await this.#run(command, this.#prefix + id, ...rest)
+    return true
+  }
+
+  async touch (id, expires) {
+    const key = this.#prefix + id
+    if (this.#disableTouch) return true
+    const exists = this.#disableTTL ? this.#run('EXISTS', key) : this.#run('EXPIRE', key, String(seconds(expires)))
+    return await exists === 1
+  }
+
+  async delete (id, expected) {
+    if (expected !== undefined) return await this.#ifUnchanged(id, expected, 'DEL')
+    return await this.#run('DEL', this.#prefix + id) === 1
+  }
+
+  /** The command that stores a session, without the key. A session that is over is deleted. */
+  #set ({ data, expires }) {
+    const left = seconds(expires)
+    if (left <= 0) return ['DEL']
+    return this.#disableTTL ? ['SET', data] : ['SET', data, 'EX', String(left)]
+  }
+
+  async #ifUnchanged (id, expected, ...command) {
+    const found = await this.#run('EVAL', IF_UNCHANGED, '1', this.#prefix + id, expected, ...command)
+    if (found === null) return false
+    const [left, data] = found
+    return data === null ? true : stored(data, left)
+  }
+
+  /** The server's messages may quote a key, which contains an identifier: only the code is kept. */
+  async #run (...command) {
+    try {
+      return await this.#client.sendCommand(command)
+    } catch (error) {
+      const [, code] = /^([A-Z]+)\b/.exec(error?.message ?? '') ?? []
+      throw code === undefined ? error : new Error(`Redis refused the operation: ${code}`)
+    }
+  }
+}
+
+/** As connect-redis computes it. */
+const seconds = expires => Math.ceil((expires - Date.now()) / 1000)
+
+const stored = (data, left) => ({ data, expires: left === PERMANENT ? undefined : Date.now() + left })

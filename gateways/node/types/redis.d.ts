@@ -1,0 +1,26 @@
+import type { RedisClientOptions } from 'redis'
+import type { Changed, Content, Millis, Store, Stored } from './fetch.js'
+
+/** connect-redis's options. */
+export interface RedisStoreOptions {
+  /** What keys begin with. Default: `sess:`. */
+  prefix?: string | undefined
+  /** Keep sessions until they are destroyed. Default: false. */
+  disableTTL?: boolean | undefined
+  /** Do not prolong sessions that are only read. Default: false. */
+  disableTouch?: boolean | undefined
+}
+
+/** Sessions in connect-redis's keys and values. */
+export class RedisStore implements Store {
+  /** `client`: a connected client of the package `redis`. */
+  constructor (client: { sendCommand (command: string[]): Promise<any> }, options?: RedisStoreOptions)
+  static connect (url: string, options?: RedisStoreOptions & RedisClientOptions): Promise<RedisStore>
+  /** Closes the connection that `connect` opened. */
+  close (): Promise<void>
+  load (id: string): Promise<Stored | undefined>
+  create (id: string, content: Content): Promise<boolean>
+  replace (id: string, content: Content, expected?: string): Promise<Changed>
+  touch (id: string, expires: Millis): Promise<boolean>
+  delete (id: string, expected?: string): Promise<Changed>
+}
