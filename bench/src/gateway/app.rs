@@ -77,6 +77,10 @@ impl App {
 /// Counts the visit if there is a session. The number after `viewCount` is found without a JSON
 /// parser, because it is the only number in a session here.
 pub(crate) fn count(request: &HeaderMap, response: &mut HeaderMap) {
+    // Where there is no session, its identifier is empty.
+    if request.get("edge-session-id").is_none_or(HeaderValue::is_empty) {
+        return;
+    }
     let session = request.get("edge-session").and_then(|session| session.to_str().ok());
     let Some(session) = session else { return };
     let digits = session.split_once("\"viewCount\":").map_or("0", |(_, rest)| rest);
