@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use edge_session_tests::{
-    Asked, Caller, Database, Launch, Reply, Server, Upstream, Wire, free_port, node::browse,
+    Asked, Caller, Database, Launch, Redis, Reply, Server, Upstream, Wire, free_port, node::browse,
     temp_dir, wait_for,
 };
 use serde_json::{Value, json};
@@ -168,6 +168,12 @@ fn a_value_that_serde_cannot_read_hides_no_session_of_a_database() {
     sessions_with_strange_values_are_ended_by_their_subject(database.url());
 }
 
+#[test]
+fn a_value_that_serde_cannot_read_hides_no_session_of_redis() {
+    let redis = Redis::start();
+    sessions_with_strange_values_are_ended_by_their_subject(redis.url());
+}
+
 fn what_cannot_be_read_is_told(store: &str) {
     let (launch, server, _app) = parrot(store);
     let dir = temp_dir("sessions-");
@@ -269,6 +275,12 @@ fn sessions_in_memory_are_listed_and_ended_through_their_process() {
 fn sessions_in_mongodb_are_listed_and_ended() {
     let database = Database::new();
     sessions_are_listed_and_ended(database.url());
+}
+
+#[test]
+fn sessions_in_redis_are_listed_and_ended() {
+    let redis = Redis::start();
+    sessions_are_listed_and_ended(redis.url());
 }
 
 #[test]
