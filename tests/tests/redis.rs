@@ -117,6 +117,8 @@ fn a_password_is_needed_and_never_shown() {
         assert!(output.contains("Redis refuses the user or the password"), "{output}");
         assert!(!output.contains("hunter3"), "{output}");
     }
+    let output = Launch::new(&format!("{}/99", with(":hunter2"))).refusal();
+    assert!(output.contains("Redis does not have the database in the address"), "{output}");
     let server = Launch::new(&with(":hunter2")).start();
     assert_eq!(server.visitor().get("/").count(), 1);
     assert!(!server.log().contains("hunter2"), "{}", server.log());

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { check } from 'edge-session/conformance'
-import { MemoryStore } from 'edge-session/fetch'
+import { MemoryStore, withSession } from 'edge-session/fetch'
 import { MongoStore } from 'edge-session/mongodb'
 import { RedisStore } from 'edge-session/redis'
 
@@ -53,5 +53,44 @@ test('what Redis refuses is told without the key', inRedis, async () => {
     await client.del('node-type:secret-id')
     await client.close()
     await store.close()
+  }
+})
+
+test('a server that is not there, an unknown option and a store that was not awaited are told', async () => {
+  await assert.rejects(RedisStore.connect('redis://127.0.0.1:1'), /ECONNREFUSED/)
+  assert.throws(() => new RedisStore({}, { prefx: 'a:' }), /prefx is not an option of RedisStore/)
+  const secret = 'a secret for tests, long enough to sign with'
+  const store = Promise.resolve(new MemoryStore())
+  assert.throws(() => withSession(() => new Response(), { secret, store }), /the store has no load.*: it is a promise, await it/)
+})
+
+test('the Redis store comes back with its server, and a request does not wait for it', inRedis, async () => {
+  const { createServer, connect } = await import('node:net')
+  const { port, hostname } = new URL(REDIS_URL)
+  const pipes = new Set()
+  const proxy = createServer(socket => {
+    const pipe = connect(port, hostname)
+    for (const end of [socket, pipe]) end.on('error', () => {})
+    pipes.add(socket.pipe(pipe)).add(pipe.pipe(socket))
+  })
+  const listen = port => new Promise(resolve => proxy.listen(port, '127.0.0.1', resolve))
+  await listen(0)
+  const place = proxy.address().port
+  const store = await RedisStore.connect(`redis://127.0.0.1:${place}`, { prefix: 'node-proxy:' })
+  try {
+    assert.equal(await store.load('a'), undefined)
+    for (const pipe of pipes) pipe.destroy()
+    await new Promise(resolve => proxy.close(resolve))
+    await assert.rejects(store.load('a'))
+    await listen(place)
+    const until = Date.now() + 10_000
+    while (Date.now() < until && !await store.load('a').then(() => true, () => false)) {
+      await new Promise(resolve => setTimeout(resolve, 10))
+    }
+    assert.equal(await store.load('a'), undefined)
+  } finally {
+    await store.close()
+    for (const pipe of pipes) pipe.destroy()
+    proxy.close()
   }
 })

@@ -15,6 +15,10 @@ export interface RedisStoreOptions {
 export class RedisStore implements Store {
   /** `client`: a connected client of the package `redis`. */
   constructor (client: { sendCommand (command: string[]): Promise<any> }, options?: RedisStoreOptions)
+  /**
+   * Connects, or rejects with the reason. Other options are those of the package `redis`. A connection
+   * that is lost later is opened again.
+   */
   static connect (url: string, options?: RedisStoreOptions & RedisClientOptions): Promise<RedisStore>
   /** Closes the connection that `connect` opened. */
   close (): Promise<void>

@@ -160,6 +160,7 @@ impl<S: Store> Suite<S> {
             self.load(&id),
             Some(stored("a"))
         );
+        self.without("create").await;
     }
 
     async fn replacing(&self) {
@@ -168,6 +169,7 @@ impl<S: Store> Suite<S> {
         promise!("replacing creates", store.replace(&id, content("a"), None), Changed::Done);
         promise!("replacing overwrites", store.replace(&id, content("b"), None), Changed::Done);
         promise!("the last text is found", self.load(&id), Some(stored("b")));
+        self.without("replace").await;
     }
 
     async fn replacing_when_expected(&self) {

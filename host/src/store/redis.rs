@@ -79,7 +79,11 @@ impl RedisStore {
             // Requests do not wait for several attempts: the next one makes another.
             .set_number_of_retries(1);
         let connection = ConnectionManager::new_with_config(client, config);
-        let mut connection = connection.await.map_err(store_error)?;
+        let mut connection = connection.await.map_err(|error| match error.code() {
+            // The only other command of a connection's beginning, SELECT.
+            Some("ERR") => StoreError::new("Redis does not have the database in the address"),
+            _ => store_error(error),
+        })?;
         // Connecting succeeds without the password that the server wants.
         cmd("PING").query_async::<()>(&mut connection).await.map_err(store_error)?;
         Ok(Self {

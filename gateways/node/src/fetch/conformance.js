@@ -42,6 +42,8 @@ export async function check (store) {
   await promise('replacing creates', replace(id, content('a')), true)
   await promise('replacing overwrites', replace(id, content('b')), true)
   await promise('the last text is found', load(id), content('b'))
+  await without('create')
+  await without('replace')
 
   id = await having('expect', 'a')
   await promise('the expected text is replaced', replace(id, content('b'), 'a'), true)

@@ -25,25 +25,34 @@ export class RedisStore {
   #disableTouch
 
   /** Uses the application's client, which is connected. The options are connect-redis's. */
-  constructor (client, { prefix = 'sess:', disableTTL = false, disableTouch = false } = {}) {
+  constructor (client, { prefix = 'sess:', disableTTL = false, disableTouch = false, ...unknown } = {}) {
+    const [name] = Object.keys(unknown)
+    if (name !== undefined) throw new TypeError(`${name} is not an option of RedisStore: there are prefix, disableTTL, disableTouch`)
     this.#client = client
     this.#prefix = prefix
     this.#disableTTL = disableTTL
     this.#disableTouch = disableTouch
   }
 
-  /** Connects. */
+  /** Connects, or rejects with the reason. Other options are those of the package `redis`. */
   static async connect (url, { prefix, disableTTL, disableTouch, ...options } = {}) {
+    // Waits for a server that it was connected to, and for no other.
+    let isConnected = false
     const client = createClient({
       url,
       // A command is not kept until the server is back: its request has been answered by then.
       disableOfflineQueue: true,
       ...options,
-      socket: { connectTimeout: 2000, ...options.socket }
+      socket: {
+        connectTimeout: 2000,
+        reconnectStrategy: retries => isConnected && Math.min(retries * 50, 2000),
+        ...options.socket
+      }
     })
     // Each command fails, too.
     client.on('error', () => {})
     await client.connect()
+    isConnected = true
     const store = new RedisStore(client, { prefix, disableTTL, disableTouch })
     store.#isOwn = true
     return store

@@ -55,6 +55,11 @@ class Sessions {
     this.#engine = new Engine(others, modules)
     const { options } = this.#engine
     this.#store = store || new MemoryStore()
+    const missing = ['load', 'create', 'replace', 'touch', 'delete'].filter(it => typeof this.#store[it] !== 'function')
+    if (missing.length > 0) {
+      const hint = typeof this.#store.then === 'function' ? ': it is a promise, await it' : ''
+      throw new TypeError(`the store has no ${missing.join(', ')}${hint}`)
+    }
     this.#deadline = storeTimeout
     this.#proxy = options.proxy
     this.#maxSessionBytes = options.maxSessionBytes
