@@ -95,9 +95,9 @@ impl Index {
             return members.iter().position(|member| member.key == *key);
         }
         for (at, member) in members.iter().enumerate().skip(self.0.len()) {
-            self.0.insert(member.key.name().into_owned(), at);
+            self.0.insert(member.key.name().to_vec(), at);
         }
-        self.0.get(&*key.name()).copied()
+        self.0.get(key.name()).copied()
     }
 }
 
@@ -178,7 +178,7 @@ impl<'a> Document<'a> {
         }
         let mut members = members.list;
         let all = members.len();
-        members.retain(|member| !is_reserved(&member.key.name()));
+        members.retain(|member| !is_reserved(member.key.name()));
         let is_reduced = members.len() < all;
         if members.iter().any(Member::is_cookie) {
             let is_rewritten = members.len() < count;
@@ -343,12 +343,12 @@ impl Member<'_> {
     /// members come first in every object, in ascending order.
     fn array_index(&self) -> Option<u32> {
         let name = self.key.name();
-        let is_canonical = match &*name {
+        let is_canonical = match name {
             [b'0'] => true,
             [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
             _ => false,
         };
-        let text = std::str::from_utf8(&name).ok().filter(|_| is_canonical)?;
+        let text = std::str::from_utf8(name).ok().filter(|_| is_canonical)?;
         text.parse().ok().filter(|index| *index < u32::MAX)
     }
 }
@@ -370,10 +370,10 @@ impl Plan<'_> {
 
 fn check_key(key: &Key<'_>) -> Result<(), String> {
     let name = key.name();
-    if *name == *COOKIE.as_bytes() || is_reserved(&name) {
+    if *name == *COOKIE.as_bytes() || is_reserved(name) {
         return Err(format!(
             "`{}` cannot be a key of session data: express-session reserves it",
-            String::from_utf8_lossy(&name)
+            String::from_utf8_lossy(name)
         ));
     }
     Ok(())

@@ -14,14 +14,15 @@ pub(crate) struct Invalid;
 #[derive(Clone, Debug)]
 pub(crate) struct Key<'a> {
     raw: Cow<'a, str>,
-    /// Keys are rarely escaped; the others are compared as raw text.
-    is_escaped: bool,
+    /// The unescaped name, if the key has escapes, which is rare. It is decoded once: keys are
+    /// compared again and again.
+    name: Option<Vec<u8>>,
 }
 
 impl Key<'_> {
     /// Creates a key from its raw text, with quotes and without escapes.
     pub(crate) const fn plain(raw: &'static str) -> Key<'static> {
-        Key { raw: Cow::Borrowed(raw), is_escaped: false }
+        Key { raw: Cow::Borrowed(raw), name: None }
     }
 
     /// Creates the key `name`, as JavaScript writes it.
@@ -32,7 +33,7 @@ impl Key<'_> {
         } else {
             ["\"", name, "\""].concat()
         };
-        Key { is_escaped, raw: Cow::Owned(raw) }
+        Key { name: is_escaped.then(|| unescaped(&raw)), raw: Cow::Owned(raw) }
     }
 
     /// Returns the raw text.
@@ -42,23 +43,25 @@ impl Key<'_> {
 
     /// Returns the unescaped key as UTF-8, except that lone surrogates have three bytes each, like
     /// other characters of that range (WTF-8).
-    pub(crate) fn name(&self) -> Cow<'_, [u8]> {
-        if self.is_escaped {
-            // This never fails for a valid JSON string.
-            let mut reader = serde_json::Deserializer::from_str(&self.raw);
-            let bytes = serde::Deserializer::deserialize_bytes(&mut reader, Bytes);
-            Cow::Owned(bytes.unwrap_or_default())
-        } else {
-            Cow::Borrowed(&self.raw.as_bytes()[1..self.raw.len() - 1])
+    pub(crate) fn name(&self) -> &[u8] {
+        match &self.name {
+            Some(name) => name,
+            None => &self.raw.as_bytes()[1..self.raw.len() - 1],
         }
     }
+}
+
+/// Decodes a JSON string that is valid.
+fn unescaped(raw: &str) -> Vec<u8> {
+    let mut reader = serde_json::Deserializer::from_str(raw);
+    serde::Deserializer::deserialize_bytes(&mut reader, Bytes).unwrap_or_default()
 }
 
 impl PartialEq for Key<'_> {
     /// Whether both have the same unescaped key.
     fn eq(&self, other: &Self) -> bool {
         self.raw == other.raw
-            || ((self.is_escaped || other.is_escaped) && self.name() == other.name())
+            || ((self.name.is_some() || other.name.is_some()) && self.name() == other.name())
     }
 }
 
@@ -217,11 +220,11 @@ impl<'a> Scan<'a> {
     fn key(&mut self) -> Result<Key<'a>, Invalid> {
         let begin = self.at;
         let is_escaped = self.string()?;
-        let raw = Cow::Borrowed(&self.text[begin..self.at]);
+        let raw = &self.text[begin..self.at];
         self.space();
         self.expect(b':')?;
         self.space();
-        Ok(Key { raw, is_escaped })
+        Ok(Key { raw: Cow::Borrowed(raw), name: is_escaped.then(|| unescaped(raw)) })
     }
 
     /// Scans a string; returns whether it has escapes.
@@ -316,7 +319,7 @@ mod tests {
     fn ours(text: &str) -> Option<Vec<(Vec<u8>, &str)>> {
         let mut found = Vec::new();
         members(text, |key, value| {
-            found.push((key.name().into_owned(), value));
+            found.push((key.name().to_vec(), value));
             Ok(())
         })
         .ok()?;

@@ -71,16 +71,24 @@ const decode = (ptr, length) => {
 // The clock's seconds may be a number, which avoids a BigInt.
 const SECONDS = /dataView\(memory0\)\.setBigInt64\(arg0 \+ 0, toUint64\((v\w+)\), true\);/g
 
-// Copies bytes without two more arrays.
+const toBytes = `
+function toBytes(given) {
+  if (given instanceof ArrayBuffer) return new Uint8Array(given);
+  if (ArrayBuffer.isView(given)) return new Uint8Array(given.buffer, given.byteOffset, given.byteLength);
+  throw new TypeError('bytes are a Uint8Array or an ArrayBuffer');
+}
+`
+
+// Copies bytes without two more arrays, and refuses what has none: jco takes that for an empty list.
 const BYTES = /var (src\d+) = new Uint8Array\((val\d+)\.buffer \|\| \2, [^;]*;\s*\(new Uint8Array\(memory0\.buffer, (ptr\d+), [^;]*\)\)\.set\(\1\);/g
 
 let source = new TextDecoder().decode(files['session.js'])
-for (const [slow, fast] of [[DATA_VIEW, fastDataView + fastDecode], [ENCODE, fastEncode]]) {
+for (const [slow, fast] of [[DATA_VIEW, fastDataView + fastDecode + toBytes], [ENCODE, fastEncode]]) {
   if (source.split(slow).length !== 2) throw new Error('this is not the pinned version of jco')
   source = source.replace(slow, () => fast)
 }
 if (![BYTES, DECODE, SECONDS].every(known => source.search(known) !== -1)) throw new Error('this is not the pinned version of jco')
-source = source.replace(BYTES, 'dataView(memory0); bytes.set($2, $3);')
+source = source.replace(BYTES, 'dataView(memory0); bytes.set($2 instanceof Uint8Array ? $2 : toBytes($2), $3);')
 source = source.replace(SECONDS,
   'dataView(memory0).setUint32(arg0, Number($1) >>> 0, true); dv.setUint32(arg0 + 4, Number($1) / 2 ** 32, true);')
 source = source.replace(DECODE, 'decode($1, $2)')

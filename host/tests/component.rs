@@ -191,6 +191,15 @@ async fn with_session(text: &str, bytes: usize) -> Arc<MemoryStore> {
 }
 
 #[tokio::test]
+async fn a_session_whose_long_names_have_escapes_is_changed_as_any_other() {
+    let gateway = Gateway::new(MemoryStore::default());
+    let cookie = support::cookie(&gateway.post("/long-names", None).await);
+    for _ in 0..3 {
+        assert_eq!(gateway.post("/long-names", Some(&cookie)).await.status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn a_large_session_is_not_worked_on_by_the_thread_that_serves_others() {
     for (bytes, is_large) in [(1000, false), (1 << 19, true)] {
         let gateway = Gateway::with(component(), |_| {}, with_session(",1", bytes).await);

@@ -7,6 +7,7 @@ import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { sha256, modules } from '../generated/about.js'
+import { instantiate } from '../generated/session.js'
 
 const path = relative => fileURLToPath(new URL(relative, import.meta.url))
 
@@ -48,4 +49,31 @@ test('both module systems have the same functions', async () => {
       console.log('same')
     })`
   assert.equal(execFileSync(process.execPath, ['-e', script], { cwd: path('..'), encoding: 'utf8' }), 'same\n')
+})
+
+/** A new engine, and a cookie that it signs with this secret. */
+async function signedWith (secret) {
+  const core = Object.fromEntries(await Promise.all(modules.map(async name =>
+    [name, await WebAssembly.compile(await readFile(path(`../generated/${name}`)))])))
+  const { engine } = instantiate(name => core[name], {
+    'wasi:clocks/wall-clock': { now: () => ({ seconds: 1_900_000_000n, nanoseconds: 0 }) },
+    'wasi:random/random': { getRandomU64: () => 7n }
+  })
+  engine.configure([{ name: 'secret', value: { tag: 'bytes', val: secret } }])
+  const cookies = new TextEncoder().encode('a=b').buffer
+  const { visit } = engine.begin({ cookies, path: '/', tls: false, secure: false }).val
+  const data = { tag: 'edits', val: [{ key: 'a', value: '1' }] }
+  return engine.finish(visit, undefined, { action: 'keep', data, cookie: [] }).outcome.setCookie
+}
+
+test('bytes are read from every kind of buffer, and nothing else counts as bytes', async () => {
+  const secret = new TextEncoder().encode('a secret for tests, long enough to sign with')
+  const shifted = new Uint8Array([0, 0, ...secret]).subarray(2)
+  const expected = await signedWith(secret)
+  for (const same of [shifted, secret.buffer, new DataView(secret.buffer), Buffer.from(secret)]) {
+    assert.equal(await signedWith(same), expected)
+  }
+  for (const wrong of ['a secret for tests, long enough to sign with', [...secret], undefined]) {
+    await assert.rejects(signedWith(wrong), TypeError)
+  }
 })

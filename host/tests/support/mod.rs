@@ -66,6 +66,7 @@ impl Gateway {
                         serde_json::to_string(&session.data()).unwrap()
                     }),
                 )
+                .route("/long-names", post(set_long_names))
                 .route("/own-cookie", get(own_cookie))
                 .layer(layer);
         Self(app)
@@ -107,6 +108,15 @@ async fn set(
 
 async fn remember(session: Session) {
     session.set_max_age(Some(Duration::from_secs(3600)));
+}
+
+/// Changes 31 values whose names are long and have an escape in JSON.
+async fn set_long_names(session: Session) {
+    for n in 10..41 {
+        let name = format!("{}{n}\n", "a".repeat(20_000));
+        let count = session.get::<u64>(&name).unwrap().unwrap_or(0);
+        session.insert(&name, count + 1).unwrap();
+    }
 }
 
 async fn own_cookie(session: Session) -> Result<[(&'static str, &'static str); 2], SessionError> {
