@@ -33,9 +33,12 @@ export function check ({ action, data: { tag, val } }, most) {
     ? val.length
     : val.reduce((size, { key, value }) => value === undefined ? size : size + key.length + value.length, 0)
   if (size <= most) return
-  const reason = `the session would have more than ${size} bytes, more than maxSessionBytes, ${most}`
-  throw new SessionError({ kind: 'too-large', status: 500, message: 'The session could not be saved.', reason })
+  throw notSaved('too-large', `the session would have more than ${size} bytes, more than maxSessionBytes, ${most}`)
 }
+
+/** The component's failure for a change that cannot be stored. */
+export const notSaved = (kind, reason) =>
+  new SessionError({ kind, status: 500, message: 'The session could not be saved.', reason })
 
 function latin1 (text) {
   const bytes = new Uint8Array(text.length)

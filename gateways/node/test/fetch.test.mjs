@@ -476,3 +476,41 @@ test('the store in MongoDB', { skip: !MONGODB_URI && 'MONGODB_URI is not set' },
     assert.equal(await collection.countDocuments({ session: { n: 7 } }), 1)
   })
 })
+
+test('what no session can hold is a 500, and what no store may return a 503', async () => {
+  const told = []
+  const onError = error => told.push(error.message)
+  const cycle = {}
+  cycle.itself = cycle
+  const deep = JSON.parse('['.repeat(40_000) + ']'.repeat(40_000))
+  for (const value of [1n, cycle, deep, { toJSON () { throw new Error('no') } }]) {
+    const handle = withSession((request, session) => { session.data.a = value; return new Response() }, { secret, onError })
+    assert.equal((await handle(new Request('http://a/'))).status, 500)
+    assert.match(told.pop(), /^the session failed: /)
+  }
+  const odd = withSession((request, session) => { session.data['\ud800'] = 1; return new Response() }, { secret, onError })
+  assert.equal((await odd(new Request('http://a/'))).status, 500)
+  assert.match(told.pop(), /half of a surrogate pair/)
+
+  const store = new OpenStore()
+  const visit = visitor(withSession(count, { secret, store, onError }))
+  await visit()
+  for (const data of [{ cookie: {} }, undefined, Buffer.from('{}')]) {
+    store.load = () => ({ data, expires: undefined })
+    assert.equal((await visit()).status, 503)
+    assert.match(told.pop(), /data is not a string/)
+  }
+  delete store.load
+  const { load } = store
+  store.load = id => ({ ...load.call(store, id), expires: null })
+  assert.match(await (await visit()).text(), /2/)
+})
+
+test('settings of the wrong kind are refused', () => {
+  const handle = () => new Response()
+  for (const storeTimeout of [0, -1, NaN, Infinity, 2 ** 31, 'soon', null]) {
+    assert.throws(() => withSession(handle, { secret, storeTimeout }), /storeTimeout/)
+  }
+  assert.throws(() => withSession(handle, { secret, onError: 5 }), /onError is not a function/)
+  assert.throws(() => withSession(handle, { secret, store: {} }), /the store has no load/)
+})

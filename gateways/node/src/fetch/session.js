@@ -108,6 +108,8 @@ export class Session {
     for (const [key, value] of now) {
       if (this.#stored.get(key) !== value) edits.push({ key, value })
     }
+    const wrong = edits.find(({ key }) => !key.isWellFormed())
+    if (wrong) throw new TypeError('a key of the session has half of a surrogate pair, which cannot be stored')
     return edits.length === 0 ? { tag: 'nothing' } : { tag: 'edits', val: edits }
   }
 

@@ -54,6 +54,8 @@ class Sessions {
     const { store, storeTimeout = DEADLINE, onError, ...others } = given
     this.#engine = new Engine(others, modules)
     const { options } = this.#engine
+    if (!(storeTimeout > 0 && storeTimeout < 2 ** 31)) throw new TypeError('storeTimeout is not a number of milliseconds below 2^31')
+    if (onError !== undefined && typeof onError !== 'function') throw new TypeError('onError is not a function')
     this.#store = store || new MemoryStore()
     const missing = ['load', 'create', 'replace', 'touch', 'delete'].filter(it => typeof this.#store[it] !== 'function')
     if (missing.length > 0) {
@@ -78,7 +80,7 @@ class Sessions {
       const { ready, stored } = begun
       const session = new Session(ready, stored)
       const response = await handle(session)
-      const change = session.change()
+      const change = changeOf(session)
       if (ready.origin !== 'detached') bounds.check(change, this.#maxSessionBytes)
       const outcome = await this.#finish(ready.visit, stored, change)
       if (upgrade?.isAsked) return upgrade.answer(request, outcome.setCookie)
@@ -210,6 +212,7 @@ class Sessions {
   }
 
   #fromStore ({ data, expires, touched }) {
+    if (typeof data !== 'string') throw new TypeError('the store returned a session whose data is not a string')
     return { data: bounds.stored(data, this.#maxSessionBytes), expires: whole(expires), touched: whole(touched) }
   }
 
@@ -232,9 +235,15 @@ class Sessions {
   }
 }
 
+/** What JSON cannot hold (a BigInt, a cycle, too deep an object), no session can. */
+function changeOf (session) {
+  try { return session.change() } catch (error) { throw bounds.notSaved('invalid-change', String(error?.message ?? error)) }
+}
+
 const content = ({ data, expires }) => ({ data, expires: Number(expires) })
 
-const whole = millis => millis === undefined ? undefined : BigInt(Math.max(0, Math.trunc(millis)))
+/** None is null in SQL. */
+const whole = millis => millis === undefined || millis === null ? undefined : BigInt(Math.max(0, Math.trunc(millis)))
 
 /** What a write leaves in the store, if known. */
 const left = ({ operation: { tag, val } }, obstacle) => tag === 'replace' && !obstacle ? val : undefined
