@@ -247,7 +247,9 @@ def test_a_date_may_be_a_datetime() -> None:
     }
 
 
-@pytest.mark.parametrize("secret", [12345, [12345], [SECRET, None], "\ud800" * 32])
+@pytest.mark.parametrize(
+    "secret", [12345, [12345], [SECRET, None], {SECRET}, {SECRET: 1}, "\ud800" * 32]
+)
 def test_a_secret_that_is_none_is_refused(secret: Any) -> None:
     assert problems(secret=secret) == {"secret": "is not a string, bytes or a list of these"}
 

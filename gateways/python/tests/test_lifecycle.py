@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 import pytest
 from conftest import SECRET, Visitor, deeds
 
-from edge_session import Content, MemoryStore, Session
+from edge_session import Content, MemoryStore, Session, Stored
 
 pytestmark = pytest.mark.anyio
 
@@ -289,3 +289,35 @@ async def test_the_express_preset_stores_everything(visitor: New) -> None:
     assert store.then() == ["replace"] and one.cookie
     await one()
     assert store.then() == ["load", "replace"]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [Stored(b"{}", None), Stored("{}", 1.5), Stored("{}", None, "now")],  # type: ignore[arg-type]
+)
+async def test_a_store_that_returns_another_type_is_told(
+    visitor: New, stored: Stored, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(MemoryStore):
+        async def load(self, id: str) -> Stored | None:
+            return stored if is_odd else await super().load(id)
+
+    is_odd = False
+    one = visitor(deeds(store=Odd()))
+    await one(set={"a": 1})
+    is_odd = True
+    assert (await one.http.post("/")).status_code == 503
+    assert "it returned a session whose data is no string, or a time no int" in caplog.text
+    is_odd = False
+    assert (await one())["data"] == {"a": 1}
+
+
+async def test_a_session_that_expired_before_1970_has_expired(visitor: New) -> None:
+    class Old(MemoryStore):
+        async def load(self, id: str) -> Stored | None:
+            found = await super().load(id)
+            return found and found._replace(expires=-5)
+
+    one = visitor(deeds(store=Old()))
+    await one(set={"a": 1})
+    assert (await one())["data"] == {}

@@ -43,7 +43,7 @@ _MAX_MEMORY = 128 << 20
 
 #: A call takes tens of thousands of instructions, or tens of millions with a session of 1 MiB. A
 #: call that takes this many, about a second, is aborted.
-_FUEL_PER_CALL = 5_000_000_000
+_FUEL_PER_CALL = 20_000_000_000
 
 
 class ComponentError(Exception):

@@ -37,6 +37,9 @@ def open_engine(
     problems: list[Problem] = []
     several = [secret] if isinstance(secret, str | bytes) else secret or ()
     try:
+        # The first one signs: a set has none.
+        if not isinstance(several, Sequence):
+            raise TypeError
         settings += (Setting("secret", ("bytes", _bytes(one))) for one in several)
     except (TypeError, ValueError):
         problems.append(Problem("secret", "is not a string, bytes or a list of these"))

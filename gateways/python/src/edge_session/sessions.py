@@ -218,8 +218,10 @@ class Sessions:
                 return None
             case "missing" | "taken":
                 return (answer, None)
-            case Stored():
+            case Stored(str(), None | int(), None | int()):
                 return ("conflict", _bounds.stored(answer, self._max_session_bytes))
+            case Stored():
+                raise StoreError("it returned a session whose data is no string, or a time no int")
         raise StoreError(f"it returned {type(answer).__name__}")
 
 
