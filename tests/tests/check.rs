@@ -233,7 +233,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("upstream = \":9\"\n[gateway]\nlogin = \"//evil\"", "gateway.login: is \"//evil\""),
     (
         "upstream = \":9\"\n[gateway]\nsessions = \"shared\"",
-        "gateway.sessions: \"shared\" requires the application's store: set store.url to its mongodb:// address (T, line 3)",
+        "gateway.sessions: \"shared\" requires the application's store: set store.url to its mongodb:// or redis:// address (T, line 3)",
     ),
     (
         "upstream = \":9\"\n[gateway]\nsessions = \"shared\"\nlogout = \"/logout\"\n[store]\nurl = \"mongodb://a\"",

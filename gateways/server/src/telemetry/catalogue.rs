@@ -73,7 +73,11 @@ pub(super) const METRICS: [(&str, Kind, &str); 20] = [
         "Responses that were cut off because the client read too slowly.",
     ),
     ("edge_session_store_errors_total", Counter, "Store operations that failed, by operation."),
-    ("edge_session_store_seconds", Seconds, "Duration of store operations, by operation."),
+    (
+        "edge_session_store_seconds",
+        Seconds,
+        "Duration of store operations, by operation; 0 for sessions in memory.",
+    ),
     (
         "edge_session_stripped_total",
         Counter,
