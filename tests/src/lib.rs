@@ -10,6 +10,7 @@ mod mongo;
 pub mod node;
 mod redis;
 mod server;
+mod store_server;
 mod upstream;
 mod visitor;
 mod wasi;
@@ -23,6 +24,7 @@ pub use back_end::BackEnd;
 pub use mongo::{Database, Mongod, ReplicaSet};
 pub use redis::Redis;
 pub use server::{Launch, SECRET, Server, binary, component, free_port};
+pub use store_server::StoreServer;
 pub use upstream::{Asked, Call, Reply, Upstream};
 pub use visitor::{Page, Visitor, count_in};
 pub use wasi::Served;
@@ -69,4 +71,21 @@ fn built(variable: &str, usual: impl FnOnce() -> PathBuf, remedy: &str) -> PathB
     let path = std::env::var_os(variable).map_or_else(usual, PathBuf::from);
     assert!(path.exists(), "{} is missing: run {remedy}", path.display());
     path
+}
+
+/// Writes a new certificate for localhost and its key to this folder.
+#[track_caller]
+pub fn new_certificate(dir: &Path) {
+    // A server certificate: rustls refuses a CA certificate as a server's own.
+    let config = "[req]\ndistinguished_name = dn\nx509_extensions = own\n[dn]\n\
+                  [own]\nsubjectAltName = DNS:localhost\nbasicConstraints = critical, CA:FALSE\n";
+    std::fs::write(dir.join("openssl.cnf"), config).expect("the folder is writable");
+    let output = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-subj", "/CN=localhost", "-config", "openssl.cnf"])
+        .args(["-days", "1", "-keyout", "key.pem", "-out", "certificate.pem"])
+        .current_dir(dir)
+        .output()
+        .expect("openssl is installed: apt-get install openssl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,16 +1,16 @@
 //! A real MongoDB: databases for single tests, and servers that a test may disrupt.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::sync::{Client, Collection};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{checkout, temp_dir};
+use crate::store_server::{StoreServer, run, send};
+use crate::temp_dir;
 
 /// A new, empty database, dropped at the end: on the server of `MONGODB_URI`, else on its own
 /// server.
@@ -29,7 +29,10 @@ impl Database {
             Ok(uri) => Self::at(&uri, None),
             Err(_) => {
                 let mongod = Mongod::start();
-                Self::at(&mongod.uri.clone(), Some(mongod))
+                {
+                    let uri = mongod.address().to_owned();
+                    Self::at(&uri, Some(mongod))
+                }
             }
         }
     }
@@ -102,55 +105,34 @@ impl Drop for Database {
     }
 }
 
-/// A MongoDB server for one test, with its data on disk; a replica set with one member.
-pub struct Mongod {
-    uri: String,
-    dir: TempDir,
+/// A MongoDB server for one test, which it may disrupt; a replica set with one member.
+pub struct Mongod(StoreServer);
+
+impl Deref for Mongod {
+    type Target = StoreServer;
+
+    fn deref(&self) -> &StoreServer {
+        &self.0
+    }
 }
 
 impl Mongod {
     /// Starts a server.
     #[track_caller]
     pub fn start() -> Self {
-        let dir = temp_dir("mongod-");
-        Self { uri: start_in(&dir), dir }
+        Self(StoreServer::start("mongod", &[]))
     }
 
     /// Returns the connection string with a database: a `--store` URL.
     pub fn url(&self) -> String {
-        with_database(&self.uri, "edge_session_test")
+        with_database(self.address(), "edge_session_test")
     }
 
     /// Runs a command on the `admin` database.
     #[track_caller]
     pub fn admin(&self, command: Document) -> Document {
-        let client = Client::with_uri_str(&self.uri).expect("it is a connection string");
+        let client = Client::with_uri_str(self.address()).expect("it is a connection string");
         client.database("admin").run_command(command).run().expect("MongoDB does as told")
-    }
-
-    /// Kills the server: `kill -9`.
-    pub fn kill(&self) {
-        self.signal(Signal::KILL);
-    }
-
-    /// Suspends the server: connections stay open, and no request is answered.
-    pub fn freeze(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    /// Ends [`Mongod::freeze`].
-    pub fn thaw(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    /// Restarts the server after [`Mongod::kill`], with the same data and port.
-    #[track_caller]
-    pub fn restart(&self) {
-        assert_eq!(start_in(&self.dir), self.uri);
-    }
-
-    fn signal(&self, signal: Signal) {
-        send(signal, self.dir.path());
     }
 }
 
@@ -165,7 +147,7 @@ impl ReplicaSet {
     #[track_caller]
     pub fn start() -> Self {
         let dir = temp_dir("mongods-");
-        Self { uri: start("start-three", &dir), dir }
+        Self { uri: run("mongod", "start-three", dir.path(), &[]), dir }
     }
 
     /// Returns the connection string with a database: a `--store` URL.
@@ -194,33 +176,6 @@ impl Drop for ReplicaSet {
             send(Signal::KILL, &self.dir.path().join(member));
         }
     }
-}
-
-/// Sends a signal to the server of a folder.
-fn send(signal: Signal, dir: &Path) {
-    let pid = fs::read_to_string(dir.join("pid")).expect("mongod wrote its pid");
-    let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("it is a pid");
-    // A failure means that it has already exited.
-    let _ = kill_process(pid, signal);
-}
-
-impl Drop for Mongod {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-#[track_caller]
-fn start_in(dir: &TempDir) -> String {
-    start("start", dir)
-}
-
-#[track_caller]
-fn start(action: &str, dir: &TempDir) -> String {
-    let mut command = Command::new(checkout().join("scripts/mongod"));
-    let output = command.arg(action).arg(dir.path()).output().expect("scripts/mongod can be run");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// Replaces the database in a connection string.

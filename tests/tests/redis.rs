@@ -1,20 +1,18 @@
 //! Sessions in Redis, shared with Express and connect-redis.
 
 use edge_session_tests::node::ExpressApp;
-use edge_session_tests::{Launch, Redis, SECRET};
+use edge_session_tests::{Launch, Redis, SECRET, free_port, new_certificate, temp_dir};
 
 #[test]
 fn express_and_the_edge_count_in_one_session() {
     let redis = Redis::start();
     let edge = Launch::new(redis.url()).start();
     let express = ExpressApp::with_redis(SECRET, redis.url());
-    for first in [edge.url(), express.url()] {
-        let mut visitor = edge.visitor().moved_to(first);
-        for count in (1..7).step_by(2) {
-            visitor = visitor.moved_to(express.url());
-            assert_eq!(visitor.get("/").count(), count);
-            visitor = visitor.moved_to(edge.url());
-            assert_eq!(visitor.get("/").count(), count + 1);
+    for sides in [[edge.url(), express.url()], [express.url(), edge.url()]] {
+        let mut visitor = edge.visitor();
+        for count in 0..6 {
+            visitor = visitor.moved_to(sides[count % 2].clone());
+            assert_eq!(visitor.get("/").count(), count as u64 + 1);
         }
     }
     edge.stop();
@@ -140,13 +138,46 @@ fn a_server_that_forgets_its_scripts_is_sent_them_again() {
 #[test]
 fn a_prefix_and_the_options_of_connect_redis_are_respected() {
     let redis = Redis::start();
-    let config = "[store]\nprefix = \"app[1]*:\"\ndisable_ttl = true\ndisable_touch = true";
-    let server = Launch::new(redis.url()).config(config).start();
+    let mut launch = Launch::new(redis.url());
+    for (key, value) in [("PREFIX", "app[1]*:"), ("DISABLE_TTL", "true"), ("DISABLE_TOUCH", "true")]
+    {
+        launch = launch.env(&format!("EDGE_SESSION_STORE_{key}"), value);
+    }
+    let server = launch.clone().start();
     let mut visitor = server.visitor();
     visitor.get("/");
     visitor.get("/");
     let key = format!("app[1]*:{}", visitor.session_id());
     assert_eq!(redis.run(&["TTL", &key]), "-1");
-    redis.run(&["SET", "app1:other", "{\"cookie\":{}}"]);
+    // As a pattern, the prefix would match these keys, and not its own.
+    for other in ["app1x:other", "app1:other"] {
+        redis.run(&["SET", other, "{\"cookie\":{}}"]);
+    }
+    let dir = temp_dir("sessions-");
+    let (done, listing) = launch.run(dir.path(), &["sessions", "list"]);
+    assert!(done && listing.contains("1 of about 1 sessions"), "{listing}");
+    server.stop();
+}
+
+#[test]
+fn a_server_is_reached_by_a_unix_socket_and_by_tls() {
+    let redis = Redis::with(&["--unixsocket", "socket"]);
+    let url = format!("redis+unix://{}/socket", redis.dir().display());
+    let server = Launch::new(&url).start();
+    assert_eq!(server.visitor().get("/").count(), 1);
+    server.stop();
+
+    let dir = temp_dir("certificate-");
+    new_certificate(dir.path());
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let (certificate, key, port) = (file("certificate.pem"), file("key.pem"), free_port());
+    let port = port.to_string();
+    let tls = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let _redis = Redis::with(&[&tls[..], &["--tls-auth-clients", "no"]].concat());
+    let launch = Launch::new(&format!("rediss://localhost:{port}"));
+    let refusal = launch.clone().refusal();
+    assert!(refusal.contains("Redis cannot be reached"), "not the certificate's: {refusal}");
+    let server = launch.env("SSL_CERT_FILE", &certificate).start();
+    assert_eq!(server.visitor().get("/").count(), 1);
     server.stop();
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use edge_session_tests::{Launch, Server, Upstream, temp_dir, wait_for};
+use edge_session_tests::{Launch, Server, Upstream, new_certificate, temp_dir, wait_for};
 
 /// Returns curl's output as text.
 fn curl(arguments: &[&str]) -> Result<String, String> {
@@ -18,22 +18,6 @@ fn curl(arguments: &[&str]) -> Result<String, String> {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
     }
-}
-
-/// Writes a new certificate for localhost and its key to this folder.
-fn new_certificate(dir: &Path) {
-    // A server certificate: rustls refuses a CA certificate as a server's own.
-    let config = "[req]\ndistinguished_name = dn\nx509_extensions = own\n[dn]\n\
-                  [own]\nsubjectAltName = DNS:localhost\nbasicConstraints = critical, CA:FALSE\n";
-    fs::write(dir.join("openssl.cnf"), config).unwrap();
-    let output = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-        .args(["-subj", "/CN=localhost", "-config", "openssl.cnf"])
-        .args(["-days", "1", "-keyout", "key.pem", "-out", "certificate.pem"])
-        .current_dir(dir)
-        .output()
-        .expect("openssl is installed: apt-get install openssl");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn with_tls(upstream: &Upstream, dir: &Path) -> Server {
