@@ -65,37 +65,30 @@ pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
                        mongodb:// or redis:// address";
         problem("gateway.sessions", message.to_owned());
     }
-    if !is_redis {
-        let RedisOptions { prefix, .. } = RedisOptions::default();
-        let set = &settings.redis;
-        for (key, is_set) in [
-            ("prefix", set.prefix != prefix),
-            ("disable_ttl", set.disable_ttl),
-            ("disable_touch", set.disable_touch),
-        ] {
-            if is_set {
-                let message = "is only for redis:// stores: unset it, or change store.url";
-                problem(&format!("store.{key}"), message.to_owned());
-            }
-        }
-    }
-    if !is_mongodb {
-        let MongoOptions { collection, auto_remove_interval, .. } = MongoOptions::default();
-        let set = &settings.mongodb;
-        for (key, is_set) in [
-            ("collection", set.collection != collection),
-            ("db_name", set.db_name.is_some()),
-            ("auto_remove", set.auto_remove != AutoRemove::default()),
-            ("auto_remove_interval", set.auto_remove_interval != auto_remove_interval),
-            ("stringify", !set.stringify),
-            ("timestamps", set.timestamps),
-            ("transform_id", set.transform_id != TransformId::None),
-            ("crypto", settings.crypto.is_some()),
-        ] {
-            if is_set {
-                let message = "is only for mongodb:// stores: unset it, or change store.url";
-                problem(&format!("store.{key}"), message.to_owned());
-            }
+    let set = &settings.mongodb;
+    let MongoOptions { collection, auto_remove_interval, .. } = MongoOptions::default();
+    let of_mongodb = [
+        ("collection", set.collection != collection),
+        ("db_name", set.db_name.is_some()),
+        ("auto_remove", set.auto_remove != AutoRemove::default()),
+        ("auto_remove_interval", set.auto_remove_interval != auto_remove_interval),
+        ("stringify", !set.stringify),
+        ("timestamps", set.timestamps),
+        ("transform_id", set.transform_id != TransformId::None),
+        ("crypto", settings.crypto.is_some()),
+    ];
+    let set = &settings.redis;
+    let of_redis = [
+        ("prefix", set.prefix != RedisOptions::default().prefix),
+        ("disable_ttl", set.disable_ttl),
+        ("disable_touch", set.disable_touch),
+    ];
+    for (scheme, is_used, options) in
+        [("mongodb", is_mongodb, &of_mongodb[..]), ("redis", is_redis, &of_redis)]
+    {
+        for (key, _) in options.iter().filter(|(_, is_set)| *is_set && !is_used) {
+            let message = format!("is only for {scheme}:// stores: unset it, or change store.url");
+            problem(&format!("store.{key}"), message);
         }
     }
     problems
