@@ -22,8 +22,8 @@
 //! | `arena` | the component's allocator |
 //! | `glue` | WIT exports and the two imports; holds no logic |
 //!
-//! The feature `logic` is everything but the types and the failures. With `wasmtime`, the types are those of a host
-//! that runs the component in wasmtime.
+//! The feature `logic` is everything but the types and the failures. With `wasmtime`, the types are
+//! those of a host that runs the component in wasmtime.
 
 // Only a WebAssembly linker understands what these export.
 #[cfg(all(target_arch = "wasm32", feature = "exports"))]

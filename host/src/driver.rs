@@ -597,9 +597,14 @@ fn contention() -> wit::Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use tower::{Layer as _, Service as _, service_fn};
+
     use super::*;
-    use crate::Component;
     use crate::store::MemoryStore;
+    use crate::{Component, SessionLayer};
 
     #[test]
     fn the_futures_of_a_request_are_small() {
@@ -607,15 +612,9 @@ mod tests {
         options.secret("a secret for tests, long enough to sign with");
         let component = Component::bundled().unwrap();
         let layer =
-            crate::SessionLayer::new(component.clone(), options.clone(), MemoryStore::default())
-                .unwrap();
-        let service = tower::service_fn(async |_| {
-            Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
-        });
-        let call = tower_service::Service::call(
-            &mut tower_layer::Layer::layer(&layer, service),
-            http::Request::new(()),
-        );
+            SessionLayer::new(component.clone(), options.clone(), MemoryStore::default()).unwrap();
+        let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(String::new())));
+        let call = layer.layer(inner).call(Request::new(()));
         let (store, deadline) = (Arc::new(MemoryStore::default()), Duration::from_secs(1));
         let driver = Driver::new(component.into(), options, store, deadline).map(Arc::new).unwrap();
         let request = wit::Request {

@@ -148,7 +148,7 @@ pub struct Page {
 pub trait Browse: Send + Sync + 'static {
     /// Returns the first page, or the page after `after`. A session that is created or ended during
     /// the listing may or may not appear; every other session appears exactly once (in
-    /// Redis, twice if the server resizes its table meanwhile).
+    /// Redis, it may appear twice while the server resizes its table).
     async fn page(&self, after: Option<&str>) -> Result<Page, StoreError>;
 
     /// Deletes the session with this [`Entry::key`], and returns whether it existed.

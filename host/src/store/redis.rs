@@ -60,7 +60,7 @@ impl Default for RedisOptions {
 }
 
 /// Sessions in Redis. Confirmed writes are as durable as the server's configuration makes them: by
-/// default, Redis writes to disk once a second (`appendfsync`) or less, and replicates later.
+/// default, Redis loses some of them with the server or in a fail-over.
 pub struct RedisStore {
     connection: ConnectionManager,
     options: RedisOptions,
@@ -122,8 +122,8 @@ impl RedisStore {
 
     /// Returns the command that stores a session, and what follows the key in it. A session that is
     /// over is deleted.
-    fn set(&self, content: &Content) -> Vec<String> {
-        let mut command = vec!["SET".to_owned(), content.data.clone()];
+    fn set(&self, content: Content) -> Vec<String> {
+        let mut command = vec!["SET".to_owned(), content.data];
         match self.lifetime(content.expires) {
             0 => return vec!["DEL".to_owned()],
             _ if self.options.disable_ttl => {}
@@ -205,7 +205,7 @@ impl Store for RedisStore {
     }
 
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
-        let (key, set) = (self.key(id), self.set(&content));
+        let (key, set) = (self.key(id), self.set(content));
         let is_new = if set[0] == "SET" {
             let mut command = cmd("SET");
             command.arg(key).arg(&set[1..]).arg("NX");
@@ -222,7 +222,7 @@ impl Store for RedisStore {
         content: Content,
         expected: Option<&str>,
     ) -> Result<Changed, StoreError> {
-        let (key, set) = (self.key(id), self.set(&content));
+        let (key, set) = (self.key(id), self.set(content));
         match expected {
             Some(expected) => self.if_unchanged(&key, expected, &set).await,
             None => {

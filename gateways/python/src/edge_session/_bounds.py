@@ -49,7 +49,7 @@ def forwarded_proto(value: bytes | None) -> bytes | None:
 
 def stored(session: Stored, most: int) -> Stored:
     """Empties a text of more than `most` bytes: either is a damaged session to the component. A
-    time before 1970 has passed as well as one in 1970."""
+    time before 1970 counts as 1970."""
     if session.expires is not None and session.expires < 0:
         session = session._replace(expires=0)
     return session._replace(data="") if len(session.data) > most else session
