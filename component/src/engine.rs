@@ -208,6 +208,9 @@ impl Engine {
             None => vec![visit.id],
             Some(text) => serde_json::from_str(text).map_err(|_| misuse("a state was altered"))?,
         };
+        if all.len() > MAX_LOADS {
+            return Err(misuse("a state was altered"));
+        }
         if let Some(id) = all.get(usize::from(state.candidate) + 1) {
             let state = State { candidate: state.candidate + 1, ..state };
             let id = if is_following { moved::place(&self.keys, id) } else { id.clone() };
@@ -298,7 +301,13 @@ impl Engine {
             Obstacle::Refused(why) if phase == Phase::Touching => {
                 return self.unavailable(work, why);
             }
-            Obstacle::Refused(why) => return Err(failed(FailureKind::InvalidChange, why)),
+            Obstacle::Refused(why) => match phase {
+                Phase::Creating | Phase::Saving => {
+                    return Err(failed(FailureKind::InvalidChange, why));
+                }
+                Phase::Moving if !is_last => return Err(failed(FailureKind::InvalidChange, why)),
+                _ => return Err(impossible("refused", phase)),
+            },
             Obstacle::Taken => {
                 let mut work = self.again(work)?;
                 let new = identifier::of(env.random());
@@ -384,19 +393,15 @@ impl Engine {
         if state.origin == Origin::Loaded && loaded.is_none() {
             return Err(misuse("a loaded session was not passed on"));
         }
+        if visit.id.is_empty() {
+            return Err(misuse("the session's identifier is empty"));
+        }
         Ok(Work { id: visit.id, state, other: visit.state.text, loaded, change })
     }
 
     /// Returns whether the write `at` is the last one of the plan that `work` is about.
     fn is_last(&self, work: &Work<'_>, at: usize) -> Result<bool, Failure> {
-        let notes = usize::from(self.notes_moves());
-        let writes = match work.state.phase {
-            Phase::Loading | Phase::Following | Phase::Open | Phase::Late | Phase::Done => 0,
-            Phase::Creating | Phase::Saving | Phase::Touching => 1,
-            Phase::Destroying | Phase::Tracing | Phase::Joining => 1,
-            Phase::Withdrawing => 1 + 2 * notes,
-            Phase::Moving => 2 + notes,
-        };
+        let writes = usize::from(work.state.writes);
         match at < writes {
             true => Ok(at + 1 == writes),
             false => Err(misuse(&format!("the plan has {writes} writes, and none at {at}"))),
@@ -411,7 +416,7 @@ impl Engine {
 
     /// Returns a plan with these writes.
     fn plan(&self, work: Work<'_>, phase: Phase, writes: Vec<Write>, outcome: Outcome) -> Plan {
-        let state = State { phase, ..work.state };
+        let state = State { phase, writes: writes.len() as u8, ..work.state };
         Plan { visit: self.visit(work.id, state, work.other), writes, outcome }
     }
 
@@ -573,7 +578,7 @@ impl Engine {
             let last_touch = loaded.and_then(|stored| {
                 stored.touched.or(Some(stored.expires?.saturating_sub(lifetime)))
             });
-            if lifecycle::was_touched_recently(&self.options, last_touch, now) {
+            if lifecycle::was_touched_recently(&self.options, lifetime, last_touch, now) {
                 storage = Storage::Leave;
             }
         }

@@ -133,7 +133,9 @@ impl World {
     }
 
     fn with(preset: Preset, configure: impl FnOnce(&mut Options)) -> Self {
-        let mut options = Options { secrets: vec![vec![b'k'; 32]], ..defaults(preset) };
+        let secrets = vec![vec![b'k'; 32]];
+        // Every touch is seen.
+        let mut options = Options { secrets, touch_after: Some(0), ..defaults(preset) };
         configure(&mut options);
         Self {
             engine: checked(options),
@@ -387,13 +389,29 @@ fn resave_saves_what_did_not_change() {
 
 #[test]
 fn touch_after_spares_the_store() {
-    let world = World::new(|o| o.touch_after = 60);
+    let world = World::new(|o| o.touch_after = Some(60));
     let cookie = world.visitor();
     world.now.set(START + 59_999);
     assert_eq!(world.visit(Some(&cookie), &nothing()).event, Event::None);
     assert_eq!(world.log(), "load");
     world.now.set(START + 60_000);
     assert_eq!(world.visit(Some(&cookie), &nothing()).event, Event::Touched);
+}
+
+#[test]
+fn by_default_a_session_in_use_ends_early_by_no_more_than_a_tenth_of_its_lifetime() {
+    for (max_age, pause) in [(None, 60_000), (Some(30_000.0), 3_000)] {
+        let world = World::new(|o| (o.touch_after, o.cookie.max_age) = (None, max_age));
+        let cookie = world.visitor();
+        world.now.set(START + pause - 1);
+        assert_eq!(world.visit(Some(&cookie), &nothing()).event, Event::None);
+        assert_eq!(world.log(), "load");
+        world.now.set(START + pause);
+        assert_eq!(world.visit(Some(&cookie), &nothing()).event, Event::Touched);
+    }
+    let express = World::with(Preset::Express, |o| (o.touch_after, o.resave) = (None, false));
+    let cookie = express.visitor();
+    assert_eq!(express.visit(Some(&cookie), &nothing()).event, Event::Touched);
 }
 
 #[test]
@@ -1468,6 +1486,33 @@ fn a_gateway_that_breaks_the_contract_is_refused() {
     let mut run = world.finish(open(), &nothing());
     run.meet(Obstacle::Conflict(current()));
     misuse(run.plan, "`conflict` cannot be an obstacle to a touch");
+    let mut run = world.finish(open(), &nothing());
+    run.meet(Obstacle::Taken);
+    misuse(run.plan, "`taken` cannot be an obstacle to a touch");
+    for (action, at) in [(Action::Destroy, 0), (Action::Renew, 2)] {
+        let mut run = world.finish(open(), &self::change(action, DataChange::Nothing));
+        run.at = at;
+        run.meet(Obstacle::Refused("no".into()));
+        misuse(run.plan, "`refused` cannot be an obstacle to");
+    }
+    // A renewal that finds another's note deletes its successor only, and then looks at the old
+    // session: two writes, not three.
+    let renew = self::change(Action::Renew, DataChange::Nothing);
+    let mut run = world.finish(open(), &renew);
+    run.at = 1;
+    run.meet(Obstacle::Taken);
+    assert_eq!(run.plan.as_ref().map_or(0, |plan| plan.writes.len()), 2);
+    run.at = 2;
+    run.meet(Obstacle::Missing);
+    misuse(run.plan, "and none at 2");
+    // A gateway's own identifier that is empty, and a list of cookies longer than any.
+    let Session { visit, .. } = world.open(None).session;
+    let nameless = Visit { id: String::new(), ..visit };
+    misuse(world.engine.finish(&world, nameless, None, &change), "is empty");
+    let mut visit = world.begin(&cookie);
+    visit.state.text = Some(serde_json::Value::from(vec!["x"; MAX_LOADS + 1]).to_string());
+    let failure = world.engine.loaded(&world, visit, Ok(None)).expect_err("a failure");
+    assert_eq!(failure.kind, FailureKind::Misuse);
     for action in [Action::Destroy, Action::Regenerate] {
         let mut run = world.finish(open(), &self::change(action, DataChange::Nothing));
         run.at = if action == Action::Destroy { 0 } else { 2 };

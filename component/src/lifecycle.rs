@@ -43,13 +43,15 @@ pub(crate) fn sends_cookie(options: &Options, facts: Facts) -> bool {
     }
 }
 
-/// connect-mongo's `touchAfter`: whether the last touch is too recent for another.
+/// connect-mongo's `touchAfter`: whether the last touch of a session with this lifetime is too
+/// recent for another.
 pub(crate) fn was_touched_recently(
     options: &Options,
+    lifetime: Millis,
     last_touch: Option<Millis>,
     now: Millis,
 ) -> bool {
-    let pause = options.touch_after.saturating_mul(1000);
+    let pause = options.touch_pause(lifetime);
     last_touch.is_some_and(|last_touch| now.saturating_sub(last_touch) < pause)
 }
 
@@ -115,15 +117,29 @@ mod tests {
         assert!(!table(&options)[4].1);
     }
 
+    const MINUTE: Millis = 60_000;
+
     #[test]
     fn touch_after_counts_from_the_last_touch() {
-        let options = Options { touch_after: 10, ..defaults(Preset::Safe) };
+        let options = Options { touch_after: Some(10), ..defaults(Preset::Safe) };
         let touched_at = 1_000_000;
-        let recently = |now| was_touched_recently(&options, Some(touched_at), now);
+        let recently = |now| was_touched_recently(&options, MINUTE, Some(touched_at), now);
         assert!(recently(touched_at) && recently(touched_at + 9_999));
         assert!(!recently(touched_at + 10_000));
-        assert!(!was_touched_recently(&options, None, touched_at));
-        let always = defaults(Preset::Safe);
-        assert!(!was_touched_recently(&always, Some(touched_at), touched_at));
+        assert!(!was_touched_recently(&options, MINUTE, None, touched_at));
+        let always = Options { touch_after: Some(0), ..options };
+        assert!(!was_touched_recently(&always, MINUTE, Some(touched_at), touched_at));
+    }
+
+    #[test]
+    fn by_default_a_touch_is_spared_for_a_minute_or_a_tenth_of_a_shorter_lifetime() {
+        let safe = defaults(Preset::Safe);
+        for (lifetime, pause) in [(MINUTE, 6000), (10 * MINUTE, MINUTE), (1000 * MINUTE, MINUTE)] {
+            let recently = |now| was_touched_recently(&safe, lifetime, Some(MINUTE), now);
+            assert!(recently(MINUTE + pause - 1), "{lifetime}");
+            assert!(!recently(MINUTE + pause), "{lifetime}");
+        }
+        let express = defaults(Preset::Express);
+        assert!(!was_touched_recently(&express, MINUTE, Some(MINUTE), MINUTE));
     }
 }

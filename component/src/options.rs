@@ -23,6 +23,13 @@ const MIN_SECRET: usize = 32;
 /// RFC 6265bis, section 5.5: browsers limit lifetimes to this.
 const MAX_LIFETIME_DAYS: f64 = 400.0;
 
+/// A longer `ttl`, in seconds, is in milliseconds by mistake, or leads beyond the dates of
+/// JavaScript: 100 years.
+const MAX_TTL: u64 = 100 * 365 * 86_400;
+
+/// The longest default of `touch_after`, in milliseconds.
+const TOUCH_PAUSE: Millis = 60_000;
+
 /// RFC 6265bis, section 5.6: browsers ignore longer attribute values.
 const MAX_ATTRIBUTE: usize = 1024;
 
@@ -105,11 +112,24 @@ pub(crate) struct Options {
     pub(crate) cookie: CookieOptions,
     /// In seconds.
     pub(crate) ttl: u64,
-    /// In seconds.
-    pub(crate) touch_after: u64,
+    /// In seconds. None: see [`Options::touch_pause`].
+    pub(crate) touch_after: Option<u64>,
     pub(crate) conflicts: Conflicts,
     pub(crate) on_store_error: OnStoreError,
     pub(crate) max_session_bytes: u32,
+}
+
+impl Options {
+    /// Returns how long after a touch a session with this lifetime is not touched again. Both are
+    /// in milliseconds.
+    pub(crate) fn touch_pause(&self, lifetime: Millis) -> Millis {
+        match (self.touch_after, self.preset) {
+            (Some(seconds), _) => seconds.saturating_mul(1000),
+            // A session that is in use ends early by no more than this.
+            (None, Preset::Safe) => TOUCH_PAUSE.min(lifetime / 10),
+            (None, Preset::Express) => 0,
+        }
+    }
 }
 
 /// An option: its name, its values, and how it is read and written.
@@ -406,9 +426,11 @@ const TABLE: &[Entry] = &[
         name: "store.touch_after",
         values: WHOLE,
         help: "A session that was touched more recently than this many seconds ago is not touched \
-               again; 0: always touch (connect-mongo's `touchAfter`).",
+               again; 0: always touch (connect-mongo's `touchAfter`). Unset: 60 seconds, but at \
+               most a tenth of the session's lifetime, with `preset = \"safe\"`; 0 with \
+               \"express\".",
         get: |o| o.touch_after.into(),
-        set: |o, it| put(&mut o.touch_after, it.whole()),
+        set: |o, it| put_some(&mut o.touch_after, it.whole()),
     },
 ];
 
@@ -467,7 +489,10 @@ pub(crate) fn read(settings: &[Setting]) -> Result<Options, Vec<Problem>> {
         };
         let value = match value {
             wit::Value::Json(json) => match scalar(json) {
-                Some(Value::Null) => continue,
+                Some(Value::Null) => {
+                    given.retain(|(it, ..): &(&Entry, _, _)| it.name != entry.name);
+                    continue;
+                }
                 value => value.map(|value| Given { value, is_text: false }),
             },
             wit::Value::Text(text) => Some(Given { value: text.as_str().into(), is_text: true }),
@@ -561,6 +586,10 @@ fn unknown(name: &str) -> String {
         return "is not an option".to_owned();
     }
     let given = normal(name);
+    let is_in = |entry: &&Entry| entry.name.split_once('.').is_some_and(|it| it.0 == given);
+    if let Some(entry) = TABLE.iter().find(is_in) {
+        return format!("is not an option, but a group of options, such as {}", entry.name);
+    }
     let known = TABLE.iter().map(|entry| entry.name).chain(["secret"]);
     let from = |name: &str| {
         let full = normal(name);
@@ -616,7 +645,7 @@ pub(crate) fn defaults(preset: Preset) -> Options {
             priority: None,
         },
         ttl: 14 * 24 * 60 * 60,
-        touch_after: 0,
+        touch_after: None,
         conflicts: if safe { Conflicts::Merge } else { Conflicts::Overwrite },
         on_store_error: OnStoreError::Deny,
         max_session_bytes: if safe { 1 << 20 } else { 15 << 20 },
@@ -632,6 +661,15 @@ pub(crate) fn check(options: &Options) -> Vec<Problem> {
         check_safety(options, &mut problems);
     }
     problems.0
+}
+
+/// Quotes the beginning of a value.
+fn quoted(value: &str) -> String {
+    let mut start = value.chars().take(MAX_NAME).collect::<String>();
+    if start.len() < value.len() {
+        start.push('…');
+    }
+    format!("{start:?}")
 }
 
 struct Problems(Vec<Problem>);
@@ -672,8 +710,8 @@ fn check_syntax(options: &Options, problems: &mut Problems) {
         !is_name(&options.name),
         "name",
         format!(
-            "{:?} is not a cookie name: only letters, digits and !#$%&'*+-.^_`|~ are allowed",
-            options.name
+            "{} is not a cookie name: only letters, digits and !#$%&'*+-.^_`|~ are allowed",
+            quoted(&options.name)
         ),
     );
     problems.when(
@@ -687,13 +725,13 @@ fn check_syntax(options: &Options, problems: &mut Problems) {
     problems.when(
         !is_path(&cookie.path) || !cookie.path.starts_with('/'),
         "cookie.path",
-        format!("{:?} is not a path: a path begins with / and contains no ;", cookie.path),
+        format!("{} is not a path: a path begins with / and contains no ;", quoted(&cookie.path)),
     );
     if let Some(domain) = &cookie.domain {
         problems.when(
             !is_domain(domain),
             "cookie.domain",
-            format!("{domain:?} is not a host name"),
+            format!("{} is not a host name", quoted(domain)),
         );
     }
     problems.when(
@@ -703,11 +741,18 @@ fn check_syntax(options: &Options, problems: &mut Problems) {
     );
     problems.when(options.ttl == 0, "store.ttl", "must be at least 1 second");
     problems.when(
-        options.touch_after > 0 && options.touch_after >= options.ttl,
+        options.ttl > MAX_TTL,
+        "store.ttl",
+        "is more than 100 years: it is a number of seconds",
+    );
+    let touch_after = options.touch_after.unwrap_or(0);
+    problems.when(
+        touch_after > 0 && touch_after >= options.ttl,
         "store.touch_after",
         format!(
-            "{} seconds is not less than store.ttl, {} seconds: sessions in use would expire",
-            options.touch_after, options.ttl
+            "{touch_after} seconds is not less than store.ttl, {} seconds: sessions in use would \
+             expire",
+            options.ttl
         ),
     );
     problems.when(options.max_session_bytes == 0, "max_session_bytes", "must be at least 1");
@@ -753,9 +798,18 @@ fn check_safety(options: &Options, problems: &mut Problems) {
         "conflicts with cookie.max_age: set one of them",
     );
     problems.when(
-        cookie.max_age.is_some_and(|age| age < 0.0),
+        cookie.max_age.is_some_and(|age| age <= 0.0),
         "cookie.max_age",
-        "is negative: every session would expire at once",
+        "must be more than 0: every session would expire at once",
+    );
+    let touch_after = options.touch_after.unwrap_or(0);
+    problems.when(
+        cookie.max_age.is_some_and(|age| age > 0.0 && touch_after as f64 * 1000.0 >= age),
+        "store.touch_after",
+        format!(
+            "{touch_after} seconds is not less than cookie.max_age, which is in milliseconds: \
+             sessions in use would expire"
+        ),
     );
     problems.when(
         cookie.max_age.is_some_and(|age| age > MAX_LIFETIME_DAYS * 86_400_000.0),
@@ -855,7 +909,7 @@ mod tests {
             on_store_error: OnStoreError::Anonymous,
             max_session_bytes: 1000,
             ttl: 60,
-            touch_after: 10,
+            touch_after: Some(10),
             cookie: CookieOptions {
                 path: "/app".into(),
                 domain: Some("example.com".into()),
@@ -886,6 +940,8 @@ mod tests {
             json("proxi", "true"),
             json("frobnicate", "true"),
             json("tll", "1"),
+            json("cookie", "{}"),
+            text("COOKIE", "a"),
             json(&long, "1"),
             json("cookie.secure", "{"),
             json("touchAfter", "-1"),
@@ -903,6 +959,8 @@ mod tests {
                 "proxi is not an option: did you mean proxy?",
                 "frobnicate is not an option",
                 "tll is not an option: did you mean store.ttl?",
+                "cookie is not an option, but a group of options, such as cookie.path",
+                "COOKIE is not an option, but a group of options, such as cookie.path",
                 &format!("{long} is not an option"),
                 "cookie.secure is not true, false or \"auto\"",
                 "secret is not a string, bytes or a list of strings",
@@ -913,6 +971,26 @@ mod tests {
                 "ttl must be at least 1 second",
             ]
         );
+    }
+
+    #[test]
+    fn null_is_the_default_after_another_value_too() {
+        let settings = [secret(), json("resave", "true"), json("RESAVE", "null")];
+        assert_eq!(read(&settings).map(|options| options.resave), Ok(false));
+        let settings = [secret(), json("resave", "null"), json("resave", "true")];
+        assert_eq!(read(&settings).map(|options| options.resave), Ok(true));
+    }
+
+    #[test]
+    fn a_long_value_is_quoted_in_part() {
+        let long = " ".repeat(1 << 20);
+        let settings = [
+            secret(),
+            json("name", &format!("{long:?}")),
+            json("cookie.domain", &format!("{long:?}")),
+        ];
+        let problems = read(&settings).expect_err("problems");
+        assert!(problems.iter().all(|it| it.message.len() < 300), "{}", problems.len());
     }
 
     #[test]
@@ -997,15 +1075,21 @@ mod tests {
     #[test]
     fn combinations_that_browsers_refuse_are_refused() {
         type Spoil = fn(&mut Options);
-        let cases: [(&str, Spoil); 9] = [
+        let cases: [(&str, Spoil); 12] = [
             ("cookie.secure", |o| o.name = "__secure-sid".into()),
             ("cookie.partitioned", |o| o.cookie.partitioned = Some(true)),
             ("cookie.same_site", |o| o.cookie.same_site = Some(SameSite::None)),
             ("cookie.max_age", |o| o.cookie.max_age = Some(401.0 * 86_400_000.0)),
             ("cookie.max_age", |o| o.cookie.max_age = Some(-1.0)),
+            ("cookie.max_age", |o| o.cookie.max_age = Some(0.0)),
+            ("store.touch_after", |o| {
+                o.cookie.max_age = Some(5000.0);
+                o.touch_after = Some(5);
+            }),
+            ("store.ttl", |o| o.ttl = MAX_TTL + 1),
             ("cookie.max_age", |o| o.cookie.max_age = Some(f64::NAN)),
             ("cookie.path", |o| o.cookie.path = format!("/{}", "a".repeat(1024))),
-            ("store.touch_after", |o| o.touch_after = o.ttl),
+            ("store.touch_after", |o| o.touch_after = Some(o.ttl)),
             ("cookie.expires", |o| {
                 o.cookie.max_age = Some(1.0);
                 o.cookie.expires = Some(1);
@@ -1024,6 +1108,8 @@ mod tests {
         options.name = "n".repeat(MAX_COOKIE / 2);
         options.cookie.max_age = Some(400.0 * 86_400_000.0);
         options.cookie.path = format!("/{}", "a".repeat(MAX_ATTRIBUTE - 1));
+        options.ttl = MAX_TTL;
+        options.touch_after = Some(400 * 86_400 - 1);
         assert_eq!(check(&options), []);
         options.name.push('n');
         options.cookie.max_age = Some(400.0 * 86_400_000.0 + 1.0);

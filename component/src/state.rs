@@ -93,9 +93,11 @@ pub(crate) struct State {
     pub(crate) candidate: u8,
     /// The number of conflicts so far.
     pub(crate) conflicts: u8,
+    /// The number of writes in the plan that is being performed.
+    pub(crate) writes: u8,
 }
 
-// The bits, from the lowest: phase, origin, flags, candidate, conflicts, 8 unused, and in the upper
+// The bits, from the lowest: phase, origin, flags, candidate, conflicts, writes, and in the upper
 // half the engine's fingerprint.
 const ORIGIN: u32 = 4;
 const SECURE: u32 = 8;
@@ -103,13 +105,14 @@ const PRESENTED: u32 = 9;
 const STORED: u32 = 10;
 const CANDIDATE: u32 = 12;
 const CONFLICTS: u32 = 16;
-const UNUSED: u32 = 24;
+const WRITES: u32 = 24;
 const FINGERPRINT: u32 = 32;
 
 impl State {
     pub(crate) fn new(phase: Phase, origin: Origin) -> Self {
         let (secure, presented, is_stored) = (false, false, false);
-        Self { phase, origin, secure, presented, is_stored, candidate: 0, conflicts: 0 }
+        let (candidate, conflicts, writes) = (0, 0, 0);
+        Self { phase, origin, secure, presented, is_stored, candidate, conflicts, writes }
     }
 
     /// Encodes the state for the gateway. `fingerprint` names the options.
@@ -121,6 +124,7 @@ impl State {
             | u64::from(self.is_stored) << STORED
             | u64::from(self.candidate) << CANDIDATE
             | u64::from(self.conflicts) << CONFLICTS
+            | u64::from(self.writes) << WRITES
             | u64::from(fingerprint) << FINGERPRINT;
         wit::State { bits, text }
     }
@@ -134,8 +138,8 @@ impl State {
         let low = |from: u32, width: u32| (bits >> from) as u8 & ((1u16 << width) - 1) as u8;
         let phase = PHASES.get(usize::from(low(0, 4)));
         let origin = ORIGINS.get(usize::from(low(ORIGIN, 4)));
-        match (phase, origin, low(UNUSED, 8)) {
-            (Some(phase), Some(origin), 0) => Ok(Self {
+        match (phase, origin) {
+            (Some(phase), Some(origin)) => Ok(Self {
                 phase: *phase,
                 origin: *origin,
                 secure: low(SECURE, 1) == 1,
@@ -143,6 +147,7 @@ impl State {
                 is_stored: low(STORED, 1) == 1,
                 candidate: low(CANDIDATE, 4),
                 conflicts: low(CONFLICTS, 8),
+                writes: low(WRITES, 8),
             }),
             _ => Err(misuse("the state was altered")),
         }
@@ -162,12 +167,13 @@ mod tests {
             flags: [bool; 3],
             candidate in 0..16u8,
             conflicts: u8,
+            writes: u8,
             fingerprint: u32,
             other: u32,
         ) {
             let [secure, presented, is_stored] = flags;
             let state =
-                State { phase, origin, secure, presented, is_stored, candidate, conflicts };
+                State { phase, origin, secure, presented, is_stored, candidate, conflicts, writes };
             let written = state.write(fingerprint, None);
             prop_assert_eq!(State::read(fingerprint, &written).ok(), Some(state));
             prop_assert_eq!(State::read(other, &written).is_ok(), other == fingerprint);

@@ -22,9 +22,9 @@ const MAX_STEPS: u32 = 2000;
 
 /// The options that histories use.
 const OPTIONS: [&[(&str, &str)]; 5] = [
-    &[],
+    &[("store.touch_after", "0")],
     &[("rolling", "true"), ("cookie.max_age", "3600000")],
-    &[("on_store_error", "anonymous")],
+    &[("on_store_error", "anonymous"), ("store.touch_after", "0")],
     &[("save_uninitialized", "true"), ("store.touch_after", "10")],
     &[("unset", "destroy"), ("resave", "true")],
 ];
