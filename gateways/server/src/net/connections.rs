@@ -5,7 +5,7 @@ mod streams;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::{Cursor, ErrorKind};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::pin::{Pin, pin};
@@ -24,7 +24,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, join};
 use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
@@ -234,7 +234,7 @@ impl<S: Answers> Accepted<S> {
             None => match timeout(limit, preface(&mut stream)).await {
                 Ok(Ok((is_http2, begin))) => {
                     let (read, write) = address::split(stream).into_inner();
-                    let stream = join(Cursor::new(begin).chain(read), write);
+                    let stream = join(Begun { begin, rest: read }, write);
                     self.talk(stream, is_http2).await;
                 }
                 Ok(Err(_)) => {}
@@ -457,6 +457,36 @@ async fn while_busy<C: Future>(
 
 fn refused(reason: &'static str) {
     metrics::counter!("edge_session_refused_total", "reason" => reason).increment(1);
+}
+
+/// A stream whose beginning was already read.
+struct Begun<R> {
+    begin: Vec<u8>,
+    rest: R,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Begun<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.begin.is_empty() {
+            return Pin::new(&mut self.rest).poll_read(context, buffer);
+        }
+        let count = self.begin.len().min(buffer.remaining());
+        buffer.put_slice(&self.begin[..count]);
+        self.begin = self.begin.split_off(count);
+        // What has come meanwhile follows in the same read: hyper doubles its buffer, for as long
+        // as the connection lasts, if the first read ends in the middle of a request's head.
+        match buffer.remaining() {
+            0 => Poll::Ready(Ok(())),
+            _ => match Pin::new(&mut self.rest).poll_read(context, buffer) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+            },
+        }
+    }
 }
 
 /// Reads the beginning of a connection, and returns whether it is the HTTP/2 preface, with the

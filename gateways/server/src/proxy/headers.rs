@@ -201,12 +201,7 @@ pub(crate) fn rounds(headers: &HeaderMap) -> usize {
 }
 
 /// Adds this hop to the forwarding headers of trusted proxies.
-pub(crate) fn add_forwarded(
-    headers: &mut HeaderMap,
-    peer: IpAddr,
-    host: Option<&HeaderValue>,
-    tls: bool,
-) {
+pub(crate) fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, tls: bool) {
     let peer = peer.to_canonical();
     let proto = if tls { "https" } else { "http" };
     let before = headers.get(X_FORWARDED_FOR).and_then(|before| before.to_str().ok());
@@ -224,10 +219,10 @@ pub(crate) fn add_forwarded(
     if !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     }
-    if let Some(host) = host
-        && !headers.contains_key(X_FORWARDED_HOST)
+    if !headers.contains_key(X_FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST).cloned()
     {
-        headers.insert(X_FORWARDED_HOST, host.clone());
+        headers.insert(X_FORWARDED_HOST, host);
     }
     // Only extended if present: X-Forwarded-* have the same content, and more applications read
     // them.
@@ -345,13 +340,13 @@ mod tests {
             ("x-forwarded-for", "1.2.3.4"),
             ("x-forwarded-proto", "https"),
             ("forwarded", "for=1.2.3.4"),
+            ("host", "a.example"),
         ];
-        let host = HeaderValue::from_static("a.example");
 
         let mut from_trusted = headers(&said);
         let peer = "::ffff:10.0.0.1".parse().unwrap();
         assert!(trusted.contains(peer));
-        add_forwarded(&mut from_trusted, peer, Some(&host), false);
+        add_forwarded(&mut from_trusted, peer, false);
         assert_eq!(all(&from_trusted, "x-forwarded-for"), ["1.2.3.4, 10.0.0.1"]);
         assert_eq!(all(&from_trusted, "x-forwarded-proto"), ["https"]);
         assert_eq!(all(&from_trusted, "forwarded"), ["for=1.2.3.4, for=10.0.0.1;proto=http"]);
@@ -360,7 +355,7 @@ mod tests {
         let peer = "8.8.8.8".parse().unwrap();
         assert!(!trusted.contains(peer));
         remove_untrusted(&mut from_others, false);
-        add_forwarded(&mut from_others, peer, Some(&host), true);
+        add_forwarded(&mut from_others, peer, true);
         assert_eq!(all(&from_others, "x-forwarded-for"), ["8.8.8.8"]);
         assert_eq!(all(&from_others, "x-forwarded-proto"), ["https"]);
         assert_eq!(all(&from_others, "x-forwarded-host"), ["a.example"]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use axum::body::Body;
-use http::{Response, request};
+use http::{Request, Response};
 
 use super::body::Progress;
 use super::refusal::Refusal;
@@ -24,8 +24,7 @@ impl App {
 
     pub(crate) async fn answer(
         &self,
-        _: request::Parts,
-        _: Body,
+        _: Request<Body>,
         _: bool,
         _: &Progress,
     ) -> Result<Response<Body>, Refusal> {

@@ -123,11 +123,12 @@ struct Connection {
 }
 
 impl Connection {
+    /// Takes the request and sends it.
     async fn send(
         &mut self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+        let mut answer = pin!(self.sender.try_send_request(std::mem::take(request)));
         let driver = &mut self.driver;
         poll_fn(|context| {
             drive(driver, context);
@@ -171,13 +172,14 @@ fn drive(driver: &mut Option<Driver>, context: &mut Context<'_>) {
 pub(crate) struct Pool(Arc<Mutex<Vec<(Instant, Connection)>>>);
 
 impl Pool {
-    /// Sends a request over an idle connection, or over a new one to `address`. If a connection was
-    /// closed before anything was sent, tries another one. Without `may_reuse`, the connection is new.
+    /// Takes the request and sends it over an idle connection, or over a new one to `address`. If a
+    /// connection was closed before anything was sent, tries another one. Without `may_reuse`, the
+    /// connection is new.
     pub(crate) async fn send(
         &self,
         connector: &Connector,
         address: &AppAddress,
-        mut request: Request<Body>,
+        request: &mut Request<Body>,
         may_reuse: bool,
     ) -> Result<Response<Answer>, SendError> {
         loop {
@@ -185,14 +187,17 @@ impl Pool {
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(kept) => kept,
-                None => connector.connect(address).await.map_err(SendError::Connect)?,
+                None => {
+                    let connecting = Box::pin(connector.connect(address));
+                    connecting.await.map_err(SendError::Connect)?
+                }
             };
             let mut failed = match connection.send(request).await {
                 Ok(response) => return Ok(self.answer(response, connection)),
                 Err(failed) => failed,
             };
             match failed.take_message() {
-                Some(unsent) if !is_new => request = unsent,
+                Some(unsent) if !is_new => *request = unsent,
                 _ => return Err(SendError::Http(failed.into_error())),
             }
         }

@@ -1,6 +1,7 @@
 //! The applications behind the proxy: chooses one for a request and sends the request to it.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Version, request};
+use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use rustix::io::Errno;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -116,8 +117,7 @@ impl Upstreams {
     /// begins when the body last made progress.
     pub(crate) async fn send(
         &self,
-        mut head: request::Parts,
-        body: Body,
+        request: &mut Request<Body>,
         host: Option<&str>,
         path: &RulePath,
         progress: &Progress,
@@ -129,52 +129,48 @@ impl Upstreams {
         {
             return Err(Refusal::AmbiguousPath);
         }
-        head.version = Version::HTTP_11;
+        *request.version_mut() = Version::HTTP_11;
+        let has_body = !request.body().is_end_stream();
         // hyper's client would treat a GET without a length as one without a body.
-        if !body.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
-            let length = body.size_hint().exact();
+        if has_body && !request.headers().contains_key(CONTENT_LENGTH) {
+            let length = request.body().size_hint().exact();
+            let headers = request.headers_mut();
             match length {
-                Some(length) => head.headers.insert(CONTENT_LENGTH, length.into()),
-                None => head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+                Some(length) => headers.insert(CONTENT_LENGTH, length.into()),
+                None => headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
             };
         }
-        let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if !is_safe || !body.is_end_stream() {
-            let upstream = self.choose(route, None);
-            let sent = self.try_one(&upstream, head, body, progress, true);
-            return sent.await.map_err(|failure| failure.refusal);
-        }
-        // Safe to send twice: if one application fails, another one may answer.
+        // An empty path, which HTTP/2 allows, only looks like a slash.
+        let path = request.uri().path_and_query().filter(|path| path.as_str() != "/").cloned();
+        *request.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
         let first = self.choose(route, None);
-        match self.try_one(&first, head.clone(), Body::empty(), progress, true).await {
-            Err(Failure { may_retry: true, .. }) => {
+        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        // Safe to send twice: if one application fails, another one may answer.
+        let again = (is_safe && !has_body).then(|| copy(request));
+        match (self.try_one(&first, request, progress, true).await, again) {
+            (Err(Failure { may_retry: true, .. }), Some(mut again)) => {
                 metrics::counter!("edge_session_upstream_retries_total").increment(1);
                 let second = self.choose(route, Some(&first));
                 let progress = &Progress::default();
                 // Another idle connection may have been closed, too.
-                let result = self.try_one(&second, head, Body::empty(), progress, false).await;
+                let result = Box::pin(self.try_one(&second, &mut again, progress, false)).await;
                 result.map_err(|failure| failure.refusal)
             }
-            result => result.map_err(|failure| failure.refusal),
+            (result, _) => result.map_err(|failure| failure.refusal),
         }
     }
 
     async fn try_one(
         &self,
         upstream: &Arc<Upstream>,
-        mut head: request::Parts,
-        body: Body,
+        request: &mut Request<Body>,
         progress: &Progress,
         may_reuse: bool,
     ) -> Result<Response<Answer>, Failure> {
-        // An empty path, which HTTP/2 allows, only looks like a slash.
-        let path = head.uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
-        head.uri = path.unwrap_or(PathAndQuery::from_static("/")).into();
-        head.headers.entry(HOST).or_insert_with(|| upstream.host.clone());
-        let request = Request::from_parts(head, body);
+        request.headers_mut().entry(HOST).or_insert_with(|| upstream.host.clone());
         let sent = upstream.pool.send(&self.connector, &upstream.address, request, may_reuse);
         let name = &upstream.name;
-        match progress.within(self.timeouts.response, sent).await {
+        match progress.within(self.timeouts.response, pin!(sent)).await {
             Some(Ok(mut response)) => {
                 if response.headers().contains_key(SET_COOKIE) {
                     response.extensions_mut().insert(AnsweredBy(upstream.clone()));
@@ -278,11 +274,11 @@ impl Upstreams {
     }
 
     async fn is_well(&self, upstream: &Upstream, path: &PathAndQuery, limit: Duration) -> bool {
-        let mut request = Request::new(Body::empty());
+        let mut request = Request::<Body>::default();
         *request.uri_mut() = path.clone().into();
         request.headers_mut().insert(HOST, upstream.host.clone());
         edge_session_headers::tell(request.headers_mut(), None);
-        let sent = upstream.pool.send(&self.connector, &upstream.address, request, true);
+        let sent = upstream.pool.send(&self.connector, &upstream.address, &mut request, true);
         let answer = timeout(limit, sent).await;
         answer.is_ok_and(|answer| answer.is_ok_and(|it| !it.status().is_server_error()))
     }
@@ -318,6 +314,15 @@ impl Route {
             next: AtomicUsize::new(0),
         }
     }
+}
+
+/// Returns a copy of a request that has no body.
+fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::default();
+    request.method().clone_into(copy.method_mut());
+    request.uri().clone_into(copy.uri_mut());
+    request.headers().clone_into(copy.headers_mut());
+    copy
 }
 
 struct Failure {

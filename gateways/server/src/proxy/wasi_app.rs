@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use axum::body::Body;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, Uri, header, request};
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wasmtime::component::{Component, GuestTaskId, Linker, ResourceTable};
@@ -125,11 +125,11 @@ impl App {
     /// Forwards a request to the application.
     pub(crate) async fn answer(
         &self,
-        mut head: request::Parts,
-        body: Body,
+        request: Request<Body>,
         tls: bool,
         progress: &Progress,
     ) -> Result<Response<Body>, Refusal> {
+        let (mut head, body) = request.into_parts();
         // In wasi:http, the host is part of the target, not of the headers.
         let host = head.headers.remove(header::HOST);
         head.uri = target(&head.uri, host.as_ref(), tls)
