@@ -306,10 +306,13 @@ impl Subject {
     /// Puts the proxy under load once.
     fn measure(&mut self, cell: &Cell, effort: &Effort) -> Result<Figure> {
         let Cell(case, connections) = *cell;
+        // The first request on each connection waits until all are open. So that these are fewer
+        // than 1 of 100, a load of many connections takes longer where the latency matters.
+        let is_long = matches!(cell, Cell(Case::Plain, MANY));
         let load = Load {
             url: self.proxy.server.url(case.path()),
             connections,
-            seconds: effort.seconds,
+            seconds: effort.seconds * if is_long { 4 } else { 1 },
             cookies: (case != Case::New).then_some(&self.cookies),
         };
         let name = self.kind.name();
