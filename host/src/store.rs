@@ -15,6 +15,8 @@ mod file;
 mod memory;
 #[cfg(feature = "mongodb")]
 mod mongodb;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -23,6 +25,8 @@ pub use file::FileStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "mongodb")]
 pub use mongodb::{AutoRemove, Crypto, CryptoFormat, MongoOptions, MongoStore, TransformId};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 

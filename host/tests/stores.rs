@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use edge_session::store::{
     AutoRemove, Changed, Content, Created, Crypto, CryptoFormat, FileStore, MemoryStore,
-    MongoOptions, MongoStore, RedisOptions, RedisStore, Store as _, TransformId, conformance,
+    MongoOptions, MongoStore, PostgresOptions, PostgresStore, RedisOptions, RedisStore, Store as _,
+    TransformId, conformance,
 };
 
 #[tokio::test]
@@ -160,4 +161,25 @@ async fn the_redis_store_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_redis_store_can_be_browsed() {
     conformance::check_browsing(Arc::new(redis("browsed[*]:").await)).await;
+}
+
+async fn postgres(table: &str) -> PostgresStore {
+    let uri =
+        std::env::var("POSTGRES_URL").expect("POSTGRES_URL names a server: `make test` starts one");
+    let options = PostgresOptions {
+        table: table.to_owned(),
+        create_table: true,
+        ..PostgresOptions::default()
+    };
+    PostgresStore::connect(&uri, &options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_postgres_store_conforms() {
+    conformance::check(Arc::new(postgres("conforms").await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_postgres_store_can_be_browsed() {
+    conformance::check_browsing(Arc::new(postgres("of \"visitors\"").await)).await;
 }

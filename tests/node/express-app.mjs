@@ -1,8 +1,9 @@
 // The view counter on Express and express-session, the reference for edge-session. STORE is
-// connect-mongo, connect-mongodb-session or connect-redis. The environment contains SECRET and the
+// connect-mongo, connect-mongodb-session, connect-pg-simple or connect-redis. The environment contains SECRET and the
 // store's address, STORE_URL. Prints the port that it listens on.
 import MongoStore from 'connect-mongo'
 import connectMongoDBSession from 'connect-mongodb-session'
+import connectPgSimple from 'connect-pg-simple'
 import { RedisStore } from 'connect-redis'
 import express from 'express'
 import session from 'express-session'
@@ -13,6 +14,7 @@ const stores = {
   'connect-mongo': () => MongoStore.create({ mongoUrl: STORE_URL }),
   'connect-mongodb-session': () =>
     new (connectMongoDBSession(session))({ uri: STORE_URL, collection: 'sessions' }),
+  'connect-pg-simple': () => new (connectPgSimple(session))({ conString: STORE_URL }),
   'connect-redis': () => {
     const client = createClient({ url: STORE_URL })
     client.connect()

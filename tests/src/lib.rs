@@ -1,6 +1,6 @@
 //! The tools of the black-box tests: the built binary as a child process ([`Server`]), its clients
 //! ([`Visitor`], [`Caller`], [`Wire`]), applications behind it ([`Upstream`]), a real MongoDB
-//! ([`Database`], [`Mongod`]) and [`Redis`], the Node programs ([`node`]) and real back ends ([`BackEnd`]).
+//! ([`Database`], [`Mongod`]), [`Postgres`] and [`Redis`], the Node programs ([`node`]) and real back ends ([`BackEnd`]).
 //!
 //! Nothing here uses the code under test, only its command line, HTTP and the data in its stores. A
 //! missing tool fails the test and the error says how to install it; no test is skipped.
@@ -8,6 +8,7 @@
 mod back_end;
 mod mongo;
 pub mod node;
+mod postgres;
 mod redis;
 mod server;
 mod store_server;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 pub use back_end::BackEnd;
 pub use mongo::{Database, Mongod, ReplicaSet};
+pub use postgres::Postgres;
 pub use redis::Redis;
 pub use server::{Launch, SECRET, Server, binary, component, free_port};
 pub use store_server::StoreServer;

@@ -85,6 +85,14 @@ impl ExpressApp {
         Self::run(command, secret, redis)
     }
 
+    /// Starts the application with connect-pg-simple instead of connect-mongo.
+    #[track_caller]
+    pub fn with_postgres(secret: &str, postgres: &str) -> Self {
+        let mut command = command("express-app.mjs");
+        command.env("STORE", "connect-pg-simple");
+        Self::run(command, secret, postgres)
+    }
+
     /// Starts the application of `examples/with-express`.
     #[track_caller]
     pub fn example(secret: &str, mongodb: &str) -> Self {

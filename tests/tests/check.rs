@@ -168,14 +168,14 @@ const MISTAKES: &[(&str, &str)] = &[
     // Stores.
     (
         "[store]\nurl = \"mysql://u:hunter2@a\"",
-        "store.url: mysql://a is not one of memory:, file:PATH, mongodb://HOST/DATABASE, redis://HOST (T, line 2)",
+        "store.url: mysql://a is not one of memory:, file:PATH, mongodb://HOST/DATABASE, redis://HOST, postgres://HOST/DATABASE (T, line 2)",
     ),
     ("[store]\nurl = \"mongodb//u:hunter2@a\"", "store.url: mongodb//u… is not one of"),
     ("[store]\nurl = \"file:\"", "store.url: file: is not one of"),
     ("[store]\nurl = \"file://a/b.redb\"", "store.url: file://a/b.redb is not one of"),
     (
         "[store]\nurl = \"/data/s.redb\"",
-        "store.url: /data/s.redb is not one of memory:, file:PATH, mongodb://HOST/DATABASE, redis://HOST: did you mean file:/data/s.redb?",
+        "store.url: /data/s.redb is not one of memory:, file:PATH, mongodb://HOST/DATABASE, redis://HOST, postgres://HOST/DATABASE: did you mean file:/data/s.redb?",
     ),
     (
         "[store]\nurl = \"mongodb://a/b&w=1\"",
@@ -233,7 +233,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("upstream = \":9\"\n[gateway]\nlogin = \"//evil\"", "gateway.login: is \"//evil\""),
     (
         "upstream = \":9\"\n[gateway]\nsessions = \"shared\"",
-        "gateway.sessions: \"shared\" requires the application's store: set store.url to its mongodb:// or redis:// address (T, line 3)",
+        "gateway.sessions: \"shared\" requires the application's store: set store.url to its mongodb://, redis:// or postgres:// address (T, line 3)",
     ),
     (
         "upstream = \":9\"\n[gateway]\nsessions = \"shared\"\nlogout = \"/logout\"\n[store]\nurl = \"mongodb://a\"",

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use edge_session_tests::{Database, Launch, Mongod, Redis, Server, temp_dir};
+use edge_session_tests::{Database, Launch, Mongod, Postgres, Redis, Server, temp_dir};
 use mongodb::bson::{Bson, doc};
 
 const AT_ONCE: usize = 64;
@@ -93,6 +93,13 @@ fn sixty_four_parallel_writes_through_two_processes_are_all_kept_in_redis() {
     parallel_writes_are_all_kept(vec![launch.start(), launch.start()]);
 }
 
+#[test]
+fn sixty_four_parallel_writes_through_two_processes_are_all_kept_in_postgresql() {
+    let postgres = Postgres::start();
+    let launch = Launch::new(postgres.url());
+    parallel_writes_are_all_kept(vec![launch.start(), launch.start()]);
+}
+
 /// Sends a thousand concurrent changes, distributed over the servers: all are kept, with at most
 /// three store operations each.
 fn a_thousand_changes_at_once_are_no_storm(mongod: &Mongod, servers: Vec<Server>) {
@@ -145,7 +152,7 @@ fn a_thousand_parallel_writes_through_two_processes_are_no_storm() {
     a_thousand_changes_at_once_are_no_storm(&mongod, servers);
 }
 
-// MongoDB and Redis can be inspected by a test; for other stores, the pages show the result.
+// The servers can be inspected by a test; for other stores, the pages show the result.
 
 #[test]
 fn a_session_destroyed_amid_writes_stays_destroyed_in_memory() {
@@ -172,5 +179,14 @@ fn a_session_destroyed_amid_writes_stays_destroyed_in_redis() {
     let server = Launch::new(redis.url()).start();
     a_destroyed_session_stays_destroyed(server, |id| {
         redis.run(&["EXISTS", &format!("sess:{id}")]) == "1"
+    });
+}
+
+#[test]
+fn a_session_destroyed_amid_writes_stays_destroyed_in_postgresql() {
+    let postgres = Postgres::start();
+    let server = Launch::new(postgres.url()).start();
+    a_destroyed_session_stays_destroyed(server, |id| {
+        postgres.run(&format!("SELECT count(*) FROM session WHERE sid = '{id}'")) == "1"
     });
 }

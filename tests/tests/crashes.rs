@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edge_session_tests::{Database, Launch, Mongod, Page, Redis, Visitor, temp_dir, wait_for};
+use edge_session_tests::{
+    Database, Launch, Mongod, Page, Postgres, Redis, Visitor, temp_dir, wait_for,
+};
 
 const VISITORS: usize = 24;
 /// The number of acknowledged requests before something is killed.
@@ -90,6 +92,15 @@ fn killing_redis_loses_no_acknowledged_count() {
     killing_the_store_loses_nothing(redis.url(), || {
         redis.kill();
         redis.restart();
+    });
+}
+
+#[test]
+fn killing_postgresql_loses_no_acknowledged_count() {
+    let postgres = Postgres::start();
+    killing_the_store_loses_nothing(postgres.url(), || {
+        postgres.kill();
+        postgres.restart();
     });
 }
 

@@ -16,6 +16,7 @@ mod login;
 mod middleware;
 mod operation;
 mod outages;
+mod postgres;
 mod redis;
 mod refusals;
 mod start;

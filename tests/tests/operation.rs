@@ -4,8 +4,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use edge_session_tests::{
-    Asked, Caller, Database, Launch, Redis, Reply, Server, Upstream, Wire, free_port, node::browse,
-    temp_dir, wait_for,
+    Asked, Caller, Database, Launch, Postgres, Redis, Reply, Server, Upstream, Wire, free_port,
+    node::browse, temp_dir, wait_for,
 };
 use serde_json::{Value, json};
 
@@ -174,6 +174,12 @@ fn a_value_that_serde_cannot_read_hides_no_session_of_redis() {
     sessions_with_strange_values_are_ended_by_their_subject(redis.url());
 }
 
+#[test]
+fn a_value_that_serde_cannot_read_hides_no_session_of_postgresql() {
+    let postgres = Postgres::start();
+    sessions_with_strange_values_are_ended_by_their_subject(postgres.url());
+}
+
 fn what_cannot_be_read_is_told(store: &str) {
     let (launch, server, _app) = parrot(store);
     let dir = temp_dir("sessions-");
@@ -281,6 +287,12 @@ fn sessions_in_mongodb_are_listed_and_ended() {
 fn sessions_in_redis_are_listed_and_ended() {
     let redis = Redis::start();
     sessions_are_listed_and_ended(redis.url());
+}
+
+#[test]
+fn sessions_in_postgresql_are_listed_and_ended() {
+    let postgres = Postgres::start();
+    sessions_are_listed_and_ended(postgres.url());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edge_session_tests::{Database, Launch, Mongod, Redis, Server, Visitor, wait_for};
+use edge_session_tests::{Database, Launch, Mongod, Postgres, Redis, Server, Visitor, wait_for};
 use mongodb::bson::doc;
 
 /// The maximum time until a 503. The server's own deadline is 2 s per operation.
@@ -60,6 +60,18 @@ fn a_redis_that_dies_is_a_503_until_it_is_back() {
 fn a_redis_that_hangs_is_a_503_until_it_goes_on() {
     let redis = Redis::start();
     outage_and_recovery(redis.url(), || redis.freeze(), || redis.thaw());
+}
+
+#[test]
+fn a_postgresql_that_dies_is_a_503_until_it_is_back() {
+    let postgres = Postgres::start();
+    outage_and_recovery(postgres.url(), || postgres.kill(), || postgres.restart());
+}
+
+#[test]
+fn a_postgresql_that_hangs_is_a_503_until_it_goes_on() {
+    let postgres = Postgres::start();
+    outage_and_recovery(postgres.url(), || postgres.freeze(), || postgres.thaw());
 }
 
 #[test]

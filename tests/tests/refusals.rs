@@ -72,7 +72,7 @@ fn a_comma_inside_a_secret_is_not_taken_for_the_end_of_it() {
 #[test]
 fn an_unknown_kind_of_store_is_refused() {
     let output = Launch::new("mysql://visitor:hunter2@127.0.0.1/").refusal();
-    assert_says(&output, &["mysql", "memory:", "file:", "mongodb://", "redis://"]);
+    assert_says(&output, &["mysql", "memory:", "file:", "mongodb://", "redis://", "postgres://"]);
     assert!(!output.contains("hunter2"), "the password is shown: {output}");
 }
 

@@ -131,6 +131,7 @@ pub(crate) struct Configured {
     ///   file:PATH            in a file, used by one process at a time
     ///   mongodb://HOST/DB    in MongoDB, shared with connect-mongo
     ///   redis://HOST         in Redis or Valkey, shared with connect-redis
+    ///   postgres://HOST/DB   in PostgreSQL, shared with connect-pg-simple
     #[arg(
         long,
         env = "EDGE_SESSION_STORE",

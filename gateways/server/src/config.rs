@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use edge_session::store::{AutoRemove, CryptoFormat, MongoOptions, RedisOptions, TransformId};
+use edge_session::store::{
+    AutoRemove, CryptoFormat, MongoOptions, PostgresOptions, RedisOptions, TransformId,
+};
 use edge_session::{Options, Problem};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -44,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) store: Option<String>,
     pub(crate) mongodb: MongoOptions,
     pub(crate) redis: RedisOptions,
+    pub(crate) postgres: PostgresOptions,
     /// Where sessions are: the option `cookie.path`.
     pub(crate) cookie_path: String,
     /// How sessions are encrypted. The file does not contain the secret.
@@ -113,6 +116,11 @@ const OTHERS: &[&str] = &[
     "store.prefix",
     "store.disable_ttl",
     "store.disable_touch",
+    "store.schema",
+    "store.table",
+    "store.create_table",
+    "store.prune_interval",
+    "store.connections",
     "gateway.sessions",
     "gateway.identity",
     "gateway.login",
@@ -231,6 +239,7 @@ impl File {
             store: None,
             mongodb: MongoOptions::default(),
             redis: RedisOptions::default(),
+            postgres: PostgresOptions::default(),
             cookie_path: "/".to_owned(),
             crypto: None,
             limits,
@@ -306,10 +315,24 @@ impl File {
         settings.crypto = store.choose("crypto", &formats, wrong);
         set(&mut settings.redis.prefix, store.take("prefix", wrong));
         set(&mut settings.redis.disable_ttl, store.take("disable_ttl", wrong));
-        set(&mut settings.redis.disable_touch, store.take("disable_touch", wrong));
+        let disable_touch = store.take("disable_touch", wrong);
+        set(&mut settings.redis.disable_touch, disable_touch);
+        set(&mut settings.postgres.disable_touch, disable_touch);
+        settings.postgres.schema = store.take("schema", wrong);
+        set(&mut settings.postgres.table, store.take("table", wrong));
+        set(&mut settings.postgres.create_table, store.take("create_table", wrong));
+        let interval = store.take("prune_interval", wrong).map(Duration::from_secs);
+        let interval = interval.map(|it| Some(it).filter(|it| !it.is_zero()));
+        set(&mut settings.postgres.prune_interval, interval);
+        set(&mut settings.postgres.connections, store.take("connections", wrong));
+        if settings.postgres.connections == 0 {
+            let message = "must be at least 1".to_owned();
+            wrong.push(Problem { name: "store.connections".to_owned(), message });
+        }
         let timeout = store.take("timeout_ms", wrong).map(Duration::from_millis);
         set(&mut settings.mongodb.timeout, timeout);
         set(&mut settings.redis.timeout, timeout);
+        set(&mut settings.postgres.timeout, timeout);
         if timeout == Some(Duration::ZERO) {
             let message = "must be at least 1".to_owned();
             wrong.push(Problem { name: "store.timeout_ms".to_owned(), message });

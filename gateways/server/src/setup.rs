@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use edge_session::store::{
-    Browse, Crypto, FileStore, MemoryStore, MongoStore, RedisStore, Store, StoreError,
+    Browse, Crypto, FileStore, MemoryStore, MongoStore, PostgresStore, RedisStore, Store,
+    StoreError,
 };
 use edge_session::{
     BUNDLED_COMPONENT, CodeCache, Component, InForce, Options, Problem, SessionHasher,
@@ -314,6 +315,7 @@ fn configure(
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             settings.mongodb.max_session_bytes = bytes;
             settings.redis.max_session_bytes = bytes;
+            settings.postgres.max_session_bytes = bytes;
             return Ok(Configured { options, in_force, secrets, settings, admin_token });
         }
         Ok(_) => {}
@@ -553,16 +555,21 @@ async fn open_store(url: &str, settings: &Settings) -> anyhow::Result<Stores> {
         let store = RedisStore::connect(url, &settings.redis);
         return Ok(Stores::of(store.await.map_err(failed)?));
     }
+    if is_postgres(url) {
+        let store = PostgresStore::connect(url, &settings.postgres);
+        return Ok(Stores::of(store.await.map_err(failed)?));
+    }
     bail!("the store {shown} {NO_STORE}")
 }
 
-const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABASE, redis://HOST";
+const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABASE, redis://HOST, \
+                        postgres://HOST/DATABASE";
 
 fn is_store(url: &str) -> bool {
     // `file://a/b` means the file /b on the host a.
     let file = url.strip_prefix("file:");
     let is_path = |path: &str| !path.is_empty() && !path.starts_with("//") && !path.contains("://");
-    url == "memory:" || is_mongodb(url) || is_redis(url) || file.is_some_and(is_path)
+    url == "memory:" || is_server(url) || file.is_some_and(is_path)
 }
 
 fn store_url(arguments: &cli::Configured, settings: &Settings) -> String {
@@ -577,6 +584,15 @@ pub(crate) fn is_mongodb(url: &str) -> bool {
 pub(crate) fn is_redis(url: &str) -> bool {
     let schemes = ["redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix"];
     url.split_once("://").is_some_and(|(scheme, _)| schemes.contains(&scheme))
+}
+
+pub(crate) fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// Returns whether the store is a server, which several processes can use.
+pub(crate) fn is_server(url: &str) -> bool {
+    is_mongodb(url) || is_redis(url) || is_postgres(url)
 }
 
 /// Returns a store's URL for people, without user, password and parameters.

@@ -451,7 +451,7 @@ impl Documents {
         let set = async |old: Option<Document>| {
             let old = old.as_ref().and_then(|document| document.get("session"));
             let session = self.format.write(data.clone(), old).await?;
-            Ok(doc! { "_id": key, "session": session, "expires": date(*expires) })
+            Ok::<_, StoreError>(doc! { "_id": key, "session": session, "expires": date(*expires) })
         };
         if let Some(expected) = expected {
             let write = async |query, old| {

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::{anyhow, bail};
-use edge_session::store::{MongoStore, RedisStore};
+use edge_session::store::{MongoStore, PostgresStore, RedisStore};
 use edge_session::{Problem, SessionLayer};
 
 use crate::net::tls::Tls;
 use crate::proxy::{self, App};
-use crate::setup::{Setup, is_mongodb, is_redis, without_secrets};
+use crate::setup::{Setup, is_mongodb, is_postgres, is_redis, without_secrets};
 
 /// Checks the configuration. Returns lines to print, or why it cannot work. With `connect`, checks
 /// the store, too.
@@ -46,9 +46,12 @@ pub(crate) async fn run(setup: &Setup, connect: bool) -> anyhow::Result<String> 
             }
         }
     }
-    if is_redis(url)
-        && let Err(error) = RedisStore::check_address(url)
-    {
+    let checked = match url {
+        url if is_redis(url) => RedisStore::check_address(url),
+        url if is_postgres(url) => PostgresStore::check_address(url),
+        _ => Ok(()),
+    };
+    if let Err(error) = checked {
         problem("store.url", failed(&error));
     }
     if !problems.is_empty() {

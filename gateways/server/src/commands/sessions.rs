@@ -19,7 +19,7 @@ use crate::admin::inspector::{
 };
 use crate::admin::span;
 use crate::cli::SessionsCommand;
-use crate::setup::{Setup, is_mongodb, is_redis};
+use crate::setup::{Setup, is_server};
 
 /// After this time, a message explains the delay.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -118,7 +118,7 @@ impl Source {
         }
         match setup.open_store().await {
             Ok(stores) => Ok(Self::Store(setup.inspector(stores.browse))),
-            Err(why) if is_mongodb(url) || is_redis(url) => Err(why),
+            Err(why) if is_server(url) => Err(why),
             Err(why) => Self::process(setup, &format!("{why:#}")),
         }
     }

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use edge_session::Problem;
-use edge_session::store::{AutoRemove, MongoOptions, RedisOptions, TransformId};
+use edge_session::store::{AutoRemove, MongoOptions, PostgresOptions, RedisOptions, TransformId};
 
 use super::Settings;
 use crate::net::address::Address;
 use crate::proxy::{AppAddress, RouteConfig, RulePath};
-use crate::setup::{is_mongodb, is_redis};
+use crate::setup::{is_mongodb, is_postgres, is_redis, is_server};
 
 /// Returns combinations that cannot work.
 pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
@@ -58,11 +58,10 @@ pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
             problem(&format!("guard[{at}].paths"), message);
         }
     }
-    let (is_mongodb, is_redis) = (is_mongodb(store_url), is_redis(store_url));
     let is_shared = settings.gateway.as_ref().is_some_and(|gateway| gateway.is_shared);
-    if is_shared && !is_mongodb && !is_redis {
+    if is_shared && !is_server(store_url) {
         let message = "\"shared\" requires the application's store: set store.url to its \
-                       mongodb:// or redis:// address";
+                       mongodb://, redis:// or postgres:// address";
         problem("gateway.sessions", message.to_owned());
     }
     let set = &settings.mongodb;
@@ -81,13 +80,26 @@ pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
     let of_redis = [
         ("prefix", set.prefix != RedisOptions::default().prefix),
         ("disable_ttl", set.disable_ttl),
-        ("disable_touch", set.disable_touch),
     ];
-    for (scheme, is_used, options) in
-        [("mongodb", is_mongodb, &of_mongodb[..]), ("redis", is_redis, &of_redis)]
-    {
+    let of_both = [("disable_touch", set.disable_touch)];
+    let set = &settings.postgres;
+    let PostgresOptions { table, prune_interval, connections, .. } = PostgresOptions::default();
+    let of_postgres = [
+        ("schema", set.schema.is_some()),
+        ("table", set.table != table),
+        ("create_table", set.create_table),
+        ("prune_interval", set.prune_interval != prune_interval),
+        ("connections", set.connections != connections),
+    ];
+    let (is_redis, is_postgres) = (is_redis(store_url), is_postgres(store_url));
+    for (schemes, is_used, options) in [
+        ("mongodb://", is_mongodb(store_url), &of_mongodb[..]),
+        ("redis://", is_redis, &of_redis),
+        ("redis:// and postgres://", is_redis || is_postgres, &of_both),
+        ("postgres://", is_postgres, &of_postgres),
+    ] {
         for (key, _) in options.iter().filter(|(_, is_set)| *is_set && !is_used) {
-            let message = format!("is only for {scheme}:// stores: unset it, or change store.url");
+            let message = format!("is only for {schemes} stores: unset it, or change store.url");
             problem(&format!("store.{key}"), message);
         }
     }

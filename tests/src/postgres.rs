@@ -1,0 +1,82 @@
+//! A real PostgreSQL: a server for one test.
+
+use std::fs;
+use std::ops::Deref;
+use std::process::Command;
+
+use crate::store_server::StoreServer;
+
+/// A PostgreSQL server with its data on disk, which a test may disrupt.
+pub struct Postgres(StoreServer);
+
+impl Deref for Postgres {
+    type Target = StoreServer;
+
+    fn deref(&self) -> &StoreServer {
+        &self.0
+    }
+}
+
+impl Postgres {
+    /// Starts a server, which has no table of sessions.
+    #[track_caller]
+    pub fn bare() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts a server with options of `postgres`. Its folder of data is the current one.
+    #[track_caller]
+    pub fn with(options: &[&str]) -> Self {
+        Self(StoreServer::start("postgres", options))
+    }
+
+    /// Starts a server with connect-pg-simple's table.
+    #[track_caller]
+    pub fn start() -> Self {
+        let server = Self::bare();
+        server.run(
+            "CREATE TABLE session (sid varchar NOT NULL COLLATE \"default\" PRIMARY KEY, \
+             sess json NOT NULL, expire timestamp(6) NOT NULL)",
+        );
+        server
+    }
+
+    /// Returns its address: a `--store` URL.
+    pub fn url(&self) -> &str {
+        self.address()
+    }
+
+    /// Returns the address of another user.
+    pub fn url_of(&self, user: &str) -> String {
+        self.url().replacen("edge:edge", user, 1)
+    }
+
+    /// Suspends the server and the processes of its connections.
+    pub fn freeze(&self) {
+        self.0.freeze();
+        self.signal_connections("-STOP");
+    }
+
+    /// Ends [`Postgres::freeze`].
+    pub fn thaw(&self) {
+        self.signal_connections("-CONT");
+        self.0.thaw();
+    }
+
+    fn signal_connections(&self, signal: &str) {
+        let pid = fs::read_to_string(self.dir().join("pid")).expect("the server wrote its pid");
+        let sent = Command::new("pkill").args([signal, "-P", pid.trim()]).status();
+        assert!(sent.expect("pkill can be run").success());
+    }
+
+    /// Runs SQL and returns the result, as `psql -At` prints it.
+    #[track_caller]
+    pub fn run(&self, sql: &str) -> String {
+        let mut command = Command::new("psql");
+        let output =
+            command.args(["-AtqX", "-v", "ON_ERROR_STOP=1", "-c", sql, self.url()]).output();
+        let output = output.expect("psql can be run");
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+}
