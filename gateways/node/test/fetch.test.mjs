@@ -406,7 +406,11 @@ test('what MongoDB refuses is told without the document', async () => {
     assert.doesNotMatch(inspect(error, { depth: 9 }), /hunter2/)
     await assert.rejects(ask(failing(unreachable)), /ECONNREFUSED/)
   }
-  assert.equal(await failing(Object.assign(new Error('dup key'), { code: 11000 })).create('a', content), false)
+  const taken = new MongoStore({
+    insertOne: () => Promise.reject(Object.assign(new Error('dup key'), { code: 11000 })),
+    updateOne: async () => ({ matchedCount: 0 })
+  })
+  assert.equal(await taken.create('a', content), false)
 })
 
 const { MONGODB_URI } = process.env

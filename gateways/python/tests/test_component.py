@@ -206,7 +206,11 @@ def test_a_secret_is_never_shown() -> None:
             "is not an option: did you mean cookie.max_age?",
         ),
         ({"frobnicate": None}, "frobnicate", "is not an option"),
-        ({"cookie": "lax"}, "cookie", "is not an option"),
+        (
+            {"cookie": "lax"},
+            "cookie",
+            "is not an option, but a group of options, such as cookie.path",
+        ),
     ],
 )
 def test_an_unknown_option_is_refused_by_its_name_with_the_nearest_known_one(

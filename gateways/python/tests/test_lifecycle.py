@@ -85,7 +85,7 @@ async def test_a_session_of_nodes_is_known(visitor: New) -> None:
 
 async def test_a_known_visitor_is_touched(visitor: New) -> None:
     store = Watched()
-    one = visitor(deeds(store=store))
+    one = visitor(deeds(store=store, options={"touch_after": 0}))
     await one(set={"a": 1})
     (before,) = store._sessions.values()
     store.then()
@@ -100,16 +100,17 @@ async def test_a_known_visitor_is_touched(visitor: New) -> None:
 
 async def test_the_same_value_again_is_no_change(visitor: New) -> None:
     store = Watched()
-    one = visitor(deeds(store=store))
+    one = visitor(deeds(store=store, options={"touch_after": 0}))
     await one(set={"a": 1, "b": {"c": "é"}})
     store.then()
     await one(set={"a": 1, "b": {"c": "é"}})
     assert store.then() == ["load", "touch"]
 
 
-async def test_touch_after_spares_the_store(visitor: New) -> None:
+@pytest.mark.parametrize("options", [{}, {"touch_after": 60}])
+async def test_touch_after_spares_the_store(visitor: New, options: Any) -> None:
     store = Watched()
-    one = visitor(deeds(store=store, options={"touch_after": 60}))
+    one = visitor(deeds(store=store, options=options))
     await one(set={"a": 1})
     store.then()
     await one()

@@ -194,7 +194,7 @@ def test_a_client_is_closed_when_its_event_loop_ends(database: Database) -> None
     for _ in range(3):
         assert TestClient(application).post("/", json={"set": {"a": 1}}).status_code == 200
         asyncio.run(database.are_closed())
-    assert store._clients._own == {}  # type: ignore[union-attr]
+    assert store._clients._own._own == {}  # type: ignore[union-attr]
 
 
 def test_a_client_of_a_loop_that_was_only_closed_is_forgotten() -> None:
@@ -203,7 +203,7 @@ def test_a_client_of_a_loop_that_was_only_closed_is_forgotten() -> None:
         loop = asyncio.new_event_loop()
         loop.run_until_complete(clients.sessions())
         loop.close()
-        assert len(clients._own) == 1  # type: ignore[union-attr]
+        assert len(clients._own._own) == 1  # type: ignore[union-attr]
 
 
 def test_a_client_in_another_event_loop_is_told_of(database: Database, caplog: Any) -> None:

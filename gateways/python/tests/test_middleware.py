@@ -69,7 +69,7 @@ async def refused(one: Visitor, status: int, text: str, **wanted: Any) -> None:
 
 async def test_a_store_that_fails_is_503(visitor: New, caplog: Any) -> None:
     store = Failing()
-    one = visitor(deeds(store=store))
+    one = visitor(deeds(store=store, options={"touch_after": 0}))
     await one(set={"a": 1})
     for operation in ("load", "replace", "delete"):
         store.failing = {operation}
@@ -88,7 +88,7 @@ async def test_a_store_that_fails_is_503(visitor: New, caplog: Any) -> None:
 
 async def test_anonymous_goes_on_where_nothing_is_lost(visitor: New, caplog: Any) -> None:
     store = Failing()
-    application = deeds(store=store, options={"on_store_error": "anonymous"})
+    application = deeds(store=store, options={"on_store_error": "anonymous", "touch_after": 0})
     one = visitor(application)
     await one(set={"a": 1})
     store.failing = {"load"}

@@ -9,12 +9,23 @@ from typing import Any
 
 import pytest
 from conftest import Visitor, deeds
+from psycopg_pool import AsyncConnectionPool
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 
-from edge_session import Content, MemoryStore, OptionsError, Store, Stored, StoreError, mongodb
+from edge_session import (
+    Content,
+    MemoryStore,
+    OptionsError,
+    Store,
+    Stored,
+    StoreError,
+    conformance,
+    mongodb,
+)
 from edge_session.mongodb import MongoStore
-from edge_session.store import now
+from edge_session.postgres import PostgresStore
+from edge_session.redis import RedisStore
 
 pytestmark = pytest.mark.anyio
 
@@ -31,76 +42,100 @@ async def database() -> AsyncIterator[Any]:
         await client.drop_database(name)
 
 
-@pytest.fixture(params=["memory", "mongodb"])
+@pytest.fixture(params=["memory", "mongodb", "redis", "postgres"])
 def store(request: pytest.FixtureRequest) -> Store:
-    if request.param == "memory":
-        return MemoryStore()
-    database = request.getfixturevalue("database")
-    return MongoStore(database.client, db_name=database.name)
+    match request.param:
+        case "memory":
+            return MemoryStore()
+        case "mongodb":
+            database = request.getfixturevalue("database")
+            return MongoStore(database.client, db_name=database.name)
+        case "redis":
+            return RedisStore(server("REDIS_URL"), prefix=f"python-{secrets.token_hex(6)}:")
+        case _:
+            table = f"python-{secrets.token_hex(6)}"
+            return PostgresStore(server("POSTGRES_URL"), table=table, create_table=True)
 
 
-async def test_creating_never_overwrites(store: Store) -> None:
-    assert await store.load("a") is None
-    assert await store.create("a", Content("one", LATER)) == "done"
-    assert await store.create("a", Content("two", LATER)) == "taken"
-    assert await store.load("a") == Stored("one", LATER)
+def server(variable: str) -> str:
+    if not (url := os.environ.get(variable)):
+        pytest.skip(f"needs a server: set {variable}")
+    return url
 
 
-async def test_replacing(store: Store) -> None:
-    assert await store.replace("a", Content("one", LATER), None) == "done"
-    assert await store.replace("a", Content("two", LATER), "one") == "done"
-    assert await store.replace("a", Content("two", LATER), "two") == "done"
-    assert await store.replace("a", Content("three", LATER), "one") == Stored("two", LATER)
-    assert await store.replace("a", Content("four", LATER + 1), None) == "done"
-    assert await store.load("a") == Stored("four", LATER + 1)
-    assert await store.replace("b", Content("one", LATER), "one") == "missing"
-    assert await store.load("b") is None
+async def test_a_store_keeps_every_promise(store: Store) -> None:
+    await conformance.check(store)
 
 
-async def test_touching(store: Store) -> None:
-    assert await store.touch("a", LATER) == "missing"
-    await store.create("a", Content("one", LATER))
-    assert await store.touch("a", LATER + 1) == "done"
-    assert await store.touch("a", LATER + 1) == "done"
-    assert await store.load("a") == Stored("one", LATER + 1)
+@pytest.mark.parametrize("store", ["redis", "postgres"], indirect=True)
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_store_keeps_every_promise_on_trio(store: Any, anyio_backend: str) -> None:
+    await conformance.check(store)
+    await store.close()
 
 
-async def test_deleting(store: Store) -> None:
-    assert await store.delete("a", None) == "missing"
-    assert await store.delete("a", "one") == "missing"
-    await store.create("a", Content("one", LATER))
-    assert await store.delete("a", "two") == Stored("one", LATER)
-    assert await store.delete("a", "one") == "done"
-    await store.create("a", Content("one", LATER))
-    assert await store.delete("a", None) == "done"
-    assert await store.load("a") is None
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        (lambda: RedisStore("redis://:hunter2@127.0.0.1:1"), "Redis cannot be reached"),
+        (
+            lambda: PostgresStore("postgres://a:hunter2@127.0.0.1:1/b"),
+            "PostgreSQL cannot be reached",
+        ),
+    ],
+)
+async def test_a_server_that_is_not_there_is_told_without_the_password(
+    store: Callable[[], Store], message: str
+) -> None:
+    with pytest.raises(StoreError, match=message) as raised:
+        await store().load("a")
+    assert "hunter2" not in str(raised.value)
 
 
-async def test_expired_sessions_are_missing(store: Store) -> None:
-    await store.create("a", Content("one", LATER))
-    assert await store.touch("a", now() - 1000) == "done"
-    assert await store.load("a") is None
-    assert await store.touch("a", LATER) == "missing"
-    assert await store.replace("a", Content("two", LATER), "one") == "missing"
-    assert await store.delete("a", "one") == "missing"
-    assert await store.load("a") is None
+@pytest.mark.parametrize("url", ["redis//a", "http://a", "redis://a:port"])
+def test_what_is_no_address_of_redis_is_refused(url: str) -> None:
+    with pytest.raises(OptionsError, match=r"client: is no redis:// URL"):
+        RedisStore(url)
 
 
-async def test_texts_survive(store: Store) -> None:
-    long = "x" * (1 << 20)
-    for text in ("", "\0", '{"a":"\\ud800 é \U0010ffff"}', " { } ", "\"'$.\\", long):
-        assert await store.replace("a", Content(text, LATER), None) == "done"
-        assert await store.load("a") == Stored(text, LATER)
-        assert await store.replace("a", Content("y", LATER), text) == "done"
-    for id in ("$where", "a.b", "é", "'; --", "../x"):
-        assert await store.create(id, Content(id, LATER)) == "done"
-        assert await store.delete(id, None) == "done"
+def test_what_is_no_address_of_postgresql_is_refused() -> None:
+    with pytest.raises(OptionsError, match=r"client: is no postgres:// URL"):
+        PostgresStore("postgres://a:hunter2@b/c?frobnicate=1")
 
 
-async def test_one_of_many_wins(store: Store) -> None:
-    await store.create("a", Content("0", LATER))
-    writes = (store.replace("a", Content(f"{n}", LATER), "0") for n in range(1, 17))
-    assert (await asyncio.gather(*writes)).count("done") == 1
+async def test_what_jsonb_does_not_have_is_refused(store: Store) -> None:
+    if not isinstance(store, PostgresStore):
+        return
+    pool: Any = AsyncConnectionPool(server("POSTGRES_URL"), open=False)
+    async with pool, pool.connection() as connection:
+        await connection.execute("CREATE TABLE IF NOT EXISTS jsonb (sid varchar PRIMARY KEY)")
+        await connection.execute("ALTER TABLE jsonb ADD COLUMN IF NOT EXISTS sess jsonb")
+        await connection.execute("ALTER TABLE jsonb ADD COLUMN IF NOT EXISTS expire timestamp(6)")
+    other = PostgresStore(server("POSTGRES_URL"), table="jsonb")
+    with pytest.raises(StoreError) as raised:
+        await other.replace("a", Content('{"a":"\\u0000"}', LATER), None)
+    assert raised.value.refused
+
+
+async def test_parallel_requests_merge(store: Store, visitor: Callable[..., Visitor]) -> None:
+    one = visitor(deeds(store=store, timeout=30))
+    await one(set={"start": 1})
+    await asyncio.gather(*(one(set={f"k{n}": n}) for n in range(64)))
+    assert (await one())["data"] == {"start": 1, **{f"k{n}": n for n in range(64)}}
+
+
+async def test_a_logout_beside_changes_stays_a_logout(
+    store: Store, visitor: Callable[..., Visitor]
+) -> None:
+    one = visitor(deeds(store=store, timeout=30))
+    id = (await one(set={"start": 1}))["id"]
+    cookie = one.http.cookies["connect.sid"]
+    changes = [one(set={f"k{n}": n}) for n in range(16)]
+    await asyncio.gather(*changes, one(do="destroy"), *(one(set={"late": n}) for n in range(16)))
+    assert await store.load(id) is None
+    one.http.cookies.clear()
+    one.http.cookies.set("connect.sid", cookie)
+    assert (await one())["data"] == {}
 
 
 async def test_the_memory_store_is_bounded() -> None:
@@ -183,16 +218,6 @@ async def test_documents_of_connect_mongos_are_read(
         assert (await one())["origin"] == origin
     document = await database["sessions"].find_one({"_id": "node"})
     assert document["session"] == text
-
-
-async def test_parallel_requests_merge_in_mongodb(
-    database: Any, visitor: Callable[..., Visitor]
-) -> None:
-    store = MongoStore(database.client, db_name=database.name)
-    one = visitor(deeds(store=store, timeout=30))
-    await one(set={"start": 1})
-    await asyncio.gather(*(one(set={f"k{n}": n}) for n in range(16)))
-    assert (await one())["data"] == {"start": 1, **{f"k{n}": n for n in range(16)}}
 
 
 async def test_a_server_that_is_gone_is_503(visitor: Callable[..., Visitor], caplog: Any) -> None:

@@ -226,6 +226,8 @@ impl<S: Store> Suite<S> {
         promise!("nor replaced", replaced, Changed::Missing);
         promise!("nor deleted", store.delete(&id, Some(A)), Changed::Missing);
         promise!("nor brought back by any of these", self.load(&id), None);
+        promise!("its identifier is free", store.create(&id, content(A)), Created::Done);
+        promise!("and is in use then", store.create(&id, content(B)), Created::Taken);
         self.without("expired").await;
     }
 

@@ -427,13 +427,17 @@ impl Documents {
         if self.timestamps {
             document.insert("updatedAt", self.now);
         }
-        match self.sessions.insert_one(document).await {
+        match self.sessions.insert_one(&document).await {
             Ok(_) => Ok(Created::Done),
             Err(error) => match error.kind.as_ref() {
                 ErrorKind::Write(WriteFailure::WriteError(write))
                     if write.code == DUPLICATE_KEY =>
                 {
-                    Ok(Created::Taken)
+                    // It may have expired, and not have been removed yet.
+                    let expired = doc! { "_id": self.key(id), "expires": { "$lte": self.now } };
+                    let replaced = self.sessions.replace_one(expired, document).await;
+                    let is_replaced = replaced.map_err(store_error)?.matched_count > 0;
+                    Ok(if is_replaced { Created::Done } else { Created::Taken })
                 }
                 _ => Err(store_error(error)),
             },

@@ -83,6 +83,8 @@ export async function check (store) {
   await promise('nor replaced', replace(id, content(B), A), false)
   await promise('nor deleted', remove(id, A), false)
   await promise('nor brought back by any of these', load(id), undefined)
+  await promise('its identifier is free', store.create(id, content(A)), true)
+  await promise('and is in use then', store.create(id, content(B)), false)
   await without('expired')
 
   const long = `{"long":"${'x'.repeat((1 << 20) - 20)}"}`

@@ -41,13 +41,17 @@ export class MongoStore {
   }
 
   async create (id, { data, expires }) {
+    const document = { _id: id, expires: new Date(expires), session: data }
     try {
-      await this.#collection.insertOne({ _id: id, expires: new Date(expires), session: data })
+      await this.#collection.insertOne(document)
       return true
     } catch (error) {
-      if (error.code === DUPLICATE_KEY) return false
-      throw error
+      if (error.code !== DUPLICATE_KEY) throw error
     }
+    // It may have expired, and not have been removed yet.
+    const expired = { _id: id, expires: { $lte: new Date() } }
+    const { matchedCount } = await this.#collection.updateOne(expired, { $set: document })
+    return matchedCount > 0
   }
 
   async replace (id, { data, expires }, expected) {

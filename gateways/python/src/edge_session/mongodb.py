@@ -4,16 +4,13 @@ A document is `{_id, expires: Date, session}`, where `session` is JSON text; Nod
 share them. Needs the extra `edge-session[mongodb]`.
 """
 
-import asyncio
 import logging
-import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
-from anyio import CapacityLimiter, move_on_after, to_thread
-from anyio.lowlevel import RunVar
+from anyio import move_on_after, to_thread
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from pymongo import AsyncMongoClient, MongoClient, ReadPreference
@@ -26,6 +23,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
+from ._clients import OwnClients, in_thread
 from ._loops import asyncio_loop
 from ._mongodb_uri import checked, names
 from .options import OptionsError, Problem
@@ -55,14 +53,8 @@ _REFUSALS = {
     17420: "the document is too large",
 }
 
-#: The maximum number of threads that call a `MongoClient` at once.
-_THREADS = 40
-
 #: The maximum time that a request waits for the index, in seconds.
 _INDEX_PATIENCE = 0.5
-
-#: The maximum time for closing a client when its event loop ends, in seconds.
-_FAREWELL = 2.0
 
 
 class MongoStore:
@@ -121,9 +113,13 @@ class MongoStore:
             sessions = await self._clients.sessions()
             try:
                 await sessions.insert_one(document)
+                return "done"
             except DuplicateKeyError:
-                return "taken"
-            return "done"
+                pass
+            # It may have expired, and not have been removed yet.
+            expired = {"_id": id, "expires": {"$lte": DatetimeMS(now())}}
+            replaced = await sessions.replace_one(expired, document)
+            return "done" if replaced.matched_count else "taken"
 
     async def replace(self, id: str, content: Content, expected: str | None) -> Changed:
         update = {"$set": {"_id": id, "session": _text(content), "expires": _date(content)}}
@@ -263,69 +259,38 @@ class _GivenClient:
         return self._sessions
 
     async def close(self) -> None:
-        if isinstance(self._client, MongoClient):
-            await to_thread.run_sync(self._client.close)
-        else:
-            await self._client.close()
-
-
-class _Own(NamedTuple):
-    client: _Client
-    sessions: _Sessions
-    #: Only for asyncio clients.
-    lifetime: AsyncGenerator[None, None] | None
+        await _close(self._client)
 
 
 class _OwnClients:
-    """A client for each asyncio event loop, because connections belong to a loop, and one for all
-    trio event loops."""
+    """Clients of the store's own, and the collection of each."""
 
     def __init__(self, uri: str, sessions: Callable[[_Client], _Sessions]) -> None:
-        self._uri = checked(uri)
-        self._sessions = sessions
-        #: Keyed by event loop, or by process for clients used in threads, which do not survive a
-        #: fork.
-        self._own: dict[asyncio.AbstractEventLoop | int, _Own] = {}
+        uri = checked(uri)
+
+        def connect(kind: Any, **more: Any) -> tuple[_Client, _Sessions]:
+            client = _connect(kind, uri, **more)
+            return client, sessions(client)
+
+        async def close(own: tuple[_Client, _Sessions]) -> None:
+            await _close(own[0])
+
+        self._own = OwnClients(
+            partial(connect, AsyncMongoClient), partial(connect, MongoClient, connect=False), close
+        )
 
     async def sessions(self) -> _Sessions:
-        loop = asyncio_loop()
-        if own := self._own.get(loop or os.getpid()):
-            return own.sessions
-        if loop is None:
-            threaded = _connect(MongoClient, self._uri, connect=False)
-            self._own[os.getpid()] = own = _Own(threaded, self._sessions(threaded), None)
-            return own.sessions
-        self._forget_closed_loops()
-        client = _connect(AsyncMongoClient, self._uri)
-        lifetime = self._lifetime(loop, client)
-        self._own[loop] = own = _Own(client, self._sessions(client), lifetime)
-        await anext(lifetime)
-        return own.sessions
+        return (await self._own.get())[1]
 
     async def close(self) -> None:
-        own = self._own.pop(asyncio_loop() or os.getpid(), None)
-        if own and own.lifetime:
-            await own.lifetime.aclose()
-        elif own:
-            await to_thread.run_sync(own.client.close)
+        await self._own.close()
 
-    async def _lifetime(
-        self, loop: asyncio.AbstractEventLoop, client: AsyncMongoClient[Any]
-    ) -> AsyncGenerator[None, None]:
-        """Closes the client when the event loop closes its generators, before it ends."""
-        try:
-            yield
-        finally:
-            self._own.pop(loop, None)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_FAREWELL):
-                    await client.close()
 
-    def _forget_closed_loops(self) -> None:
-        """Removes loops that were closed without ending their generators."""
-        for loop in list(self._own):
-            if not isinstance(loop, int) and loop.is_closed():
-                self._own.pop(loop, None)
+async def _close(client: _Client) -> None:
+    if isinstance(client, MongoClient):
+        await to_thread.run_sync(client.close)
+    else:
+        await client.close()
 
 
 def _connect(kind: Any, uri: str, **more: Any) -> Any:
@@ -356,9 +321,6 @@ def _collection(client: _Client, name: str, db_name: str | None) -> _Sessions:
     return cast(_Sessions, _InThreads(sessions) if isinstance(client, MongoClient) else sessions)
 
 
-_limiter: RunVar[CapacityLimiter] = RunVar("edge_session_mongodb_threads")
-
-
 class _InThreads:
     """A `MongoClient`'s collection, whose operations run in threads."""
 
@@ -369,15 +331,7 @@ class _InThreads:
         operation = getattr(self._collection, name)
 
         async def perform(*args: Any, **settings: Any) -> Any:
-            try:
-                limiter = _limiter.get()
-            except LookupError:
-                # Not the default limiter, because the application may use all of its threads.
-                limiter = CapacityLimiter(_THREADS)
-                _limiter.set(limiter)
-            return await to_thread.run_sync(
-                partial(operation, *args, **settings), abandon_on_cancel=True, limiter=limiter
-            )
+            return await in_thread(operation, *args, **settings)
 
         return perform
 

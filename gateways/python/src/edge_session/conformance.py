@@ -1,0 +1,175 @@
+"""The test suite for stores, including your own: the promises of `Store`.
+
+await edge_session.conformance.check(MemoryStore())
+"""
+
+from collections.abc import Awaitable
+from typing import Any
+
+from anyio import create_task_group
+
+from .store import Content, Store, Stored, now
+
+_LATER = 4_102_444_800_000  # the year 2100
+_AT_ONCE = 64
+
+# Some databases check that a session's text is JSON.
+_A, _B, _C = '{"is":"a"}', '{"is":"b"}', '{"is":"c"}'
+
+
+async def check(store: Store) -> None:
+    """Checks every promise of a store.
+
+    Raises `AssertionError` with the one that is broken. Sessions whose identifiers begin with
+    `conformance-` are overwritten and deleted.
+    """
+    await _creating(store)
+    await _replacing(store)
+    await _replacing_when_expected(store)
+    await _touching(store)
+    await _deleting(store)
+    await _expired_sessions_are_missing(store)
+    await _texts_survive(store)
+    await _one_of_many_wins(store)
+
+
+async def _promise(what: str, operation: Awaitable[Any], expected: Any) -> None:
+    actual = await operation
+    if isinstance(actual, Stored):
+        actual = _plain(actual)
+    if actual != expected:
+        raise AssertionError(f"{what}: {actual!r}, not {expected!r}")
+
+
+def _plain(stored: Stored) -> Stored:
+    """Returns what every store returns: some round an expiry up to a second, count from their own
+    clock, or know the time of the last touch."""
+    expires = stored.expires and round(stored.expires / 10_000) * 10_000
+    return Stored(stored.data, expires)
+
+
+def _content(data: str) -> Content:
+    return Content(data, _LATER)
+
+
+def _stored(data: str) -> Stored:
+    return Stored(data, _LATER)
+
+
+async def _having(store: Store, id: str, data: str) -> str:
+    await store.replace(f"conformance-{id}", _content(data), None)
+    return f"conformance-{id}"
+
+
+async def _without(store: Store, id: str) -> str:
+    await store.delete(f"conformance-{id}", None)
+    return f"conformance-{id}"
+
+
+async def _creating(store: Store) -> None:
+    id = await _without(store, "create")
+    await _promise("what was never stored is missing", store.load(id), None)
+    await _promise("creating stores", store.create(id, _content(_A)), "done")
+    await _promise("what was stored is found", store.load(id), _stored(_A))
+    await _promise("creating never overwrites", store.create(id, _content(_B)), "taken")
+    await _promise("after a refused creation the old text is there", store.load(id), _stored(_A))
+    await _without(store, "create")
+
+
+async def _replacing(store: Store) -> None:
+    id = await _without(store, "replace")
+    await _promise("replacing creates", store.replace(id, _content(_A), None), "done")
+    await _promise("replacing overwrites", store.replace(id, _content(_B), None), "done")
+    await _promise("the last text is found", store.load(id), _stored(_B))
+    await _without(store, "replace")
+
+
+async def _replacing_when_expected(store: Store) -> None:
+    id = await _having(store, "expect", _A)
+    await _promise("the expected text is replaced", store.replace(id, _content(_B), _A), "done")
+    await _promise("another text is a conflict", store.replace(id, _content(_C), _A), _stored(_B))
+    await _promise("after a conflict nothing has changed", store.load(id), _stored(_B))
+    await _promise("the same text can be stored again", store.replace(id, _content(_B), _B), "done")
+    await _without(store, "expect")
+    missing = store.replace(id, _content(_C), _B)
+    await _promise("a missing session is not created", missing, "missing")
+    await _promise("nor is it there afterwards", store.load(id), None)
+
+
+async def _touching(store: Store) -> None:
+    id = await _having(store, "touch", _A)
+    even_later = _LATER + 60_000
+    await _promise("touching moves the expiry", store.touch(id, even_later), "done")
+    await _promise("and leaves the text", store.load(id), Stored(_A, even_later))
+    await _promise("touching twice is fine", store.touch(id, even_later), "done")
+    await _without(store, "touch")
+    await _promise("touching never creates", store.touch(id, _LATER), "missing")
+    await _promise("nor is it there afterwards", store.load(id), None)
+
+
+async def _deleting(store: Store) -> None:
+    id = await _having(store, "delete", _A)
+    await _promise("another text is not deleted", store.delete(id, _B), _stored(_A))
+    await _promise("the expected one is", store.delete(id, _A), "done")
+    await _promise("what was deleted is missing", store.load(id), None)
+    await _promise("deleting nothing says so", store.delete(id, None), "missing")
+    await _promise("also when something was expected", store.delete(id, _A), "missing")
+    await _having(store, "delete", _A)
+    await _promise("without a condition it is deleted", store.delete(id, None), "done")
+    await _promise("and is missing then", store.load(id), None)
+
+
+async def _expired_sessions_are_missing(store: Store) -> None:
+    id = await _having(store, "expired", _A)
+    await _promise("a session can be made to end", store.touch(id, now() - 1000), "done")
+    await _promise("an expired session is not loaded", store.load(id), None)
+    await _promise("nor touched", store.touch(id, _LATER), "missing")
+    await _promise("nor replaced", store.replace(id, _content(_B), _A), "missing")
+    await _promise("nor deleted", store.delete(id, _A), "missing")
+    await _promise("nor brought back by any of these", store.load(id), None)
+    await _promise("its identifier is free", store.create(id, _content(_A)), "done")
+    await _promise("and is in use then", store.create(id, _content(_B)), "taken")
+    await _without(store, "expired")
+
+
+async def _texts_survive(store: Store) -> None:
+    long = f'{{"long":"{"x" * ((1 << 20) - 20)}"}}'
+    for text in (
+        "{}",
+        " { } ",
+        '{"a":"\\u0000"}',
+        '{"a":"\\ud800 é \U0010ffff"}',
+        '{"\\"\'$.\\\\%s":1.0,"b":1,"b":2}',
+        long,
+    ):
+        id = await _having(store, "text", text)
+        await _promise("a text comes back exactly", store.load(id), _stored(text))
+        await _promise("and is recognised", store.replace(id, _content(_A), text), "done")
+    for odd in ("$where", "a.b", "é", "'; --", "../x", "%s"):
+        id = await _having(store, odd, _A)
+        await _promise("any text can be an identifier", store.load(id), _stored(_A))
+        await _promise("and be deleted", store.delete(id, None), "done")
+    await _without(store, "text")
+
+
+async def _one_of_many_wins(store: Store) -> None:
+    id = await _having(store, "race", _A)
+    for round in range(8):
+        found = await store.load(id)
+        if found is None:
+            raise AssertionError("a session that was replaced is there")
+        won: list[int] = []
+
+        async def write(number: int, round: int, expected: str, won: list[int]) -> None:
+            mine = _content(f'{{"by":"{round}-{number}"}}')
+            if await store.replace(id, mine, expected) == "done":
+                won.append(number)
+
+        async with create_task_group() as writers:
+            for number in range(_AT_ONCE):
+                writers.start_soon(write, number, round, found.data, won)
+        if len(won) != 1:
+            raise AssertionError(
+                f"of many that expect the same text, exactly one replaces it: {len(won)}"
+            )
+    await _without(store, "race")

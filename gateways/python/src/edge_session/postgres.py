@@ -1,0 +1,300 @@
+"""Sessions in PostgreSQL, in the table of connect-pg-simple.
+
+A row is `(sid, sess json, expire timestamp)`; Node applications can share them. Needs the extra
+`edge-session[postgres]`.
+"""
+
+import random
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+
+from psycopg import Error, InterfaceError, OperationalError
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Composed, Identifier
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+
+from ._clients import OwnClients, in_thread
+from ._loops import asyncio_loop
+from .options import OptionsError, Problem
+from .store import Changed, Content, Stored, StoreError, now
+
+_Pool: TypeAlias = "AsyncConnectionPool[Any] | ConnectionPool[Any]"
+_Rows: TypeAlias = Sequence[tuple[Any, ...]]
+
+#: The most expired sessions that are deleted at once: a request waits for it.
+_PRUNED = 1000
+
+#: What to say of the server's codes (appendix A of PostgreSQL's documentation).
+_FAILURES = {
+    "28P01": "PostgreSQL refuses the user or the password",
+    "28000": "PostgreSQL refuses the user or the password",
+    "3D000": "PostgreSQL does not have the database in the address",
+    "42P01": "PostgreSQL has no such table: create it, or set create_table to True",
+    "42501": "the PostgreSQL user may not do this: grant it SELECT, INSERT, UPDATE and DELETE on "
+    "the table of sessions",
+    "42703": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
+    "42804": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
+    "25006": "this PostgreSQL server is read-only: the address must name the primary",
+    "53100": "PostgreSQL's disk is full",
+    "53300": "PostgreSQL has no connection left",
+    "57P01": "PostgreSQL is shutting down",
+    "57P03": "PostgreSQL is starting up, or recovers",
+}
+
+#: The server's codes for texts that it can never store.
+_REFUSALS = {"22P02", "22P05", "22021", "22001", "54000"}
+
+
+class _Statements(NamedTuple):
+    load: Composed
+    create: Composed
+    upsert: Composed
+    replace: Composed
+    touch: Composed
+    delete: Composed
+    delete_if: Composed
+    prune: Composed
+    table: Composed
+    table_index: Composed
+
+
+class PostgresStore:
+    """Sessions in PostgreSQL. Acknowledged writes are on the server's disk, unless its
+    `synchronous_commit` is off.
+
+    - `client`: a `postgres://` URL, or an open pool of the application in autocommit mode: a
+      `psycopg_pool.AsyncConnectionPool`, in the event loop that it belongs to, or a
+      `psycopg_pool.ConnectionPool`, which is called in threads.
+    - `schema`, `table`, `create_table`, `disable_touch`: connect-pg-simple's options.
+    - `prune_interval`: how often expired sessions are deleted, in seconds, give or take a half;
+      None: never. A request that creates a session does it, at most a thousand at once.
+    - `connections`: the most connections to the server, with a URL.
+
+    With a URL, each asyncio event loop has its own pool, which is closed when the loop ends; on
+    trio, there is one that is called in threads.
+    """
+
+    def __init__(
+        self,
+        client: "str | AsyncConnectionPool[Any] | ConnectionPool[Any]",
+        *,
+        schema: str | None = None,
+        table: str = "session",
+        create_table: bool = False,
+        prune_interval: float | None = 900,
+        disable_touch: bool = False,
+        connections: int = 10,
+    ) -> None:
+        self._given: _Pool | None = None
+        if isinstance(client, str):
+            url = client
+            settings = _settings(url)
+            self._own: OwnClients[_Pool] = OwnClients(
+                lambda: _open(AsyncConnectionPool, url, settings, connections),
+                lambda: _open(ConnectionPool, url, settings, connections),
+                _close,
+            )
+        else:
+            self._given = client
+        self._sql = _statements(Identifier(*filter(None, (schema, table))), f"IDX_{table}_expire")
+        self._needs_table = create_table
+        self._disable_touch = disable_touch
+        self._prune_interval = prune_interval
+        self._next_prune = self._later()
+
+    async def close(self) -> None:
+        """Closes the connections; with a URL, those of the running event loop."""
+        if self._given is None:
+            await self._own.close()
+        else:
+            await _close(self._given)
+
+    async def load(self, id: str) -> Stored | None:
+        values = (id, now() / 1000)
+        try:
+            rows = await self._run(self._sql.load, values)
+        except _Closed:
+            # The server may have been restarted since the last request.
+            rows = await self._run(self._sql.load, values)
+        return Stored(rows[0][0], int(rows[0][1])) if rows else None
+
+    async def create(self, id: str, content: Content) -> Literal["done", "taken"]:
+        await self._prune()
+        values = (id, content.data, _expiry(content.expires), now() / 1000)
+        return "done" if await self._run(self._sql.create, values) else "taken"
+
+    async def replace(self, id: str, content: Content, expected: str | None) -> Changed:
+        expires = _expiry(content.expires)
+        if expected is None:
+            await self._run(self._sql.upsert, (id, content.data, expires))
+            return "done"
+        values = (content.data, expires, id, now() / 1000, expected)
+        if await self._run(self._sql.replace, values):
+            return "done"
+        return await self.load(id) or "missing"
+
+    async def touch(self, id: str, expires: int) -> Changed:
+        if self._disable_touch:
+            return "done"
+        values = (_expiry(expires), id, now() / 1000)
+        return "done" if await self._run(self._sql.touch, values) else "missing"
+
+    async def delete(self, id: str, expected: str | None) -> Changed:
+        if expected is None:
+            rows = await self._run(self._sql.delete, (id, now() / 1000))
+            return "done" if rows and rows[0][0] else "missing"
+        if await self._run(self._sql.delete_if, (id, now() / 1000, expected)):
+            return "done"
+        return await self.load(id) or "missing"
+
+    def _later(self) -> float:
+        """Returns when to prune next: many processes should not do it at once."""
+        interval = self._prune_interval
+        return (
+            float("inf") if interval is None else now() + interval * 1000 * random.uniform(0.5, 1.5)
+        )
+
+    async def _prune(self) -> None:
+        if now() < self._next_prune:
+            return
+        self._next_prune = self._later()
+        if len(await self._run(self._sql.prune, (now() / 1000, _PRUNED))) == _PRUNED:
+            # There are more: the next request continues.
+            self._next_prune = 0
+
+    async def _run(self, statement: Composed, values: Sequence[Any] = ()) -> _Rows:
+        """Runs a statement and returns its rows. Each changed row is one."""
+        pool = self._given or await self._own.get()
+        with _store_errors():
+            if isinstance(pool, ConnectionPool):
+                return cast(_Rows, await in_thread(_in_thread, pool, self, statement, values))
+            if asyncio_loop() is None:
+                raise StoreError(
+                    "an AsyncConnectionPool needs asyncio: give the store the URL, or a "
+                    "ConnectionPool"
+                )
+            async with _connection(pool) as connection:
+                if self._needs_table:
+                    await connection.execute(self._sql.table)
+                    await connection.execute(self._sql.table_index)
+                    self._needs_table = False
+                cursor = await connection.execute(statement, values)
+                return cast(_Rows, await cursor.fetchall())
+
+
+def _in_thread(
+    pool: Any, store: PostgresStore, statement: Composed, values: Sequence[Any]
+) -> _Rows:
+    pool.open()
+    with pool.connection() as connection:
+        if store._needs_table:
+            connection.execute(store._sql.table)
+            connection.execute(store._sql.table_index)
+            store._needs_table = False
+        return cast(_Rows, connection.execute(statement, values).fetchall())
+
+
+@asynccontextmanager
+async def _connection(pool: AsyncConnectionPool[Any]) -> AsyncIterator[Any]:
+    if pool.closed:
+        # One of the store's own, which is opened in the event loop.
+        await pool.open()
+    async with pool.connection() as connection:
+        yield connection
+
+
+def _settings(url: str) -> dict[str, Any]:
+    """Checks a URL and returns defaults for the settings that it does not have."""
+    try:
+        given = conninfo_to_dict(url)
+    except Error as error:
+        message = "is no postgres:// URL: postgres://USER:PASSWORD@HOST:PORT/DATABASE"
+        # The library's text may quote a part of the URL.
+        raise OptionsError([Problem("client", message)]) from error
+    ours = {"connect_timeout": 2, "application_name": "edge-session"}
+    return {name: value for name, value in ours.items() if name not in given}
+
+
+def _open(kind: Any, url: str, settings: dict[str, Any], connections: int) -> Any:
+    # Without prepared statements, PgBouncer may be in its transaction mode.
+    settings = {**settings, "autocommit": True, "prepare_threshold": None}
+    return kind(
+        url,
+        kwargs=settings,
+        min_size=0,
+        max_size=connections,
+        timeout=2.0,
+        open=False,
+        num_workers=1,
+    )
+
+
+async def _close(pool: _Pool) -> None:
+    if isinstance(pool, ConnectionPool):
+        await in_thread(pool.close)
+    else:
+        await pool.close()
+
+
+def _statements(table: Identifier, index: str) -> _Statements:
+    """The column `expire` has no time zone: the server's `TimeZone` decides, as in
+    connect-pg-simple."""
+    texts = {
+        "load": "SELECT sess::text, extract(epoch FROM expire::timestamptz) * 1000 FROM {} "
+        "WHERE sid = %s AND expire > to_timestamp(%s)",
+        # An expired session may not have been pruned yet.
+        "create": "INSERT INTO {} AS it (sid, sess, expire) VALUES (%s, %s, to_timestamp(%s)) "
+        "ON CONFLICT (sid) DO UPDATE SET sess = excluded.sess, expire = excluded.expire "
+        "WHERE it.expire <= to_timestamp(%s) RETURNING 1",
+        "upsert": "INSERT INTO {} (sid, sess, expire) VALUES (%s, %s, to_timestamp(%s)) "
+        "ON CONFLICT (sid) DO UPDATE SET sess = excluded.sess, expire = excluded.expire "
+        "RETURNING 1",
+        "replace": "UPDATE {} SET sess = %s, expire = to_timestamp(%s) "
+        "WHERE sid = %s AND expire > to_timestamp(%s) AND sess::text = %s RETURNING 1",
+        "touch": "UPDATE {} SET expire = to_timestamp(%s) "
+        "WHERE sid = %s AND expire > to_timestamp(%s) RETURNING 1",
+        "delete": "DELETE FROM {} WHERE sid = %s RETURNING expire > to_timestamp(%s)",
+        "delete_if": "DELETE FROM {} WHERE sid = %s AND expire > to_timestamp(%s) "
+        "AND sess::text = %s RETURNING 1",
+        "prune": "DELETE FROM {0} WHERE sid IN (SELECT sid FROM {0} "
+        "WHERE expire < to_timestamp(%s) LIMIT %s) RETURNING 1",
+        "table": 'CREATE TABLE IF NOT EXISTS {} (sid varchar NOT NULL COLLATE "default" '
+        "PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL)",
+    }
+    composed = {name: SQL(cast(Any, text)).format(table) for name, text in texts.items()}
+    composed["table_index"] = SQL("CREATE INDEX IF NOT EXISTS {} ON {} (expire)").format(
+        Identifier(index), table
+    )
+    return _Statements(**composed)
+
+
+def _expiry(expires: int) -> float:
+    """Returns the whole second in which a session expires, as connect-pg-simple rounds it."""
+    return float(-(-expires // 1000))
+
+
+class _Closed(StoreError):
+    """The server has closed the connection."""
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """Replaces the client's and the server's messages, which may contain a password or a key."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreError("PostgreSQL cannot be reached, or all connections are in use") from error
+    except Error as error:
+        code = error.sqlstate
+        if code in _REFUSALS:
+            raise StoreError(
+                "PostgreSQL cannot store this session: a column of the type jsonb, or the "
+                "database's encoding, does not have all of its characters, or it is too large",
+                refused=True,
+            ) from error
+        if code in _FAILURES:
+            raise StoreError(_FAILURES[code]) from error
+        if code is None and isinstance(error, OperationalError | InterfaceError):
+            raise _Closed("PostgreSQL cannot be reached, or closed the connection") from error
+        raise StoreError(f"PostgreSQL failed: {code or type(error).__name__}") from error
