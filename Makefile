@@ -13,7 +13,7 @@ check: ## formatting, lints and unit tests (ARGS=guards: only tests with this na
 test: ## set up, build, run all tests and lints (ARGS=guards: only tests of that name)
 	@exec scripts/test $(ARGS)
 
-interop: ## compare with express-session and connect-mongo (CASES=5000 of each set; ARGS="--seed N --set text")
+interop: ## compare with express-session and its stores (CASES=5000 of each set; ARGS="--store redis --seed N")
 	@scripts/interop --cases $(or $(CASES),1000) $(ARGS)
 
 simulate: ## play random histories of gateways, visitors and a failing store (ARGS="--seconds 30 --seed N", or --mutations)

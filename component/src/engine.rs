@@ -116,10 +116,10 @@ impl Engine {
         let state = State { secure, presented, ..State::new(Phase::Loading, origin) };
         match *ids {
             [] => Beginning::Ready(self.fresh(env, state)),
-            [id] => self.load(id.to_owned(), State { origin: Origin::Loaded, ..state }, None),
+            [id] => self.load(id.to_owned(), state, None),
             [id, ..] => {
                 let all = serde_json::Value::from(ids.clone()).to_string();
-                self.load(id.to_owned(), State { origin: Origin::Loaded, ..state }, Some(all))
+                self.load(id.to_owned(), state, Some(all))
             }
         }
     }
@@ -171,7 +171,6 @@ impl Engine {
         if state.phase == Phase::Following {
             // The browser has received, or is about to receive, another cookie. Only requests with
             // that cookie may see the session's data.
-            let state = State { origin: Origin::Unknown, ..state };
             let mut session = self.fresh(env, state);
             let late = State { phase: Phase::Late, ..state };
             session.visit.state = late.write(self.fingerprint, None);
@@ -186,7 +185,7 @@ impl Engine {
         match parsed {
             Ok(text) => {
                 let origin = Origin::Loaded;
-                let state = State { phase: Phase::Open, origin, candidate: 0, ..state };
+                let state = State { phase: Phase::Open, origin, ..state };
                 let visit = self.visit(visit.id, state, None);
                 Ok(Beginning::Ready(Session { visit, origin, text }))
             }
@@ -234,7 +233,7 @@ impl Engine {
     /// Creates a new session. An identifier from the request is never adopted.
     fn fresh(&self, env: &impl Environment, state: State) -> Session {
         let cookie = SessionCookie::new(&self.options.cookie, state.secure, env.now());
-        let state = State { phase: Phase::Open, candidate: 0, ..state };
+        let state = State { phase: Phase::Open, ..state };
         Session {
             visit: self.visit(identifier::of(env.random()), state, None),
             origin: state.origin,
@@ -533,10 +532,8 @@ impl Engine {
         let is_reduced = base.is_reduced();
         let plan = base.plan(&change.data).map_err(invalid)?;
         let document = match current {
-            Some(current) if !starts_empty => {
-                self.document(&current.data).map_err(damaged)?.merged(&plan)
-            }
-            _ => base.changed(&plan),
+            Some(current) => self.document(&current.data).map_err(damaged)?.merged(&plan),
+            None => base.changed(&plan),
         };
         if document.len() > MAX_MEMBERS {
             return Err(invalid(format!(

@@ -1345,6 +1345,96 @@ fn a_taken_identifier_is_not_overwritten() {
 }
 
 #[test]
+fn a_taken_identifier_of_a_renewal_is_replaced() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let renew = change(Action::Renew, DataChange::Nothing);
+    let mut run = world.finish(world.open(Some(&cookie)), &renew);
+    let first = run.next().unwrap().id.clone();
+    run.meet(Obstacle::Taken);
+    let second = run.next().unwrap().id.clone();
+    assert_ne!(first, second);
+    let outcome = run.end();
+    assert_eq!((outcome.event, outcome.new_id), (Event::Moved, Some(second)));
+
+    // Once it is stored, this request's own writes are not in its way.
+    let mut run = world.finish(world.open(Some(&world.visitor())), &renew);
+    run.perform();
+    run.perform();
+    let data = format!("{}}}", r#"{"cookie":{"originalMaxAge":null,"path":"/"},"x":1"#);
+    run.meet(Obstacle::Conflict(Stored { data, expires: None, touched: None }));
+    assert!(matches!(run.next().unwrap().operation, Operation::Replace(_)));
+    for at in [0, 1] {
+        let visit = run.plan.as_ref().expect("a plan").visit.clone();
+        let stored = run.stored.as_ref();
+        let taken = world.engine.resume(&world, visit, stored, &renew, at, Obstacle::Taken);
+        assert_eq!(taken.unwrap_err().kind, FailureKind::Misuse, "{at}");
+    }
+}
+
+#[test]
+fn a_regenerated_session_whose_predecessor_is_gone_is_kept() {
+    let world = World::new(|_| {});
+    let cookie = world.visitor();
+    let regenerate = Change { action: Action::Regenerate, ..set("b", "2") };
+    let mut run = world.finish(world.open(Some(&cookie)), &regenerate);
+    let new = run.next().unwrap().id.clone();
+    run.perform();
+    run.perform();
+    run.meet(Obstacle::Missing);
+    let outcome = run.end();
+    assert_eq!((outcome.event, &outcome.new_id), (Event::Moved, &Some(new)));
+    assert_eq!(world.open(Some(&self::cookie(&outcome))).data, r#"{"b":2}"#);
+}
+
+#[test]
+fn without_notes_a_renewal_of_an_ended_session_is_gone() {
+    let world = World::with(Preset::Express, |o| o.conflicts = Conflicts::Merge);
+    let cookie = world.visitor();
+    let renew = change(Action::Renew, DataChange::Nothing);
+    for found in [true, false] {
+        let mut run = world.finish(world.open(Some(&cookie)), &renew);
+        run.perform();
+        run.meet(Obstacle::Missing);
+        assert!(matches!(run.next().unwrap().operation, Operation::Delete));
+        if found {
+            run.perform()
+        } else {
+            run.meet(Obstacle::Missing)
+        }
+        let outcome = run.end();
+        assert_eq!((outcome.event, outcome.failure), (Event::Gone, None), "{found}");
+    }
+}
+
+#[test]
+fn a_session_that_begins_over_tls_has_a_secure_cookie() {
+    let world = World::new(|_| {});
+    for (tls, is_secure) in [(true, true), (false, false)] {
+        let request = Request {
+            cookies: Vec::new(),
+            path: "/".into(),
+            tls,
+            secure: false,
+            forwarded_proto: None,
+        };
+        let Beginning::Ready(session) = world.engine.begin(&world, &request) else {
+            panic!("no session")
+        };
+        let outcome = world.close(world.opened(session, None), &set("a", "1"));
+        let cookie = outcome.set_cookie.expect("a cookie");
+        assert_eq!(cookie.contains("; Secure"), is_secure, "{cookie}");
+    }
+}
+
+#[test]
+fn the_options_in_force_are_told() {
+    let world = World::new(|o| o.ttl = 5);
+    let ttl = Setting { name: "store.ttl".into(), value: wit::Value::Json("5".into()) };
+    assert!(world.engine.in_force().contains(&ttl));
+}
+
+#[test]
 fn endless_conflicts_end() {
     let world = World::new(|_| {});
     let cookie = world.visitor();
@@ -1489,6 +1579,21 @@ fn a_gateway_that_breaks_the_contract_is_refused() {
     let mut run = world.finish(open(), &nothing());
     run.meet(Obstacle::Taken);
     misuse(run.plan, "`taken` cannot be an obstacle to a touch");
+    let renew = self::change(Action::Renew, DataChange::Nothing);
+    let mut run = world.finish(open(), &renew);
+    run.meet(Obstacle::Missing);
+    misuse(run.plan, "`missing` cannot be an obstacle to");
+    let mut run = world.finish(open(), &renew);
+    run.meet(Obstacle::Refused("no".into()));
+    assert_eq!(run.plan.unwrap_err().kind, FailureKind::InvalidChange);
+    // An unconditional write meets no such obstacle.
+    let overwriting = World::with(Preset::Express, |_| {});
+    let visitor = overwriting.visitor();
+    for obstacle in [Obstacle::Missing, Obstacle::Conflict(current())] {
+        let mut run = overwriting.finish(overwriting.open(Some(&visitor)), &change);
+        run.meet(obstacle);
+        misuse(run.plan, "cannot be an obstacle to a replace");
+    }
     for (action, at) in [(Action::Destroy, 0), (Action::Renew, 2)] {
         let mut run = world.finish(open(), &self::change(action, DataChange::Nothing));
         run.at = at;

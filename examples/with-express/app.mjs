@@ -1,39 +1,34 @@
-// An Express application with express-session, connect-mongo on Mongoose's connection, and
-// passport-local. edge-session with the same database and secret shares its sessions.
+// An Express application with express-session and passport-local. Its sessions are where STORE_URL
+// says: in MongoDB (connect-mongo on Mongoose's connection), Redis (connect-redis) or PostgreSQL
+// (connect-pg-simple). edge-session with the same database and secret shares them.
 //
-//   SECRET=… MONGODB_URI=mongodb://127.0.0.1:27017/app PORT=3000 node app.mjs
+//   SECRET=… STORE_URL=mongodb://127.0.0.1:27017/app PORT=3000 node app.mjs
 import { randomBytes, scrypt as scryptCallback, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
-import { MongoStore } from 'connect-mongo'
 import express from 'express'
 import session from 'express-session'
-import mongoose from 'mongoose'
 import passport from 'passport'
 import { Strategy as LocalStrategy } from 'passport-local'
+import { open } from './database.mjs'
 
-const { SECRET, MONGODB_URI = 'mongodb://127.0.0.1:27017/app', PORT = '3000' } = process.env
+const { SECRET, STORE_URL = 'mongodb://127.0.0.1:27017/app', PORT = '3000' } = process.env
 if (!SECRET) throw new Error('SECRET is missing: set it to what edge-session has in EDGE_SESSION_SECRET')
 
-const connection = await mongoose.createConnection(MONGODB_URI).asPromise()
+const { store, users } = await open(STORE_URL, session)
 
 // ----------------------------------------------------------------------------- the users
 
 const scrypt = promisify(scryptCallback)
-const User = connection.model('User', new mongoose.Schema({
-  name: { type: String, unique: true },
-  salt: Buffer,
-  hash: Buffer
-}))
 
 async function register (name, password) {
   const salt = randomBytes(16)
   const hash = await scrypt(password, salt, 32)
-  await User.updateOne({ name }, { $setOnInsert: { name, salt, hash } }, { upsert: true })
+  await users.add({ name, salt, hash })
 }
 
 passport.use(new LocalStrategy(async (name, password, done) => {
   try {
-    const user = await User.findOne({ name: String(name) })
+    const user = await users.find(String(name))
     const hash = await scrypt(password, user?.salt ?? Buffer.alloc(16), 32)
     done(null, user && timingSafeEqual(hash, user.hash) ? user : false)
   } catch (error) { done(error) }
@@ -42,7 +37,7 @@ passport.use(new LocalStrategy(async (name, password, done) => {
 passport.serializeUser((user, done) => done(null, user.name))
 passport.deserializeUser(async (name, done) => {
   try {
-    done(null, await User.findOne({ name: String(name) }) ?? false)
+    done(null, await users.find(String(name)) ?? false)
   } catch (error) { done(error) }
 })
 
@@ -53,7 +48,7 @@ app.use(session({
   secret: SECRET,
   resave: false,
   saveUninitialized: false,
-  store: MongoStore.create({ client: connection.getClient(), dbName: connection.name }),
+  store,
   cookie: { maxAge: 1000 * 60 * 60 * 24, sameSite: 'lax', secure: 'auto' }
 }))
 app.use(passport.session())

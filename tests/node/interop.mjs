@@ -1,7 +1,7 @@
-// Requests through the real express-session and connect-mongo, for the differential tests in
-// tests/interop: one JSON object per line of input and of output, in any order, matched by `call`.
-// MONGODB_URI contains the database. Each line sets the time. An argument names the module that
-// replaces express-session.
+// Requests through the real express-session with connect-mongo, connect-redis or connect-pg-simple,
+// for the differential tests in tests/interop: one JSON object per line of input and of output, in any
+// order, matched by `call`. STORE names the store's package, STORE_URL its server (for MongoDB, with the
+// database). Each line sets the time. An argument names the module that replaces express-session.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createHash } from 'node:crypto'
 import http from 'node:http'
@@ -24,8 +24,45 @@ globalThis.Date = class Date extends RealDate {
 const require = createRequire(import.meta.url)
 const session = require(process.argv[2] ?? 'express-session')
 const { MongoStore, createWebCryptoAdapter } = await import('connect-mongo')
-const { MongoClient } = require('mongodb')
-const client = await MongoClient.connect(process.env.MONGODB_URI)
+const { STORE, STORE_URL } = process.env
+
+// The client of the store's server, and what makes a store.
+const servers = {
+  'connect-mongo': async () => {
+    const { MongoClient } = require('mongodb')
+    const client = await MongoClient.connect(STORE_URL)
+    return [() => client.close(), mongoStore.bind(undefined, client)]
+  },
+  'connect-redis': async () => {
+    const { RedisStore } = await import('connect-redis')
+    const client = await require('redis').createClient({ url: STORE_URL }).connect()
+    return [() => client.close(), ({ collection, ttl }) => new RedisStore({ client, prefix: `${collection}:`, ttl })]
+  },
+  'connect-pg-simple': async () => {
+    const { default: PgSimple } = await import('connect-pg-simple')
+    const Store = PgSimple(require('express-session'))
+    const pool = new (require('pg').Pool)({ connectionString: STORE_URL })
+    return [() => pool.end(), ({ collection, ttl }) => new Store({
+      pool, tableName: collection, ttl, pruneSessionInterval: false, errorLog: () => {}
+    })]
+  }
+}
+
+function mongoStore (client, { collection, crypto, transformId, ...options }) {
+  return MongoStore.create({
+    client,
+    collectionName: collection,
+    autoRemove: 'disabled',
+    ...(transformId === 'sha256' && {
+      transformId: id => createHash('sha256').update(id).digest('hex')
+    }),
+    ...(crypto?.format === 'kruptein' && { crypto: { secret: crypto.secret } }),
+    ...(crypto?.format === 'webcrypto' && { cryptoAdapter: webCrypto(crypto.secret) }),
+    ...options
+  })
+}
+
+const [close, createStore] = await servers[STORE]()
 
 // The middleware for a configuration, created once.
 const made = new Map()
@@ -33,18 +70,7 @@ function sessions (config) {
   const key = JSON.stringify(config)
   if (!made.has(key)) {
     if (made.size > 1000) made.clear()
-    const { collection, crypto, transformId, ...options } = config.store
-    const store = MongoStore.create({
-      client,
-      collectionName: collection,
-      autoRemove: 'disabled',
-      ...(transformId === 'sha256' && {
-        transformId: id => createHash('sha256').update(id).digest('hex')
-      }),
-      ...(crypto?.format === 'kruptein' && { crypto: { secret: crypto.secret } }),
-      ...(crypto?.format === 'webcrypto' && { cryptoAdapter: webCrypto(crypto.secret) }),
-      ...options
-    })
+    const store = createStore(config.store)
     const { expires, ...cookie } = config.session.cookie
     if (expires !== undefined) cookie.expires = new Date(expires)
     made.set(key, { store, middleware: session({ ...config.session, cookie, store }) })
@@ -147,4 +173,4 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
     error => console.log(JSON.stringify({ call, failed: String(error?.stack ?? error) }))
   )
 }
-await client.close()
+await close()

@@ -95,17 +95,16 @@ impl ExpressApp {
 
     /// Starts the application of `examples/with-express`.
     #[track_caller]
-    pub fn example(secret: &str, mongodb: &str) -> Self {
+    pub fn example(secret: &str, store: &str) -> Self {
         let mut command = command_in("examples/with-express", "app.mjs");
         command.env("PORT", "0");
-        Self::run(command, secret, mongodb)
+        Self::run(command, secret, store)
     }
 
     #[track_caller]
     fn run(mut command: Command, secret: &str, store: &str) -> Self {
         let mut child = command
             .env("SECRET", secret)
-            .env("MONGODB_URI", store)
             .env("STORE_URL", store)
             .stdout(Stdio::piped())
             .spawn()

@@ -51,6 +51,14 @@ impl Postgres {
         self.url().replacen("edge:edge", user, 1)
     }
 
+    /// Kills the server and the processes of its connections: `kill -9`.
+    pub fn kill(&self) {
+        // So that it does not start others in between.
+        self.0.freeze();
+        self.signal_connections("-KILL");
+        self.0.kill();
+    }
+
     /// Suspends the server and the processes of its connections.
     pub fn freeze(&self) {
         self.0.freeze();

@@ -1,17 +1,33 @@
-//! `examples/with-express`: an Express application and edge-session share one MongoDB.
+//! `examples/with-express`: an Express application and edge-session share one database.
 
 use edge_session_tests::node::{App, ExpressApp, browse};
-use edge_session_tests::{Database, Launch, SECRET, Upstream, checkout, count_in};
+use edge_session_tests::{Database, Launch, Postgres, Redis, SECRET, Upstream, checkout, count_in};
 use mongodb::bson::doc;
 use serde_json::json;
 
 #[test]
 fn who_logs_in_on_one_is_known_on_the_other_and_logs_out_on_either() {
     let database = Database::new();
+    logins_are_shared(database.url(), |edge| edge);
+}
+
+#[test]
+fn logins_are_shared_in_redis() {
+    let redis = Redis::start();
+    logins_are_shared(redis.url(), |edge| edge);
+}
+
+#[test]
+fn logins_are_shared_in_postgresql() {
+    let postgres = Postgres::bare();
+    logins_are_shared(postgres.url(), |edge| edge.env("EDGE_SESSION_STORE_CREATE_TABLE", "true"));
+}
+
+fn logins_are_shared(store: &str, configured: impl Fn(Launch) -> Launch) {
     let config = checkout().join("examples/with-express/edge-session.toml");
     let config = std::fs::read_to_string(config).expect("the example has a configuration");
-    let edge = Launch::new(database.url()).config(&config).start();
-    let express = ExpressApp::example(SECRET, database.url());
+    let edge = configured(Launch::new(store).config(&config)).start();
+    let express = ExpressApp::example(SECRET, store);
     let at = |url: String, path: &str| json!({ "goto": format!("{url}{path}") });
     let (on_express, on_edge) = (|path| at(express.url(), path), |path| at(edge.url(), path));
     let notes = browse(

@@ -8,6 +8,8 @@ use proptest::option::of;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::records::Kind;
+
 /// The time at which every history begins: in the future, so that no server removes what expires in
 /// it.
 pub(crate) const START: u64 = 1_893_456_000_000;
@@ -31,11 +33,37 @@ pub(crate) enum Set {
     Kruptein,
     /// `cryptoAdapter`.
     Webcrypto,
+    /// connect-redis's defaults.
+    Redis,
+    /// Our safe preset in Redis.
+    RedisSafe,
+    /// connect-pg-simple's defaults.
+    Postgres,
+    /// Our safe preset in PostgreSQL.
+    PostgresSafe,
 }
 
 impl Set {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Text, Self::Safe, Self::Documents, Self::Times, Self::Kruptein, Self::Webcrypto];
+    /// Returns the sets of a store.
+    pub(crate) fn of(kind: Kind) -> Vec<Self> {
+        match kind {
+            Kind::Mongodb => vec![
+                Self::Text,
+                Self::Safe,
+                Self::Documents,
+                Self::Times,
+                Self::Kruptein,
+                Self::Webcrypto,
+            ],
+            Kind::Redis => vec![Self::Redis, Self::RedisSafe],
+            Kind::Postgres => vec![Self::Postgres, Self::PostgresSafe],
+        }
+    }
+
+    /// Whether it has our safe preset.
+    pub(crate) fn is_safe(self) -> bool {
+        matches!(self, Self::Safe | Self::RedisSafe | Self::PostgresSafe)
+    }
 
     const SECRET: &str = "the store's own secret";
 
@@ -48,6 +76,8 @@ impl Set {
     pub(crate) fn theirs(self) -> Value {
         match self {
             Self::Text | Self::Safe => json!({}),
+            Self::Redis | Self::RedisSafe => json!({ "kind": "redis" }),
+            Self::Postgres | Self::PostgresSafe => json!({ "kind": "postgres" }),
             Self::Documents => json!({ "stringify": false }),
             Self::Times => json!({ "timestamps": true }),
             Self::Kruptein => json!({
@@ -60,12 +90,11 @@ impl Set {
         }
     }
 
-    /// Returns the same options for edge-session.
+    /// Returns the same options for `MongoStore`.
     pub(crate) fn ours(self) -> MongoOptions {
         let crypto = |format| Some(Crypto { format, secret: Self::SECRET.into() });
         let options = MongoOptions::default();
         match self {
-            Self::Text | Self::Safe => options,
             Self::Documents => MongoOptions { stringify: false, ..options },
             Self::Times => MongoOptions { timestamps: true, last_modified: true, ..options },
             Self::Kruptein => MongoOptions {
@@ -74,6 +103,7 @@ impl Set {
                 ..options
             },
             Self::Webcrypto => MongoOptions { crypto: crypto(CryptoFormat::WebCrypto), ..options },
+            _ => options,
         }
     }
 }
@@ -245,13 +275,13 @@ fn settings(set: Set) -> impl Strategy<Value = Settings> {
         let expires = expires.filter(|_| max_age.is_none());
         let (ttl, touch_after) = store;
         // Excludes what the safe preset refuses or does differently.
-        let is_safe = set == Set::Safe;
+        let is_safe = set.is_safe();
         let secure = secure.or_else(|| is_safe.then(|| false.into()));
         let is_refused = is_safe && secure != Some(true.into());
         let same_site = same_site.filter(|it| !is_refused || *it != "none");
         let partitioned = partitioned.filter(|_| !is_refused);
         let (resave, save_uninitialized) = (resave && !is_safe, save_uninitialized && !is_safe);
-        let max_age = max_age.filter(|age| !is_safe || *age >= 0.0);
+        let max_age = max_age.filter(|age| !is_safe || *age > 0.0);
         Settings {
             name,
             secrets,
@@ -346,7 +376,7 @@ fn cookie_in() -> impl Strategy<Value = CookieIn> {
 fn request(set: Set) -> impl Strategy<Value = Request> {
     // Then the safe preset tries the next cookie: see `explained.rs`.
     let cookie = move |cookie| match (set, cookie) {
-        (Set::Safe, CookieIn::AfterBogus) => CookieIn::BeforeBogus,
+        (set, CookieIn::AfterBogus) if set.is_safe() => CookieIn::BeforeBogus,
         (_, cookie) => cookie,
     };
     (
@@ -365,7 +395,7 @@ fn request(set: Set) -> impl Strategy<Value = Request> {
     )
         .prop_map(move |(after, path, tls, proto, cookie, mut deeds, [app_cookie, by_us])| {
             // After these, there is no session.
-            if set == Set::Safe {
+            if set.is_safe() {
                 // The safe preset treats a changed cookie as a change; express-session does not.
                 deeds.retain(|deed| deed.cookie_edit().is_none());
             }

@@ -31,7 +31,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn start(checkout: &Path, package: Package, mongodb: &str) -> Result<Self, String> {
+    pub(crate) fn start(
+        checkout: &Path,
+        package: Package,
+        store: (&str, &str),
+    ) -> Result<Self, String> {
         let directory = checkout.join("tests/node");
         if !directory.join("node_modules/.installed-lock").exists() {
             return Err("npm packages are missing: run scripts/setup node".to_owned());
@@ -45,7 +49,8 @@ impl Peer {
             .arg("interop.mjs")
             .args(module)
             .current_dir(directory)
-            .env("MONGODB_URI", mongodb)
+            .env("STORE", store.0)
+            .env("STORE_URL", store.1)
             .env("NO_DEPRECATION", "express-session")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

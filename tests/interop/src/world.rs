@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,6 @@ use edge_session::store::{
 use edge_session::{Component, Encrypted, Session, SessionLayer};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::header::{COOKIE, SET_COOKIE};
-use mongodb::Collection;
 use mongodb::bson::{Bson, Document, doc};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ use tower::{Layer as _, ServiceExt as _};
 
 use crate::case::{Case, CookieIn, Deed, Foreign, KEYS, Request, SECRETS, START, Set, Step};
 use crate::peer::Peer;
+use crate::records::{self, Records, Server};
 
 /// IMF-fixdate (RFC 9110, section 5.6.7).
 const IMF: &[BorrowedFormatItem<'_>] = format_description!(
@@ -47,9 +48,9 @@ pub(crate) fn clock() -> SystemTime {
 pub(crate) struct Rig {
     pub(crate) peer: Peer,
     pub(crate) component: Component,
-    pub(crate) client: mongodb::Client,
-    /// The edge-session stores and their collections, two for every set: one for each side.
-    pub(crate) stores: BTreeMap<String, Arc<MongoStore>>,
+    pub(crate) server: Server,
+    /// The edge-session stores, two for every set: one for each side.
+    pub(crate) stores: BTreeMap<String, Arc<dyn Store>>,
 }
 
 /// The database of the rig.
@@ -64,15 +65,21 @@ impl Rig {
     pub(crate) async fn add(&mut self, set: Set) -> Result<(), String> {
         for is_ours in [false, true] {
             let name = collection_name(set, is_ours);
-            let options = MongoOptions {
-                collection: name.clone(),
-                db_name: Some(DATABASE.to_owned()),
-                auto_remove: AutoRemove::Disabled,
-                ..set.ours()
+            let store: Arc<dyn Store> = match &self.server {
+                Server::Mongodb(client) => {
+                    let options = MongoOptions {
+                        collection: name.clone(),
+                        db_name: Some(DATABASE.to_owned()),
+                        auto_remove: AutoRemove::Disabled,
+                        ..set.ours()
+                    };
+                    let store = MongoStore::from_client(client, &options).await;
+                    Arc::new(store.map_err(|error| error.to_string())?.with_clock(clock))
+                }
+                Server::Redis(_) => Arc::new(records::in_redis(&name).await?),
+                Server::Postgres(_) => Arc::new(records::in_postgres(&name).await?),
             };
-            let store = MongoStore::from_client(&self.client, &options).await;
-            let store = store.map_err(|error| error.to_string())?.with_clock(clock);
-            self.stores.insert(name, Arc::new(store));
+            self.stores.insert(name, store);
         }
         Ok(())
     }
@@ -80,11 +87,17 @@ impl Rig {
 
 /// A store that records the identifiers of the sessions that it stores.
 struct Noting {
-    store: Arc<MongoStore>,
+    store: Arc<dyn Store>,
     ids: Arc<Mutex<Vec<String>>>,
+    /// The time of the current step, for operations in tasks of their own.
+    now: Arc<AtomicU64>,
 }
 
 impl Noting {
+    fn at_its_time<F: Future>(&self, operation: F) -> impl Future<Output = F::Output> {
+        NOW.scope(self.now.load(Ordering::Relaxed), operation)
+    }
+
     fn note(&self, id: &str) {
         self.ids.lock().unwrap().push(id.to_owned());
     }
@@ -93,11 +106,11 @@ impl Noting {
 #[async_trait]
 impl Store for Noting {
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
-        self.store.load(id).await
+        self.at_its_time(self.store.load(id)).await
     }
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
         self.note(id);
-        self.store.create(id, content).await
+        self.at_its_time(self.store.create(id, content)).await
     }
     async fn replace(
         &self,
@@ -106,13 +119,13 @@ impl Store for Noting {
         expected: Option<&str>,
     ) -> Result<Changed, StoreError> {
         self.note(id);
-        self.store.replace(id, content, expected).await
+        self.at_its_time(self.store.replace(id, content, expected)).await
     }
     async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
-        self.store.touch(id, expires).await
+        self.at_its_time(self.store.touch(id, expires)).await
     }
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
-        self.store.delete(id, expected).await
+        self.at_its_time(self.store.delete(id, expected)).await
     }
 }
 
@@ -135,12 +148,13 @@ pub(crate) struct World<'r> {
     /// Whether edge-session handles some of the requests.
     is_ours: bool,
     now: u64,
+    store_now: Arc<AtomicU64>,
     /// The session's cookies, in the order in which they were set.
     jar: Vec<String>,
     /// Identifiers, in the order in which they were seen.
     ids: Arc<Mutex<Vec<String>>>,
     letters: Vec<String>,
-    collection: Collection<Document>,
+    records: Records,
     layer: SessionLayer,
     config: Value,
     /// Whether something that JavaScript writes differently was stored.
@@ -157,8 +171,10 @@ impl<'r> World<'r> {
     pub(crate) fn new(rig: &'r Rig, case: &'r Case, is_ours: bool) -> Result<Self, String> {
         let name = collection_name(case.set, is_ours);
         let ids = Arc::new(Mutex::new(Vec::new()));
-        let store = Noting { store: rig.stores[&name].clone(), ids: ids.clone() };
-        let preset = if case.set == Set::Safe { "safe" } else { "express" };
+        let now = Arc::new(AtomicU64::new(START));
+        let store =
+            Noting { store: rig.stores[&name].clone(), ids: ids.clone(), now: now.clone() };
+        let preset = if case.set.is_safe() { "safe" } else { "express" };
         let options = case.settings.ours(preset);
         let deadline = Duration::from_secs(60);
         let layer =
@@ -168,10 +184,11 @@ impl<'r> World<'r> {
             case,
             is_ours,
             now: START,
+            store_now: now,
             jar: Vec::new(),
             ids,
             letters: Vec::new(),
-            collection: rig.client.database(DATABASE).collection(&name),
+            records: rig.server.records(DATABASE, &name),
             layer: layer.map_err(|error| error.to_string())?,
             config: case.settings.theirs(case.set.theirs(), &name),
             is_foreign: false,
@@ -183,13 +200,20 @@ impl<'r> World<'r> {
         match step {
             Step::Request(request) => {
                 self.now = self.now.saturating_add_signed(request.after);
+                if let Records::Postgres(..) = self.records
+                    && self.now.is_multiple_of(1000)
+                {
+                    // Here, connect-pg-simple finds a session that ends in this millisecond.
+                    self.now += 1;
+                }
+                self.store_now.store(self.now, Ordering::Relaxed);
                 let cookies = self.cookies(request.cookie);
                 let mut seen = if self.is_ours && request.by_us {
                     NOW.scope(self.now, self.by_us(request, &cookies)).await?
                 } else {
                     self.by_them(request, &cookies).await?
                 };
-                if self.case.set == Set::Safe {
+                if self.case.set.is_safe() {
                     // The safe preset clears the cookie of a session that was ended.
                     let cleared = format!("{}=;", self.case.settings.name);
                     seen.cookies.retain(|cookie| !cookie.starts_with(&cleared));
@@ -386,17 +410,28 @@ impl<'r> World<'r> {
         ids.dedup();
         let mut texts = Vec::new();
         for id in ids {
-            let found = self.collection.find_one(doc! { "_id": self.key(&id) }).await;
-            let Some(document) = found.map_err(|error| error.to_string())? else { continue };
+            let (is_note, shown) = match &self.records {
+                Records::Mongodb(collection) => {
+                    let found = collection.find_one(doc! { "_id": self.key(&id) }).await;
+                    let Some(document) = found.map_err(|error| error.to_string())? else {
+                        continue;
+                    };
+                    let is_note = document.get_str("session").is_ok_and(is_note);
+                    (is_note, self.shown(&id, &document).await?)
+                }
+                records => {
+                    let Some((text, lifetime)) = records.text(&id).await? else { continue };
+                    (is_note(&text), format!("{text}, {lifetime}"))
+                }
+            };
             // Skips the note about a moved session, which express-session does not write.
-            if document.get_str("session").is_ok_and(|text| text.contains("\"movedTo\"")) {
+            if is_note {
                 if !self.case.settings.keeps_notes {
-                    let gone = self.collection.delete_one(doc! { "_id": self.key(&id) }).await;
-                    gone.map_err(|error| error.to_string())?;
+                    self.records.delete(vec![self.key(&id)]).await?;
                 }
                 continue;
             }
-            texts.push(self.shown(&id, &document).await?);
+            texts.push(shown);
         }
         texts.sort();
         Ok(texts)
@@ -447,6 +482,7 @@ impl<'r> World<'r> {
 
     /// Writes what another tool might into the document of the last cookie.
     async fn write(&mut self, foreign: &Foreign) -> Result<(), String> {
+        let Records::Mongodb(collection) = &self.records else { return Ok(()) };
         let Some(last) = self.jar.last() else { return Ok(()) };
         let value = last.split_once("s%3A").map_or("", |(_, value)| value);
         let id = value.split('.').next().unwrap_or_default();
@@ -462,16 +498,20 @@ impl<'r> World<'r> {
             Foreign::Set(members) => doc! { "$set": members },
         };
         self.is_foreign = !self.case.settings.shows_raw;
-        let changed = self.collection.update_one(doc! { "_id": id }, change).await;
+        let changed = collection.update_one(doc! { "_id": id }, change).await;
         changed.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Removes the collections.
+    /// Deletes the sessions.
     pub(crate) async fn clean(&self) {
         let ids = self.ids.lock().unwrap().clone();
         let keys: Vec<_> = ids.iter().map(|id| self.key(id)).collect();
-        let _ = self.collection.delete_many(doc! { "_id": { "$in": keys } }).await;
+        let _ = self.records.delete(keys).await;
     }
+}
+
+fn is_note(text: &str) -> bool {
+    text.contains("\"movedTo\"")
 }
 
 /// The application behind the edge-session layer.
