@@ -973,6 +973,82 @@ mod tests {
         );
     }
 
+    fn only_problem(setting: Setting) -> String {
+        let problems = read(&[secret(), setting]).expect_err("a problem");
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems[0].message.clone()
+    }
+
+    #[test]
+    fn a_value_is_quoted_only_where_it_can_be_no_secret() {
+        let quoted = |name: &str, value: &str| {
+            only_problem(json(name, &format!("{value:?}"))).contains(value)
+        };
+        let word = "w".repeat(60);
+        assert!(quoted("unset", "other") && quoted("unset", &word));
+        assert!(quoted("cookie.expires", "tomorrow") && quoted("cookie.secure", "maybe"));
+        for secret in [&format!("{word}w"), "a@b", "redis://b"] {
+            assert!(!quoted("unset", secret), "{secret}");
+        }
+        assert!(!quoted("cookie.max_age", "other"), "of many values");
+        assert!(!only_problem(text("unset", "other")).contains("other"), "a variable");
+        assert!(only_problem(json("name", "\"a b\"")).starts_with("\"a b\" is not a cookie name"));
+        let exact = " ".repeat(MAX_NAME);
+        let shown = |value: &str| only_problem(json("name", &format!("{value:?}")));
+        assert!(shown(&exact).starts_with(&format!("{exact:?} is")));
+        assert!(shown(&format!("{exact}x")).starts_with(&format!("\"{exact}…\" is")));
+    }
+
+    #[test]
+    fn a_name_is_compared_with_all_options_unless_it_is_too_long() {
+        let hint = |name: &str| only_problem(json(name, "1"));
+        assert_eq!(
+            hint("save_uninitialized_sessions"),
+            "is not an option: did you mean save_uninitialized?"
+        );
+        let padded = |length| format!("{:_<length$}", "cookie.maxages");
+        assert!(hint(&padded(MAX_NAME)).contains("did you mean cookie.max_age?"));
+        assert_eq!(hint(&padded(MAX_NAME + 1)), "is not an option");
+        for (a, b, apart) in
+            [("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)]
+        {
+            assert_eq!(distance(a, b), apart, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_told_as_javascript_writes_it() {
+        let told = |age: f64| {
+            let mut options = safe();
+            options.cookie.max_age = Some(age);
+            let all = in_force(&options);
+            let of = all.into_iter().find(|setting| setting.name == "cookie.max_age");
+            of.map(|setting| setting.value)
+        };
+        for (age, text) in
+            [(5000.0, "5000"), (0.5, "0.5"), (-1.0, "-1"), (9e15, "9000000000000000.0")]
+        {
+            assert_eq!(told(age), Some(wit::Value::Json(text.into())), "{age}");
+        }
+    }
+
+    #[test]
+    fn secure_is_told_as_it_is_set() {
+        for value in ["true", "false", "\"auto\""] {
+            let options = read(&[secret(), json("cookie.secure", value)]).unwrap();
+            assert!(in_force(&options).contains(&json("cookie.secure", value)), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_one_text_or_none_too() {
+        let key = "k".repeat(32);
+        let one = read(&[json("secret", &format!("{key:?}"))]).map(|options| options.secrets);
+        assert_eq!(one, Ok(vec![key.into_bytes()]));
+        let none = read(&[json("secret", "null")]).expect_err("no secret");
+        assert!(none[0].message.starts_with("is missing"), "{none:?}");
+    }
+
     #[test]
     fn null_is_the_default_after_another_value_too() {
         let settings = [secret(), json("resave", "true"), json("RESAVE", "null")];

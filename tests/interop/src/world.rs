@@ -172,8 +172,7 @@ impl<'r> World<'r> {
         let name = collection_name(case.set, is_ours);
         let ids = Arc::new(Mutex::new(Vec::new()));
         let now = Arc::new(AtomicU64::new(START));
-        let store =
-            Noting { store: rig.stores[&name].clone(), ids: ids.clone(), now: now.clone() };
+        let store = Noting { store: rig.stores[&name].clone(), ids: ids.clone(), now: now.clone() };
         let preset = if case.set.is_safe() { "safe" } else { "express" };
         let options = case.settings.ours(preset);
         let deadline = Duration::from_secs(60);
