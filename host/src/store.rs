@@ -9,6 +9,7 @@ use crate::hasher::sha256 as digest;
 
 pub use edge_session_component::wit::{Content, Stored};
 
+mod cached;
 pub mod conformance;
 #[cfg(feature = "file")]
 mod file;
@@ -20,6 +21,7 @@ mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 
+pub use cached::CachedStore;
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;

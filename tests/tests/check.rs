@@ -187,6 +187,14 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     ("[store]\nstringify = false", "store.stringify: is only for mongodb:// stores"),
     ("[store]\ntransform_id = \"sha256\"", "store.transform_id: is only for mongodb:// stores"),
+    (
+        "[store]\nurl = \"memory:\"\ncache_ms = 1000",
+        "store.cache_ms: is only for mongodb://, redis:// and postgres:// stores: unset it, or change store.url (T, line 3)",
+    ),
+    (
+        "conflicts = \"overwrite\"\n[store]\nurl = \"redis://a\"\ncache_ms = 1000",
+        "store.cache_ms: needs conflicts = \"merge\": with \"overwrite\", a copy that is out of date would overwrite changes (T, line 4)",
+    ),
     ("[store]\ntimeout_ms = 0", "store.timeout_ms: must be at least 1 (T, line 2)"),
     (
         "[store]\nurl = \"mongodb://u:hunter2@a/b?w=0\"",

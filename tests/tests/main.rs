@@ -2,6 +2,7 @@
 
 mod bad_cookies;
 mod browser;
+mod cache;
 mod check;
 mod concurrency;
 mod conformance;

@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) mongodb: MongoOptions,
     pub(crate) redis: RedisOptions,
     pub(crate) postgres: PostgresOptions,
+    /// How long a session that was read is not read again.
+    pub(crate) cache: Option<Duration>,
     /// Where sessions are: the option `cookie.path`.
     pub(crate) cookie_path: String,
     /// How sessions are encrypted. The file does not contain the secret.
@@ -105,6 +107,7 @@ const OTHERS: &[&str] = &[
     "guard",
     "store.url",
     "store.timeout_ms",
+    "store.cache_ms",
     "store.collection",
     "store.db_name",
     "store.auto_remove",
@@ -240,6 +243,7 @@ impl File {
             mongodb: MongoOptions::default(),
             redis: RedisOptions::default(),
             postgres: PostgresOptions::default(),
+            cache: None,
             cookie_path: "/".to_owned(),
             crypto: None,
             limits,
@@ -333,6 +337,8 @@ impl File {
         set(&mut settings.mongodb.timeout, timeout);
         set(&mut settings.redis.timeout, timeout);
         set(&mut settings.postgres.timeout, timeout);
+        let cache = store.take("cache_ms", wrong).map(Duration::from_millis);
+        settings.cache = cache.filter(|cache| !cache.is_zero());
         if timeout == Some(Duration::ZERO) {
             let message = "must be at least 1".to_owned();
             wrong.push(Problem { name: "store.timeout_ms".to_owned(), message });

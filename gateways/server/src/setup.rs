@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
+use async_trait::async_trait;
 use edge_session::store::{
-    Browse, Crypto, FileStore, MemoryStore, MongoStore, PostgresStore, RedisStore, Store,
-    StoreError,
+    Browse, CachedStore, Crypto, FileStore, MemoryStore, MongoStore, Page, PostgresStore,
+    RedisStore, Store, StoreError,
 };
 use edge_session::{
     BUNDLED_COMPONENT, CodeCache, Component, InForce, Options, Problem, SessionHasher,
@@ -308,7 +309,15 @@ fn configure(
         problem("store.url", format!("{shown} {NO_STORE}{hint}"));
     }
     problems.extend(config::problems(&settings, &store_url));
-    match component.check(&options) {
+    let checked = component.check(&options);
+    if settings.cache.is_some()
+        && checked.as_ref().is_ok_and(|in_force| in_force.text("conflicts") != "merge")
+    {
+        let message = "needs conflicts = \"merge\": with \"overwrite\", a copy that is out of date \
+                       would overwrite changes";
+        problems.push(Problem { name: "store.cache_ms".to_owned(), message: message.to_owned() });
+    }
+    match checked {
         Ok(in_force) if problems.is_empty() => {
             settings.mongodb.last_modified = in_force.number("store.touch_after") > 0;
             let bytes = in_force.number("max_session_bytes");
@@ -537,7 +546,41 @@ impl Stores {
     }
 }
 
+/// A store behind a cache: whatever an operator removes is forgotten.
+struct BehindCache {
+    browse: Arc<dyn Browse>,
+    cache: Arc<CachedStore>,
+}
+
+#[async_trait]
+impl Browse for BehindCache {
+    async fn page(&self, after: Option<&str>) -> Result<Page, StoreError> {
+        self.browse.page(after).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        let removed = self.browse.remove(key).await;
+        // The key may be a hash of the identifier.
+        self.cache.clear();
+        removed
+    }
+
+    async fn count(&self) -> Result<u64, StoreError> {
+        self.browse.count().await
+    }
+}
+
 async fn open_store(url: &str, settings: &Settings) -> anyhow::Result<Stores> {
+    let Stores { store, browse } = open_uncached(url, settings).await?;
+    let Some(lifetime) = settings.cache else { return Ok(Stores { store, browse }) };
+    let cache = Arc::new(CachedStore::new(store, lifetime, CACHE_BYTES));
+    Ok(Stores { store: cache.clone(), browse: Arc::new(BehindCache { browse, cache }) })
+}
+
+/// The most memory of the cache, in bytes.
+const CACHE_BYTES: usize = 64 << 20;
+
+async fn open_uncached(url: &str, settings: &Settings) -> anyhow::Result<Stores> {
     let shown = without_secrets(url);
     let failed = |error: StoreError| anyhow!("the store {shown}: {error}");
     if url == "memory:" {

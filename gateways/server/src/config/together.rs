@@ -64,6 +64,11 @@ pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
                        mongodb://, redis:// or postgres:// address";
         problem("gateway.sessions", message.to_owned());
     }
+    if settings.cache.is_some() && !is_server(store_url) {
+        let message = "is only for mongodb://, redis:// and postgres:// stores: unset it, or change \
+                       store.url";
+        problem("store.cache_ms", message.to_owned());
+    }
     let set = &settings.mongodb;
     let MongoOptions { collection, auto_remove_interval, .. } = MongoOptions::default();
     let of_mongodb = [
