@@ -21,6 +21,10 @@ export const inCamelCase = (text, names) =>
 
 /** Returns the settings for all options that are given. */
 export function toSettings ({ secret, cookie, ...others }) {
+  // The component refuses what is no group of options.
+  if (!isNone(cookie) && typeof cookie !== 'object') {
+    return [...toSettings({ secret, ...others }), { name: 'cookie', value: json(cookie) }]
+  }
   const { expires, ...settings } = cookie ?? {}
   // A date has a JSON form only up to the year 9999.
   const given = { ...settings, expires: expires instanceof Date ? expires.getTime() : expires }

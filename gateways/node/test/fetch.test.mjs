@@ -517,4 +517,7 @@ test('settings of the wrong kind are refused', () => {
   }
   assert.throws(() => withSession(handle, { secret, onError: 5 }), /onError is not a function/)
   assert.throws(() => withSession(handle, { secret, store: {} }), /the store has no load/)
+  for (const cookie of [() => ({}), 5, 'lax', true]) {
+    assert.throws(() => withSession(handle, { secret, cookie }), /cookie: is not an option, but a group of options, such as cookie.path/)
+  }
 })
