@@ -569,6 +569,7 @@ impl Engine {
         };
         let ttl = self.options.ttl.saturating_mul(1000);
         let mut storage = lifecycle::storage(&self.options, facts);
+        let mut is_spared = false;
         if storage == Storage::Touch {
             // `as` maps a negative lifetime to 0.
             let lifetime = cookie.lifetime().map_or(ttl, |age| age as Millis);
@@ -577,11 +578,14 @@ impl Engine {
             });
             if lifecycle::was_touched_recently(&self.options, lifetime, last_touch, now) {
                 storage = Storage::Leave;
+                is_spared = true;
             }
         }
         // A request that followed the session does not have its new cookie, and must not receive
-        // it.
-        let may_send = (state.secure || !cookie.secure()) && !follows;
+        // it. Without a touch, it is not known whether another request has moved the session, and
+        // has sent the browser a new cookie.
+        let is_unsure = is_spared && self.options.preset == Preset::Safe;
+        let may_send = (state.secure || !cookie.secure()) && !follows && !is_unsure;
         let set_cookie = if may_send && lifecycle::sends_cookie(&self.options, facts) {
             let value = format!("s:{}", self.keys.sign(id));
             // express-session sends no Max-Age.

@@ -409,9 +409,30 @@ fn by_default_a_session_in_use_ends_early_by_no_more_than_a_tenth_of_its_lifetim
         world.now.set(START + pause);
         assert_eq!(world.visit(Some(&cookie), &nothing()).event, Event::Touched);
     }
+    // A cookie that is sent each time lives as long as the session.
+    let world = World::new(|o| (o.touch_after, o.rolling) = (None, true));
+    let cookie = world.visitor();
+    let outcome = world.visit(Some(&cookie), &nothing());
+    assert_eq!((outcome.event, self::cookie(&outcome)), (Event::Touched, cookie));
     let express = World::with(Preset::Express, |o| (o.touch_after, o.resave) = (None, false));
     let cookie = express.visitor();
     assert_eq!(express.visit(Some(&cookie), &nothing()).event, Event::Touched);
+}
+
+#[test]
+fn a_cookie_is_not_sent_again_unless_the_session_is_known_to_be_there() {
+    for (preset, is_sent) in [(Preset::Safe, false), (Preset::Express, true)] {
+        let world = World::with(preset, |o| {
+            (o.touch_after, o.rolling, o.resave) = (Some(60), true, false);
+        });
+        let cookie = world.visitor();
+        // Another request may move the session meanwhile.
+        let outcome = world.visit(Some(&cookie), &nothing());
+        assert_eq!((outcome.event, outcome.set_cookie.is_some()), (Event::None, is_sent));
+        world.now.set(START + 60_000);
+        let outcome = world.visit(Some(&cookie), &nothing());
+        assert_eq!((outcome.event, outcome.set_cookie.is_some()), (Event::Touched, true));
+    }
 }
 
 #[test]

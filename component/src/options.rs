@@ -126,8 +126,9 @@ impl Options {
         match (self.touch_after, self.preset) {
             (Some(seconds), _) => seconds.saturating_mul(1000),
             // A session that is in use ends early by no more than this.
-            (None, Preset::Safe) => TOUCH_PAUSE.min(lifetime / 10),
-            (None, Preset::Express) => 0,
+            (None, Preset::Safe) if !self.rolling => TOUCH_PAUSE.min(lifetime / 10),
+            // With `rolling`, the cookie is sent each time, and both must live equally long.
+            (None, _) => 0,
         }
     }
 }
@@ -283,7 +284,8 @@ const TABLE: &[Entry] = &[
     Entry {
         name: "rolling",
         values: FLAG,
-        help: "Send the cookie with every response, which restarts its lifetime.",
+        help: "Send the cookie with every response, which restarts its lifetime; with `preset = \
+               \"safe\"`, unless `touch_after` spares the touch.",
         get: |o| o.rolling.into(),
         set: |o, it| put(&mut o.rolling, it.flag()),
     },
@@ -427,8 +429,8 @@ const TABLE: &[Entry] = &[
         values: WHOLE,
         help: "A session that was touched more recently than this many seconds ago is not touched \
                again; 0: always touch (connect-mongo's `touchAfter`). Unset: 60 seconds, but at \
-               most a tenth of the session's lifetime, with `preset = \"safe\"`; 0 with \
-               \"express\".",
+               most a tenth of the session's lifetime, with `preset = \"safe\"` and without \
+               `rolling`; otherwise 0.",
         get: |o| o.touch_after.into(),
         set: |o, it| put_some(&mut o.touch_after, it.whole()),
     },

@@ -1,9 +1,15 @@
 //! A real Redis: a server for one test.
 
+use std::fs;
 use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::store_server::StoreServer;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::store_server::{self, StoreServer};
+use crate::temp_dir;
 
 /// A Redis server with its data on disk, which a test may disrupt.
 pub struct Redis(StoreServer);
@@ -42,8 +48,83 @@ impl Redis {
     /// Runs a command and returns the reply, as `redis-cli` prints it.
     #[track_caller]
     pub fn run(&self, command: &[&str]) -> String {
-        let output = Command::new("redis-cli").args(["-p", self.port()]).args(command).output();
-        let output = output.expect("redis-cli can be run");
-        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+        run(self.port(), command)
+    }
+}
+
+#[track_caller]
+fn run(port: &str, command: &[&str]) -> String {
+    let output = Command::new("redis-cli").args(["-p", port]).args(command).output();
+    let output = output.expect("redis-cli can be run");
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+/// A Redis cluster of three masters with a replica each. Dropping it kills all servers.
+pub struct RedisCluster {
+    dir: TempDir,
+    url: String,
+}
+
+impl RedisCluster {
+    /// Starts a cluster.
+    #[track_caller]
+    pub fn start() -> Self {
+        let dir = temp_dir("cluster-");
+        let url = store_server::run("redis", "start-cluster", dir.path(), &[]);
+        Self { dir, url }
+    }
+
+    /// Returns its address: a `--store` URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Kills a master that has keys: `kill -9`. Returns its folder, for [`RedisCluster::restart`].
+    #[track_caller]
+    pub fn kill_a_master(&self) -> PathBuf {
+        for member in self.members() {
+            let port = fs::read_to_string(member.join("port")).expect("a server has a port");
+            let (role, keys) = (run(port.trim(), &["ROLE"]), run(port.trim(), &["DBSIZE"]));
+            if role.starts_with("master") && keys != "0" {
+                store_server::send(Signal::KILL, &member);
+                return member;
+            }
+        }
+        panic!("no master has a key");
+    }
+
+    /// Starts a server again, which becomes the replica of its successor.
+    #[track_caller]
+    pub fn restart(&self, member: &Path) {
+        let bus = fs::read_to_string(member.join("bus")).expect("a server has a second port");
+        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+        let options = [&options[..], &["--cluster-port", bus.trim()]].concat();
+        store_server::run("redis", "start", member, &options);
+    }
+
+    /// Returns whether the servers that are left serve all keys again.
+    pub fn has_failed_over(&self) -> bool {
+        let answers: Vec<_> = self
+            .members()
+            .map(|member| {
+                let port = fs::read_to_string(member.join("port")).expect("a server has a port");
+                run(port.trim(), &["CLUSTER", "INFO"])
+            })
+            .filter(|info| !info.is_empty())
+            .collect();
+        answers.len() == 5
+            && answers.iter().all(|info| {
+                info.contains("cluster_state:ok") && info.contains("cluster_slots_fail:0")
+            })
+    }
+
+    fn members(&self) -> impl Iterator<Item = PathBuf> {
+        (1..=6).map(|member| self.dir.path().join(member.to_string()))
+    }
+}
+
+impl Drop for RedisCluster {
+    fn drop(&mut self) {
+        self.members().for_each(|member| store_server::send(Signal::KILL, &member));
     }
 }

@@ -16,7 +16,7 @@ fn at(visitor: &Visitor, server: &Server) -> Visitor {
 }
 
 fn is_logged_in(visitor: &Visitor, server: &Server) -> bool {
-    at(visitor, server).get("/account").status == 200
+    at(visitor, server).get("/account").body.contains("ada")
 }
 
 #[test]

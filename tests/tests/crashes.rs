@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use edge_session_tests::{
-    Database, Launch, Mongod, Page, Postgres, Redis, Visitor, temp_dir, wait_for,
+    Database, Launch, Mongod, Page, Postgres, Redis, RedisCluster, Visitor, temp_dir, wait_for,
 };
 
 const VISITORS: usize = 24;
@@ -104,8 +104,25 @@ fn killing_postgresql_loses_no_acknowledged_count() {
     });
 }
 
+#[test]
+fn killing_a_master_of_a_redis_cluster_loses_no_count_that_a_replica_has() {
+    let cluster = RedisCluster::start();
+    let launch = Launch::new(cluster.url()).env("EDGE_SESSION_STORE_WAIT_REPLICAS", "1");
+    a_fail_over_loses_nothing(&launch, || {
+        let master = cluster.kill_a_master();
+        wait_for("the fail-over", PATIENCE, || cluster.has_failed_over().then_some(()));
+        // The new master needs a replica, too.
+        cluster.restart(&master);
+    });
+}
+
 fn killing_the_store_loses_nothing(store: &str, kill_and_restart: impl Fn()) {
-    let server = Launch::new(store).start();
+    a_fail_over_loses_nothing(&Launch::new(store), kill_and_restart);
+}
+
+/// Counts visits while `kill_and_restart` is called, until each visitor gets a page again.
+fn a_fail_over_loses_nothing(launch: &Launch, kill_and_restart: impl Fn()) {
+    let server = launch.start();
     let acknowledged = AtomicU64::new(0);
     let restarted = AtomicBool::new(false);
     thread::scope(|scope| {

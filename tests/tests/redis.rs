@@ -1,7 +1,9 @@
 //! Sessions in Redis, shared with Express and connect-redis.
 
 use edge_session_tests::node::ExpressApp;
-use edge_session_tests::{Launch, Redis, SECRET, free_port, new_certificate, temp_dir};
+use edge_session_tests::{
+    Launch, Redis, RedisCluster, SECRET, free_port, new_certificate, temp_dir,
+};
 
 #[test]
 fn express_and_the_edge_count_in_one_session() {
@@ -179,5 +181,47 @@ fn a_server_is_reached_by_a_unix_socket_and_by_tls() {
     assert!(refusal.contains("Redis cannot be reached"), "not the certificate's: {refusal}");
     let server = launch.env("SSL_CERT_FILE", &certificate).start();
     assert_eq!(server.visitor().get("/").count(), 1);
+    server.stop();
+}
+
+#[test]
+fn sessions_are_shared_with_a_cluster_of_servers() {
+    let cluster = RedisCluster::start();
+    let launch = Launch::new(cluster.url());
+    let server = launch.start();
+    // Their sessions are on different servers.
+    for _ in 0..12 {
+        let mut visitor = server.visitor();
+        for count in 1..=3 {
+            assert_eq!(visitor.get("/").count(), count);
+        }
+        visitor.log_in("ada");
+        visitor.post("/logout", &[]);
+        assert!(!visitor.get("/account").body.contains("ada"));
+    }
+    let dir = temp_dir("sessions-");
+    let (done, listing) = launch.run(dir.path(), &["sessions", "list"]);
+    assert!(!done && listing.contains("sessions in a Redis cluster cannot be listed"), "{listing}");
+    server.stop();
+
+    let one = cluster.url().replace("redis+cluster", "redis");
+    let one = one.split(',').next().unwrap();
+    let server = Launch::new(one).start();
+    let told = "this Redis server is part of a cluster: its address is redis+cluster://HOST:PORT";
+    let statuses: Vec<_> = (0..12).map(|_| server.visitor().get("/").status).collect();
+    assert!(statuses.contains(&503) && server.log().contains(told), "{statuses:?}");
+    server.stop();
+}
+
+#[test]
+fn a_change_that_too_few_replicas_have_is_not_confirmed() {
+    let redis = Redis::start();
+    let launch = Launch::new(redis.url())
+        .env("EDGE_SESSION_STORE_WAIT_REPLICAS", "1")
+        .env("EDGE_SESSION_STORE_TIMEOUT_MS", "500");
+    let server = launch.start();
+    assert_eq!(server.visitor().get("/").status, 503);
+    let told = "only 0 of 1 replicas have confirmed a change, which a fail-over may lose";
+    assert!(server.log().contains(told), "{}", server.log());
     server.stop();
 }

@@ -119,6 +119,7 @@ const OTHERS: &[&str] = &[
     "store.prefix",
     "store.disable_ttl",
     "store.disable_touch",
+    "store.wait_replicas",
     "store.schema",
     "store.table",
     "store.create_table",
@@ -319,6 +320,7 @@ impl File {
         settings.crypto = store.choose("crypto", &formats, wrong);
         set(&mut settings.redis.prefix, store.take("prefix", wrong));
         set(&mut settings.redis.disable_ttl, store.take("disable_ttl", wrong));
+        set(&mut settings.redis.wait_replicas, store.take("wait_replicas", wrong));
         let disable_touch = store.take("disable_touch", wrong);
         set(&mut settings.redis.disable_touch, disable_touch);
         set(&mut settings.postgres.disable_touch, disable_touch);

@@ -626,7 +626,9 @@ pub(crate) fn is_mongodb(url: &str) -> bool {
 
 pub(crate) fn is_redis(url: &str) -> bool {
     let schemes = ["redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix"];
-    url.split_once("://").is_some_and(|(scheme, _)| schemes.contains(&scheme))
+    url.split_once("://").is_some_and(|(scheme, _)| {
+        schemes.contains(&scheme.strip_suffix("+cluster").unwrap_or(scheme))
+    })
 }
 
 pub(crate) fn is_postgres(url: &str) -> bool {

@@ -8,8 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, ErrorKind, FromRedisValue, Pipeline, RedisError, Script, cmd};
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::{
+    Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, Script, Value, cmd,
+};
 
 use super::{Browse, Changed, Content, Created, Entry, Page, Store, StoreError, Stored, digest};
 
@@ -40,6 +44,9 @@ pub struct RedisOptions {
     pub disable_ttl: bool,
     /// Do not prolong sessions that are only read. Default: false.
     pub disable_touch: bool,
+    /// How many replicas must have a change before it counts as made (`WAIT`): otherwise, a
+    /// fail-over may lose it. Touches do not wait. Default: 0.
+    pub wait_replicas: usize,
     /// Of a larger session, only so much is fetched that it counts as damaged: set it together with
     /// the option `max_session_bytes`. Default: 1 MiB.
     pub max_session_bytes: u32,
@@ -53,25 +60,33 @@ impl Default for RedisOptions {
             prefix: "sess:".to_owned(),
             disable_ttl: false,
             disable_touch: false,
+            wait_replicas: 0,
             max_session_bytes: 1 << 20,
             timeout: Duration::from_secs(2),
         }
     }
 }
 
-/// Sessions in Redis. Confirmed writes are as durable as the server's configuration makes them: by
-/// default, Redis loses some of them with the server or in a fail-over.
-pub struct RedisStore {
-    connection: ConnectionManager,
-    options: RedisOptions,
-    if_unchanged: Script,
-    clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+/// A connection that its clones share, and that connects again when it is lost.
+#[derive(Clone)]
+enum Connection {
+    One(ConnectionManager),
+    Cluster(ClusterConnection),
 }
 
-impl RedisStore {
-    /// Connects to the server. Addresses are `redis://USER:PASSWORD@HOST:PORT/DATABASE`,
-    /// `rediss://` with TLS, `redis+unix:///PATH`, and the same with `valkey` for `redis`.
-    pub async fn connect(uri: &str, options: &RedisOptions) -> Result<Self, StoreError> {
+impl Connection {
+    async fn open(uri: &str, options: &RedisOptions) -> Result<Self, StoreError> {
+        let cluster = servers(uri);
+        if !cluster.is_empty() {
+            let client = ClusterClientBuilder::new(cluster)
+                .connection_timeout(options.timeout)
+                .response_timeout(options.timeout)
+                .retries(2)
+                .build()
+                .map_err(|_| invalid_address())?;
+            let connection = client.get_async_connection().await;
+            return connection.map(Self::Cluster).map_err(store_error);
+        }
         let client = Client::open(uri).map_err(|_| invalid_address())?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(options.timeout))
@@ -79,15 +94,77 @@ impl RedisStore {
             // Requests do not wait for several attempts: the next one makes another.
             .set_number_of_retries(1);
         let connection = ConnectionManager::new_with_config(client, config);
-        let mut connection = connection.await.map_err(|error| match error.code() {
+        connection.await.map(Self::One).map_err(|error| match error.code() {
             // The only other command of a connection's beginning, SELECT.
             Some("ERR") => StoreError::new("Redis does not have the database in the address"),
             _ => store_error(error),
-        })?;
+        })
+    }
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(it) => it.req_packed_command(command),
+            Self::Cluster(it) => it.req_packed_command(command),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        commands: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(it) => it.req_packed_commands(commands, offset, count),
+            Self::Cluster(it) => it.req_packed_commands(commands, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(it) => it.get_db(),
+            Self::Cluster(it) => it.get_db(),
+        }
+    }
+}
+
+/// Returns the addresses of a cluster's servers; none if `uri` is not that of a cluster.
+fn servers(uri: &str) -> Vec<String> {
+    let Some((scheme, rest)) = uri.split_once("+cluster://") else { return Vec::new() };
+    let (user, hosts) = rest.rsplit_once('@').map_or(("", rest), |(user, hosts)| (user, hosts));
+    let at = if user.is_empty() { "" } else { "@" };
+    hosts.split(',').map(|host| format!("{scheme}://{user}{at}{host}")).collect()
+}
+
+/// Sessions in Redis. Confirmed writes are as durable as the server's configuration makes them: by
+/// default, Redis loses some of them with the server or in a fail-over.
+pub struct RedisStore {
+    connection: Connection,
+    /// For changes, which may wait for replicas: nothing else can be done on it meanwhile.
+    changing: Connection,
+    options: RedisOptions,
+    if_unchanged: Script,
+    clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+}
+
+impl RedisStore {
+    /// Connects to the server. Addresses are `redis://USER:PASSWORD@HOST:PORT/DATABASE`,
+    /// `rediss://` with TLS, `redis+unix:///PATH`, and the same with `valkey` for `redis`. A cluster
+    /// is `redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT` (`rediss+cluster://`), with some of its
+    /// servers.
+    pub async fn connect(uri: &str, options: &RedisOptions) -> Result<Self, StoreError> {
+        let mut connection = Connection::open(uri, options).await?;
         // Connecting succeeds without the password that the server wants.
-        cmd("PING").query_async::<()>(&mut connection).await.map_err(store_error)?;
+        cmd("PING").query_async::<Value>(&mut connection).await.map_err(store_error)?;
+        let changing = match options.wait_replicas {
+            0 => connection.clone(),
+            _ => Connection::open(uri, options).await?,
+        };
         Ok(Self {
             connection,
+            changing,
             options: options.clone(),
             if_unchanged: Script::new(IF_UNCHANGED),
             clock: Arc::new(SystemTime::now),
@@ -96,7 +173,12 @@ impl RedisStore {
 
     /// Checks that `uri` is a valid address, without connecting.
     pub fn check_address(uri: &str) -> Result<(), StoreError> {
-        Client::open(uri).map(|_| ()).map_err(|_| invalid_address())
+        let cluster = servers(uri);
+        let all = if cluster.is_empty() { vec![uri.to_owned()] } else { cluster };
+        match all.iter().all(|uri| Client::open(uri.as_str()).is_ok()) {
+            true => Ok(()),
+            false => Err(invalid_address()),
+        }
     }
 
     /// Takes the time from `clock` instead of the system: for tests.
@@ -146,8 +228,28 @@ impl RedisStore {
         }
     }
 
-    async fn run<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
+    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         command.query_async(&mut self.connection.clone()).await.map_err(store_error)
+    }
+
+    /// Runs a command that changes a session, and waits for the replicas.
+    async fn change<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        let wanted = self.options.wait_replicas;
+        if wanted == 0 {
+            return self.run(command).await;
+        }
+        let mut commands = Pipeline::with_capacity(2);
+        commands.add_command(command.clone());
+        commands.cmd("WAIT").arg(wanted).arg(self.options.timeout.as_millis() as u64 / 2);
+        let (result, have): (T, usize) =
+            commands.query_async(&mut self.changing.clone()).await.map_err(store_error)?;
+        match have >= wanted {
+            true => Ok(result),
+            false => Err(StoreError::new(format!(
+                "only {have} of {wanted} replicas have confirmed a change, which a fail-over may \
+                 lose"
+            ))),
+        }
     }
 
     /// Runs a command that changes nothing, and once more if the connection was closed: the server
@@ -170,10 +272,16 @@ impl RedisStore {
         expected: &str,
         command: &[String],
     ) -> Result<Changed, StoreError> {
-        let mut script = self.if_unchanged.key(key);
-        script.arg(expected).arg(self.most_bytes()).arg(command);
-        let result = script.invoke_async(&mut self.connection.clone()).await;
-        let found: Option<(i64, Option<Vec<u8>>)> = result.map_err(store_error)?;
+        let found: Option<(i64, Option<Vec<u8>>)> = if self.options.wait_replicas == 0 {
+            let mut script = self.if_unchanged.key(key);
+            script.arg(expected).arg(self.most_bytes()).arg(command);
+            let result = script.invoke_async(&mut self.connection.clone()).await;
+            result.map_err(store_error)?
+        } else {
+            let mut eval = cmd("EVAL");
+            eval.arg(IF_UNCHANGED).arg(1).arg(key).arg(expected).arg(self.most_bytes());
+            self.change(eval.arg(command)).await?
+        };
         Ok(match found {
             None => Changed::Missing,
             Some((_, None)) => Changed::Done,
@@ -183,6 +291,11 @@ impl RedisStore {
 
     /// Visits some keys. Returns those of sessions, and where to continue.
     async fn scan(&self, cursor: u64) -> Result<(Option<u64>, Vec<String>), StoreError> {
+        if let Connection::Cluster(_) = self.connection {
+            return Err(StoreError::new(
+                "sessions in a Redis cluster cannot be listed: use redis-cli on each server",
+            ));
+        }
         let mut command = cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(format!("{}*", escaped(&self.options.prefix)));
         command.arg("COUNT").arg(KEYS_PER_SCAN).arg("TYPE").arg("string");
@@ -209,7 +322,7 @@ impl Store for RedisStore {
         let is_new = if set[0] == "SET" {
             let mut command = cmd("SET");
             command.arg(key).arg(&set[1..]).arg("NX");
-            self.run::<Option<String>>(&command).await?.is_some()
+            self.change::<Option<String>>(&command).await?.is_some()
         } else {
             !self.run::<bool>(cmd("EXISTS").arg(key)).await?
         };
@@ -228,7 +341,7 @@ impl Store for RedisStore {
             None => {
                 let mut command = cmd(&set[0]);
                 command.arg(key).arg(&set[1..]);
-                self.run::<redis::Value>(&command).await?;
+                self.change::<Value>(&command).await?;
                 Ok(Changed::Done)
             }
         }
@@ -251,7 +364,7 @@ impl Store for RedisStore {
         if let Some(expected) = expected {
             return self.if_unchanged(&key, expected, &["DEL".to_owned()]).await;
         }
-        let existed: bool = self.run(cmd("DEL").arg(key)).await?;
+        let existed: bool = self.change(cmd("DEL").arg(key)).await?;
         Ok(if existed { Changed::Done } else { Changed::Missing })
     }
 }
@@ -305,8 +418,8 @@ impl Browse for RedisStore {
 }
 
 /// Groups the replies of a pipeline by key.
-fn pairs(replies: Vec<redis::Value>) -> Vec<(Vec<u8>, i64)> {
-    let pair = |pair: &[redis::Value]| {
+fn pairs(replies: Vec<Value>) -> Vec<(Vec<u8>, i64)> {
+    let pair = |pair: &[Value]| {
         let data = Vec::<u8>::from_redis_value_ref(pair.first()?).ok()?;
         Some((data, i64::from_redis_value_ref(pair.get(1)?).ok()?))
     };
@@ -348,7 +461,7 @@ fn store_error(error: RedisError) -> StoreError {
         "READONLY" => "this Redis server is a read-only replica: the address must name the master",
         "LOADING" => "Redis is still loading its data",
         "MOVED" | "ASK" => {
-            "this Redis server is part of a cluster, which is not supported: use another server"
+            "this Redis server is part of a cluster: its address is redis+cluster://HOST:PORT"
         }
         "CLUSTERDOWN" => "the Redis cluster is down",
         "MASTERDOWN" => "this Redis server is a replica that has lost its master",

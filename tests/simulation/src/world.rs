@@ -21,12 +21,14 @@ const GRACE: u64 = 25_000;
 const MAX_STEPS: u32 = 2000;
 
 /// The options that histories use.
-const OPTIONS: [&[(&str, &str)]; 5] = [
+const OPTIONS: [&[(&str, &str)]; 7] = [
     &[("store.touch_after", "0")],
     &[("rolling", "true"), ("cookie.max_age", "3600000")],
     &[("on_store_error", "anonymous"), ("store.touch_after", "0")],
     &[("save_uninitialized", "true"), ("store.touch_after", "10")],
     &[("unset", "destroy"), ("resave", "true")],
+    &[],
+    &[("rolling", "true"), ("store.touch_after", "10")],
 ];
 
 /// Engines of all options: two of each, as two instances of a component.

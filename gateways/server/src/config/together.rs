@@ -85,6 +85,7 @@ pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
     let of_redis = [
         ("prefix", set.prefix != RedisOptions::default().prefix),
         ("disable_ttl", set.disable_ttl),
+        ("wait_replicas", set.wait_replicas > 0),
     ];
     let of_both = [("disable_touch", set.disable_touch)];
     let set = &settings.postgres;
