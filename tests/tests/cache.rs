@@ -44,6 +44,7 @@ fn a_logout_counts_here_at_once_and_elsewhere_in_time() {
     let (redis, one, other) = two("1000");
     let mut visitor = one.visitor();
     visitor.log_in("ada");
+    visitor.get("/account");
     assert!(is_logged_in(&visitor, &one) && is_logged_in(&visitor, &other));
     let reads = || -> u64 {
         let all = redis.run(&["INFO", "commandstats"]);

@@ -196,20 +196,13 @@ fn sessions_are_shared_with_a_cluster_of_servers() {
             assert_eq!(visitor.get("/").count(), count);
         }
         visitor.log_in("ada");
+        assert!(visitor.get("/account").body.contains("ada"));
         visitor.post("/logout", &[]);
         assert!(!visitor.get("/account").body.contains("ada"));
     }
     let dir = temp_dir("sessions-");
     let (done, listing) = launch.run(dir.path(), &["sessions", "list"]);
     assert!(!done && listing.contains("sessions in a Redis cluster cannot be listed"), "{listing}");
-    server.stop();
-
-    let one = cluster.url().replace("redis+cluster", "redis");
-    let one = one.split(',').next().unwrap();
-    let server = Launch::new(one).start();
-    let told = "this Redis server is part of a cluster: its address is redis+cluster://HOST:PORT";
-    let statuses: Vec<_> = (0..12).map(|_| server.visitor().get("/").status).collect();
-    assert!(statuses.contains(&503) && server.log().contains(told), "{statuses:?}");
     server.stop();
 }
 
