@@ -1,6 +1,7 @@
 //! Sessions in PostgreSQL, shared with Express and connect-pg-simple.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use edge_session_tests::node::ExpressApp;
@@ -172,9 +173,11 @@ fn a_server_without_the_table_the_database_or_the_user_is_refused_at_start() {
         ("postgres://a:b@127.0.0.1:port/c", "the postgres:// address is not valid"),
         ("postgres://127.0.0.1/a?frobnicate=1", "unknown option `frobnicate`"),
         ("postgres://127.0.0.1:1/a", "PostgreSQL cannot be reached"),
+        ("postgres://edge:p@ss?hunter2=word@127.0.0.1/a", "the postgres:// address is not valid"),
     ] {
         let output = refusal(address);
         assert!(output.contains(told), "{address}: {output}");
+        assert!(!output.contains("hunter2"), "{output}");
     }
 }
 
@@ -246,5 +249,44 @@ fn a_server_is_reached_by_tls() {
     let encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                      WHERE application_name = 'edge-session'";
     assert_eq!(postgres.run(encrypted), "t");
+    server.stop();
+}
+
+#[test]
+fn a_statement_that_is_too_late_is_canceled_and_its_connection_is_closed() {
+    let postgres = Postgres::start();
+    let launch = Launch::new(postgres.url()).env("EDGE_SESSION_STORE_TIMEOUT_MS", "200");
+    let server = launch.env("EDGE_SESSION_STORE_CONNECTIONS", "2").start();
+    let mut visitor = server.visitor();
+    assert_eq!(visitor.get("/").count(), 1);
+    let lock = "BEGIN; LOCK TABLE session; SELECT pg_sleep(60)";
+    let mut locking = Command::new("psql").args(["-Xqc", lock, postgres.url()]).spawn().unwrap();
+    let ours = |what: &str| {
+        postgres.run(&format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'edge-session' {what}"
+        ))
+    };
+    let patience = Duration::from_secs(10);
+    wait_for("the lock", patience, || {
+        let locks = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
+                     AND relation = 'session'::regclass";
+        (postgres.run(locks) == "1").then_some(())
+    });
+    for _ in 0..6 {
+        assert_eq!(visitor.get("/").status, 503);
+    }
+    wait_for("no statement to be left", patience, || {
+        (ours("AND wait_event_type = 'Lock'") == "0").then_some(())
+    });
+    wait_for("its connections to be closed", patience, || {
+        ours("").parse().is_ok_and(|count: u32| count <= 2).then_some(())
+    });
+    locking.kill().unwrap();
+    locking.wait().unwrap();
+    postgres.run("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()");
+    wait_for("an answer", patience, || {
+        let page = visitor.get("/");
+        (page.status == 200).then(|| assert_eq!(page.count(), 2))
+    });
     server.stop();
 }

@@ -53,7 +53,7 @@ def store(request: pytest.FixtureRequest) -> Store:
         case "redis":
             return RedisStore(server("REDIS_URL"), prefix=f"python-{secrets.token_hex(6)}:")
         case _:
-            table = f"python-{secrets.token_hex(6)}"
+            table = f"python %s-{secrets.token_hex(6)}"
             return PostgresStore(server("POSTGRES_URL"), table=table, create_table=True)
 
 
@@ -92,10 +92,96 @@ async def test_a_server_that_is_not_there_is_told_without_the_password(
     assert "hunter2" not in str(raised.value)
 
 
-@pytest.mark.parametrize("url", ["redis//a", "http://a", "redis://a:port"])
+@pytest.mark.parametrize("url", ["redis//a", "http://a", "redis://a:port", "redis://:hunter2/b@a"])
 def test_what_is_no_address_of_redis_is_refused(url: str) -> None:
-    with pytest.raises(OptionsError, match=r"client: is no redis:// URL"):
+    with pytest.raises(OptionsError, match=r"client: is no redis:// URL") as raised:
         RedisStore(url)
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_a_change_whose_reply_is_lost_is_not_made_twice() -> None:
+    asked = []
+
+    async def serve(reader: Any, writer: Any) -> None:
+        while line := await reader.readline():
+            words = [await reader.readline() for _ in range(2 * int(line[1:]))][1::2]
+            asked.append(words[0])
+            if words[0].strip() in (b"SET", b"DEL", b"EVAL"):
+                return writer.close()  # type: ignore[no-any-return]
+            writer.write(b"+OK\r\n")
+
+    redis = await asyncio.start_server(serve, "127.0.0.1", 0)
+    store = RedisStore(f"redis://127.0.0.1:{redis.sockets[0].getsockname()[1]}?protocol=2")
+    content = Content("{}", LATER)
+    for change in (
+        store.create("a", content),
+        store.replace("a", content, None),
+        store.replace("a", content, "{}"),
+        store.delete("a", None),
+    ):
+        asked.clear()
+        with pytest.raises(StoreError, match="Redis cannot be reached, or closed the connection"):
+            await change
+        changes = [word for word in asked if word.strip() in (b"SET", b"DEL", b"EVAL")]
+        assert len(changes) == 1
+    await store.close()
+    redis.close()
+
+
+async def run(sql: str) -> None:
+    pool: Any = AsyncConnectionPool(server("POSTGRES_URL"), open=False)
+    async with pool, pool.connection() as connection:
+        await connection.execute(sql)
+
+
+async def test_several_requests_create_one_table() -> None:
+    table = f"python-{secrets.token_hex(6)}"
+    stores = [
+        PostgresStore(server("POSTGRES_URL"), table=table, create_table=True) for _ in range(4)
+    ]
+    loads = (store.load("a") for store in stores for _ in range(4))
+    assert set(await asyncio.gather(*loads)) == {None}
+
+
+async def test_a_user_who_may_not_create_tables_uses_the_one_that_is_there() -> None:
+    name = f"python_{secrets.token_hex(6)}"
+    first = PostgresStore(server("POSTGRES_URL"), table=name, create_table=True)
+    await first.create("a", Content("{}", LATER))
+    await run(f"CREATE USER {name} PASSWORD 'app'")
+    await run(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {name}")
+    url = server("POSTGRES_URL").replace("edge:edge@", f"{name}:app@")
+    store = PostgresStore(url, table=name, create_table=True)
+    assert await store.load("a") == Stored("{}", LATER)
+    # What never expires.
+    await run(f"UPDATE {name} SET expire = 'infinity'")
+    assert await store.load("a") == Stored("{}", None)
+
+
+async def test_pruning_spares_a_session_that_is_touched_meanwhile() -> None:
+    table = f"python_{secrets.token_hex(6)}"
+    url = server("POSTGRES_URL")
+    first = PostgresStore(url, table=table, create_table=True)
+    await first.create("a", Content("{}", 1000))
+    pool: Any = AsyncConnectionPool(url, open=False)
+    async with pool, pool.connection() as connection:
+        await connection.execute(f"UPDATE {table} SET expire = '2100-01-01'")
+        pruning = asyncio.create_task(PostgresStore(url, table=table, prune_interval=0)._prune())
+        waiting = (
+            f"SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DELETE FROM \"{table}%' "
+        )
+        for _ in range(500):
+            # Within a transaction, the activity does not change.
+            async with pool.connection() as other:
+                cursor = await other.execute(waiting + "AND wait_event_type = 'Lock'")
+                count = (await cursor.fetchone())[0]
+            if count:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            pytest.fail("it does not wait")
+        await connection.commit()
+        await pruning
+    assert await first.load("a") is not None
 
 
 def test_what_is_no_address_of_postgresql_is_refused() -> None:

@@ -44,10 +44,14 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// Logs to standard error, as filtered by `EDGE_SESSION_LOG`. [`Summary::keep`] reports suppressed
 /// lines.
 pub(crate) fn log(settings: Log) -> Summary {
-    let filter = EnvFilter::builder()
+    let mut filter = EnvFilter::builder()
         .with_env_var(VARIABLE)
         .with_default_directive(tracing::Level::INFO.into())
         .from_env_lossy();
+    // It says only that a connection has ended. The request that needs another one says why.
+    if let Ok(quiet) = "deadpool_postgres=off".parse() {
+        filter = filter.add_directive(quiet);
+    }
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

@@ -81,26 +81,42 @@ impl CachedStore {
         &self,
         id: &str,
         change: impl Future<Output = Result<T, StoreError>>,
-        after: impl FnOnce(&T, Instant) -> Option<(Stored, Instant)>,
+        after: impl FnOnce(&T, Instant, Option<Copy>) -> Option<(Stored, Instant)>,
     ) -> Result<T, StoreError> {
         let since = Instant::now();
-        let begun = {
+        let (begun, before) = {
             let mut shard = self.shard(id);
-            shard.forget(id);
-            shard.changes
+            let before = shard.forget(id);
+            (shard.changes, before)
         };
+        let mut forgetting = Forgetting { cache: self, id: Some(id) };
         let done = change.await;
+        forgetting.id = None;
         let mut shard = self.shard(id);
         // Which of several changes at once was the last one is not known.
         let is_alone = shard.changes == begun;
         shard.forget(id);
         if is_alone
             && let Ok(done) = &done
-            && let Some((stored, since)) = after(done, since)
+            && let Some((stored, since)) = after(done, since, before)
         {
             shard.keep(id, stored, since);
         }
         done
+    }
+}
+
+/// If a change is given up, its outcome is unknown: drops what was read meanwhile.
+struct Forgetting<'c> {
+    cache: &'c CachedStore,
+    id: Option<&'c str>,
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.cache.shard(id).forget(id);
+        }
     }
 }
 
@@ -126,30 +142,21 @@ impl Shard {
         }
     }
 
-    fn drop_copy(&mut self, id: &str) {
-        if let Some(copy) = self.copies.pop(id) {
-            self.bytes -= cost(id, &copy.stored);
-        }
+    fn drop_copy(&mut self, id: &str) -> Option<Copy> {
+        let copy = self.copies.pop(id)?;
+        self.bytes -= cost(id, &copy.stored);
+        Some(copy)
     }
 
     /// Drops the copy, also what is being read now.
-    fn forget(&mut self, id: &str) {
+    fn forget(&mut self, id: &str) -> Option<Copy> {
         self.changes += 1;
-        self.drop_copy(id);
+        self.drop_copy(id)
     }
 }
 
 fn cost(id: &str, stored: &Stored) -> usize {
     OVERHEAD + id.len() + stored.data.len()
-}
-
-/// Returns what a session is after a change, if it exists. `done`: what it is if the change was made.
-fn after(changed: &Changed, done: Option<Stored>) -> Option<Stored> {
-    match changed {
-        Changed::Done => done,
-        Changed::Missing => None,
-        Changed::Conflict(current) => Some(current.clone()),
-    }
 }
 
 fn stored(content: &Content) -> Stored {
@@ -181,7 +188,7 @@ impl Store for CachedStore {
 
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
         let kept = stored(&content);
-        self.change(id, self.store.create(id, content), |created, since| {
+        self.change(id, self.store.create(id, content), |created, since, _| {
             (*created == Created::Done).then_some((kept, since))
         })
         .await
@@ -194,28 +201,24 @@ impl Store for CachedStore {
         expected: Option<&str>,
     ) -> Result<Changed, StoreError> {
         let kept = stored(&content);
-        self.change(id, self.store.replace(id, content, expected), |changed, since| {
-            Some((after(changed, Some(kept))?, since))
+        self.change(id, self.store.replace(id, content, expected), |changed, since, _| {
+            // After a conflict, the next attempt has to see what is stored then.
+            (*changed == Changed::Done).then_some((kept, since))
         })
         .await
     }
 
     async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
-        // Its text is not read again: the copy is as old as before.
-        let copy = self.shard(id).copies.peek(id).map(|copy| (copy.stored.clone(), copy.since));
-        self.change(id, self.store.touch(id, expires), |changed, _| {
-            let (stored, since) = copy?;
-            let touched = Stored { expires: Some(expires), touched: None, ..stored };
-            Some((after(changed, Some(touched))?, since))
+        self.change(id, self.store.touch(id, expires), |changed, _, before| {
+            // Its text was not read again: the copy is as old as before.
+            let Copy { stored, since } = before.filter(|_| *changed == Changed::Done)?;
+            Some((Stored { expires: Some(expires), touched: None, ..stored }, since))
         })
         .await
     }
 
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
-        self.change(id, self.store.delete(id, expected), |changed, since| {
-            Some((after(changed, None)?, since))
-        })
-        .await
+        self.change(id, self.store.delete(id, expected), |_, _, _| None).await
     }
 }
 

@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, Row};
@@ -71,6 +72,7 @@ pub struct PostgresStore {
 
 struct Inner {
     pool: Pool,
+    tls: MakeRustlsConnect,
     statements: Statements,
     options: PostgresOptions,
     clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
@@ -98,7 +100,8 @@ impl PostgresStore {
             config.application_name("edge-session");
         }
         let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(config, tls(), settings);
+        let tls = tls();
+        let manager = Manager::from_config(config, tls.clone(), settings);
         let pool = Pool::builder(manager)
             .max_size(options.connections)
             .runtime(Runtime::Tokio1)
@@ -108,7 +111,7 @@ impl PostgresStore {
             .map_err(|_| StoreError::new("the connections to PostgreSQL cannot be managed"))?;
         let statements = Statements::new(options, "json");
         let clock: Arc<dyn Fn() -> SystemTime + Send + Sync> = Arc::new(SystemTime::now);
-        let mut inner = Inner { pool, statements, options: options.clone(), clock };
+        let mut inner = Inner { pool, tls, statements, options: options.clone(), clock };
         let kind = inner.prepare_table().await?;
         inner.statements = Statements::new(options, kind);
         let inner = Arc::new(inner);
@@ -127,9 +130,10 @@ impl PostgresStore {
     /// Takes the time from `clock` instead of the system: for tests. Nothing is pruned.
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        let Inner { pool, statements, options, .. } = &*self.inner;
+        let Inner { pool, tls, statements, options, .. } = &*self.inner;
         let inner = Inner {
             pool: pool.clone(),
+            tls: tls.clone(),
             statements: statements.clone(),
             options: options.clone(),
             clock: Arc::new(clock),
@@ -140,8 +144,11 @@ impl PostgresStore {
 
 fn parse(uri: &str) -> Result<Config, StoreError> {
     let config = uri.parse::<Config>().map_err(|error| {
-        // It names an option or what is wrong, and never quotes a value.
+        // It names an option or what is wrong. An @ that is not encoded may have made a part of the
+        // password an option.
+        let is_clear = uri.matches('@').count() < 2 && !uri.contains("?@");
         let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let cause = cause.filter(|_| is_clear);
         let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
         StoreError::new(format!("{INVALID}{cause}"))
     })?;
@@ -185,7 +192,9 @@ impl Statements {
     /// decides.
     fn new(options: &PostgresOptions, kind: &str) -> Self {
         let table = table(options);
-        let what = "(extract(epoch FROM expire::timestamptz) * 1000)::int8";
+        // `infinity` is no number.
+        let what = "CASE WHEN isfinite(expire) \
+                    THEN (extract(epoch FROM expire::timestamptz) * 1000)::int8 END";
         let upsert = format!(
             "INSERT INTO {table} AS it (sid, sess, expire) VALUES ($1, $2::{kind}, to_timestamp($3)) \
              ON CONFLICT (sid) DO UPDATE SET sess = excluded.sess, expire = excluded.expire"
@@ -237,6 +246,29 @@ fn table(options: &PostgresOptions) -> String {
 /// The parameters of a statement, with their types.
 type Parameters<'p> = [(&'p (dyn ToSql + Sync), Type)];
 
+/// A connection whose statement runs. If it is dropped before the end, the statement is canceled and
+/// the connection is closed: otherwise, the next statement would have to wait, and this one could
+/// take effect much later.
+struct Busy<'i> {
+    connection: Option<Object>,
+    tls: &'i MakeRustlsConnect,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        let cancel = connection.cancel_token();
+        drop(Object::take(connection));
+        if let Ok(runtime) = Handle::try_current() {
+            let tls = self.tls.clone();
+            runtime.spawn(timeout(CANCELING, async move { cancel.cancel_query(tls).await }));
+        }
+    }
+}
+
+/// How long canceling a statement may take: it needs a connection of its own.
+const CANCELING: Duration = Duration::from_secs(5);
+
 /// Why a statement failed.
 struct Fault {
     error: StoreError,
@@ -273,18 +305,20 @@ impl Inner {
     }
 
     async fn query(&self, sql: &str, with: &Parameters<'_>) -> Result<Vec<Row>, Fault> {
+        let deadline = Instant::now() + self.options.timeout;
         let connection = self.pool.get().await.map_err(|error| match error {
             PoolError::Timeout(_) => late().into(),
             PoolError::Backend(error) => fault(&error),
             _ => StoreError::new("the connections to PostgreSQL cannot be managed").into(),
         })?;
-        match timeout(self.options.timeout, connection.query_typed(sql, with)).await {
-            Ok(rows) => rows.map_err(|error| fault(&error)),
-            Err(_) => {
-                // Another statement would have to wait for this one.
-                drop(Object::take(connection));
-                Err(late().into())
+        let mut busy = Busy { connection: Some(connection), tls: &self.tls };
+        let Some(connection) = &busy.connection else { return Err(late().into()) };
+        match timeout_at(deadline, connection.query_typed(sql, with)).await {
+            Ok(rows) => {
+                drop(busy.connection.take());
+                rows.map_err(|error| fault(&error))
             }
+            Err(_) => Err(late().into()),
         }
     }
 
@@ -317,18 +351,22 @@ impl Inner {
         let mut columns = self.columns(&name).await?;
         if columns.is_empty() && self.options.create_table {
             let index = format!("IDX_{}_expire", self.options.table).replace('"', "\"\"");
-            // As connect-pg-simple creates it.
-            self.query(
-                &format!(
-                    "CREATE TABLE IF NOT EXISTS {name} (sid varchar NOT NULL COLLATE \"default\" \
-                     PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL)"
-                ),
-                &[],
-            )
-            .await?;
-            let index = format!("CREATE INDEX IF NOT EXISTS \"{index}\" ON {name} (expire)");
-            self.query(&index, &[]).await?;
+            // As connect-pg-simple creates it. Where several processes do it at once, some fail.
+            let sql = format!(
+                "CREATE TABLE IF NOT EXISTS {name} (sid varchar NOT NULL COLLATE \"default\" \
+                 PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL)"
+            );
+            let created = self.query(&sql, &[]).await;
             columns = self.columns(&name).await?;
+            if columns.is_empty() {
+                created?;
+            }
+            let sql = format!("CREATE INDEX IF NOT EXISTS \"{index}\" ON {name} (expire)");
+            if let Err(Fault { error, .. }) = self.query(&sql, &[]).await {
+                tracing::info!(
+                    "the index on expire was not created, or another process did: {error}"
+                );
+            }
         }
         let kind = |column: &str| {
             columns.iter().find(|(name, _)| name == column).map(|(_, kind)| kind.as_str())
@@ -375,10 +413,12 @@ impl Inner {
 
 /// Reads a session's text and expiry from two columns.
 fn stored(row: &Row, at: usize) -> Result<Stored, StoreError> {
-    let read = || Some((row.try_get::<_, String>(at).ok()?, row.try_get::<_, i64>(at + 1).ok()?));
+    let read =
+        || Some((row.try_get::<_, String>(at).ok()?, row.try_get::<_, Option<i64>>(at + 1).ok()?));
     let (data, expires) =
         read().ok_or_else(|| StoreError::new("PostgreSQL returned another type than expected"))?;
-    Ok(Stored { data, expires: Some(u64::try_from(expires).unwrap_or(0)), touched: None })
+    let expires = expires.map(|it| u64::try_from(it).unwrap_or(0));
+    Ok(Stored { data, expires, touched: None })
 }
 
 /// Returns the whole second in which a session expires, as connect-pg-simple rounds it.

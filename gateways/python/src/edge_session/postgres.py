@@ -5,13 +5,16 @@ A row is `(sid, sess json, expire timestamp)`; Node applications can share them.
 """
 
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from psycopg import Error, InterfaceError, OperationalError
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import DuplicateObject, DuplicateTable, UniqueViolation
+from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import Literal as Constant
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from ._clients import OwnClients, in_thread
@@ -21,6 +24,10 @@ from .store import Changed, Content, Stored, StoreError, now
 
 _Pool: TypeAlias = "AsyncConnectionPool[Any] | ConnectionPool[Any]"
 _Rows: TypeAlias = Sequence[tuple[Any, ...]]
+_Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
+
+#: Another process has created the same at the same time.
+_CREATED_MEANWHILE = (UniqueViolation, DuplicateTable, DuplicateObject)
 
 #: The most expired sessions that are deleted at once: a request waits for it.
 _PRUNED = 1000
@@ -55,6 +62,7 @@ class _Statements(NamedTuple):
     delete: Composed
     delete_if: Composed
     prune: Composed
+    exists: Composed
     table: Composed
     table_index: Composed
 
@@ -97,7 +105,7 @@ class PostgresStore:
             )
         else:
             self._given = client
-        self._sql = _statements(Identifier(*filter(None, (schema, table))), f"IDX_{table}_expire")
+        self._sql = _statements([*filter(None, (schema, table))], f"IDX_{table}_expire")
         self._needs_table = create_table
         self._disable_touch = disable_touch
         self._prune_interval = prune_interval
@@ -117,7 +125,10 @@ class PostgresStore:
         except _Closed:
             # The server may have been restarted since the last request.
             rows = await self._run(self._sql.load, values)
-        return Stored(rows[0][0], int(rows[0][1])) if rows else None
+        if not rows:
+            return None
+        data, expires = rows[0]
+        return Stored(data, None if expires is None else int(expires))
 
     async def create(self, id: str, content: Content) -> Literal["done", "taken"]:
         await self._prune()
@@ -159,11 +170,12 @@ class PostgresStore:
         if now() < self._next_prune:
             return
         self._next_prune = self._later()
-        if len(await self._run(self._sql.prune, (now() / 1000, _PRUNED))) == _PRUNED:
+        limits = {"now": now() / 1000, "most": _PRUNED}
+        if len(await self._run(self._sql.prune, limits)) == _PRUNED:
             # There are more: the next request continues.
             self._next_prune = 0
 
-    async def _run(self, statement: Composed, values: Sequence[Any] = ()) -> _Rows:
+    async def _run(self, statement: Composed, values: _Values) -> _Rows:
         """Runs a statement and returns its rows. Each changed row is one."""
         pool = self._given or await self._own.get()
         with _store_errors():
@@ -175,24 +187,29 @@ class PostgresStore:
                     "ConnectionPool"
                 )
             async with _connection(pool) as connection:
+                cursor = connection.cursor(row_factory=tuple_row)
                 if self._needs_table:
-                    await connection.execute(self._sql.table)
-                    await connection.execute(self._sql.table_index)
+                    await cursor.execute(self._sql.exists)
+                    if await cursor.fetchone() == (None,):
+                        for create in (self._sql.table, self._sql.table_index):
+                            with suppress(*_CREATED_MEANWHILE):
+                                await cursor.execute(create)
                     self._needs_table = False
-                cursor = await connection.execute(statement, values)
+                await cursor.execute(statement, values)
                 return cast(_Rows, await cursor.fetchall())
 
 
-def _in_thread(
-    pool: Any, store: PostgresStore, statement: Composed, values: Sequence[Any]
-) -> _Rows:
+def _in_thread(pool: Any, store: PostgresStore, statement: Composed, values: _Values) -> _Rows:
     pool.open()
     with pool.connection() as connection:
+        cursor = connection.cursor(row_factory=tuple_row)
         if store._needs_table:
-            connection.execute(store._sql.table)
-            connection.execute(store._sql.table_index)
+            if cursor.execute(store._sql.exists).fetchone() == (None,):
+                for create in (store._sql.table, store._sql.table_index):
+                    with suppress(*_CREATED_MEANWHILE):
+                        cursor.execute(create)
             store._needs_table = False
-        return cast(_Rows, connection.execute(statement, values).fetchall())
+        return cast(_Rows, cursor.execute(statement, values).fetchall())
 
 
 @asynccontextmanager
@@ -212,7 +229,16 @@ def _settings(url: str) -> dict[str, Any]:
         message = "is no postgres:// URL: postgres://USER:PASSWORD@HOST:PORT/DATABASE"
         # The library's text may quote a part of the URL.
         raise OptionsError([Problem("client", message)]) from error
-    ours = {"connect_timeout": 2, "application_name": "edge-session"}
+    ours = {
+        "connect_timeout": 2,
+        "application_name": "edge-session",
+        "client_encoding": "utf8",
+        # A server that has vanished is noticed in seconds, also by a thread that waits for it.
+        "tcp_user_timeout": 5000,
+        "keepalives_idle": 5,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+    }
     return {name: value for name, value in ours.items() if name not in given}
 
 
@@ -237,11 +263,13 @@ async def _close(pool: _Pool) -> None:
         await pool.close()
 
 
-def _statements(table: Identifier, index: str) -> _Statements:
+def _statements(names: Sequence[str], index: str) -> _Statements:
     """The column `expire` has no time zone: the server's `TimeZone` decides, as in
     connect-pg-simple."""
     texts = {
-        "load": "SELECT sess::text, extract(epoch FROM expire::timestamptz) * 1000 FROM {} "
+        # `infinity` is no number.
+        "load": "SELECT sess::text, CASE WHEN isfinite(expire) "
+        "THEN extract(epoch FROM expire::timestamptz) * 1000 END FROM {} "
         "WHERE sid = %s AND expire > to_timestamp(%s)",
         # An expired session may not have been pruned yet.
         "create": "INSERT INTO {} AS it (sid, sess, expire) VALUES (%s, %s, to_timestamp(%s)) "
@@ -257,12 +285,20 @@ def _statements(table: Identifier, index: str) -> _Statements:
         "delete": "DELETE FROM {} WHERE sid = %s RETURNING expire > to_timestamp(%s)",
         "delete_if": "DELETE FROM {} WHERE sid = %s AND expire > to_timestamp(%s) "
         "AND sess::text = %s RETURNING 1",
+        # The time is compared again after waiting for a row: it may have been touched.
         "prune": "DELETE FROM {0} WHERE sid IN (SELECT sid FROM {0} "
-        "WHERE expire < to_timestamp(%s) LIMIT %s) RETURNING 1",
-        "table": 'CREATE TABLE IF NOT EXISTS {} (sid varchar NOT NULL COLLATE "default" '
-        "PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL)",
+        "WHERE expire < to_timestamp(%(now)s) LIMIT %(most)s) "
+        "AND expire < to_timestamp(%(now)s) RETURNING 1",
     }
-    composed = {name: SQL(cast(Any, text)).format(table) for name, text in texts.items()}
+    # Where a statement has parameters, psycopg looks for them in the table's name, too.
+    escaped = Identifier(*(part.replace("%", "%%") for part in names))
+    composed = {name: SQL(cast(Any, text)).format(escaped) for name, text in texts.items()}
+    table = Identifier(*names)
+    composed["exists"] = SQL("SELECT to_regclass({})").format(Constant(table.as_string()))
+    composed["table"] = SQL(
+        'CREATE TABLE IF NOT EXISTS {} (sid varchar NOT NULL COLLATE "default" PRIMARY KEY, '
+        "sess json NOT NULL, expire timestamp(6) NOT NULL)"
+    ).format(table)
     composed["table_index"] = SQL("CREATE INDEX IF NOT EXISTS {} ON {} (expire)").format(
         Identifier(index), table
     )

@@ -69,12 +69,14 @@ class RedisStore:
             url = client
             try:
                 # A wrong address is refused here, and not by the first request.
-                _connect(Redis, url, Retry(NoBackoff(), 1))
-            except ValueError as error:
-                raise OptionsError([Problem("client", f"is no redis:// URL: {error}")]) from error
+                _connect(Redis, url, Retry(NoBackoff(), 0))
+            except ValueError:
+                # Its text may quote a part of the password.
+                message = "is no redis:// URL: redis://USER:PASSWORD@HOST:PORT/DATABASE"
+                raise OptionsError([Problem("client", message)]) from None
             self._own: OwnClients[_Client] = OwnClients(
-                lambda: cast(_Client, _connect(AsyncRedis, url, AsyncRetry(NoBackoff(), 1))),
-                lambda: cast(_Client, _connect(Redis, url, Retry(NoBackoff(), 1))),
+                lambda: cast(_Client, _connect(AsyncRedis, url, AsyncRetry(NoBackoff(), 0))),
+                lambda: cast(_Client, _connect(Redis, url, Retry(NoBackoff(), 0))),
                 _close,
             )
         else:
@@ -95,11 +97,21 @@ class RedisStore:
         commands = client.pipeline(transaction=False)
         commands.get(self._prefix + id)
         commands.pttl(self._prefix + id)
-        with _store_errors():
+
+        async def execute() -> Any:
             if isinstance(client, Redis):
-                data, left = await in_thread(commands.execute)
-            else:
-                data, left = await cast(Awaitable[Any], commands.execute())
+                return await in_thread(commands.execute)
+            return await cast(Awaitable[Any], commands.execute())
+
+        with _store_errors():
+            try:
+                data, left = await execute()
+            except ConnectionError:
+                # The server may have been restarted since the last request. Only reading is
+                # repeated: a change may have been made.
+                commands.get(self._prefix + id)
+                commands.pttl(self._prefix + id)
+                data, left = await execute()
         return None if data is None else _stored(data, left)
 
     async def create(self, id: str, content: Content) -> Literal["done", "taken"]:
