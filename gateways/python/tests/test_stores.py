@@ -3,7 +3,9 @@
 import asyncio
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -126,6 +128,38 @@ async def test_a_change_whose_reply_is_lost_is_not_made_twice() -> None:
         assert len(changes) == 1
     await store.close()
     redis.close()
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "edge_session.postgres.PostgresStore('postgres://a:b@127.0.0.1:{}/c')",
+        "edge_session.redis.RedisStore('redis://127.0.0.1:{}')",
+        "edge_session.mongodb.MongoStore('mongodb://127.0.0.1:{}/')",
+    ],
+)
+async def test_a_program_ends_while_a_connection_is_being_opened(store: str) -> None:
+    silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    program = f"""
+import asyncio, contextlib
+import edge_session.mongodb, edge_session.postgres, edge_session.redis
+
+async def main():
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(store.load("a"), 0.2)
+
+store = {store.format(silent.sockets[0].getsockname()[1])}
+asyncio.run(main())
+"""
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    try:
+        assert await asyncio.wait_for(running.wait(), 20) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            running.kill()
+        silent.close()
 
 
 async def run(sql: str) -> None:

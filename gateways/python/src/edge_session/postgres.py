@@ -4,9 +4,11 @@ A row is `(sid, sess json, expire timestamp)`; Node applications can share them.
 `edge-session[postgres]`.
 """
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from psycopg import Error, InterfaceError, OperationalError
@@ -51,6 +53,25 @@ _FAILURES = {
 
 #: The server's codes for texts that it can never store.
 _REFUSALS = {"22P02", "22P05", "22021", "22001", "54000"}
+
+
+class _LoopPool(AsyncConnectionPool[Any]):
+    """A pool whose workers end when the event loop does.
+
+    psycopg_pool's take the cancellation of an attempt to connect for its failure, and continue: the
+    loop would wait for them for ever.
+    """
+
+    @classmethod
+    async def worker(cls, q: Any) -> None:
+        task = asyncio.current_task()
+
+        async def get() -> Any:
+            if task and task.cancelling():
+                raise asyncio.CancelledError
+            return await q.get()
+
+        await super().worker(cast(Any, SimpleNamespace(get=get)))
 
 
 class _Statements(NamedTuple):
@@ -99,7 +120,7 @@ class PostgresStore:
             url = client
             settings = _settings(url)
             self._own: OwnClients[_Pool] = OwnClients(
-                lambda: _open(AsyncConnectionPool, url, settings, connections),
+                lambda: _open(_LoopPool, url, settings, connections),
                 lambda: _open(ConnectionPool, url, settings, connections),
                 _close,
             )
