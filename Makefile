@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run check test interop simulate mutants component bundle middleware package bench bench-gateway bench-embeddings bench-hostile fuzz lint fmt setup clean help
+.PHONY: run check test interop simulate mutants component bundle middleware package bench bench-gateway bench-embeddings bench-stores bench-hostile fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" are passed to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -48,6 +48,9 @@ bench-gateway: ## measure the gateway, compared with nginx and Express (ARGS=--q
 
 bench-embeddings: ## measure each embedding, compared with its language's own sessions (ARGS=--quick: a short trial)
 	@bench/run-embeddings $(ARGS)
+
+bench-stores: ## measure each store, compared with its client alone and with Express (ARGS=--quick: a short trial)
+	@bench/run-stores $(ARGS)
 
 bench-hostile: ## measure how an attack affects other visitors, compared with nginx (ARGS=--quick: a short trial)
 	@bench/run-hostile $(ARGS)

@@ -125,13 +125,13 @@ struct Subject {
 }
 
 #[derive(Clone, Copy)]
-struct Figure {
+pub(crate) struct Figure {
     /// Microseconds of CPU time per request.
-    cpu: f64,
-    per_second: f64,
+    pub(crate) cpu: f64,
+    pub(crate) per_second: f64,
     /// The median and the 99th percentile of the response times, in milliseconds.
-    half: f64,
-    most: f64,
+    pub(crate) half: f64,
+    pub(crate) most: f64,
 }
 
 /// Measures everything and writes the figures, unless it is a quick run.
@@ -413,7 +413,7 @@ fn write_cookies(file: &Path, cookies: &[String]) -> Result<()> {
 }
 
 /// Formats a number for people: 1,000,000.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -432,12 +432,6 @@ fn circumstances(database: &Database) -> Result<String> {
     let nginx = nginx.trim().rsplit_once(": ").map_or("nginx", |(_, name)| name);
     let node = Command::new("node").arg("--version").output()?;
     let node = String::from_utf8_lossy(&node.stdout);
-    let packages = std::fs::read_to_string(directory().join("node/package.json"))?;
-    let package = |name: &str| {
-        let rest = packages.split_once(&format!("\"{name}\": \"")).map(|(_, rest)| rest);
-        let version = rest.and_then(|rest| rest.split('"').next()).unwrap_or("(unknown version)");
-        format!("{name} {version}")
-    };
     let names = ["express", "express-session", "http-proxy-middleware"];
     Ok(format!(
         "{}, hyper {}, wasmtime {}, tokio {}, {nginx}, Node {}, {}, MongoDB {}, {}",
@@ -446,8 +440,19 @@ fn circumstances(database: &Database) -> Result<String> {
         locked("wasmtime"),
         locked("tokio"),
         node.trim(),
-        names.map(package).join(", "),
+        versions_of_packages(&names)?,
         database.version()?,
         crate::report::wrk(),
     ))
+}
+
+/// Returns the versions of npm packages.
+pub(crate) fn versions_of_packages(names: &[&str]) -> Result<String> {
+    let packages = std::fs::read_to_string(directory().join("node/package.json"))?;
+    let package = |name: &&str| {
+        let rest = packages.split_once(&format!("\"{name}\": \"")).map(|(_, rest)| rest);
+        let version = rest.and_then(|rest| rest.split('"').next()).unwrap_or("(unknown version)");
+        format!("{name} {version}")
+    };
+    Ok(names.iter().map(package).collect::<Vec<_>>().join(", "))
 }

@@ -1,7 +1,9 @@
 //! The cost of a session. `make bench` runs this program and writes the figures to
 //! `bench/README.md`; `make bench-gateway` compares the gateway with other proxies, for
 //! `bench/gateway.md`; `make bench-hostile` attacks the gateway, for `bench/hostile.md`;
-//! `make bench-embeddings` compares every embedding with its peer, for `bench/README.md`.
+//! `make bench-embeddings` compares every embedding with its peer, for `bench/README.md`;
+//! `make bench-stores` compares the stores with their clients and with Express, for
+//! `bench/stores.md`.
 //!
 //! | module | its job |
 //! |---|---|
@@ -12,6 +14,7 @@
 //! | `embeddings` | each embedding compared with its language's usual session library |
 //! | `gateway` | the gateway compared with nginx and Express, in front of one application |
 //! | `hostile` | the gateway and nginx under attack, as another visitor sees them |
+//! | `stores` | a page with its session in MongoDB, Redis and PostgreSQL |
 //! | `process`, `wrk` | server processes, and load generation |
 //! | `report`, `plots` | the machine, the versions, the files with the figures, and charts |
 
@@ -25,6 +28,7 @@ mod plots;
 mod process;
 mod report;
 mod server;
+mod stores;
 mod wrk;
 
 use std::path::PathBuf;
@@ -90,8 +94,13 @@ fn main() -> ExitCode {
         ["hostile", rest @ ..] => hostile::run(rest),
         ["hostile-app", port] => hostile::app::serve(port),
         ["attack", name, port, cookie] => hostile::attacks::run(name, port, cookie),
+        ["stores", rest @ ..] => stores::run(rest),
+        ["store-page", database, who, name, port] => stores::page::serve(database, who, name, port),
         ["app", port] => gateway::app::serve(port),
-        _ => Err("usage: edge-session-bench [gateway | embeddings | hostile] [--quick]".into()),
+        _ => {
+            Err("usage: edge-session-bench [gateway | embeddings | hostile | stores] [--quick]"
+                .into())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

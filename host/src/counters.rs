@@ -29,18 +29,20 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Creates handles of the currently installed recorder.
-    pub(crate) fn new() -> Self {
+    /// Creates handles of the currently installed recorder. `store` is the store's name.
+    pub(crate) fn new(store: &'static str) -> Self {
         Self {
             begun: ORIGINS.map(|it| counter!("edge_session_begun_total", "origin" => it)),
             finished: EVENTS.map(|it| counter!("edge_session_finished_total", "event" => it)),
             created: AtomicU64::new(0),
             conflicts: counter!("edge_session_conflicts_total"),
             failures: FAILURES.map(|it| counter!("edge_session_failures_total", "reason" => it)),
-            store_seconds: OPERATIONS
-                .map(|it| histogram!("edge_session_store_seconds", "operation" => it)),
-            store_errors: OPERATIONS
-                .map(|it| counter!("edge_session_store_errors_total", "operation" => it)),
+            store_seconds: OPERATIONS.map(
+                |it| histogram!("edge_session_store_seconds", "operation" => it, "store" => store),
+            ),
+            store_errors: OPERATIONS.map(|it| {
+                counter!("edge_session_store_errors_total", "operation" => it, "store" => store)
+            }),
         }
     }
 

@@ -134,7 +134,7 @@ impl Driver {
         // A configuration without a secret is refused below.
         let hasher = SessionHasher::new(options.newest_secret());
         let engine = Engine::open(logic, &options)?;
-        let counters = Arc::new(Counters::new());
+        let counters = Arc::new(Counters::new(store.name()));
         let store = TimedStore::new(store, deadline, counters.clone());
         let (turns, loads) = (Turns::new(), Turns::new());
         let unreadable = Mutex::new(LruCache::new(UNREADABLE));

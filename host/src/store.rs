@@ -120,6 +120,11 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes the session; with `expected` only if the stored text equals it.
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError>;
 
+    /// Returns what the metrics call the store.
+    fn name(&self) -> &'static str {
+        "custom"
+    }
+
     /// Returns whether every operation completes when it is first polled, as one in memory does.
     /// Requests for one session then do not queue.
     fn is_immediate(&self) -> bool {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use edge_session::store::{
     AutoRemove, Changed, Content, Created, Crypto, CryptoFormat, FileStore, MemoryStore,
-    MongoOptions, MongoStore, PostgresOptions, PostgresStore, RedisOptions, RedisStore, Store as _,
-    TransformId, conformance,
+    MongoOptions, MongoStore, PostgresOptions, PostgresStore, RedisOptions, RedisStore, Store,
+    StoreError, Stored, TransformId, conformance,
 };
 
 #[tokio::test]
@@ -182,4 +182,133 @@ async fn the_postgres_store_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_postgres_store_can_be_browsed() {
     conformance::check_browsing(Arc::new(postgres("of \"visitors\"").await)).await;
+}
+
+/// A memory store with a flaw.
+struct Flawed {
+    store: MemoryStore,
+    flaw: Flaw,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Flaw {
+    None,
+    FoldsCase,
+    TrimsSpaces,
+    KeepsExpiry,
+    KeepsExpiryUnlessExpected,
+    CreatesInTwoSteps,
+    ReplacesInTwoSteps,
+    DeletesInTwoSteps,
+    TouchesInTwoSteps,
+    DeletesWhatHasExpired,
+}
+
+impl Flawed {
+    fn id(&self, id: &str) -> String {
+        match self.flaw {
+            Flaw::FoldsCase => id.to_lowercase(),
+            Flaw::TrimsSpaces => id.trim().to_owned(),
+            _ => id.to_owned(),
+        }
+    }
+
+    /// Returns what is stored, and lets others run.
+    async fn look(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        let found = self.store.load(id).await;
+        tokio::task::yield_now().await;
+        found
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Flawed {
+    async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        self.store.load(&self.id(id)).await
+    }
+
+    async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
+        let id = self.id(id);
+        if self.flaw == Flaw::CreatesInTwoSteps {
+            if self.look(&id).await?.is_some() {
+                return Ok(Created::Taken);
+            }
+            let _ = self.store.replace(&id, content, None).await?;
+            return Ok(Created::Done);
+        }
+        self.store.create(&id, content).await
+    }
+
+    async fn replace(
+        &self,
+        id: &str,
+        mut content: Content,
+        expected: Option<&str>,
+    ) -> Result<Changed, StoreError> {
+        let id = self.id(id);
+        let keeps = match self.flaw {
+            Flaw::KeepsExpiry => expected.is_some(),
+            Flaw::KeepsExpiryUnlessExpected => expected.is_none(),
+            _ => false,
+        };
+        if keeps && let Some(found) = self.store.load(&id).await? {
+            content.expires = found.expires.unwrap_or(content.expires);
+        }
+        if self.flaw == Flaw::ReplacesInTwoSteps && expected.is_some() {
+            return match self.look(&id).await? {
+                None => Ok(Changed::Missing),
+                Some(found) if Some(&*found.data) != expected => Ok(Changed::Conflict(found)),
+                Some(_) => self.store.replace(&id, content, None).await,
+            };
+        }
+        self.store.replace(&id, content, expected).await
+    }
+
+    async fn touch(&self, id: &str, expires: u64) -> Result<Changed, StoreError> {
+        let id = self.id(id);
+        if self.flaw == Flaw::TouchesInTwoSteps {
+            let Some(Stored { data, .. }) = self.look(&id).await? else {
+                return Ok(Changed::Missing);
+            };
+            return self.store.replace(&id, Content { data, expires }, None).await;
+        }
+        self.store.touch(&id, expires).await
+    }
+
+    async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
+        let id = self.id(id);
+        if self.flaw == Flaw::DeletesInTwoSteps && expected.is_some() {
+            return match self.look(&id).await? {
+                None => Ok(Changed::Missing),
+                Some(found) if Some(&*found.data) != expected => Ok(Changed::Conflict(found)),
+                Some(_) => {
+                    let _ = self.store.delete(&id, None).await?;
+                    Ok(Changed::Done)
+                }
+            };
+        }
+        let deleted = self.store.delete(&id, expected).await?;
+        let is_flawed = self.flaw == Flaw::DeletesWhatHasExpired && expected.is_none();
+        Ok(if is_flawed { Changed::Done } else { deleted })
+    }
+}
+
+#[tokio::test]
+async fn a_flawed_store_does_not_conform() {
+    for flaw in [
+        Flaw::None,
+        Flaw::FoldsCase,
+        Flaw::TrimsSpaces,
+        Flaw::KeepsExpiry,
+        Flaw::KeepsExpiryUnlessExpected,
+        Flaw::CreatesInTwoSteps,
+        Flaw::ReplacesInTwoSteps,
+        Flaw::DeletesInTwoSteps,
+        Flaw::TouchesInTwoSteps,
+        Flaw::DeletesWhatHasExpired,
+    ] {
+        let store = Arc::new(Flawed { store: MemoryStore::default(), flaw });
+        let checked = tokio::spawn(conformance::check(store)).await;
+        assert_eq!(checked.is_ok(), flaw == Flaw::None, "{flaw:?}");
+    }
 }

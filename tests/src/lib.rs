@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 pub use back_end::BackEnd;
 pub use mongo::{Database, Mongod, ReplicaSet};
-pub use postgres::Postgres;
-pub use redis::{Redis, RedisCluster};
+pub use postgres::{PgBouncer, Postgres};
+pub use redis::{Redis, RedisCluster, RedisSentinels};
 pub use server::{Launch, SECRET, Server, binary, component, free_port};
 pub use store_server::StoreServer;
 pub use upstream::{Asked, Call, Reply, Upstream};

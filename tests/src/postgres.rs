@@ -4,7 +4,11 @@ use std::fs;
 use std::ops::Deref;
 use std::process::Command;
 
-use crate::store_server::StoreServer;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::store_server::{self, StoreServer};
+use crate::temp_dir;
 
 /// A PostgreSQL server with its data on disk, which a test may disrupt.
 pub struct Postgres(StoreServer);
@@ -86,5 +90,34 @@ impl Postgres {
         let output = output.expect("psql can be run");
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+}
+
+/// A PostgreSQL server behind a PgBouncer in its transaction mode, which has two connections to it.
+/// Dropping it kills both.
+pub struct PgBouncer {
+    dir: TempDir,
+    url: String,
+}
+
+impl PgBouncer {
+    /// Starts both.
+    #[track_caller]
+    pub fn start() -> Self {
+        let dir = temp_dir("pgbouncer-");
+        let url = store_server::run("postgres", "start-bouncer", dir.path(), &[]);
+        Self { dir, url }
+    }
+
+    /// Returns PgBouncer's address: a `--store` URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        store_server::send(Signal::KILL, self.dir.path());
+        store_server::send(Signal::INT, &self.dir.path().join("server"));
     }
 }

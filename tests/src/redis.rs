@@ -128,3 +128,65 @@ impl Drop for RedisCluster {
         self.members().for_each(|member| store_server::send(Signal::KILL, &member));
     }
 }
+
+/// A Redis master, its replica, and three sentinels that watch them. Dropping it kills all servers.
+pub struct RedisSentinels {
+    dir: TempDir,
+    url: String,
+}
+
+impl RedisSentinels {
+    /// Starts the servers.
+    #[track_caller]
+    pub fn start() -> Self {
+        let dir = temp_dir("sentinels-");
+        let url = store_server::run("redis", "start-sentinels", dir.path(), &[]);
+        Self { dir, url }
+    }
+
+    /// Returns their address: a `--store` URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Kills the first master: `kill -9`.
+    pub fn kill_master(&self) {
+        store_server::send(Signal::KILL, &self.dir.path().join("1"));
+    }
+
+    /// Suspends the first master: connections stay open, and no request is answered.
+    pub fn freeze_master(&self) {
+        store_server::send(Signal::STOP, &self.dir.path().join("1"));
+    }
+
+    /// Ends [`RedisSentinels::freeze_master`].
+    pub fn thaw_master(&self) {
+        store_server::send(Signal::CONT, &self.dir.path().join("1"));
+    }
+
+    /// Starts the first master again, which becomes the replica of its successor.
+    #[track_caller]
+    pub fn restart_master(&self) {
+        store_server::run("redis", "start", &self.dir.path().join("1"), &[]);
+    }
+
+    /// Returns whether all sentinels name the replica as the master, and it is one.
+    pub fn have_failed_over(&self) -> bool {
+        let port = |member: usize| {
+            let file = self.dir.path().join(member.to_string()).join("port");
+            fs::read_to_string(file).expect("a server has a port").trim().to_owned()
+        };
+        let named = format!("127.0.0.1\n{}", port(2));
+        let name = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "edge"];
+        run(&port(2), &["ROLE"]).starts_with("master")
+            && (3..=5).all(|sentinel| run(&port(sentinel), &name) == named)
+    }
+}
+
+impl Drop for RedisSentinels {
+    fn drop(&mut self) {
+        for member in 1..=5 {
+            store_server::send(Signal::KILL, &self.dir.path().join(member.to_string()));
+        }
+    }
+}

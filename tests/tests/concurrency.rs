@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use edge_session_tests::{Database, Launch, Mongod, Postgres, Redis, Server, temp_dir};
+use edge_session_tests::{Database, Launch, Mongod, PgBouncer, Postgres, Redis, Server, temp_dir};
 use mongodb::bson::{Bson, doc};
 
 const AT_ONCE: usize = 64;
@@ -90,6 +90,13 @@ fn sixty_four_parallel_writes_through_two_processes_are_all_kept_in_mongodb() {
 fn sixty_four_parallel_writes_through_two_processes_are_all_kept_in_redis() {
     let redis = Redis::start();
     let launch = Launch::new(redis.url());
+    parallel_writes_are_all_kept(vec![launch.start(), launch.start()]);
+}
+
+#[test]
+fn sixty_four_parallel_writes_are_all_kept_behind_a_pgbouncer_in_its_transaction_mode() {
+    let postgres = PgBouncer::start();
+    let launch = Launch::new(postgres.url()).env("EDGE_SESSION_STORE_CREATE_TABLE", "true");
     parallel_writes_are_all_kept(vec![launch.start(), launch.start()]);
 }
 

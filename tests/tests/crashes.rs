@@ -5,7 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use edge_session_tests::{
-    Database, Launch, Mongod, Page, Postgres, Redis, RedisCluster, Visitor, temp_dir, wait_for,
+    Database, Launch, Mongod, Page, Postgres, Redis, RedisCluster, RedisSentinels, Visitor,
+    temp_dir, wait_for,
 };
 
 const VISITORS: usize = 24;
@@ -114,6 +115,34 @@ fn killing_a_master_of_a_redis_cluster_loses_no_count_that_a_replica_has() {
         // The new master needs a replica, too.
         cluster.restart(&master);
     });
+}
+
+#[test]
+fn killing_a_redis_master_that_sentinels_watch_loses_no_count_that_a_replica_has() {
+    let redis = RedisSentinels::start();
+    let launch = Launch::new(redis.url()).env("EDGE_SESSION_STORE_WAIT_REPLICAS", "1");
+    a_fail_over_loses_nothing(&launch, || {
+        redis.kill_master();
+        wait_for("the fail-over", PATIENCE, || redis.have_failed_over().then_some(()));
+        // The new master needs a replica, too.
+        redis.restart_master();
+    });
+}
+
+#[test]
+fn a_redis_master_that_freezes_is_left_for_the_one_that_sentinels_name() {
+    let redis = RedisSentinels::start();
+    let server = Launch::new(redis.url()).env("EDGE_SESSION_STORE_TIMEOUT_MS", "500").start();
+    let mut visitor = server.visitor();
+    assert_eq!(visitor.get("/").count(), 1);
+    redis.freeze_master();
+    wait_for("the fail-over", PATIENCE, || redis.have_failed_over().then_some(()));
+    wait_for("a page", PATIENCE, || (visitor.get("/").status == 200).then_some(()));
+    // When it continues, it is a replica.
+    redis.thaw_master();
+    let count = visitor.get("/").count();
+    assert_eq!(visitor.get("/").count(), count + 1);
+    server.stop();
 }
 
 fn killing_the_store_loses_nothing(store: &str, kill_and_restart: impl Fn()) {

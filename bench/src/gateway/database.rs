@@ -110,7 +110,8 @@ impl Database {
     }
 }
 
-fn cookie(key: &hmac::Key, id: &str) -> String {
+/// Returns the Cookie header of a session.
+pub(crate) fn cookie(key: &hmac::Key, id: &str) -> String {
     let signature = STANDARD_NO_PAD.encode(hmac::sign(key, id.as_bytes()));
     let signature = signature.replace('+', "%2B").replace('/', "%2F");
     format!("connect.sid=s%3A{id}.{signature}")

@@ -14,6 +14,56 @@ test('the memory store conforms', async () => {
   await check(new MemoryStore())
 })
 
+/** Memory stores with flaws. `look` returns what is stored, and lets others run. */
+const look = async (store, id) => {
+  const found = store.load(id)
+  await null
+  return found
+}
+const methods = ['load', 'create', 'replace', 'touch', 'delete']
+const flawed = {
+  'folds the case of identifiers': store =>
+    Object.fromEntries(methods.map(name => [name, (id, ...rest) => store[name](id.toLowerCase(), ...rest)])),
+  'trims identifiers': store =>
+    Object.fromEntries(methods.map(name => [name, (id, ...rest) => store[name](id.trim(), ...rest)])),
+  'keeps the expiry of what it replaces': store => ({
+    replace: (id, content, expected) => store.replace(id, { ...content, ...store.load(id), data: content.data }, expected)
+  }),
+  'creates in two steps': store => ({
+    create: async (id, content) => !await look(store, id) && store.replace(id, content)
+  }),
+  'replaces in two steps': store => ({
+    replace: async (id, content, expected) => {
+      const found = await look(store, id)
+      return expected === undefined || found?.data === expected ? store.replace(id, content) : found ?? false
+    }
+  }),
+  'deletes in two steps': store => ({
+    delete: async (id, expected) => {
+      const found = await look(store, id)
+      if (expected === undefined || found?.data !== expected) return store.delete(id, expected)
+      store.delete(id)
+      return true
+    }
+  }),
+  'touches in two steps': store => ({
+    touch: async (id, expires) => {
+      const found = await look(store, id)
+      return found ? store.replace(id, { ...found, expires }) : false
+    }
+  }),
+  'deletes what has expired': store => ({
+    delete: (id, expected) => store.delete(id, expected) || expected === undefined
+  })
+}
+for (const [flaw, flawedBy] of Object.entries(flawed)) {
+  test(`a store that ${flaw} does not conform`, async () => {
+    const store = new MemoryStore()
+    const sound = Object.fromEntries(methods.map(name => [name, store[name].bind(store)]))
+    await assert.rejects(check({ ...sound, ...flawedBy(store) }), assert.AssertionError)
+  })
+}
+
 test('the MongoDB store conforms', inMongoDB, async () => {
   const store = await MongoStore.connect(MONGODB_URI, { dbName: 'edge-session-node-conformance' })
   try { await check(store) } finally { await store.close() }

@@ -69,6 +69,87 @@ async def test_a_store_keeps_every_promise(store: Store) -> None:
     await conformance.check(store)
 
 
+class FoldsCase(MemoryStore):
+    def _live(self, id: str) -> Stored | None:
+        return super()._live(id.lower())
+
+    def _put(self, id: str, content: Content) -> None:
+        super()._put(id.lower(), content)
+
+
+class TrimsSpaces(MemoryStore):
+    def _live(self, id: str) -> Stored | None:
+        return super()._live(id.strip())
+
+    def _put(self, id: str, content: Content) -> None:
+        super()._put(id.strip(), content)
+
+
+class KeepsExpiry(MemoryStore):
+    async def replace(self, id: str, content: Content, expected: str | None) -> Any:
+        old = await self.load(id)
+        expires = old.expires if old and old.expires else content.expires
+        return await super().replace(id, Content(content.data, expires), expected)
+
+
+class CreatesInTwoSteps(MemoryStore):
+    async def create(self, id: str, content: Content) -> Any:
+        if await self.load(id):
+            return "taken"
+        await asyncio.sleep(0)
+        return await self.replace(id, content, None)
+
+
+class ReplacesInTwoSteps(MemoryStore):
+    async def replace(self, id: str, content: Content, expected: str | None) -> Any:
+        old = await self.load(id)
+        await asyncio.sleep(0)
+        if expected is None or (old and old.data == expected):
+            return await super().replace(id, content, None)
+        return old or "missing"
+
+
+class DeletesInTwoSteps(MemoryStore):
+    async def delete(self, id: str, expected: str | None) -> Any:
+        old = await self.load(id)
+        if expected is None or old is None or old.data != expected:
+            return await super().delete(id, expected)
+        await asyncio.sleep(0)
+        await super().delete(id, None)
+        return "done"
+
+
+class TouchesInTwoSteps(MemoryStore):
+    async def touch(self, id: str, expires: int) -> Any:
+        old = await self.load(id)
+        await asyncio.sleep(0)
+        return await self.replace(id, Content(old.data, expires), None) if old else "missing"
+
+
+class DeletesWhatHasExpired(MemoryStore):
+    async def delete(self, id: str, expected: str | None) -> Any:
+        deleted = await super().delete(id, expected)
+        return "done" if expected is None else deleted
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        FoldsCase,
+        TrimsSpaces,
+        KeepsExpiry,
+        CreatesInTwoSteps,
+        ReplacesInTwoSteps,
+        DeletesInTwoSteps,
+        TouchesInTwoSteps,
+        DeletesWhatHasExpired,
+    ],
+)
+async def test_a_flawed_store_breaks_a_promise(store: Callable[[], Store]) -> None:
+    with pytest.raises(AssertionError):
+        await conformance.check(store())
+
+
 @pytest.mark.parametrize("store", ["redis", "postgres"], indirect=True)
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_a_store_keeps_every_promise_on_trio(store: Any, anyio_backend: str) -> None:

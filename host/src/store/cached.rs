@@ -165,6 +165,10 @@ fn stored(content: &Content) -> Stored {
 
 #[async_trait]
 impl Store for CachedStore {
+    fn name(&self) -> &'static str {
+        self.store.name()
+    }
+
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         let since = Instant::now();
         let begun = {

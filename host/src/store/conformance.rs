@@ -25,8 +25,8 @@ macro_rules! promise {
 ///
 /// # Panics
 ///
-/// With a description of the broken promise. Sessions whose identifiers begin with `conformance-`
-/// are overwritten and deleted.
+/// With a description of the broken promise. Sessions whose identifiers begin with `conformance-`,
+/// in upper or lower case, are overwritten and deleted.
 pub async fn check(store: Arc<impl Store>) {
     let store = Suite { store };
     store.creating().await;
@@ -36,7 +36,11 @@ pub async fn check(store: Arc<impl Store>) {
     store.deleting().await;
     store.expired_sessions_are_missing().await;
     store.texts_survive().await;
+    store.identifiers_differ().await;
     store.one_of_many_wins().await;
+    store.one_of_many_creates().await;
+    store.one_of_many_deletes().await;
+    store.touches_leave_changes().await;
 }
 
 /// Checks every promise of [`Browse`]. The store must be empty.
@@ -102,6 +106,10 @@ struct Suite<S> {
 }
 
 const LATER: u64 = 4_102_444_800_000; // The year 2100.
+const EVEN_LATER: u64 = LATER + 60_000;
+
+/// The number of concurrent operations.
+const AT_ONCE: usize = 64;
 
 // Some databases check that a session's text is JSON.
 const A: &str = r#"{"is":"a"}"#;
@@ -113,11 +121,19 @@ fn key(id: &str) -> String {
 }
 
 fn content(data: &str) -> Content {
-    Content { data: data.to_owned(), expires: LATER }
+    until(data, LATER)
+}
+
+fn until(data: &str, expires: u64) -> Content {
+    Content { data: data.to_owned(), expires }
 }
 
 fn stored(data: &str) -> Stored {
-    Stored { data: data.to_owned(), expires: Some(LATER), touched: None }
+    stored_until(data, LATER)
+}
+
+fn stored_until(data: &str, expires: u64) -> Stored {
+    Stored { data: data.to_owned(), expires: Some(expires), touched: None }
 }
 
 /// Returns what every store returns: without the time of the last touch, which only some stores
@@ -170,6 +186,9 @@ impl<S: Store> Suite<S> {
         promise!("replacing creates", store.replace(&id, content(A), None), Changed::Done);
         promise!("replacing overwrites", store.replace(&id, content(B), None), Changed::Done);
         promise!("the last text is found", self.load(&id), Some(stored(B)));
+        let replaced = store.replace(&id, until(C, EVEN_LATER), None);
+        promise!("so does it with another expiry", replaced, Changed::Done);
+        promise!("which is found, too", self.load(&id), Some(stored_until(C, EVEN_LATER)));
         self.without("replace").await;
     }
 
@@ -183,6 +202,9 @@ impl<S: Store> Suite<S> {
         promise!("another text is a conflict", replace(C, A), Changed::Conflict(stored(B)));
         promise!("after a conflict nothing has changed", self.load(&id), Some(stored(B)));
         promise!("the same text can be stored again", replace(B, B), Changed::Done);
+        let replaced = store.replace(&id, until(C, EVEN_LATER), Some(B));
+        promise!("so can another, with another expiry", replaced, Changed::Done);
+        promise!("which is found, too", self.load(&id), Some(stored_until(C, EVEN_LATER)));
         self.without("expect").await;
         promise!("a missing session is not created", replace(C, B), Changed::Missing);
         promise!("nor is it there afterwards", self.load(&id), None);
@@ -191,11 +213,9 @@ impl<S: Store> Suite<S> {
     async fn touching(&self) {
         let store = &self.store;
         let id = self.with("touch", A).await;
-        let even_later = LATER + 60_000;
-        promise!("touching moves the expiry", store.touch(&id, even_later), Changed::Done);
-        let expected = Some(Stored { expires: Some(even_later), ..stored(A) });
-        promise!("and leaves the text", self.load(&id), expected);
-        promise!("touching twice is fine", store.touch(&id, even_later), Changed::Done);
+        promise!("touching moves the expiry", store.touch(&id, EVEN_LATER), Changed::Done);
+        promise!("and leaves the text", self.load(&id), Some(stored_until(A, EVEN_LATER)));
+        promise!("touching twice is fine", store.touch(&id, EVEN_LATER), Changed::Done);
         self.without("touch").await;
         promise!("touching never creates", store.touch(&id, LATER), Changed::Missing);
         promise!("nor is it there afterwards", self.load(&id), None);
@@ -225,9 +245,14 @@ impl<S: Store> Suite<S> {
         let replaced = store.replace(&id, content(B), Some(A));
         promise!("nor replaced", replaced, Changed::Missing);
         promise!("nor deleted", store.delete(&id, Some(A)), Changed::Missing);
+        promise!("also without a condition", store.delete(&id, None), Changed::Missing);
         promise!("nor brought back by any of these", self.load(&id), None);
         promise!("its identifier is free", store.create(&id, content(A)), Created::Done);
         promise!("and is in use then", store.create(&id, content(B)), Created::Taken);
+        promise!("it can end again", store.touch(&id, past), Changed::Done);
+        let replaced = store.replace(&id, content(B), None);
+        promise!("without a condition it is replaced", replaced, Changed::Done);
+        promise!("and is there then", self.load(&id), Some(stored(B)));
         self.without("expired").await;
     }
 
@@ -239,7 +264,7 @@ impl<S: Store> Suite<S> {
             " { } ",
             r#"{"a":"\u0000"}"#,
             "{\"a\":\"\\ud800 é \u{10ffff}\"}",
-            r#"{"\"'$.\\":1.0,"b":1,"b":2}"#,
+            r#"{"\"'$.\\%s":1.0,"b":1,"b":2}"#,
             &long,
         ] {
             let id = self.with("text", text).await;
@@ -247,7 +272,7 @@ impl<S: Store> Suite<S> {
             let same = store.replace(&id, content(A), Some(text));
             promise!("and is recognised", same, Changed::Done);
         }
-        for id in ["$where", "a.b", "é", "'; --", "../x"] {
+        for id in ["$where", "a.b", "é", "'; --", "../x", "%s"] {
             let id = self.with(id, A).await;
             promise!("any text can be an identifier", self.load(&id), Some(stored(A)));
             promise!("and be deleted", store.delete(&id, None), Changed::Done);
@@ -255,24 +280,100 @@ impl<S: Store> Suite<S> {
         self.without("text").await;
     }
 
+    async fn identifiers_differ(&self) {
+        let similar = ["conformance-e", "conformance-E", "conformance-e ", "CONFORMANCE-E"];
+        for id in similar {
+            let deleted = self.store.delete(id, None).await;
+            let _ = deleted.expect("the store works");
+        }
+        for (number, id) in similar.into_iter().enumerate() {
+            let created = self.store.create(id, content(&format!("{{\"is\":{number}}}")));
+            promise!("each identifier is another session", created, Created::Done);
+        }
+        for (number, id) in similar.into_iter().enumerate() {
+            let expected = stored(&format!("{{\"is\":{number}}}"));
+            promise!("with its own text", self.load(id), Some(expected));
+            promise!("and its own end", self.store.delete(id, None), Changed::Done);
+        }
+    }
+
+    /// Returns the results of concurrent operations.
+    async fn at_once<T: Send + 'static, F>(
+        &self,
+        id: &str,
+        operation: impl Fn(Arc<S>, String, usize) -> F,
+    ) -> Vec<T>
+    where
+        F: Future<Output = Result<T, super::StoreError>> + Send + 'static,
+    {
+        let mut running = JoinSet::new();
+        for number in 0..AT_ONCE {
+            running.spawn(operation(self.store.clone(), id.to_owned(), number));
+        }
+        let all = running.join_all().await;
+        all.into_iter().map(|result| result.expect("the store works")).collect()
+    }
+
     async fn one_of_many_wins(&self) {
         let id = self.with("race", A).await;
         for round in 1..=8 {
             let found = self.load(&id).await.expect("the store works");
-            let expected = found.expect("the session is there").data;
-            let mut running = tokio::task::JoinSet::new();
-            for writer in 0..16 {
-                let (store, id) = (self.store.clone(), id.clone());
+            let expected = Arc::new(found.expect("the session is there").data);
+            let all = self.at_once(&id, |store, id, writer| {
                 let mine = content(&format!("{{\"by\":\"{round}-{writer}\"}}"));
                 let expected = expected.clone();
-                running.spawn(async move { store.replace(&id, mine, Some(&expected)).await });
-            }
-            let mut won = 0;
-            while let Some(result) = running.join_next().await {
-                let result = result.expect("no panic").expect("the store works");
-                won += usize::from(result == Changed::Done);
-            }
+                async move { store.replace(&id, mine, Some(&expected)).await }
+            });
+            let won = all.await.into_iter().filter(|it| *it == Changed::Done).count();
             assert_eq!(won, 1, "of many that expect the same text, exactly one replaces it");
+        }
+        self.without("race").await;
+    }
+
+    async fn one_of_many_creates(&self) {
+        for _ in 1..=8 {
+            let id = self.without("race").await;
+            let all = self.at_once(&id, |store, id, writer| async move {
+                let mine = format!("{{\"by\":{writer}}}");
+                let created = store.create(&id, content(&mine)).await?;
+                Ok((created == Created::Done).then_some(mine))
+            });
+            let won: Vec<_> = all.await.into_iter().flatten().collect();
+            assert_eq!(won.len(), 1, "of many that create a session, exactly one does");
+            promise!("it is that one's", self.load(&id), Some(stored(&won[0])));
+        }
+        self.without("race").await;
+    }
+
+    async fn one_of_many_deletes(&self) {
+        for _ in 1..=8 {
+            let id = self.with("race", A).await;
+            let all = self.at_once(&id, |store, id, number| async move {
+                match number % 2 {
+                    0 => store.delete(&id, Some(A)).await,
+                    _ => store.replace(&id, content(B), Some(A)).await,
+                }
+            });
+            let won = all.await.into_iter().filter(|it| *it == Changed::Done).count();
+            assert_eq!(won, 1, "of many that delete or replace the same text, exactly one does");
+        }
+        self.without("race").await;
+    }
+
+    async fn touches_leave_changes(&self) {
+        // The change is the first, the last, and one in between.
+        for at in (0..AT_ONCE).step_by(9) {
+            let id = self.with("race", A).await;
+            let all = self.at_once(&id, |store, id, number| async move {
+                match number == at {
+                    true => store.replace(&id, content(B), Some(A)).await,
+                    false => store.touch(&id, LATER).await,
+                }
+            });
+            let all = all.await;
+            let are_done = all.iter().all(|changed| *changed == Changed::Done);
+            assert!(are_done, "touches and a change do not hinder each other");
+            promise!("a touch does not undo a change", self.load(&id), Some(stored(B)));
         }
         self.without("race").await;
     }

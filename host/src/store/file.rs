@@ -258,6 +258,10 @@ fn unusable(error: impl Into<redb::Error>) -> StoreError {
 
 #[async_trait]
 impl Store for FileStore {
+    fn name(&self) -> &'static str {
+        "file"
+    }
+
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         let id = id.to_owned();
         let read = move |database: &Database| {

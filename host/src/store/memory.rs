@@ -142,6 +142,10 @@ impl Shard {
 
 #[async_trait]
 impl Store for MemoryStore {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         Ok(self.shard(id).live(id).cloned())
     }

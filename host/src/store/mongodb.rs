@@ -12,7 +12,9 @@ mod value;
 
 use std::future::IntoFuture;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -24,6 +26,7 @@ use mongodb::options::{
     WriteConcern,
 };
 use mongodb::{Client, Collection, IndexModel};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -239,18 +242,44 @@ impl MongoStore {
         &self,
         work: impl FnOnce(Documents) -> F + Send + 'static,
     ) -> Result<T, StoreError> {
-        let stopped = |_| StoreError::new("the process is ending");
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| StoreError::new("the store is closed"))?;
         let now = DateTime::from_system_time((self.clock)());
         let documents = Documents { now, ..self.documents.clone() };
-        let task = tokio::spawn(async move {
+        let work = async move {
             // A connection may be lost without an error.
             let result = within(PATIENCE, work(documents)).await;
             drop(permit);
             result?
-        });
-        task.await.map_err(stopped)?
+        };
+        ToItsEnd(Some(Box::pin(work))).await
+    }
+}
+
+/// Work that continues in a task of its own if its caller is dropped. Until then it needs none: a
+/// task for each operation would cost a tenth of a request, for switching between threads.
+struct ToItsEnd<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+
+impl<T: Send + 'static> Future for ToItsEnd<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        // Taken out, so that what panics is not continued.
+        let Some(mut work) = self.0.take() else { return Poll::Pending };
+        let result = work.as_mut().poll(context);
+        if result.is_pending() {
+            self.0 = Some(work);
+        }
+        result
+    }
+}
+
+impl<T: Send + 'static> Drop for ToItsEnd<T> {
+    fn drop(&mut self) {
+        // Without a runtime, nobody uses the driver's pool any more.
+        if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(work);
+        }
     }
 }
 
@@ -509,6 +538,10 @@ impl Documents {
 
 #[async_trait]
 impl Store for MongoStore {
+    fn name(&self) -> &'static str {
+        "mongodb"
+    }
+
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         let id = id.to_owned();
         self.run(move |it| async move { it.load(&id).await }).await

@@ -428,6 +428,10 @@ fn expiry(expires: u64) -> f64 {
 
 #[async_trait]
 impl Store for PostgresStore {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         self.inner.load(id).await
     }

@@ -8,12 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::aio::{
+    ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection,
+};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, Script, Value, cmd,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _,
+    Pipeline, RedisError, RedisFuture, RedisResult, Script, TlsMode, Value, cmd,
 };
+use tokio::sync::Mutex;
 
 use super::{Browse, Changed, Content, Created, Entry, Page, Store, StoreError, Stored, digest};
 
@@ -72,6 +77,7 @@ impl Default for RedisOptions {
 enum Connection {
     One(ConnectionManager),
     Cluster(ClusterConnection),
+    Sentinels(Arc<Mutex<Master>>),
 }
 
 impl Connection {
@@ -86,6 +92,9 @@ impl Connection {
                 .map_err(|_| invalid_address())?;
             let connection = client.get_async_connection().await;
             return connection.map(Self::Cluster).map_err(store_error);
+        }
+        if let Some(master) = Master::of(uri, options.timeout)? {
+            return Ok(Self::Sentinels(Arc::new(Mutex::new(master))));
         }
         let client = Client::open(uri).map_err(|_| invalid_address())?;
         let config = ConnectionManagerConfig::new()
@@ -107,6 +116,14 @@ impl ConnectionLike for Connection {
         match self {
             Self::One(it) => it.req_packed_command(command),
             Self::Cluster(it) => it.req_packed_command(command),
+            Self::Sentinels(it) => Box::pin(async move {
+                let (mut connection, number) = it.lock().await.connection().await?;
+                let result = connection.req_packed_command(command).await;
+                if result.as_ref().map_or(true, is_no_master) {
+                    it.lock().await.forget(number);
+                }
+                result
+            }),
         }
     }
 
@@ -119,6 +136,14 @@ impl ConnectionLike for Connection {
         match self {
             Self::One(it) => it.req_packed_commands(commands, offset, count),
             Self::Cluster(it) => it.req_packed_commands(commands, offset, count),
+            Self::Sentinels(it) => Box::pin(async move {
+                let (mut connection, number) = it.lock().await.connection().await?;
+                let result = connection.req_packed_commands(commands, offset, count).await;
+                if result.as_ref().map_or(true, |replies| replies.iter().any(is_no_master)) {
+                    it.lock().await.forget(number);
+                }
+                result
+            }),
         }
     }
 
@@ -126,8 +151,81 @@ impl ConnectionLike for Connection {
         match self {
             Self::One(it) => it.get_db(),
             Self::Cluster(it) => it.get_db(),
+            Self::Sentinels(_) => 0,
         }
     }
+}
+
+/// The connection to the master that sentinels name.
+struct Master {
+    sentinels: SentinelClient,
+    config: AsyncConnectionConfig,
+    connection: Option<MultiplexedConnection>,
+    /// Of the connection. What another request has opened meanwhile is not closed.
+    number: u64,
+}
+
+impl Master {
+    /// Reads an address; none if it is not that of sentinels.
+    fn of(uri: &str, timeout: Duration) -> Result<Option<Self>, StoreError> {
+        let Some((scheme, rest)) = uri.split_once("+sentinel://") else { return Ok(None) };
+        let (servers, path) = rest.split_once('/').ok_or_else(invalid_sentinels)?;
+        let (name, database) = path.split_once('/').unwrap_or((path, ""));
+        let (user, hosts) = servers
+            .rsplit_once('@')
+            .map_or((String::new(), servers), |(user, hosts)| (format!("{user}@"), hosts));
+        if name.is_empty() || !matches!(scheme, "redis" | "rediss" | "valkey" | "valkeys") {
+            return Err(invalid_sentinels());
+        }
+        let sentinels: RedisResult<Vec<_>> = hosts
+            .split(',')
+            .map(|host| format!("{scheme}://{host}").into_connection_info())
+            .collect();
+        let sentinels = sentinels.map_err(|_| invalid_sentinels())?;
+        // The user, password and database are those of the master and its replicas.
+        let server = format!("{scheme}://{user}host/{database}").into_connection_info();
+        let server = server.map_err(|_| invalid_sentinels())?;
+        let mut info = SentinelNodeConnectionInfo::default()
+            .set_redis_connection_info(server.redis_settings().clone());
+        if scheme.ends_with('s') {
+            info = info.set_tls_mode(TlsMode::Secure);
+        }
+        let sentinels =
+            SentinelClient::build(sentinels, name, Some(info), SentinelServerType::Master);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout));
+        let sentinels = sentinels.map_err(|_| invalid_sentinels())?;
+        Ok(Some(Self { sentinels, config, connection: None, number: 0 }))
+    }
+
+    /// Returns the connection and its number. Asks the sentinels if there is none.
+    async fn connection(&mut self) -> RedisResult<(MultiplexedConnection, u64)> {
+        let connection = match &self.connection {
+            Some(connection) => connection.clone(),
+            None => {
+                let connection =
+                    self.sentinels.get_async_connection_with_config(&self.config).await?;
+                self.number += 1;
+                self.connection.insert(connection).clone()
+            }
+        };
+        Ok((connection, self.number))
+    }
+
+    fn forget(&mut self, number: u64) {
+        if self.number == number {
+            self.connection = None;
+        }
+    }
+}
+
+/// Returns whether a server says that it is not the master, or not yet.
+fn is_no_master(reply: &Value) -> bool {
+    let Value::ServerError(error) = reply else { return false };
+    matches!(error.code(), "READONLY" | "MASTERDOWN" | "LOADING" | "NOREPLICAS")
+        // A script's error begins otherwise.
+        || error.details().is_some_and(|details| details.contains("READONLY"))
 }
 
 /// Returns the addresses of a cluster's servers; none if `uri` is not that of a cluster.
@@ -153,7 +251,9 @@ impl RedisStore {
     /// Connects to the server. Addresses are `redis://USER:PASSWORD@HOST:PORT/DATABASE`,
     /// `rediss://` with TLS, `redis+unix:///PATH`, and the same with `valkey` for `redis`. A cluster
     /// is `redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT` (`rediss+cluster://`), with some of its
-    /// servers.
+    /// servers. What sentinels watch is `redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME`
+    /// (`rediss+sentinel://`), with the sentinels, the name of the master, and the user and
+    /// password of its servers; after the name, `/DATABASE` may follow. Sentinels have no password.
     pub async fn connect(uri: &str, options: &RedisOptions) -> Result<Self, StoreError> {
         let mut connection = Connection::open(uri, options).await?;
         // Connecting succeeds without the password that the server wants.
@@ -173,6 +273,9 @@ impl RedisStore {
 
     /// Checks that `uri` is a valid address, without connecting.
     pub fn check_address(uri: &str) -> Result<(), StoreError> {
+        if Master::of(uri, Duration::ZERO)?.is_some() {
+            return Ok(());
+        }
         let cluster = servers(uri);
         let all = if cluster.is_empty() { vec![uri.to_owned()] } else { cluster };
         match all.iter().all(|uri| Client::open(uri.as_str()).is_ok()) {
@@ -309,6 +412,10 @@ impl RedisStore {
 
 #[async_trait]
 impl Store for RedisStore {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         let key = self.key(id);
         let mut commands = Pipeline::with_capacity(2);
@@ -446,6 +553,14 @@ fn invalid_address() -> StoreError {
     )
 }
 
+fn invalid_sentinels() -> StoreError {
+    StoreError::new(
+        "the address of Redis sentinels is not valid: it is \
+         redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME, with the sentinels and the name \
+         of the master, and with what is special in a user or password percent-encoded",
+    )
+}
+
 /// Explains an error. The server's text is left out, since it may name a key, which is secret.
 fn store_error(error: RedisError) -> StoreError {
     let of_server = error.clone().into_server_errors();
@@ -472,6 +587,9 @@ fn store_error(error: RedisError) -> StoreError {
         "WRONGTYPE" => "a session's key holds another type: another program uses it",
         "NOREPLICAS" => "Redis has too few replicas to accept writes (NOREPLICAS)",
         "" if error.is_timeout() => "Redis did not reply in time",
+        "" if error.kind() == ErrorKind::MasterNameNotFoundBySentinel => {
+            "the Redis sentinels do not know a master of this name, or it is down"
+        }
         "" if error.kind() == ErrorKind::AuthenticationFailed => {
             "Redis refuses the user or the password"
         }

@@ -3,13 +3,14 @@
 import assert from 'node:assert/strict'
 
 const LATER = 4_102_444_800_000 // The year 2100.
+const EVEN_LATER = LATER + 60_000
 const AT_ONCE = 64
 
 // Some databases check that a session's text is JSON.
 const [A, B, C] = ['{"is":"a"}', '{"is":"b"}', '{"is":"c"}']
 
 const key = id => `conformance-${id}`
-const content = data => ({ data, expires: LATER })
+const content = (data, expires = LATER) => ({ data, expires })
 
 /** What every store returns: some round an expiry up to a second, or count from their own clock. */
 const plain = stored => typeof stored === 'object' && stored !== null
@@ -18,7 +19,7 @@ const plain = stored => typeof stored === 'object' && stored !== null
 
 /**
  * Checks every promise of a store, and rejects with the one that is broken. Sessions whose identifiers
- * begin with `conformance-` are overwritten and deleted.
+ * begin with `conformance-`, in upper or lower case, are overwritten and deleted.
  */
 export async function check (store) {
   const load = async id => plain(await store.load(id))
@@ -45,6 +46,8 @@ export async function check (store) {
   await promise('replacing creates', replace(id, content(A)), true)
   await promise('replacing overwrites', replace(id, content(B)), true)
   await promise('the last text is found', load(id), content(B))
+  await promise('so does it with another expiry', replace(id, content(C, EVEN_LATER)), true)
+  await promise('which is found, too', load(id), content(C, EVEN_LATER))
   await without('create')
   await without('replace')
 
@@ -53,15 +56,16 @@ export async function check (store) {
   await promise('another text is a conflict', replace(id, content(C), A), content(B))
   await promise('after a conflict nothing has changed', load(id), content(B))
   await promise('the same text can be stored again', replace(id, content(B), B), true)
+  await promise('so can another, with another expiry', replace(id, content(C, EVEN_LATER), B), true)
+  await promise('which is found, too', load(id), content(C, EVEN_LATER))
   await without('expect')
   await promise('a missing session is not created', replace(id, content(C), B), false)
   await promise('nor is it there afterwards', load(id), undefined)
 
   id = await having('touch', A)
-  const evenLater = LATER + 60_000
-  await promise('touching moves the expiry', store.touch(id, evenLater), true)
-  await promise('and leaves the text', load(id), { data: A, expires: evenLater })
-  await promise('touching twice is fine', store.touch(id, evenLater), true)
+  await promise('touching moves the expiry', store.touch(id, EVEN_LATER), true)
+  await promise('and leaves the text', load(id), content(A, EVEN_LATER))
+  await promise('touching twice is fine', store.touch(id, EVEN_LATER), true)
   await without('touch')
   await promise('touching never creates', store.touch(id, LATER), false)
   await promise('nor is it there afterwards', load(id), undefined)
@@ -82,30 +86,63 @@ export async function check (store) {
   await promise('nor touched', store.touch(id, LATER), false)
   await promise('nor replaced', replace(id, content(B), A), false)
   await promise('nor deleted', remove(id, A), false)
+  await promise('also without a condition', remove(id), false)
   await promise('nor brought back by any of these', load(id), undefined)
   await promise('its identifier is free', store.create(id, content(A)), true)
   await promise('and is in use then', store.create(id, content(B)), false)
+  await promise('it can end again', store.touch(id, Date.now() - 1000), true)
+  await promise('without a condition it is replaced', replace(id, content(B)), true)
+  await promise('and is there then', load(id), content(B))
   await without('expired')
 
   const long = `{"long":"${'x'.repeat((1 << 20) - 20)}"}`
-  for (const text of ['{}', ' { } ', '{"a":"\\u0000"}', '{"a":"\\ud800 é \u{10ffff}"}', '{"\\"\'$.\\\\":1.0,"b":1,"b":2}', long]) {
+  for (const text of ['{}', ' { } ', '{"a":"\\u0000"}', '{"a":"\\ud800 é \u{10ffff}"}', '{"\\"\'$.\\\\%s":1.0,"b":1,"b":2}', long]) {
     id = await having('text', text)
     await promise('a text comes back byte for byte', load(id), content(text))
     await promise('and is recognised', replace(id, content(A), text), true)
   }
-  for (const odd of ['$where', 'a.b', 'é', "'; --", '../x']) {
+  for (const odd of ['$where', 'a.b', 'é', "'; --", '../x', '%s']) {
     id = await having(odd, A)
     await promise('any text can be an identifier', load(id), content(A))
     await promise('and be deleted', remove(id), true)
   }
   await without('text')
 
-  id = await having('race', A)
-  for (let round = 1; round <= 8; round++) {
-    const { data } = await load(id)
-    const all = Array.from({ length: AT_ONCE }, (_, n) => replace(id, content(`{"by":"${round}-${n}"}`), data))
-    const won = (await Promise.all(all)).filter(it => it === true)
+  const similar = ['conformance-e', 'conformance-E', 'conformance-e ', 'CONFORMANCE-E']
+  for (const id of similar) await store.delete(id)
+  for (const [n, id] of similar.entries()) {
+    await promise('each identifier is another session', store.create(id, content(`{"is":${n}}`)), true)
+  }
+  for (const [n, id] of similar.entries()) {
+    await promise('with its own text', load(id), content(`{"is":${n}}`))
+    await promise('and its own end', remove(id), true)
+  }
+
+  /** Returns the numbers of the concurrent operations that are done. */
+  const atOnce = async operation => {
+    const all = await Promise.all(Array.from({ length: AT_ONCE }, (_, n) => operation(n)))
+    return [...all.keys()].filter(n => all[n] === true)
+  }
+  // With a number of one among the concurrent operations: the first, the last, and others.
+  for (let at = 0; at < AT_ONCE; at += 9) {
+    id = await having('race', A)
+    let won = await atOnce(n => replace(id, content(`{"by":${n}}`), A))
     assert.equal(won.length, 1, 'of many that expect the same text, exactly one replaces it')
+    await promise("it is that one's", load(id), content(`{"by":${won[0]}}`))
+
+    await without('race')
+    won = await atOnce(n => store.create(id, content(`{"by":${n}}`)))
+    assert.equal(won.length, 1, 'of many that create a session, exactly one does')
+    await promise("it is that one's", load(id), content(`{"by":${won[0]}}`))
+
+    await having('race', A)
+    won = await atOnce(n => n % 2 ? replace(id, content(B), A) : remove(id, A))
+    assert.equal(won.length, 1, 'of many that delete or replace the same text, exactly one does')
+
+    await having('race', A)
+    const done = await atOnce(n => n === at ? replace(id, content(B), A) : store.touch(id, LATER))
+    assert.equal(done.length, AT_ONCE, 'touches and a change do not hinder each other')
+    await promise('a touch does not undo a change', load(id), content(B))
   }
   await without('race')
 }

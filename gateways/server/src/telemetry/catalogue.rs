@@ -72,11 +72,15 @@ pub(super) const METRICS: [(&str, Kind, &str); 20] = [
         Counter,
         "Responses that were cut off because the client read too slowly.",
     ),
-    ("edge_session_store_errors_total", Counter, "Store operations that failed, by operation."),
+    (
+        "edge_session_store_errors_total",
+        Counter,
+        "Store operations that failed, by operation and store.",
+    ),
     (
         "edge_session_store_seconds",
         Seconds,
-        "Duration of store operations, by operation; 0 for sessions in memory.",
+        "Duration of store operations, by operation and store; 0 for sessions in memory.",
     ),
     (
         "edge_session_stripped_total",
