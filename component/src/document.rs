@@ -485,6 +485,32 @@ mod tests {
     }
 
     #[test]
+    fn a_text_whose_members_are_dropped_or_repeated_is_not_what_the_application_sees() {
+        for (text, is_rewritten) in [
+            (r#"{"cookie":{}}"#, false),
+            (r#"{ "cookie": {}, "a": 1 }"#, false),
+            (r#"{"cookie":{},"req":1}"#, true),
+            (r#"{"cookie":{},"a":1,"a":1}"#, true),
+            (r#"{"cookie":{},"cookie":{}}"#, true),
+        ] {
+            assert_eq!(parse(text).unwrap().is_rewritten(), is_rewritten, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_at_the_start_may_be_known_unless_a_later_one_replaces_it() {
+        let known = |text: &str| text.starts_with("{}").then_some((3, 2));
+        for (text, template) in [
+            (r#"{"cookie":{},"a":1}"#, Some(3)),
+            (r#"{"cookie":{"a":1}}"#, None),
+            (r#"{"a":1,"cookie":{}}"#, None),
+            (r#"{"cookie":{},"cookie":{"b":1}}"#, None),
+        ] {
+            assert_eq!(Document::parse(text, known).unwrap().template(), template, "{text}");
+        }
+    }
+
+    #[test]
     fn names_of_the_prototypes_are_dropped_as_express_drops_them() {
         let document = parse(
             r#"{"7":"int","cookie":{"path":"/"},"req":1,"id":1,"__proto__":1,"toString":1,"ok":1}"#,

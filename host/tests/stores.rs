@@ -53,6 +53,58 @@ async fn mongodb(collection: &str, options: MongoOptions) -> MongoStore {
     MongoStore::connect(&uri, &options).await.unwrap()
 }
 
+/// The driver's pool stalls for good when those who wait for a connection are dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_leave_do_not_block_the_mongodb_store() {
+    let uri = std::env::var("MONGODB_URI").expect("MONGODB_URI names a MongoDB server");
+    let options = MongoOptions {
+        db_name: Some("edge-session-conformance".into()),
+        collection: "left".into(),
+        ..MongoOptions::default()
+    };
+    let uri = format!("{uri}&maxPoolSize=1");
+    let store = MongoStore::connect(&uri, &options).await.unwrap();
+    let content = Content { data: "{}".into(), expires: 4_102_444_800_000 };
+    for round in 0..200 {
+        let id = format!("left-{round}");
+        let mut leaving = Box::pin(store.replace(&id, content.clone(), None));
+        // Polled once, it waits for the connection, or for the server.
+        assert!(poll_once(leaving.as_mut()).await.is_none());
+        // Or else tokio would let nothing proceed after some of them.
+        tokio::task::yield_now().await;
+    }
+    let patience = std::time::Duration::from_secs(30);
+    let found = tokio::time::timeout(patience, async {
+        // What was begun is done, although nobody waits for it.
+        loop {
+            let mut found = 0;
+            for round in 0..200 {
+                found += usize::from(store.load(&format!("left-{round}")).await?.is_some());
+            }
+            if found == 200 {
+                return Ok::<_, StoreError>(());
+            }
+        }
+    });
+    found.await.expect("the pool works").expect("the store works");
+    for round in 0..200 {
+        let _ = store.delete(&format!("left-{round}"), None).await.unwrap();
+    }
+}
+
+/// Polls once.
+async fn poll_once<T>(
+    mut work: std::pin::Pin<&mut (impl Future<Output = T> + ?Sized)>,
+) -> Option<T> {
+    std::future::poll_fn(|context| {
+        std::task::Poll::Ready(match work.as_mut().poll(context) {
+            std::task::Poll::Ready(value) => Some(value),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mongodb_store_conforms() {
     let store = mongodb("plain", MongoOptions::default()).await;

@@ -1,7 +1,7 @@
 //! The page of the comparison of stores, with edge-session's layer or with a client's own
 //! operations. For each, this program runs itself: `store-page WHO NAME PORT`.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -41,7 +41,7 @@ pub(crate) fn serve(database: &str, who: &str, name: &str, port: &str) -> Result
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let app = match who {
-            Who::Client => client(database, name).await?,
+            Who::Client | Who::Comparing => client(database, who, name).await?,
             Who::Ours | Who::OursTouching | Who::OursCached => ours(database, who, name).await?,
             Who::Express => return Err("express is another program".into()),
         };
@@ -101,6 +101,13 @@ async fn ours(database: Database, who: Who, name: &str) -> Result<Router> {
         .route("/bare", get(async || page(100))))
 }
 
+static COMPARE: LazyLock<redis::Script> = LazyLock::new(|| {
+    redis::Script::new(
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
+         redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) return 1",
+    )
+});
+
 /// The client's own operations, as an application without a session library would call them.
 #[derive(Clone)]
 enum Client {
@@ -109,14 +116,16 @@ enum Client {
     Postgres(deadpool_postgres::Pool, Arc<str>),
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Deed {
     Read,
     Touch,
     Count,
+    /// Counts, unless the session has changed since it was read.
+    CountIfUnchanged,
 }
 
-async fn client(database: Database, name: &str) -> Result<Router> {
+async fn client(database: Database, who: Who, name: &str) -> Result<Router> {
     let uri = uri(database)?;
     let client = match database {
         Database::MongoDb => {
@@ -142,10 +151,10 @@ async fn client(database: Database, name: &str) -> Result<Router> {
         let client = client.clone();
         get(async move |headers: HeaderMap| client.answer(deed, &headers).await)
     };
-    Ok(Router::new()
-        .route("/read", page(Deed::Read))
-        .route("/touch", page(Deed::Touch))
-        .route("/count", page(Deed::Count)))
+    Ok(Router::new().route("/read", page(Deed::Read)).route("/touch", page(Deed::Touch)).route(
+        "/count",
+        page(if who == Who::Comparing { Deed::CountIfUnchanged } else { Deed::Count }),
+    ))
 }
 
 impl Client {
@@ -161,8 +170,8 @@ impl Client {
             return Ok(page(1));
         };
         let id = id.split_once('.').map_or(id, |(id, _)| id);
-        let session = self.find(id).await.map_err(failed)?;
-        let mut session: Value = serde_json::from_str(&session).map_err(failed)?;
+        let found = self.find(id).await.map_err(failed)?;
+        let mut session: Value = serde_json::from_str(&found).map_err(failed)?;
         let count = session["viewCount"].as_u64().unwrap_or(0);
         match deed {
             Deed::Read => Ok(page(count)),
@@ -170,9 +179,10 @@ impl Client {
                 self.touch(id).await.map_err(failed)?;
                 Ok(page(count))
             }
-            Deed::Count => {
+            Deed::Count | Deed::CountIfUnchanged => {
                 session["viewCount"] = (count + 1).into();
-                self.update(id, &session.to_string()).await.map_err(failed)?;
+                let expected = (deed == Deed::CountIfUnchanged).then_some(&*found);
+                self.update(id, &session.to_string(), expected).await.map_err(failed)?;
                 Ok(page(count + 1))
             }
         }
@@ -214,18 +224,36 @@ impl Client {
         Ok(())
     }
 
-    async fn update(&self, id: &str, text: &str) -> Result<()> {
+    async fn update(&self, id: &str, text: &str, expected: Option<&str>) -> Result<()> {
         match self {
             Self::MongoDb(sessions) => {
+                let mut query = doc! { "_id": id };
+                if let Some(expected) = expected {
+                    query.insert("session", expected);
+                }
                 let set = doc! { "$set": { "session": text, "expires": later() } };
-                sessions.update_one(doc! { "_id": id }, set).await?;
+                sessions.update_one(query, set).await?;
                 Ok(())
             }
-            Self::Redis(..) => self.create(id, text).await,
+            Self::Redis(connection, prefix) => match expected {
+                None => self.create(id, text).await,
+                Some(expected) => {
+                    let mut script = COMPARE.key(format!("{prefix}{id}"));
+                    script.arg(expected).arg(text).arg(LIFETIME.as_secs());
+                    let _: i64 = script.invoke_async(&mut connection.clone()).await?;
+                    Ok(())
+                }
+            },
             Self::Postgres(pool, table) => {
                 let sql =
                     format!("UPDATE {table} SET sess = $2::text::json, expire = $3 WHERE sid = $1");
-                change(pool, &sql, &[&id, &text, &at()]).await
+                match expected {
+                    None => change(pool, &sql, &[&id, &text, &at()]).await,
+                    Some(expected) => {
+                        let sql = sql + " AND sess::text = $4";
+                        change(pool, &sql, &[&id, &text, &at(), &expected]).await
+                    }
+                }
             }
         }
     }

@@ -627,7 +627,8 @@ pub(crate) fn is_mongodb(url: &str) -> bool {
 pub(crate) fn is_redis(url: &str) -> bool {
     let schemes = ["redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix"];
     url.split_once("://").is_some_and(|(scheme, _)| {
-        schemes.contains(&scheme.strip_suffix("+cluster").unwrap_or(scheme))
+        let several = scheme.strip_suffix("+cluster").or(scheme.strip_suffix("+sentinel"));
+        schemes.contains(&several.unwrap_or(scheme))
     })
 }
 

@@ -256,8 +256,8 @@ impl MongoStore {
     }
 }
 
-/// Work that continues in a task of its own if its caller is dropped. Until then it needs none: a
-/// task for each operation would cost a tenth of a request, for switching between threads.
+/// Work that continues in a task of its own if its caller is dropped. Until then it needs none, and
+/// no switching between threads.
 struct ToItsEnd<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
 
 impl<T: Send + 'static> Future for ToItsEnd<T> {
@@ -292,16 +292,27 @@ impl Documents {
         }
     }
 
-    /// Returns connect-mongo's query for the document with this `_id` that has not expired.
+    /// Returns the query for the document with this `_id`, unless it has expired. MongoDB plans it
+    /// with less effort than connect-mongo's `$or` of no expiry and a later one.
     fn live(&self, key: &str) -> Document {
-        doc! {
-            "_id": key,
-            "$or": [{ "expires": { "$exists": false } }, { "expires": { "$gt": self.now } }],
+        doc! { "_id": key, "expires": { "$not": { "$lte": self.now } } }
+    }
+
+    /// Returns whether a document has not expired, as connect-mongo's query decides: there is no
+    /// expiry, or a later date, which may be one of several.
+    fn is_live(&self, document: &Document) -> bool {
+        let is_later = |it: &Bson| matches!(it, Bson::DateTime(at) if *at > self.now);
+        match document.get("expires") {
+            None => true,
+            Some(Bson::Array(all)) => all.iter().any(is_later),
+            Some(other) => is_later(other),
         }
     }
 
+    /// Reads a document. A query for the `_id` alone needs no plan, so its expiry is compared here.
     async fn find(&self, key: &str) -> Result<Option<Document>, StoreError> {
-        self.sessions.find_one(self.live(key)).await.map_err(store_error)
+        let found = self.sessions.find_one(doc! { "_id": key }).await.map_err(store_error)?;
+        Ok(found.filter(|document| self.is_live(document)))
     }
 
     fn large(&self) -> MutexGuard<'_, LruCache<String, ()>> {
@@ -427,14 +438,15 @@ impl Documents {
     /// to no avail, and delays other requests.
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         let key = self.key(id);
-        let mut find = self.sessions.find_one(self.live(&key));
+        let mut find = self.sessions.find_one(doc! { "_id": &key });
         if self.large().get(&key).is_some() {
             let is_large =
                 doc! { "$gt": [{ "$bsonSize": "$$ROOT" }, self.max_session_bytes as i64] };
             let session = doc! { "$cond": [is_large, "$$REMOVE", "$session"] };
             find = find.projection(doc! { "expires": 1, "lastModified": 1, "session": session });
         }
-        let Some(document) = find.await.map_err(store_error)? else { return Ok(None) };
+        let found = find.await.map_err(store_error)?;
+        let Some(document) = found.filter(|it| self.is_live(it)) else { return Ok(None) };
         let stored = self.stored(&document).await;
         if stored.data.len() > self.max_session_bytes {
             self.large().put(key, ());
@@ -484,7 +496,7 @@ impl Documents {
         let set = async |old: Option<Document>| {
             let old = old.as_ref().and_then(|document| document.get("session"));
             let session = self.format.write(data.clone(), old).await?;
-            Ok::<_, StoreError>(doc! { "_id": key, "session": session, "expires": date(*expires) })
+            Ok::<_, StoreError>(doc! { "session": session, "expires": date(*expires) })
         };
         if let Some(expected) = expected {
             let write = async |query, old| {
@@ -498,7 +510,10 @@ impl Documents {
             Format::Document => self.find(key).await?,
             _ => None,
         };
-        let update = self.update(set(old).await?, true);
+        // In the member order of connect-mongo's upsert.
+        let mut members = doc! { "_id": key };
+        members.extend(set(old).await?);
+        let update = self.update(members, true);
         let update = self.sessions.update_one(doc! { "_id": key }, update).upsert(true);
         update.await.map_err(store_error)?;
         Ok(Changed::Done)
@@ -595,8 +610,11 @@ impl Documents {
             count += 1;
             let document = cursor.deserialize_current().map_err(store_error)?;
             let Ok(key) = document.get_str("_id") else { continue };
-            let millis = |key| document.get_datetime(key).ok().map(|at| at.timestamp_millis());
             page.next = (count == PAGE).then(|| key.to_owned());
+            if !self.is_live(&document) {
+                continue;
+            }
+            let millis = |key| document.get_datetime(key).ok().map(|at| at.timestamp_millis());
             page.entries.push(Entry {
                 key: key.to_owned(),
                 digest: match self.transform_id {

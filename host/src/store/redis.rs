@@ -187,7 +187,7 @@ impl Master {
         let server = server.map_err(|_| invalid_sentinels())?;
         let mut info = SentinelNodeConnectionInfo::default()
             .set_redis_connection_info(server.redis_settings().clone());
-        if scheme.ends_with('s') {
+        if matches!(scheme, "rediss" | "valkeys") {
             info = info.set_tls_mode(TlsMode::Secure);
         }
         let sentinels =
