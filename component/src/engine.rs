@@ -79,7 +79,7 @@ impl Engine {
         let fingerprint = u32::from_le_bytes([a, b, c, d]);
         let template = |secure| CookieTemplate::new(&options.cookie, secure);
         let mut cookie_templates = vec![template(false), template(true)];
-        cookie_templates.dedup_by(|one, other| one.is_same(other));
+        cookie_templates.dedup();
         Self { options, keys, fingerprint, cookie_templates }
     }
 

@@ -322,6 +322,7 @@ impl<'a> SessionCookie<'a> {
 
 /// The text of the cookies that this engine creates. Nearly all stored cookies equal it except for
 /// their expiry and need not be parsed, which would be the costliest part of a request.
+#[derive(PartialEq)]
 pub(crate) struct CookieTemplate {
     /// The text before and after the value of `expires`.
     before: String,
@@ -367,12 +368,6 @@ impl CookieTemplate {
             }
         }
         Some(SessionCookie(settings))
-    }
-
-    /// Whether both templates match the same texts.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (&self.before, &self.after) == (&other.before, &other.after)
-            && self.expires_length == other.expires_length
     }
 }
 
@@ -608,6 +603,51 @@ mod tests {
         assert!(cookie.serialize("n", "v", Some(THEN)).unwrap().contains("; Max-Age=3;"));
         let header = SessionCookie::new(&express(), false, THEN).serialize("n", "v", Some(THEN));
         assert_eq!(header.as_deref(), Some("n=v; Path=/; HttpOnly"), "until the browser closes");
+    }
+
+    #[test]
+    fn each_setting_is_taken_in_all_its_forms_and_in_no_others() {
+        // What is there before; the setting and its value; what is there then.
+        let all = r#"{"originalMaxAge":1000,"partitioned":true,"priority":"low","expires":null,"secure":true,"httpOnly":true,"domain":"a.com","path":"/","sameSite":"lax"}"#;
+        for (key, value, before, after) in [
+            ("maxAge", "null", r#""originalMaxAge":1000"#, r#""originalMaxAge":null"#),
+            ("expires", "null", r#""originalMaxAge":1000"#, r#""originalMaxAge":null"#),
+            ("maxAge", "60000", r#""originalMaxAge":1000"#, r#""originalMaxAge":60000"#),
+            ("path", "\"/b\"", r#""path":"/""#, r#""path":"/b""#),
+            ("domain", "\"b.com\"", r#""domain":"a.com""#, r#""domain":"b.com""#),
+            ("domain", "null", r#""domain":"a.com","#, ""),
+            ("httpOnly", "false", r#""httpOnly":true"#, r#""httpOnly":false"#),
+            ("secure", "false", r#""secure":true"#, r#""secure":false"#),
+            ("partitioned", "false", r#""partitioned":true"#, r#""partitioned":false"#),
+            ("sameSite", "\"None\"", r#""sameSite":"lax""#, r#""sameSite":"none""#),
+            ("sameSite", "true", r#""sameSite":"lax""#, r#""sameSite":"strict""#),
+            ("sameSite", "false", r#","sameSite":"lax""#, ""),
+            ("sameSite", "null", r#","sameSite":"lax""#, ""),
+            ("priority", "\"HIGH\"", r#""priority":"low""#, r#""priority":"high""#),
+            ("priority", "null", r#""priority":"low","#, ""),
+        ] {
+            let mut cookie = SessionCookie::parse(all).unwrap();
+            cookie.edit(&edit(key, value), THEN).unwrap();
+            assert_eq!(cookie.to_text(), all.replace(before, after), "{key}: {value}");
+        }
+        for (key, value) in [
+            ("maxAge", "\"1\""),
+            ("expires", "-1"),
+            ("path", "null"),
+            ("domain", "1"),
+            ("httpOnly", "null"),
+            ("secure", "\"auto\""),
+            ("partitioned", "1"),
+            ("sameSite", "\"auto\""),
+            ("sameSite", "1"),
+            ("priority", "true"),
+            ("name", "\"a\""),
+        ] {
+            let mut cookie = SessionCookie::parse(all).unwrap();
+            let told = cookie.edit(&edit(key, value), THEN).unwrap_err();
+            assert!(told.contains(key), "{told}");
+            assert_eq!(cookie.to_text(), all, "{key}: {value}");
+        }
     }
 
     #[test]
