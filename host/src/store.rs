@@ -125,6 +125,18 @@ pub trait Store: Send + Sync + 'static {
         "custom"
     }
 
+    /// Calls `ended` with the identifier of each session that ends from now on, wherever that is
+    /// done, until the database cannot tell any more. The default is a store that is told nothing.
+    ///
+    /// [`CachedStore`] drops its copies by this, and needs no such store.
+    async fn watch(
+        &self,
+        ended: &(dyn for<'i> Fn(&'i str) + Send + Sync),
+    ) -> Result<(), StoreError> {
+        let _ = ended;
+        std::future::pending().await
+    }
+
     /// Returns whether every operation completes when it is first polled, as one in memory does.
     /// Requests for one session then do not queue.
     fn is_immediate(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edge_session_tests::{Launch, Redis, Server, Visitor, wait_for};
+use edge_session_tests::{Database, Launch, Redis, Server, Visitor, wait_for};
 
 fn two(cache_ms: &str) -> (Redis, Server, Server) {
     let redis = Redis::start();
@@ -37,6 +37,41 @@ fn changes_of_two_processes_with_old_copies_are_all_kept() {
     }
     one.stop();
     other.stop();
+}
+
+/// The copies would be good for a minute.
+fn a_logout_elsewhere_is_told_by_the_database(url: &str) {
+    let launch = Launch::new(url).env("EDGE_SESSION_STORE_CACHE_MS", "60000");
+    let (one, other) = (launch.start(), launch.start());
+    // The database is listened to soon after the start, and tells soon after a logout.
+    let mut left: Vec<Visitor> = Vec::new();
+    wait_for("a logout to be told", Duration::from_secs(20), || {
+        if left.iter().any(|old| !is_logged_in(old, &other)) {
+            return Some(());
+        }
+        let mut visitor = one.visitor();
+        visitor.log_in("ada");
+        visitor.get("/account");
+        assert!(is_logged_in(&visitor, &one) && is_logged_in(&visitor, &other));
+        at(&visitor, &one).post("/logout", &[]);
+        assert!(!is_logged_in(&visitor, &one));
+        left.push(visitor);
+        None
+    });
+    one.stop();
+    other.stop();
+}
+
+#[test]
+fn a_logout_elsewhere_is_told_by_a_change_stream_of_mongodb() {
+    let database = Database::new();
+    a_logout_elsewhere_is_told_by_the_database(database.url());
+}
+
+#[test]
+fn a_logout_elsewhere_is_told_by_key_events_of_redis() {
+    let redis = Redis::with(&["--notify-keyspace-events", "Kg"]);
+    a_logout_elsewhere_is_told_by_the_database(redis.url());
 }
 
 #[test]

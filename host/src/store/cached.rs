@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lru::LruCache;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{Changed, Content, Created, Store, StoreError, Stored, is_expired, now};
@@ -17,7 +19,8 @@ const SHARDS: usize = 64;
 const OVERHEAD: usize = 200;
 
 /// Keeps what a shared store has returned, so that a session is not read again for a while. A
-/// session that was ended elsewhere lives on here for at most that long. Changes are compared with
+/// session that was ended elsewhere lives on here for at most that long, and less if the store is
+/// told of it ([`Store::watch`]). Changes are compared with
 /// the store itself, so none is lost: a copy that is out of date costs one conflict. That needs the
 /// option `conflicts = "merge"`.
 ///
@@ -26,9 +29,60 @@ const OVERHEAD: usize = 200;
 pub struct CachedStore {
     store: Arc<dyn Store>,
     lifetime: Duration,
+    copies: Arc<Copies>,
+    /// Drops copies of sessions that were ended elsewhere. None without a runtime.
+    watching: Option<JoinHandle<()>>,
+}
+
+struct Copies {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
 }
+
+impl Copies {
+    fn clear(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            (shard.bytes, shard.changes) = (0, shard.changes + 1);
+            shard.copies.clear();
+        }
+    }
+
+    fn shard(&self, id: &str) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[self.hasher.hash_one(id) as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for CachedStore {
+    fn drop(&mut self) {
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
+    }
+}
+
+/// Drops the copies of ended sessions, as the store is told of them.
+async fn watch(store: Arc<dyn Store>, copies: Arc<Copies>) {
+    let mut is_told = false;
+    loop {
+        let ended = |id: &str| drop(copies.shard(id).forget(id));
+        if let Err(error) = store.watch(&ended).await
+            && !std::mem::replace(&mut is_told, true)
+        {
+            tracing::info!(
+                "the cache is not told of sessions that end elsewhere, which live on here until \
+                 their copies are too old: {error}"
+            );
+        }
+        // What has ended last was perhaps not told.
+        copies.clear();
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// How long to wait until the store is asked again.
+const PAUSE: Duration = Duration::from_secs(5);
 
 struct Shard {
     copies: LruCache<String, Copy>,
@@ -53,26 +107,22 @@ impl CachedStore {
             max_bytes: max_bytes / SHARDS,
             changes: 0,
         };
-        Self {
-            store,
-            lifetime,
+        let copies = Arc::new(Copies {
             shards: std::array::from_fn(|_| Mutex::new(shard())),
             hasher: RandomState::new(),
-        }
+        });
+        let watching = Handle::try_current().ok();
+        let watching = watching.map(|runtime| runtime.spawn(watch(store.clone(), copies.clone())));
+        Self { store, lifetime, copies, watching }
     }
 
     /// Forgets all copies, so that the next request of each session reads the store.
     pub fn clear(&self) {
-        for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            (shard.bytes, shard.changes) = (0, shard.changes + 1);
-            shard.copies.clear();
-        }
+        self.copies.clear();
     }
 
     fn shard(&self, id: &str) -> MutexGuard<'_, Shard> {
-        let shard = &self.shards[self.hasher.hash_one(id) as usize % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.copies.shard(id)
     }
 
     /// Changes a session in the store. `after` returns what it is then, and since when, if that is
@@ -392,7 +442,7 @@ mod tests {
         }
         let _ = store.create("large", content(&"x".repeat(20_000))).await.unwrap();
         let mut kept = 0;
-        for shard in &store.shards {
+        for shard in &store.copies.shards {
             let shard = shard.lock().unwrap();
             let costs = shard.copies.iter().map(|(id, copy)| cost(id, &copy.stored));
             assert_eq!(shard.bytes, costs.sum::<usize>());

@@ -254,6 +254,16 @@ impl<S: Store> Suite<S> {
         promise!("without a condition it is replaced", replaced, Changed::Done);
         promise!("and is there then", self.load(&id), Some(stored(B)));
         self.without("expired").await;
+        let created = store.create(&id, until(A, past));
+        promise!("a session may be over when it is created", created, Created::Done);
+        promise!("and is not loaded", self.load(&id), None);
+        let replaced = store.replace(&id, until(A, past), None);
+        promise!("or when it is replaced", replaced, Changed::Done);
+        promise!("and is not loaded then", self.load(&id), None);
+        let id = self.with("expired", A).await;
+        let replaced = store.replace(&id, until(B, past), Some(A));
+        promise!("also if a text is expected", replaced, Changed::Done);
+        promise!("and is not loaded after that", self.load(&id), None);
     }
 
     async fn texts_survive(&self) {
@@ -297,7 +307,7 @@ impl<S: Store> Suite<S> {
         }
     }
 
-    /// Returns the results of concurrent operations.
+    /// Returns the results of concurrent operations, by number.
     async fn at_once<T: Send + 'static, F>(
         &self,
         id: &str,
@@ -306,12 +316,13 @@ impl<S: Store> Suite<S> {
     where
         F: Future<Output = Result<T, super::StoreError>> + Send + 'static,
     {
-        let mut running = JoinSet::new();
-        for number in 0..AT_ONCE {
-            running.spawn(operation(self.store.clone(), id.to_owned(), number));
+        let running = (0..AT_ONCE)
+            .map(|number| tokio::spawn(operation(self.store.clone(), id.to_owned(), number)));
+        let mut all = Vec::new();
+        for one in running.collect::<Vec<_>>() {
+            all.push(one.await.expect("no panic").expect("the store works"));
         }
-        let all = running.join_all().await;
-        all.into_iter().map(|result| result.expect("the store works")).collect()
+        all
     }
 
     async fn one_of_many_wins(&self) {
@@ -324,15 +335,24 @@ impl<S: Store> Suite<S> {
                 let expected = expected.clone();
                 async move { store.replace(&id, mine, Some(&expected)).await }
             });
-            let won = all.await.into_iter().filter(|it| *it == Changed::Done).count();
-            assert_eq!(won, 1, "of many that expect the same text, exactly one replaces it");
+            let all = all.await;
+            let won: Vec<_> = (0..AT_ONCE).filter(|at| all[*at] == Changed::Done).collect();
+            assert_eq!(won.len(), 1, "of many that expect the same text, exactly one replaces it");
+            let expected = stored(&format!("{{\"by\":\"{round}-{}\"}}", won[0]));
+            promise!("it is that one's", self.load(&id), Some(expected));
         }
         self.without("race").await;
     }
 
     async fn one_of_many_creates(&self) {
-        for _ in 1..=8 {
+        for round in 1..=8 {
             let id = self.without("race").await;
+            if round % 2 == 0 {
+                // The place of a session that has expired is free, too.
+                self.with("race", A).await;
+                let ended = self.store.touch(&id, now() - 1000);
+                promise!("a session can be made to end", ended, Changed::Done);
+            }
             let all = self.at_once(&id, |store, id, writer| async move {
                 let mine = format!("{{\"by\":{writer}}}");
                 let created = store.create(&id, content(&mine)).await?;
@@ -354,8 +374,11 @@ impl<S: Store> Suite<S> {
                     _ => store.replace(&id, content(B), Some(A)).await,
                 }
             });
-            let won = all.await.into_iter().filter(|it| *it == Changed::Done).count();
-            assert_eq!(won, 1, "of many that delete or replace the same text, exactly one does");
+            let all = all.await;
+            let won: Vec<_> = (0..AT_ONCE).filter(|at| all[*at] == Changed::Done).collect();
+            assert_eq!(won.len(), 1, "of many that delete or replace a text, exactly one does");
+            let expected = (won[0] % 2 == 1).then(|| stored(B));
+            promise!("what that one did is there", self.load(&id), expected);
         }
         self.without("race").await;
     }
@@ -374,6 +397,14 @@ impl<S: Store> Suite<S> {
             let are_done = all.iter().all(|changed| *changed == Changed::Done);
             assert!(are_done, "touches and a change do not hinder each other");
             promise!("a touch does not undo a change", self.load(&id), Some(stored(B)));
+            let all = self.at_once(&id, |store, id, number| async move {
+                match number == at {
+                    true => store.delete(&id, None).await,
+                    false => store.touch(&id, LATER).await,
+                }
+            });
+            assert_eq!(all.await[at], Changed::Done, "touches do not hinder a deletion");
+            promise!("a touch does not undo a deletion", self.load(&id), None);
         }
         self.without("race").await;
     }

@@ -252,23 +252,27 @@ impl MongoStore {
             drop(permit);
             result?
         };
-        ToItsEnd(Some(Box::pin(work))).await
+        ToItsEnd { work: Some(Box::pin(work)), runtime: Handle::try_current().ok() }.await
     }
 }
 
 /// Work that continues in a task of its own if its caller is dropped. Until then it needs none, and
 /// no switching between threads.
-struct ToItsEnd<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+struct ToItsEnd<T: Send + 'static> {
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    /// That of the driver, wherever the caller is dropped.
+    runtime: Option<Handle>,
+}
 
 impl<T: Send + 'static> Future for ToItsEnd<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         // Taken out, so that what panics is not continued.
-        let Some(mut work) = self.0.take() else { return Poll::Pending };
+        let Some(mut work) = self.work.take() else { return Poll::Pending };
         let result = work.as_mut().poll(context);
         if result.is_pending() {
-            self.0 = Some(work);
+            self.work = Some(work);
         }
         result
     }
@@ -276,8 +280,7 @@ impl<T: Send + 'static> Future for ToItsEnd<T> {
 
 impl<T: Send + 'static> Drop for ToItsEnd<T> {
     fn drop(&mut self) {
-        // Without a runtime, nobody uses the driver's pool any more.
-        if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+        if let (Some(work), Some(runtime)) = (self.work.take(), &self.runtime) {
             runtime.spawn(work);
         }
     }
@@ -555,6 +558,30 @@ impl Documents {
 impl Store for MongoStore {
     fn name(&self) -> &'static str {
         "mongodb"
+    }
+
+    async fn watch(
+        &self,
+        ended: &(dyn for<'i> Fn(&'i str) + Send + Sync),
+    ) -> Result<(), StoreError> {
+        let Documents { sessions, transform_id, .. } = &self.documents;
+        if *transform_id != TransformId::None {
+            return std::future::pending().await;
+        }
+        let pipeline = [
+            doc! { "$match": { "operationType": "delete" } },
+            doc! { "$project": { "documentKey": 1, "operationType": 1, "ns": 1 } },
+        ];
+        let mut events = sessions.watch().pipeline(pipeline).await.map_err(store_error)?;
+        while events.is_alive() {
+            let event = events.next_if_any().await.map_err(store_error)?;
+            if let Some(key) = event.and_then(|event| event.document_key)
+                && let Ok(id) = key.get_str("_id")
+            {
+                ended(id);
+            }
+        }
+        Ok(())
     }
 
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {

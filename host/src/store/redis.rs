@@ -16,14 +16,19 @@ use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _,
-    Pipeline, RedisError, RedisFuture, RedisResult, Script, TlsMode, Value, cmd,
+    Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError, RedisFuture, RedisResult, Script,
+    TlsMode, Value, cmd,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
 
 use super::{Browse, Changed, Content, Created, Entry, Page, Store, StoreError, Stored, digest};
 
 /// How many keys the server visits for one reply to `SCAN`.
 const KEYS_PER_SCAN: usize = 500;
+
+/// After this time without an event, the server is asked whether it is still there.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// What `PTTL` returns for a key that does not exist, and for one without an expiry.
 const MISSING: i64 = -2;
@@ -111,13 +116,22 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Asks the sentinels for the master again, if there are any.
+    async fn forget(&self) {
+        if let Self::Sentinels(it) = self {
+            it.lock().await.connection = None;
+        }
+    }
+}
+
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::One(it) => it.req_packed_command(command),
             Self::Cluster(it) => it.req_packed_command(command),
             Self::Sentinels(it) => Box::pin(async move {
-                let (mut connection, number) = it.lock().await.connection().await?;
+                let (mut connection, number) = Master::connection(it.clone()).await?;
                 let result = connection.req_packed_command(command).await;
                 if result.as_ref().map_or(true, is_no_master) {
                     it.lock().await.forget(number);
@@ -137,7 +151,7 @@ impl ConnectionLike for Connection {
             Self::One(it) => it.req_packed_commands(commands, offset, count),
             Self::Cluster(it) => it.req_packed_commands(commands, offset, count),
             Self::Sentinels(it) => Box::pin(async move {
-                let (mut connection, number) = it.lock().await.connection().await?;
+                let (mut connection, number) = Master::connection(it.clone()).await?;
                 let result = connection.req_packed_commands(commands, offset, count).await;
                 if result.as_ref().map_or(true, |replies| replies.iter().any(is_no_master)) {
                     it.lock().await.forget(number);
@@ -199,18 +213,21 @@ impl Master {
         Ok(Some(Self { sentinels, config, connection: None, number: 0 }))
     }
 
-    /// Returns the connection and its number. Asks the sentinels if there is none.
-    async fn connection(&mut self) -> RedisResult<(MultiplexedConnection, u64)> {
-        let connection = match &self.connection {
-            Some(connection) => connection.clone(),
-            None => {
-                let connection =
-                    self.sentinels.get_async_connection_with_config(&self.config).await?;
-                self.number += 1;
-                self.connection.insert(connection).clone()
-            }
-        };
-        Ok((connection, self.number))
+    /// Returns the connection and its number. Asks the sentinels if there is none, to the end: with
+    /// one of them down, that may take longer than any caller waits.
+    async fn connection(this: Arc<Mutex<Self>>) -> RedisResult<(MultiplexedConnection, u64)> {
+        let mut master = this.lock_owned().await;
+        if let Some(connection) = &master.connection {
+            return Ok((connection.clone(), master.number));
+        }
+        let opening = tokio::spawn(async move {
+            let Self { sentinels, config, .. } = &mut *master;
+            let connection = sentinels.get_async_connection_with_config(config).await?;
+            master.number += 1;
+            Ok((master.connection.insert(connection).clone(), master.number))
+        });
+        let stopped = |_| RedisError::from((ErrorKind::Io, "the process is ending"));
+        opening.await.map_err(stopped)?
     }
 
     fn forget(&mut self, number: u64) {
@@ -228,6 +245,13 @@ fn is_no_master(reply: &Value) -> bool {
         || error.details().is_some_and(|details| details.contains("READONLY"))
 }
 
+/// Returns a client for a connection on which a server tells of keys.
+fn listening(uri: &str) -> Option<Client> {
+    let info = uri.into_connection_info().ok()?;
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Client::open(info.set_redis_settings(settings)).ok()
+}
+
 /// Returns the addresses of a cluster's servers; none if `uri` is not that of a cluster.
 fn servers(uri: &str) -> Vec<String> {
     let Some((scheme, rest)) = uri.split_once("+cluster://") else { return Vec::new() };
@@ -243,6 +267,8 @@ pub struct RedisStore {
     /// For changes, which may wait for replicas: nothing else can be done on it meanwhile.
     changing: Connection,
     options: RedisOptions,
+    /// For another connection to the server, on which it tells of keys; none with several servers.
+    listening: Option<Client>,
     if_unchanged: Script,
     clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
 }
@@ -262,10 +288,12 @@ impl RedisStore {
             0 => connection.clone(),
             _ => Connection::open(uri, options).await?,
         };
+        let is_one = matches!(connection, Connection::One(_));
         Ok(Self {
             connection,
             changing,
             options: options.clone(),
+            listening: if is_one { listening(uri) } else { None },
             if_unchanged: Script::new(IF_UNCHANGED),
             clock: Arc::new(SystemTime::now),
         })
@@ -348,10 +376,15 @@ impl RedisStore {
             commands.query_async(&mut self.changing.clone()).await.map_err(store_error)?;
         match have >= wanted {
             true => Ok(result),
-            false => Err(StoreError::new(format!(
-                "only {have} of {wanted} replicas have confirmed a change, which a fail-over may \
+            false => {
+                // It may have been replaced, without knowing it.
+                self.connection.forget().await;
+                self.changing.forget().await;
+                Err(StoreError::new(format!(
+                    "only {have} of {wanted} replicas have confirmed a change, which a fail-over may \
                  lose"
-            ))),
+                )))
+            }
         }
     }
 
@@ -414,6 +447,53 @@ impl RedisStore {
 impl Store for RedisStore {
     fn name(&self) -> &'static str {
         "redis"
+    }
+
+    async fn watch(
+        &self,
+        ended: &(dyn for<'i> Fn(&'i str) + Send + Sync),
+    ) -> Result<(), StoreError> {
+        let Some(client) = &self.listening else { return std::future::pending().await };
+        // A user that may not read the configuration may listen all the same.
+        let told = cmd("CONFIG").arg("GET").arg("notify-keyspace-events").to_owned();
+        if let Ok((_, told)) = self.run::<(String, String)>(&told).await
+            && !(told.contains('K') && told.contains(['g', 'A']))
+        {
+            return Err(StoreError::new("its notify-keyspace-events must contain Kg"));
+        }
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.options.timeout))
+            .set_response_timeout(Some(self.options.timeout))
+            .set_push_sender(sender);
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut connection = connection.map_err(store_error)?;
+        let database = connection.get_db();
+        let space = format!("__keyspace@{database}__:{}", self.options.prefix);
+        let pattern = format!("{}*", escaped(&space));
+        connection.psubscribe(pattern).await.map_err(store_error)?;
+        loop {
+            let Ok(event) = timeout(SILENCE, events.recv()).await else {
+                // A connection may be lost without an error.
+                cmd("PING").query_async::<Value>(&mut connection).await.map_err(store_error)?;
+                continue;
+            };
+            let Some(PushInfo { kind, data }) = event else { break };
+            match (kind, &data[..]) {
+                (PushKind::Disconnection, _) => break,
+                (PushKind::PMessage, [_, Value::BulkString(channel), Value::BulkString(event)])
+                    if event == b"del" =>
+                {
+                    if let Some(id) = std::str::from_utf8(channel).ok()
+                        && let Some(id) = id.strip_prefix(&space)
+                    {
+                        ended(id);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
@@ -600,6 +680,6 @@ fn store_error(error: RedisError) -> StoreError {
     StoreError::new(what)
 }
 
-const FORBIDDEN: &str = "the Redis user may not do this: allow it the commands GET, GETRANGE, SET, \
-                         PTTL, EXPIRE, EXISTS, DEL, EVALSHA and SCRIPT LOAD, and the keys with the \
-                         prefix";
+const FORBIDDEN: &str = "the Redis user may not do this: allow it the commands PING, GET, \
+                         GETRANGE, SET, PTTL, EXPIRE, EXISTS, DEL, EVALSHA and SCRIPT LOAD (with \
+                         sentinels, ROLE), and the keys with the prefix";

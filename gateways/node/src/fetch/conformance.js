@@ -94,6 +94,14 @@ export async function check (store) {
   await promise('without a condition it is replaced', replace(id, content(B)), true)
   await promise('and is there then', load(id), content(B))
   await without('expired')
+  const past = Date.now() - 1000
+  await promise('a session may be over when it is created', store.create(id, content(A, past)), true)
+  await promise('and is not loaded', load(id), undefined)
+  await promise('or when it is replaced', replace(id, content(A, past)), true)
+  await promise('and is not loaded then', load(id), undefined)
+  await having('expired', A)
+  await promise('also if a text is expected', replace(id, content(B, past), A), true)
+  await promise('and is not loaded after that', load(id), undefined)
 
   const long = `{"long":"${'x'.repeat((1 << 20) - 20)}"}`
   for (const text of ['{}', ' { } ', '{"a":"\\u0000"}', '{"a":"\\ud800 é \u{10ffff}"}', '{"\\"\'$.\\\\%s":1.0,"b":1,"b":2}', long]) {
@@ -131,6 +139,11 @@ export async function check (store) {
     await promise("it is that one's", load(id), content(`{"by":${won[0]}}`))
 
     await without('race')
+    if (at % 2) {
+      // The place of a session that has expired is free, too.
+      await having('race', A)
+      await promise('a session can be made to end', store.touch(id, Date.now() - 1000), true)
+    }
     won = await atOnce(n => store.create(id, content(`{"by":${n}}`)))
     assert.equal(won.length, 1, 'of many that create a session, exactly one does')
     await promise("it is that one's", load(id), content(`{"by":${won[0]}}`))
@@ -138,11 +151,15 @@ export async function check (store) {
     await having('race', A)
     won = await atOnce(n => n % 2 ? replace(id, content(B), A) : remove(id, A))
     assert.equal(won.length, 1, 'of many that delete or replace the same text, exactly one does')
+    await promise('what that one did is there', load(id), won[0] % 2 ? content(B) : undefined)
 
     await having('race', A)
     const done = await atOnce(n => n === at ? replace(id, content(B), A) : store.touch(id, LATER))
     assert.equal(done.length, AT_ONCE, 'touches and a change do not hinder each other')
     await promise('a touch does not undo a change', load(id), content(B))
+    const ended = await atOnce(n => n === at ? remove(id) : store.touch(id, LATER))
+    assert.ok(ended.includes(at), 'touches do not hinder a deletion')
+    await promise('a touch does not undo a deletion', load(id), undefined)
   }
   await without('race')
 }

@@ -145,6 +145,17 @@ async def _expired_sessions_are_missing(store: Store) -> None:
     await _promise("without a condition it is replaced", replaced, "done")
     await _promise("and is there then", store.load(id), _stored(_B))
     await _without(store, "expired")
+    past = now() - 1000
+    created = store.create(id, _content(_A, past))
+    await _promise("a session may be over when it is created", created, "done")
+    await _promise("and is not loaded", store.load(id), None)
+    replaced = store.replace(id, _content(_A, past), None)
+    await _promise("or when it is replaced", replaced, "done")
+    await _promise("and is not loaded then", store.load(id), None)
+    await _having(store, "expired", _A)
+    replaced = store.replace(id, _content(_B, past), _A)
+    await _promise("also if a text is expected", replaced, "done")
+    await _promise("and is not loaded after that", store.load(id), None)
 
 
 async def _texts_survive(store: Store) -> None:
@@ -213,8 +224,12 @@ async def _one_of_many_wins(store: Store) -> None:
 
 
 async def _one_of_many_creates(store: Store) -> None:
-    for _ in range(8):
+    for round in range(8):
         id = await _without(store, "race")
+        if round % 2:
+            # The place of a session that has expired is free, too.
+            await _having(store, "race", _A)
+            await _promise("a session can be made to end", store.touch(id, now() - 1000), "done")
 
         def create(number: int, id: str = id) -> Any:
             return store.create(id, _content(f'{{"by":{number}}}'))
@@ -238,6 +253,8 @@ async def _one_of_many_deletes(store: Store) -> None:
             raise AssertionError(
                 f"of many that delete or replace the same text, exactly one does: {len(done)}"
             )
+        expected = _stored(_B) if done[0] % 2 else None
+        await _promise("what that one did is there", store.load(id), expected)
     await _without(store, "race")
 
 
@@ -252,4 +269,11 @@ async def _touches_leave_changes(store: Store) -> None:
         if len(await _at_once(change)) != _AT_ONCE:
             raise AssertionError("touches and a change do not hinder each other")
         await _promise("a touch does not undo a change", store.load(id), _stored(_B))
+
+        def end(number: int, id: str = id, at: int = at) -> Any:
+            return store.delete(id, None) if number == at else store.touch(id, _LATER)
+
+        if at not in await _at_once(end):
+            raise AssertionError("touches do not hinder a deletion")
+        await _promise("a touch does not undo a deletion", store.load(id), None)
     await _without(store, "race")

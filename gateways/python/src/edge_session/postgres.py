@@ -272,6 +272,8 @@ def _open(kind: Any, url: str, settings: dict[str, Any], connections: int) -> An
         min_size=0,
         max_size=connections,
         timeout=2.0,
+        # The next request tries again, however long the server was away.
+        reconnect_timeout=0.0,
         open=False,
         num_workers=1,
     )
