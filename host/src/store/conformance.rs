@@ -384,7 +384,7 @@ impl<S: Store> Suite<S> {
     }
 
     async fn touches_leave_changes(&self) {
-        // The change is the first, the last, and one in between.
+        // The change is the first, one in between, or the last operation.
         for at in (0..AT_ONCE).step_by(9) {
             let id = self.with("race", A).await;
             let all = self.at_once(&id, |store, id, number| async move {

@@ -131,7 +131,7 @@ export async function check (store) {
     const all = await Promise.all(Array.from({ length: AT_ONCE }, (_, n) => operation(n)))
     return [...all.keys()].filter(n => all[n] === true)
   }
-  // With a number of one among the concurrent operations: the first, the last, and others.
+  // In the last race, `at` is the operation that differs: the first, one in between, or the last.
   for (let at = 0; at < AT_ONCE; at += 9) {
     id = await having('race', A)
     let won = await atOnce(n => replace(id, content(`{"by":${n}}`), A))

@@ -259,7 +259,7 @@ async def _one_of_many_deletes(store: Store) -> None:
 
 
 async def _touches_leave_changes(store: Store) -> None:
-    # The change is the first, the last, and one in between.
+    # The change is the first, one in between, or the last operation.
     for at in range(0, _AT_ONCE, 9):
         id = await _having(store, "race", _A)
 
