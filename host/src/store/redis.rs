@@ -185,9 +185,7 @@ impl Master {
         let Some((scheme, rest)) = uri.split_once("+sentinel://") else { return Ok(None) };
         let (servers, path) = rest.split_once('/').ok_or_else(invalid_sentinels)?;
         let (name, database) = path.split_once('/').unwrap_or((path, ""));
-        let (user, hosts) = servers
-            .rsplit_once('@')
-            .map_or((String::new(), servers), |(user, hosts)| (format!("{user}@"), hosts));
+        let (user, hosts) = user_and_hosts(servers);
         if name.is_empty() || !matches!(scheme, "redis" | "rediss" | "valkey" | "valkeys") {
             return Err(invalid_sentinels());
         }
@@ -206,9 +204,7 @@ impl Master {
         }
         let sentinels =
             SentinelClient::build(sentinels, name, Some(info), SentinelServerType::Master);
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout));
+        let config = config(timeout);
         let sentinels = sentinels.map_err(|_| invalid_sentinels())?;
         Ok(Some(Self { sentinels, config, connection: None, number: 0 }))
     }
@@ -252,12 +248,23 @@ fn listening(uri: &str) -> Option<Client> {
     Client::open(info.set_redis_settings(settings)).ok()
 }
 
+/// Splits `USER:PASSWORD@HOST,HOST` after the `@`. The user may be missing.
+fn user_and_hosts(servers: &str) -> (&str, &str) {
+    servers.split_at(servers.rfind('@').map_or(0, |at| at + 1))
+}
+
+/// Returns the settings of a connection that does not connect again by itself.
+fn config(timeout: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(timeout))
+        .set_response_timeout(Some(timeout))
+}
+
 /// Returns the addresses of a cluster's servers; none if `uri` is not that of a cluster.
 fn servers(uri: &str) -> Vec<String> {
     let Some((scheme, rest)) = uri.split_once("+cluster://") else { return Vec::new() };
-    let (user, hosts) = rest.rsplit_once('@').map_or(("", rest), |(user, hosts)| (user, hosts));
-    let at = if user.is_empty() { "" } else { "@" };
-    hosts.split(',').map(|host| format!("{scheme}://{user}{at}{host}")).collect()
+    let (user, hosts) = user_and_hosts(rest);
+    hosts.split(',').map(|host| format!("{scheme}://{user}{host}")).collect()
 }
 
 /// Sessions in Redis. Confirmed writes are as durable as the server's configuration makes them: by
@@ -462,10 +469,7 @@ impl Store for RedisStore {
             return Err(StoreError::new("its notify-keyspace-events must contain Kg"));
         }
         let (sender, mut events) = mpsc::unbounded_channel();
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.options.timeout))
-            .set_response_timeout(Some(self.options.timeout))
-            .set_push_sender(sender);
+        let config = config(self.options.timeout).set_push_sender(sender);
         let connection = client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = connection.map_err(store_error)?;
         let database = connection.get_db();
