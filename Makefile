@@ -70,7 +70,7 @@ fmt: ## format the sources
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
 setup: ## install everything that building and testing require, without building
-	@scripts/setup wasm node python php mongod wasmtime browser fuzz deny wrk oci
+	@scripts/setup wasm node python php mongod redis postgres wasmtime browser fuzz deny wrk oci gateways
 
 clean: ## remove everything built or installed here, except data/ with its sessions and secret
 	cargo clean

@@ -105,7 +105,7 @@ fn to_ascii(json: &str) -> String {
 }
 
 /// What the application requests for its session.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     /// The change of the data.
     pub change: Change,
@@ -114,7 +114,7 @@ pub struct Answer {
 }
 
 /// What the application requests for the session's data.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Change {
     /// Keep the data.
     #[default]

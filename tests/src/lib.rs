@@ -6,6 +6,7 @@
 //! missing tool fails the test and the error says how to install it; no test is skipped.
 
 mod back_end;
+mod front;
 mod mongo;
 pub mod node;
 mod postgres;
@@ -22,6 +23,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 pub use back_end::BackEnd;
+pub use front::{AUTH_TOKEN, Edit, Front, Fronted, as_it_is};
 pub use mongo::{Database, Mongod, ReplicaSet};
 pub use postgres::{PgBouncer, Postgres};
 pub use redis::{Redis, RedisCluster, RedisSentinels};

@@ -129,6 +129,12 @@ impl Launch {
         self.ready(self.spawn(free_port(), Some(handed.into())))
     }
 
+    /// Starts the server, and does not wait until it is healthy.
+    #[track_caller]
+    pub fn start_unready(&self) -> Server {
+        self.spawn(free_port(), None)
+    }
+
     #[track_caller]
     fn ready(&self, mut server: Server) -> Server {
         wait_for("the server to be ready", READY_WITHIN, || {
@@ -273,6 +279,15 @@ impl Server {
         Caller::new(self.address(), self.confidential.clone())
     }
 
+    pub(crate) fn confidential(&self) -> Confidential {
+        self.confidential.clone()
+    }
+
+    /// Returns a new caller of another address of this server.
+    pub fn caller_at(&self, address: &str) -> Caller {
+        Caller::new(address.to_owned(), self.confidential.clone())
+    }
+
     /// Opens a new connection to the server.
     #[track_caller]
     pub fn wire(&self) -> Wire {
@@ -392,7 +407,7 @@ impl Drop for Server {
 }
 
 /// Returns cargo's target folder: the test itself runs in `TARGET/PROFILE/deps`.
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     let test = std::env::current_exe().expect("a program knows its path");
     test.ancestors().nth(3).expect("the test is in TARGET/PROFILE/deps").to_owned()
 }

@@ -276,6 +276,11 @@ impl Head {
         ours.map(|(_, value)| value.as_str()).collect()
     }
 
+    /// Returns all headers.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Returns whether any header's name begins with this prefix.
     pub fn has_any(&self, prefix: &str) -> bool {
         let prefix = prefix.to_ascii_lowercase();

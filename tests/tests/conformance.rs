@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use edge_session_tests::{
-    Asked, Database, Launch, Reply, SECRET, Served, Server, Upstream, checkout, free_port, wait_for,
+    AUTH_TOKEN, Asked, Database, Front, Fronted, Launch, Reply, SECRET, Served, Server, Upstream,
+    checkout, free_port, wait_for,
 };
 use serde_json::{Map, Value, json};
 
@@ -19,6 +21,7 @@ enum Running {
     Proxy { server: Server, _app: Upstream },
     App(Server),
     Wasi(Served),
+    Fronted { fronted: Fronted, _app: Upstream },
 }
 
 impl Running {
@@ -27,6 +30,7 @@ impl Running {
             Self::Process { port, .. } => format!("http://127.0.0.1:{port}"),
             Self::Proxy { server, .. } | Self::App(server) => server.url(),
             Self::Wasi(served) => served.url(),
+            Self::Fronted { fronted, .. } => fronted.url(),
         }
     }
 }
@@ -157,6 +161,100 @@ fn start_wasi_http(_: &str, options: &Value) -> Running {
         }
     }
     Running::Wasi(Served::start(&env))
+}
+
+/// Envoy's application uses the proxy's session headers.
+const ENVOY: Gateway =
+    Gateway { name: "Envoy", lacks: &["renew", "maxAge"], start: |store, options| {
+        start_front(Front::Envoy, store, options)
+    } };
+
+/// The applications behind these use the session API.
+const NGINX: Gateway = Gateway { name: "nginx", lacks: &["maxAge"], start: |store, options| {
+    start_front(Front::Nginx, store, options)
+} };
+const CADDY: Gateway = Gateway { name: "Caddy", lacks: &["maxAge"], start: |store, options| {
+    start_front(Front::Caddy, store, options)
+} };
+const TRAEFIK: Gateway = Gateway { name: "Traefik", lacks: &["maxAge"], start: |store, options| {
+    start_front(Front::Traefik, store, options)
+} };
+const HAPROXY: Gateway = Gateway { name: "HAProxy", lacks: &["maxAge"], start: |store, options| {
+    start_front(Front::Haproxy, store, options)
+} };
+
+fn start_front(front: Front, store: &str, options: &Value) -> Running {
+    let asked = Arc::new(OnceLock::<String>::new());
+    let for_app = asked.clone();
+    let app = Upstream::app(move |request| match for_app.get() {
+        _ if front == Front::Envoy => perform(request),
+        Some(api) => perform_by_api(request, api),
+        None => Reply::text("not ready"),
+    });
+    let name = options["name"].as_str().unwrap_or("connect.sid").to_owned();
+    let edit = move |text: String| text.replace("connect.sid", &name);
+    let port = app.address().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let fronted = front.start(Launch::new(store), &toml(options), port.expect("it has a port"), &edit);
+    asked.set(fronted.asked()).expect("it is set once");
+    Running::Fronted { fronted, _app: app }
+}
+
+/// The application behind a gateway that asks: performs the operations with the session API.
+fn perform_by_api(asked: &Asked, api: &str) -> Reply {
+    let told = asked.session();
+    let mut reply = Reply::text(&json!({ "data": told }).to_string());
+    let deeds: Vec<Vec<Value>> =
+        serde_json::from_str(asked.header("x-deeds").unwrap_or("[]")).expect("deeds are JSON");
+    let mut cookie = asked.header("cookie").unwrap_or_default().to_owned();
+    let mut relayed = None;
+    let mut ask = |method: &str, path: &str, body: Option<&Value>| {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{api}{path}"))
+            .header("authorization", format!("Bearer {AUTH_TOKEN}"))
+            .header("x-forwarded-uri", &asked.target)
+            .header("cookie", &cookie);
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let answer = ureq::run(request.body(body).expect("it is valid")).expect("the API answers");
+        assert_eq!(answer.status(), 204, "{method} {path}");
+        if let Some(new) = answer.headers().get("set-cookie").and_then(|it| it.to_str().ok()) {
+            new.split(';').next().unwrap_or_default().clone_into(&mut cookie);
+            relayed = Some(new.to_owned());
+        }
+    };
+    let mut data = told.as_object().cloned().unwrap_or_default();
+    let mut is_changed = false;
+    for deed in &deeds {
+        match (deed[0].as_str(), deed.get(1).and_then(Value::as_str)) {
+            (Some("set"), Some(key)) => drop(data.insert(key.to_owned(), deed[2].clone())),
+            (Some("remove"), Some(key)) => drop(data.shift_remove(key)),
+            (Some("regenerate"), _) => {
+                ask("POST", "/session/regenerate", None);
+                data = Map::new();
+            }
+            (Some("renew"), _) => {
+                ask("POST", "/session/renew", None);
+                continue;
+            }
+            (Some("destroy"), _) => {
+                ask("DELETE", "/session", None);
+                is_changed = false;
+                continue;
+            }
+            _ => panic!("an application behind a gateway that asks cannot do {deed:?}"),
+        }
+        is_changed = true;
+    }
+    if is_changed {
+        ask("PUT", "/session", Some(&Value::Object(data)));
+    }
+    if let Some(cookie) = relayed {
+        reply = reply.line(format!("Set-Cookie: {cookie}"));
+    }
+    reply
 }
 
 /// Returns the text of a session in the middleware's store, which only the application can see: the
@@ -406,6 +504,31 @@ fn python_plays_all_scenarios() {
 #[test]
 fn an_application_in_the_host_plays_all_scenarios() {
     conforms(&APP);
+}
+
+#[test]
+fn envoy_with_external_processing_plays_all_scenarios() {
+    conforms(&ENVOY);
+}
+
+#[test]
+fn nginx_with_the_session_api_plays_all_scenarios() {
+    conforms(&NGINX);
+}
+
+#[test]
+fn caddy_with_the_session_api_plays_all_scenarios() {
+    conforms(&CADDY);
+}
+
+#[test]
+fn traefik_with_the_session_api_plays_all_scenarios() {
+    conforms(&TRAEFIK);
+}
+
+#[test]
+fn haproxy_with_the_session_api_plays_all_scenarios() {
+    conforms(&HAPROXY);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod damaged_documents;
 mod deploy;
 mod embedding;
 mod gateway;
+mod gateways;
 mod interop;
 mod login;
 mod middleware;

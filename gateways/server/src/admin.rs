@@ -27,7 +27,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use self::charts::History;
-use self::key::{Key, LOGIN_LASTS};
+pub(crate) use self::key::Key;
+use self::key::LOGIN_LASTS;
 pub(crate) use self::pages::span;
 use crate::admin::inspector::{Ended, InspectError, Inspector};
 use crate::health::healthz;

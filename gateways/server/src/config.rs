@@ -18,6 +18,7 @@ use edge_session::{Options, Problem};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use crate::auth::ValueHeader;
 use crate::net::address::Address;
 use crate::net::connections::Limits;
 use crate::net::tls::TlsFiles;
@@ -34,6 +35,8 @@ pub(crate) struct File {
     store: Section,
     gateway: gateway::Sections,
     tls: Section,
+    ext_proc: Section,
+    auth: Section,
     admin: Section,
     log: Section,
     telemetry: Section,
@@ -60,6 +63,12 @@ pub(crate) struct Settings {
     /// None: the demo.
     pub(crate) gateway: Option<proxy::Settings>,
     pub(crate) tls: Option<TlsFiles>,
+    /// The address of Envoy's external processing.
+    pub(crate) ext_proc: Option<Address>,
+    /// The address of forward authentication.
+    pub(crate) auth: Option<Address>,
+    /// Values that forward authentication sends in headers of their own.
+    pub(crate) auth_headers: Vec<ValueHeader>,
     /// The address of the metrics and the admin pages.
     pub(crate) admin: Option<SocketAddr>,
     /// The host names that the admin address accepts besides addresses and localhost.
@@ -67,6 +76,13 @@ pub(crate) struct Settings {
     pub(crate) log: Log,
     /// Where traces are sent by OTLP.
     pub(crate) otlp: Option<String>,
+}
+
+impl Settings {
+    /// Returns whether requests are served at `listen`: with an application, or the demo's.
+    pub(crate) fn serves_http(&self) -> bool {
+        self.gateway.as_ref().is_none_or(proxy::Settings::has_application)
+    }
 }
 
 /// The file that `edge-session init` writes, with every key and its purpose.
@@ -152,6 +168,9 @@ const OTHERS: &[&str] = &[
     "limits.min_rate",
     "tls.certificate",
     "tls.key",
+    "ext_proc.listen",
+    "auth.listen",
+    "auth.headers",
     "admin.listen",
     "admin.hosts",
     "log.format",
@@ -217,6 +236,7 @@ impl File {
         };
         let [cookie, store, tls, admin, log, telemetry] =
             ["cookie", "store", "tls", "admin", "log", "telemetry"].map(&mut section);
+        let [ext_proc, auth] = ["ext_proc", "auth"].map(&mut section);
         let [gateway, timeouts, limits] = ["gateway", "timeouts", "limits"].map(section);
         let gateway = gateway::Sections {
             gateway,
@@ -227,16 +247,20 @@ impl File {
             upstream: root.table.remove("upstream"),
             app: root.table.remove("app"),
         };
-        Self { root, cookie, store, gateway, tls, admin, log, telemetry, problems }
+        Self { root, cookie, store, gateway, tls, ext_proc, auth, admin, log, telemetry, problems }
     }
 
     /// Returns the component's options, which only the component can check, the program's settings,
     /// and what is wrong with these.
     pub(crate) fn read(self) -> (Options, Settings, Vec<Problem>) {
         let Self { mut root, mut cookie, mut store, gateway, mut problems, .. } = self;
-        let Self { mut tls, mut admin, mut log, mut telemetry, .. } = self;
+        let Self { mut tls, mut ext_proc, mut auth, mut admin, mut log, mut telemetry, .. } = self;
         let wrong = &mut problems;
-        let (limits, identity, gateway) = gateway::read(gateway, wrong);
+        let ext_proc_listen = ext_proc.address("listen", wrong);
+        let auth_listen = auth.address("listen", wrong);
+        let is_asked = ext_proc_listen.is_some() || auth_listen.is_some();
+        let auth_headers = auth.value_headers(wrong);
+        let (limits, identity, gateway) = gateway::read(gateway, is_asked, wrong);
         let admin_hosts = admin.hosts(wrong);
         let mut settings = Settings {
             listen: None,
@@ -251,6 +275,9 @@ impl File {
             identity,
             gateway,
             tls: None,
+            ext_proc: ext_proc_listen,
+            auth: auth_listen,
+            auth_headers,
             admin: admin.port("listen", wrong),
             admin_hosts,
             log: Log::default(),
@@ -365,7 +392,7 @@ impl File {
             wrong.push(telemetry.problem("otlp", message));
         }
 
-        for section in [root, cookie, store, tls, admin, log, telemetry] {
+        for section in [root, cookie, store, tls, ext_proc, auth, admin, log, telemetry] {
             section.report_unknown(wrong);
         }
         (options, settings, problems)
@@ -388,8 +415,19 @@ fn set<T>(place: &mut T, value: Option<T>) {
 }
 
 /// The sections of the file.
-const SECTIONS: [&str; 9] =
-    ["cookie", "store", "tls", "admin", "log", "telemetry", "gateway", "timeouts", "limits"];
+const SECTIONS: [&str; 11] = [
+    "cookie",
+    "store",
+    "tls",
+    "ext_proc",
+    "auth",
+    "admin",
+    "log",
+    "telemetry",
+    "gateway",
+    "timeouts",
+    "limits",
+];
 
 /// Returns the message for an unknown key, with the key that was probably meant.
 fn not_an_option(prefix: &str, key: &str) -> String {

@@ -2,10 +2,12 @@
 
 mod admin;
 mod allocator;
+mod auth;
 mod cli;
 mod commands;
 mod config;
 mod demo;
+mod ext_proc;
 mod health;
 mod net;
 mod proxy;

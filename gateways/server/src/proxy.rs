@@ -5,6 +5,7 @@
 
 mod body;
 mod error_page;
+mod exchange;
 mod guards;
 mod headers;
 mod journal;
@@ -27,6 +28,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -45,6 +47,7 @@ use tower_service::Service;
 
 use self::body::{Bounded, Bounds, Progress};
 use self::error_page::{ErrorPages, Form};
+pub(crate) use self::exchange::{Exchange, Forwarded, Relayed};
 use self::guards::Verdict;
 pub(crate) use self::guards::{Guard, Rule};
 pub(crate) use self::headers::TrustedProxies;
@@ -129,12 +132,17 @@ struct Shared {
     error_pages: ErrorPages,
     /// JSON pointers to the logged-in user.
     identities: Vec<String>,
+    /// Whether the log says that an application behind another gateway sets our cookie.
+    tells_of_cookie: AtomicBool,
 }
 
 /// What answers requests.
-enum Applications {
+pub(crate) enum Applications {
     Upstreams(Upstreams),
     Component(App),
+    /// Those of another gateway, which forwards requests itself: every request needs an
+    /// [`Exchange`].
+    Elsewhere,
 }
 
 /// The results of admitting a request.
@@ -143,25 +151,44 @@ struct Admitted {
     path: RulePath,
     /// Without its port.
     host: Option<String>,
-    peer: Peer,
+    via: Via,
     /// Whether the request comes from a trusted proxy.
     is_trusted: bool,
+}
+
+/// Where a request comes from.
+#[derive(Clone)]
+enum Via {
+    /// A client's connection.
+    Connection(Peer),
+    /// A gateway that asks before it forwards the request.
+    Gateway(Exchange),
+}
+
+impl Settings {
+    /// Returns whether there is an application to forward to.
+    pub(crate) fn has_application(&self) -> bool {
+        self.app.is_some() || !self.routes.is_empty()
+    }
+
+    /// Sets up what answers requests.
+    pub(crate) fn applications(&self) -> anyhow::Result<Applications> {
+        Ok(match &self.app {
+            Some(file) => Applications::Component(App::load(file, self.timeouts.response)?),
+            None => Applications::Upstreams(Upstreams::new(self.routes.clone(), self.timeouts)),
+        })
+    }
 }
 
 impl Proxy {
     /// With `logs_requests`, every request is logged.
     pub(crate) fn new(
         settings: Settings,
+        applications: Applications,
         layer: &SessionLayer,
         traces: Option<Traces>,
         logs_requests: bool,
     ) -> anyhow::Result<Self> {
-        let applications = match &settings.app {
-            Some(file) => Applications::Component(App::load(file, settings.timeouts.response)?),
-            None => {
-                Applications::Upstreams(Upstreams::new(settings.routes.clone(), settings.timeouts))
-            }
-        };
         let cookie_name = layer.options().text("name").to_owned();
         let journal = Journal::new(layer.hasher().clone(), traces, logs_requests);
         let readers = settings.min_rate.map(Readers::new);
@@ -179,6 +206,7 @@ impl Proxy {
             readers,
             error_pages,
             identities,
+            tells_of_cookie: AtomicBool::new(false),
         });
         Ok(Self { inner: layer.layer(Behind(shared.clone())), shared })
     }
@@ -202,9 +230,16 @@ impl Proxy {
     /// session is loaded.
     fn admit(&self, request: &mut Request<Body>) -> Result<(), Refusal> {
         let settings = &self.shared.settings;
-        let peer = request.extensions_mut().remove::<Peer>();
-        let peer = peer.ok_or(Refusal::BadRequest("The connection is unknown."))?;
-        let is_trusted = settings.trusted_proxies.contains(peer.address);
+        let extensions = request.extensions_mut();
+        let via = match (extensions.remove::<Exchange>(), extensions.remove::<Peer>()) {
+            (Some(exchange), _) => Via::Gateway(exchange),
+            (None, Some(peer)) => Via::Connection(peer),
+            (None, None) => return Err(Refusal::BadRequest("The connection is unknown.")),
+        };
+        let is_trusted = match &via {
+            Via::Gateway(_) => true,
+            Via::Connection(peer) => settings.trusted_proxies.contains(peer.address),
+        };
         let headers = request.headers_mut();
         name(headers, is_trusted);
         headers::remove_untrusted(headers, is_trusted);
@@ -244,7 +279,7 @@ impl Proxy {
             headers.insert(HOST, host);
         }
         let host = host.map(|host| target::without_port(&host).to_owned());
-        request.extensions_mut().insert(Admitted { path, host, peer, is_trusted });
+        request.extensions_mut().insert(Admitted { path, host, via, is_trusted });
         Ok(())
     }
 }
@@ -389,6 +424,7 @@ impl Shared {
         &self,
         request: &mut Request<Body>,
         admitted: &Admitted,
+        peer: &Peer,
         progress: &Progress,
     ) -> Result<Response<Body>, Refusal> {
         match &self.applications {
@@ -399,77 +435,42 @@ impl Shared {
             }
             Applications::Component(app) => {
                 let request = std::mem::take(request);
-                Box::pin(app.answer(request, admitted.peer.tls, progress)).await
+                Box::pin(app.answer(request, peer.tls, progress)).await
             }
+            Applications::Elsewhere => Err(Refusal::NoRoute),
         }
     }
 
-    /// Forwards a request to an application.
-    async fn forward(
-        &self,
-        request: &mut Request<Body>,
-        admitted: &Admitted,
-        session: Option<&Session>,
-    ) -> Result<Response<Body>, Refusal> {
-        let settings = &self.settings;
-        let end = settings.whole.map(|whole| Instant::now() + whole);
-        let (idle, rate) = (settings.idle, settings.min_rate);
-        let bounds = Bounds { idle, end, bytes: settings.body_bytes, rate };
-        let peer = &admitted.peer;
-
-        let is_http2 = request.version() == Version::HTTP_2;
-        let visitor = request.extensions_mut().remove::<OnUpgrade>();
-        let wants = headers::upgrade(request.headers()).filter(|_| visitor.is_some());
-        request.extensions_mut().clear();
-        let sent = request.headers_mut();
-        headers::remove_hop_by_hop(sent);
-        if let Some(protocol) = &wants {
-            sent.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            sent.insert(UPGRADE, protocol.clone());
-        }
-        headers::add_forwarded(sent, peer.address, peer.tls);
-        if settings.hide_cookie {
-            headers::hide_cookie(sent, &self.cookie_name);
+    /// Tells the application its session.
+    fn tell(&self, headers: &mut http::HeaderMap, session: Option<&Session>) -> Told {
+        if self.settings.hide_cookie {
+            headers::hide_cookie(headers, &self.cookie_name);
         }
         // An operator's browser sends this cookie to every port of the host.
-        headers::hide_cookie(sent, admin::COOKIE_NAME);
+        headers::hide_cookie(headers, admin::COOKIE_NAME);
         let session_now = session.map(|session| (session.id(), session.to_json()));
         let told = session_now.as_ref().map(|(id, data)| (id.as_str(), data.as_str()));
         // Without an identifier, the application knows that headers cannot change the session.
-        let named = told.map(|(id, data)| (if settings.is_shared { "" } else { id }, data));
-        session_headers::tell(sent, named);
-        // The response may depend on the session.
-        let has_session = told.is_some_and(|(_, data)| data != "{}");
-        let progress = Progress::default();
-        if !request.body().is_end_stream() {
-            let body = std::mem::take(request.body_mut());
-            let bounded = Bounded::new(body, bounds, |error: &BoxError| {
-                tracing::info!("a request's body ended early: {error}");
-            });
-            let body = Body::new(bounded.telling(progress.clone()));
-            let gathered = Box::pin(body::gather(body, settings.buffer_bytes)).await;
-            *request.body_mut() = gathered.map_err(|error| {
-                body::refusal_of(&*error)
-                    .unwrap_or(Refusal::BadRequest("The body is incomplete or malformed."))
-            })?;
+        let is_shared = self.settings.is_shared;
+        let named = told.map(|(id, data)| (if is_shared { "" } else { id }, data));
+        session_headers::tell(headers, named);
+        Told {
+            bytes: told.map_or(0, |(_, data)| data.len()),
+            has_session: told.is_some_and(|(_, data)| data != "{}"),
         }
-        let sending = pin!(self.send(request, admitted, &progress));
-        let response = match end {
-            None => sending.await?,
-            Some(end) => tokio::time::timeout_at(end, sending)
-                .await
-                .map_err(|_| Refusal::UpstreamTimeout)??,
-        };
+    }
 
-        let (mut head, body) = response.into_parts();
-        // HTTP versions are per hop.
-        head.version = Version::HTTP_11;
-        if headers::has_unknown_coding(&head.headers) {
-            tracing::warn!("an application responded with an unknown transfer coding");
-            return Err(Refusal::UpstreamFailed);
-        }
+    /// Lets the application's response change the session, and removes from the response what is
+    /// not for clients.
+    fn conclude(
+        &self,
+        head: &mut http::response::Parts,
+        session: Option<&Session>,
+        told: Told,
+    ) -> Result<(), Refusal> {
+        let settings = &self.settings;
         if matches!(head.status.as_u16(), 414 | 431) {
-            let session_bytes = told.map_or(0, |(_, data)| data.len());
+            let session_bytes = told.bytes;
             tracing::warn!(
                 session_bytes,
                 "an application refused a request with status {}: the session is sent in a header, \
@@ -481,27 +482,14 @@ impl Shared {
                 return Err(Refusal::HeaderTooLarge);
             }
         }
-        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
-        let protocol = headers::upgrade(&head.headers);
         let answer = Answer::take(&mut head.headers).map_err(|what| {
             tracing::warn!("an application responded with invalid session headers: {what}");
             Refusal::BadSessionHeaders
         })?;
-        headers::remove_hop_by_hop(&mut head.headers);
-        if has_session {
+        // The response may depend on the session.
+        if told.has_session {
             session_headers::vary_by_cookie(&mut head.headers);
         }
-        let upstream = head.extensions.remove::<OnUpgrade>();
-        let change = match (switches, wants, visitor, upstream, protocol) {
-            (false, ..) => None,
-            (true, Some(_), Some(visitor), Some(upstream), Some(protocol)) => {
-                Some((visitor, upstream, protocol))
-            }
-            (true, ..) => {
-                tracing::warn!("an application switched protocols without being asked");
-                return Err(Refusal::UpstreamFailed);
-            }
-        };
         if settings.is_shared {
             if !answer.is_nothing() {
                 tracing::warn!(
@@ -533,16 +521,118 @@ impl Shared {
                 session_headers::keep_private(&mut head.headers);
             }
         } else if session_headers::remove_set_cookie(&mut head.headers, &self.cookie_name)
-            && let Some(name) = answered_by.as_ref().and_then(AnsweredBy::untold)
+            && let Some(name) = self.untold(answered_by.as_ref())
         {
             tracing::warn!(
-                "the application at {name} sets the cookie {:?} itself. The gateway removes it, so \
+                "the application{name} sets the cookie {:?} itself. The gateway removes it, so \
                  nobody can log in there. Let the application own the sessions (gateway.sessions = \
                  \"shared\"), or let it use the gateway's, through the Edge-Session headers: see \
                  docs/gateway.md. This is logged once",
                 self.cookie_name
             );
         }
+        Ok(())
+    }
+
+    /// Returns which application set our cookie, unless the log already says so.
+    fn untold(&self, answered_by: Option<&AnsweredBy>) -> Option<String> {
+        match answered_by {
+            Some(answered_by) => Some(format!(" at {}", answered_by.untold()?)),
+            None => {
+                let is_told = self.tells_of_cookie.swap(true, Ordering::Relaxed);
+                (!is_told).then(String::new)
+            }
+        }
+    }
+
+    /// Answers a gateway that forwards the request itself.
+    async fn relay(
+        &self,
+        request: &mut Request<Body>,
+        exchange: &Exchange,
+        session: Option<&Session>,
+    ) -> Result<Response<Body>, Refusal> {
+        let headers = request.headers_mut();
+        let told = self.tell(headers, session);
+        headers::add_round(headers);
+        let mut head = exchange.forward(std::mem::take(headers)).await?;
+        self.conclude(&mut head, session, told)?;
+        head.extensions.insert(Relayed);
+        Ok(Response::from_parts(head, Body::empty()))
+    }
+
+    /// Forwards a request to an application.
+    async fn forward(
+        &self,
+        request: &mut Request<Body>,
+        admitted: &Admitted,
+        session: Option<&Session>,
+    ) -> Result<Response<Body>, Refusal> {
+        let peer = match &admitted.via {
+            Via::Connection(peer) => peer,
+            Via::Gateway(exchange) => {
+                return Box::pin(self.relay(request, exchange, session)).await;
+            }
+        };
+        let settings = &self.settings;
+        let end = settings.whole.map(|whole| Instant::now() + whole);
+        let (idle, rate) = (settings.idle, settings.min_rate);
+        let bounds = Bounds { idle, end, bytes: settings.body_bytes, rate };
+        let is_http2 = request.version() == Version::HTTP_2;
+        let visitor = request.extensions_mut().remove::<OnUpgrade>();
+        let wants = headers::upgrade(request.headers()).filter(|_| visitor.is_some());
+        request.extensions_mut().clear();
+        let sent = request.headers_mut();
+        headers::remove_hop_by_hop(sent);
+        if let Some(protocol) = &wants {
+            sent.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            sent.insert(UPGRADE, protocol.clone());
+        }
+        headers::add_forwarded(sent, peer.address, peer.tls);
+        let told = self.tell(sent, session);
+        let progress = Progress::default();
+        if !request.body().is_end_stream() {
+            let body = std::mem::take(request.body_mut());
+            let bounded = Bounded::new(body, bounds, |error: &BoxError| {
+                tracing::info!("a request's body ended early: {error}");
+            });
+            let body = Body::new(bounded.telling(progress.clone()));
+            let gathered = Box::pin(body::gather(body, settings.buffer_bytes)).await;
+            *request.body_mut() = gathered.map_err(|error| {
+                body::refusal_of(&*error)
+                    .unwrap_or(Refusal::BadRequest("The body is incomplete or malformed."))
+            })?;
+        }
+        let sending = pin!(self.send(request, admitted, peer, &progress));
+        let response = match end {
+            None => sending.await?,
+            Some(end) => tokio::time::timeout_at(end, sending)
+                .await
+                .map_err(|_| Refusal::UpstreamTimeout)??,
+        };
+
+        let (mut head, body) = response.into_parts();
+        // HTTP versions are per hop.
+        head.version = Version::HTTP_11;
+        if headers::has_unknown_coding(&head.headers) {
+            tracing::warn!("an application responded with an unknown transfer coding");
+            return Err(Refusal::UpstreamFailed);
+        }
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = headers::upgrade(&head.headers);
+        headers::remove_hop_by_hop(&mut head.headers);
+        let upstream = head.extensions.remove::<OnUpgrade>();
+        let change = match (switches, wants, visitor, upstream, protocol) {
+            (false, ..) => None,
+            (true, Some(_), Some(visitor), Some(upstream), Some(protocol)) => {
+                Some((visitor, upstream, protocol))
+            }
+            (true, ..) => {
+                tracing::warn!("an application switched protocols without being asked");
+                return Err(Refusal::UpstreamFailed);
+            }
+        };
+        self.conclude(&mut head, session, told)?;
         if let Some((visitor, upstream, protocol)) = change {
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(UPGRADE, protocol);
@@ -568,9 +658,18 @@ impl Shared {
     }
 }
 
+/// What the application was told of its session.
+#[derive(Clone, Copy)]
+struct Told {
+    /// The size of the data.
+    bytes: usize,
+    /// Whether there is any data.
+    has_session: bool,
+}
+
 /// Applies the application's answer to the session. If that changes, or may change, a value in
 /// `renewed_for`, a user has logged in or out and the session gets a new identifier.
-fn apply(answer: Answer, session: &Session, renewed_for: &[String]) -> Result<(), &'static str> {
+pub(crate) fn apply(answer: Answer, session: &Session, renewed_for: &[String]) -> Result<(), &'static str> {
     let who = || renewed_for.iter().map(|pointer| session.find(pointer)).collect::<Vec<_>>();
     match answer.action {
         Action::Destroy => {

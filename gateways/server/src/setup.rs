@@ -37,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) store_url: String,
     /// Grants access to the sessions at the admin address.
     pub(crate) admin_token: Option<String>,
+    /// Grants applications access to their sessions at `auth.listen`.
+    pub(crate) auth_token: Option<String>,
     source: Source,
     /// Settings that are valid but not advisable.
     warnings: Vec<String>,
@@ -48,7 +50,7 @@ impl Setup {
         let mut warnings = Vec::new();
         let component = load_component(arguments.component.as_deref(), &mut warnings)?;
         let source = Source::read(arguments.config.as_deref())?;
-        let Configured { options, in_force, secrets, settings, admin_token } =
+        let Configured { options, in_force, secrets, settings, admin_token, auth_token } =
             configure(arguments, &component, &source)?;
         warnings.extend(weak_secrets(&secrets));
         warnings.extend(quoted_secrets(&secrets));
@@ -60,10 +62,14 @@ impl Setup {
         }
         warnings.extend(config::warnings(&settings));
         let store_url = store_url(arguments, &settings);
-        if admin_token.is_some() && settings.admin.is_none() {
-            warnings.push(format!(
-                "{ADMIN_TOKEN} is set but has no effect, since admin.listen is not set"
-            ));
+        for (token, name, listen, key) in [
+            (&admin_token, ADMIN_TOKEN, settings.admin.is_some(), "admin.listen"),
+            (&auth_token, AUTH_TOKEN, settings.auth.is_some(), "auth.listen"),
+        ] {
+            if token.is_some() && !listen {
+                let message = format!("{name} is set but has no effect, since {key} is not set");
+                warnings.push(message);
+            }
         }
         Ok(Self {
             component,
@@ -73,6 +79,7 @@ impl Setup {
             settings,
             store_url,
             admin_token,
+            auth_token,
             source,
             warnings,
         })
@@ -108,9 +115,12 @@ impl Setup {
 
     /// Describes what `serve` will do, for a person who checks the configuration.
     pub(crate) fn summary(&self) -> String {
-        let Settings { gateway, admin, tls, .. } = &self.settings;
+        let Settings { gateway, admin, tls, ext_proc, auth, .. } = &self.settings;
         let app = match gateway {
             None => "the built-in view counter".to_owned(),
+            Some(gateway) if !gateway.has_application() => {
+                "other gateways, which forward requests themselves".to_owned()
+            }
             Some(gateway) => {
                 let count = |n: usize, what: &str| match n {
                     1 => format!("1 {what}"),
@@ -131,6 +141,11 @@ impl Setup {
             format!("  sessions  {}", self.shown_store()),
         ];
         lines.extend(gateway.as_ref().and_then(identity));
+        lines.extend(ext_proc.as_ref().map(|address| format!("  ext_proc  {address}")));
+        lines.extend(auth.as_ref().map(|address| {
+            let api = if self.auth_token.is_some() { ", with the session API" } else { "" };
+            format!("  auth      {address}{api}")
+        }));
         lines.extend(admin.map(|address| format!("  admin     http://{address}")));
         lines.extend(self.warnings.iter().map(|warning| format!("  warning   {warning}")));
         lines.join("\n")
@@ -237,6 +252,7 @@ struct Configured {
     secrets: Vec<Vec<u8>>,
     settings: Settings,
     admin_token: Option<String>,
+    auth_token: Option<String>,
 }
 
 /// Reads the component's options, the program's settings, and the secrets.
@@ -290,10 +306,14 @@ fn configure(
         (None, Ok(None)) => {}
         (_, Err(message)) => problem("store.crypto", message),
     }
-    let admin_token = admin_token().unwrap_or_else(|message| {
-        problem(ADMIN_TOKEN, message);
-        None
-    });
+    let mut token = |name, file, risk| {
+        token(name, file, risk).unwrap_or_else(|message| {
+            problem(name, message);
+            None
+        })
+    };
+    let admin_token = token(ADMIN_TOKEN, ADMIN_TOKEN_FILE, "end all sessions");
+    let auth_token = token(AUTH_TOKEN, AUTH_TOKEN_FILE, "change sessions whose cookie they have");
     settings.listen = arguments.listen.clone().or(settings.listen);
     let store_url = store_url(arguments, &settings);
     if !is_store(&store_url) {
@@ -325,7 +345,14 @@ fn configure(
             settings.mongodb.max_session_bytes = bytes;
             settings.redis.max_session_bytes = bytes;
             settings.postgres.max_session_bytes = bytes;
-            return Ok(Configured { options, in_force, secrets, settings, admin_token });
+            return Ok(Configured {
+                options,
+                in_force,
+                secrets,
+                settings,
+                admin_token,
+                auth_token,
+            });
         }
         Ok(_) => {}
         // The component would only report missing secrets; their source is known here.
@@ -341,7 +368,7 @@ const PREFIX: &str = "EDGE_SESSION_";
 
 /// Returns unknown variables with our prefix, which may be misspelled.
 fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Problem> {
-    const OTHERS: [&str; 11] = [
+    const OTHERS: [&str; 13] = [
         "EDGE_SESSION_UPSTREAM",
         "EDGE_SESSION_APP",
         "EDGE_SESSION_CONFIG",
@@ -353,6 +380,8 @@ fn unknown_variables(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<Pro
         CRYPTO_SECRET_FILE,
         ADMIN_TOKEN,
         ADMIN_TOKEN_FILE,
+        AUTH_TOKEN,
+        AUTH_TOKEN_FILE,
     ];
     let is_known = |name: &str| {
         OTHERS.contains(&name) || config::keys().any(|key| config::variable(key) == name)
@@ -425,15 +454,17 @@ fn crypto_secret() -> Result<Option<Vec<u8>>, String> {
 const ADMIN_TOKEN: &str = "EDGE_SESSION_ADMIN_TOKEN";
 const ADMIN_TOKEN_FILE: &str = "EDGE_SESSION_ADMIN_TOKEN_FILE";
 
-/// Returns the token for the sessions at the admin address, if any.
-fn admin_token() -> Result<Option<String>, String> {
+const AUTH_TOKEN: &str = "EDGE_SESSION_AUTH_TOKEN";
+const AUTH_TOKEN_FILE: &str = "EDGE_SESSION_AUTH_TOKEN_FILE";
+
+/// Returns the token in one of these variables, if any. `risk` is what anyone who guesses it can
+/// do.
+fn token(name: &str, file: &str, risk: &str) -> Result<Option<String>, String> {
     const SHORTEST: usize = 16;
-    let (token, _) = from_environment(ADMIN_TOKEN, ADMIN_TOKEN_FILE)?;
+    let (token, _) = from_environment(name, file)?;
     let token = token.trim();
     if (1..SHORTEST).contains(&token.len()) {
-        return Err(format!(
-            "is shorter than {SHORTEST} bytes: anyone who guesses it can end all sessions"
-        ));
+        return Err(format!("is shorter than {SHORTEST} bytes: anyone who guesses it can {risk}"));
     }
     Ok(Some(token.to_owned()).filter(|token| !token.is_empty()))
 }

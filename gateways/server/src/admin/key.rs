@@ -22,7 +22,7 @@ const DELAY: Duration = Duration::from_secs(1);
 
 /// Compares tokens and passes in constant time.
 #[derive(Clone)]
-pub(super) struct Key {
+pub(crate) struct Key {
     comparison: hmac::Key,
     token: hmac::Tag,
     /// Signs passes; replacing the key invalidates all of them.
@@ -36,7 +36,7 @@ fn random_key() -> hmac::Key {
 }
 
 impl Key {
-    pub(super) fn new(token: &str) -> Self {
+    pub(crate) fn new(token: &str) -> Self {
         let comparison = random_key();
         let token = hmac::sign(&comparison, token.as_bytes());
         let passes = Arc::new(Mutex::new(random_key()));
@@ -45,7 +45,7 @@ impl Key {
 
     /// Returns whether `given` is the token. The comparison waits for its turn, so that more
     /// requests do not mean more guesses.
-    pub(super) async fn opens(&self, given: &str, address: IpAddr) -> bool {
+    pub(crate) async fn opens(&self, given: &str, address: IpAddr) -> bool {
         let guess = self.guesses.clone().turn(client_of(address)).await;
         if self.is_token(given) {
             return true;

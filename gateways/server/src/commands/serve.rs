@@ -6,16 +6,21 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::routing::get;
 use edge_session::SessionLayer;
+use ipnet::{Ipv4Net, Ipv6Net};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin};
+use crate::auth::{Auth, AuthSettings};
 use crate::demo;
+use crate::ext_proc::ExtProc;
 use crate::health::healthz;
 use crate::net::address::{Address, Bound};
-use crate::net::connections::{self, Bounds};
+use crate::net::connections::{self, Answers, Bounds, Limits};
 use crate::net::tls::Tls;
-use crate::proxy::Proxy;
+use crate::proxy::{Applications, Proxy};
 use crate::setup::Setup;
 use crate::telemetry;
 use crate::telemetry::traces::Traces;
@@ -26,58 +31,118 @@ pub(crate) async fn serve(setup: Setup) -> anyhow::Result<()> {
     let stores = setup.open_store().await?;
     let inspector = setup.inspector(stores.browse);
     let shown = setup.shown_store();
-    let Setup { component, options, settings, admin_token, .. } = setup;
+    let Setup { component, options, settings, admin_token, auth_token, .. } = setup;
     let deadline = settings.mongodb.timeout;
     let layer = SessionLayer::with_deadline(component, options, stores.store, deadline)?;
+    let is_served = settings.serves_http();
     let tls = settings.tls.map(Tls::load).transpose()?;
     let mut limits = settings.limits;
     let files = allow_files(&limits.bounds);
     fit(&mut limits.bounds, files);
-    let bound = Bound::at(settings.listen)?;
-    let address = bound.address()?;
+    let bound = is_served.then(|| Bound::at(settings.listen)).transpose()?;
+    let ext_proc = settings.ext_proc.map(|at| bind(&at, "ext_proc.listen")).transpose()?;
+    let auth = settings.auth.map(|at| bind(&at, "auth.listen")).transpose()?;
     let stop = stop_signal()?;
     reload_on_hangup(tls.clone())?;
-    // An application that is a component is compiled here.
-    let gateway = match settings.gateway {
-        Some(gateway) => {
-            let traces = settings.otlp.as_deref().map(Traces::to).transpose()?;
-            let gateway = Proxy::new(gateway, &layer, traces.clone(), settings.log.requests)?;
-            Some((gateway, traces))
-        }
-        None => None,
+    let mut servers = Servers::new(tls, limits);
+    let traces = match (&settings.gateway, settings.otlp.as_deref()) {
+        (Some(_), Some(url)) => Some(Traces::to(url)?),
+        _ => None,
     };
-    let listener = bound.listen().with_context(|| format!("cannot listen on {address}"))?;
-    if let (Some(address), Some(recorder)) = (settings.admin, recorder) {
-        let token = admin_token.as_deref();
-        let admin = Admin::new(layer.clone(), recorder, inspector, token, settings.admin_hosts);
-        admin.serve(address).await?;
-    }
-
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    match &address {
-        Address::Port(address) => {
-            tracing::info!("serving {scheme}://{address}, sessions in {shown}");
-        }
-        Address::Unix(_) => tracing::info!("serving {scheme} at {address}, sessions in {shown}"),
-    }
-    match gateway {
-        Some((gateway, traces)) => {
-            let watch = gateway.clone();
+    let proxy = |gateway, applications| {
+        Proxy::new(gateway, applications, &layer, traces.clone(), settings.log.requests)
+    };
+    // An application that is a component is compiled here.
+    match (&settings.gateway, bound) {
+        (_, None) => {}
+        (Some(gateway), Some(bound)) => {
+            let proxy = proxy(gateway.clone(), gateway.applications()?)?;
+            let watch = proxy.clone();
+            servers.serve(bound, proxy, &format!(", sessions in {shown}"))?;
             tokio::spawn(async move { watch.watch().await });
-            connections::serve(listener, tls, limits, gateway, stop).await;
-            if let Some(traces) = traces {
-                let _ = tokio::task::spawn_blocking(move || traces.end()).await;
-            }
         }
-        None => {
+        (None, Some(bound)) => {
             // The session panel shows some of the options in force.
             let app = demo::router().layer(layer.clone()).layer(axum::Extension(layer.clone()));
-            let health = Router::new().route("/healthz", get(healthz)).with_state(layer);
-            connections::serve(listener, tls, limits, app.merge(health), stop).await;
+            let health = Router::new().route("/healthz", get(healthz)).with_state(layer.clone());
+            servers.serve(bound, app.merge(health), &format!(", sessions in {shown}"))?;
         }
+    }
+    if let Some(gateway) = settings.gateway.filter(|_| ext_proc.is_some() || auth.is_some()) {
+        // The connections of one gateway are those of many clients.
+        servers.limits.bounds.exempt = vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
+        let asked = proxy(gateway.clone(), Applications::Elsewhere)?;
+        if let Some(bound) = ext_proc {
+            let service = ExtProc::new(asked.clone(), layer.clone());
+            servers.serve(bound, service, &format!(" for Envoy's ext_proc, sessions in {shown}"))?;
+        }
+        if let Some(bound) = auth {
+            let settings = AuthSettings {
+                values: settings.auth_headers,
+                trusted: gateway.trusted_proxies,
+                cookie_path: settings.cookie_path,
+                is_shared: gateway.is_shared,
+                renewed_for: gateway.renewed_for,
+            };
+            let service = Auth::new(asked, &layer, settings, auth_token.as_deref());
+            servers.serve(bound, service, &format!("/auth, sessions in {shown}"))?;
+        }
+    }
+    if let (Some(address), Some(recorder)) = (settings.admin, recorder) {
+        let token = admin_token.as_deref();
+        let admin = Admin::new(layer, recorder, inspector, token, settings.admin_hosts);
+        admin.serve(address).await?;
+    }
+    stop.await;
+    servers.end().await;
+    if let Some(traces) = traces {
+        let _ = tokio::task::spawn_blocking(move || traces.end()).await;
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn bind(address: &Address, key: &str) -> anyhow::Result<Bound> {
+    Bound::new(address).with_context(|| format!("cannot listen on {address} ({key})"))
+}
+
+/// The servers at all addresses but the admin address.
+struct Servers {
+    tls: Option<Tls>,
+    limits: Limits,
+    running: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Servers {
+    fn new(tls: Option<Tls>, limits: Limits) -> Self {
+        Self { tls, limits, running: JoinSet::new(), stop: watch::Sender::default() }
+    }
+
+    /// Begins to serve. The log tells the address, followed by `what`.
+    fn serve(&mut self, bound: Bound, service: impl Answers, what: &str) -> anyhow::Result<()> {
+        let address = bound.address()?;
+        let listener = bound.listen().with_context(|| format!("cannot listen on {address}"))?;
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        match &address {
+            Address::Port(address) => tracing::info!("serving {scheme}://{address}{what}"),
+            Address::Unix(_) => tracing::info!("serving {scheme} at {address}{what}"),
+        }
+        let mut stop = self.stop.subscribe();
+        let stop = async move {
+            // The sender lives as long as the servers.
+            let _ = stop.wait_for(|is_over| *is_over).await;
+        };
+        let (tls, limits) = (self.tls.clone(), self.limits.clone());
+        self.running.spawn(connections::serve(listener, tls, limits, service, stop));
+        Ok(())
+    }
+
+    /// Drains all connections.
+    async fn end(mut self) {
+        self.stop.send_replace(true);
+        while self.running.join_next().await.is_some() {}
+    }
 }
 
 /// File descriptors besides clients' and upstream connections: for the admin address, the store and

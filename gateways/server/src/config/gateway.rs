@@ -6,13 +6,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use edge_session::Problem;
+use edge_session_headers::is_ours;
 use http::Uri;
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, LOCATION,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
+};
 use http::uri::PathAndQuery;
 use ipnet::IpNet;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::{Section, quoted};
+use crate::auth::ValueHeader;
 use crate::net::address::LONGEST;
 use crate::net::connections::{Bounds, Limits};
 use crate::proxy::{
@@ -36,9 +42,10 @@ pub(super) struct Sections {
 }
 
 /// Reads the sections: the limits, the pointer to the logged-in user, and the proxy's settings.
-/// Without a route there is no proxy.
+/// Without a route there is no proxy, unless other gateways ask it.
 pub(super) fn read(
     sections: Sections,
+    is_asked: bool,
     wrong: &mut Vec<Problem>,
 ) -> (Limits, Option<String>, Option<Settings>) {
     let Sections { mut gateway, mut timeouts, mut limits, routes, guards, upstream, app } =
@@ -175,10 +182,12 @@ pub(super) fn read(
     // With several pointers, one of them may be a role instead of a user.
     let only = renewed_for.first().filter(|_| renewed_for.len() == 1);
     let identity = identity.or_else(|| only.cloned());
-    if all_routes.is_empty() && app.is_none() {
+    if all_routes.is_empty() && app.is_none() && !is_asked {
         if !all_guards.is_empty() {
             let message =
-                "there is nothing to guard: set `upstream`, `app` or a [[route]]".to_owned();
+                "there is nothing to guard: set `upstream`, `app`, a [[route]], ext_proc.listen or \
+                 auth.listen"
+                    .to_owned();
             wrong.push(Problem { name: "guard".to_owned(), message });
         }
         return (limits_read, identity, None);
@@ -374,6 +383,26 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
     Some(Guard { paths, except, preflights, rule })
 }
 
+/// Returns whether a header has a meaning for gateways, so that it cannot transport a value.
+fn is_reserved(name: &HeaderName) -> bool {
+    const RESERVED: [HeaderName; 13] = [
+        CACHE_CONTROL,
+        CONNECTION,
+        CONTENT_LENGTH,
+        CONTENT_TYPE,
+        COOKIE,
+        HOST,
+        LOCATION,
+        SET_COOKIE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        VARY,
+    ];
+    is_ours(name) || RESERVED.contains(name) || name.as_str().starts_with("x-forwarded-")
+}
+
 /// Returns whether a text is only a path: rules would never match a pattern or a query.
 fn is_plain(path: &str) -> bool {
     path.starts_with('/') && !path.contains(['*', '?', '#'])
@@ -441,6 +470,33 @@ impl Section {
         let message = format!("is {pointer:?}, not a JSON pointer such as \"/passport/user\"");
         wrong.push(self.problem(key, message));
         None
+    }
+
+    /// Reads the headers of values: names, with JSON pointers.
+    pub(super) fn value_headers(&mut self, wrong: &mut Vec<Problem>) -> Vec<ValueHeader> {
+        let table: Table = self.take("headers", wrong).unwrap_or_default();
+        let mut section = Section { prefix: format!("{}headers.", self.prefix), table };
+        let names: Vec<_> = section.table.keys().cloned().collect();
+        let mut headers = Vec::<ValueHeader>::new();
+        for key in names {
+            let Some(pointer) = section.pointer(&key, wrong) else { continue };
+            match HeaderName::try_from(&key) {
+                Ok(name) if headers.iter().any(|known| known.name == name) => {
+                    let message = "is there twice: names of headers have no case".to_owned();
+                    wrong.push(section.problem(&key, message));
+                }
+                Ok(name) if is_reserved(&name) => {
+                    let message = "cannot be set: gateways or this program need it".to_owned();
+                    wrong.push(section.problem(&key, message));
+                }
+                Ok(name) => headers.push(ValueHeader { name, pointer }),
+                Err(_) => {
+                    let message = format!("{} is not the name of a header", quoted(&key));
+                    wrong.push(self.problem("headers", message));
+                }
+            }
+        }
+        headers
     }
 
     fn networks(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<TrustedProxies> {

@@ -4,11 +4,12 @@
 const ALIKE: f64 = 0.85;
 
 /// Settings that are not keys of the file, and the names that people use for them.
-const ELSEWHERE: [(&str, &str); 11] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     ("secret", "EDGE_SESSION_SECRET, an environment variable"),
     ("secrets", "EDGE_SESSION_SECRET, an environment variable"),
     ("store.secret", "EDGE_SESSION_CRYPTO_SECRET, an environment variable"),
     ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, an environment variable"),
+    ("auth.token", "EDGE_SESSION_AUTH_TOKEN, an environment variable"),
     ("log.level", "EDGE_SESSION_LOG, an environment variable"),
     ("port", "listen"),
     ("admin.port", "admin.listen"),
@@ -96,6 +97,7 @@ mod tests {
             ("listn", "listen"),
             ("store.listen", "admin.listen or listen, before the first [section]"),
             ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, an environment variable"),
+    ("auth.token", "EDGE_SESSION_AUTH_TOKEN, an environment variable"),
             ("gateway.requests", "limits.requests or log.requests"),
             ("saveUninitialized", "save_uninitialized"),
             ("max_age", "cookie.max_age"),

@@ -1,6 +1,6 @@
 //! Checks options that are valid individually but not together.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use edge_session::Problem;
 use edge_session::store::{AutoRemove, MongoOptions, PostgresOptions, RedisOptions, TransformId};
@@ -16,24 +16,31 @@ pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
     let mut problem = |name: &str, message: String| {
         problems.push(Problem { name: name.to_owned(), message });
     };
-    let listen = settings.listen.clone().unwrap_or_default();
-    if let Some(why) = listen.why_not() {
-        problem("listen", format!("is {listen}: {why}"));
-    }
-    if let (Some(admin), Address::Port(listen)) = (settings.admin, &listen)
-        && is_same(admin, *listen)
-    {
-        let message = format!("is {admin}, which `listen` already uses: choose another port");
-        problem("admin.listen", message);
+    let listen = settings.serves_http().then(|| settings.listen.clone().unwrap_or_default());
+    let own = [
+        ("listen", listen),
+        ("admin.listen", settings.admin.map(Address::Port)),
+        ("ext_proc.listen", settings.ext_proc.clone()),
+        ("auth.listen", settings.auth.clone()),
+    ];
+    let own = own.into_iter().filter_map(|(key, address)| Some((key, address?)));
+    let own: Vec<_> = own.collect();
+    for (at, (key, address)) in own.iter().enumerate() {
+        if let Some(why) = address.why_not() {
+            problem(key, format!("is {address}: {why}"));
+        }
+        if let Some((other, _)) = own[..at].iter().find(|(_, other)| is_same(address, other)) {
+            let what = if matches!(address, Address::Port(_)) { "port" } else { "path" };
+            let message =
+                format!("is {address}, which `{other}` already uses: choose another {what}");
+            problem(key, message);
+        }
     }
     let routes = settings.gateway.as_ref().map_or(&[][..], |gateway| &gateway.routes);
     for (route, upstream) in
         routes.iter().flat_map(|it| it.upstreams.iter().map(move |to| (it, to)))
     {
-        let of_admin = settings.admin.map(Address::Port);
-        let own = [("listen", Some(&listen)), ("admin.listen", of_admin.as_ref())];
-        let is_own = |own: &Address| leads_to(upstream, own);
-        if let Some((key, _)) = own.iter().find(|(_, own)| own.is_some_and(is_own)) {
+        if let Some((key, _)) = own.iter().find(|(_, own)| leads_to(upstream, own)) {
             let message = format!("{upstream} is this program's own `{key}`: requests would loop");
             problem(&route.key, message);
         }
@@ -135,13 +142,30 @@ pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if settings.listen.is_some() && !settings.serves_http() {
+        warnings.push(
+            "listen: has no effect, since there is no application to forward to: other gateways \
+             forward requests themselves (ext_proc.listen, auth.listen). Unset it, or set \
+             `upstream`"
+                .to_owned(),
+        );
+    }
+    if settings.auth.is_none() && !settings.auth_headers.is_empty() {
+        warnings.push("auth.headers: has no effect, since auth.listen is not set".to_owned());
+    }
     warnings
 }
 
-fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
-    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
-    // With port 0, the system chooses a free port.
-    one.port() == other.port() && one.port() != 0 && (is_any || one.ip() == other.ip())
+fn is_same(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Port(one), Address::Port(other)) => {
+            let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+            // With port 0, the system chooses a free port.
+            one.port() == other.port() && one.port() != 0 && (is_any || one.ip() == other.ip())
+        }
+        (Address::Unix(one), Address::Unix(other)) => one == other,
+        _ => false,
+    }
 }
 
 /// Returns whether an application's address is this program's own. Names are not resolved.

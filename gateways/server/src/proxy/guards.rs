@@ -156,6 +156,8 @@ fn is_preflight(request: &Request<Body>) -> bool {
 pub(crate) fn only_cors(response: Response<Body>) -> Response<Body> {
     let (mut head, _) = response.into_parts();
     let all = std::mem::take(&mut head.headers);
+    // It is no longer the application's own, if another gateway forwards its body.
+    head.extensions.clear();
     for (name, value) in &all {
         let is_cors = name.as_str().starts_with("access-control-");
         if is_cors || [VARY, CACHE_CONTROL, ALLOW].contains(name) {

@@ -200,6 +200,11 @@ pub(crate) fn rounds(headers: &HeaderMap) -> usize {
     tokens(headers, &CDN_LOOP).filter(name).count()
 }
 
+/// Records that a request has passed this gateway.
+pub(crate) fn add_round(headers: &mut HeaderMap) {
+    headers.append(CDN_LOOP, HeaderValue::from_static(PSEUDONYM));
+}
+
 /// Adds this hop to the forwarding headers of trusted proxies.
 pub(crate) fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, tls: bool) {
     let peer = peer.to_canonical();
@@ -215,7 +220,7 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, tls: bool) {
         None => peer.to_string(),
     };
     set(headers, X_FORWARDED_FOR, &chain);
-    headers.append(CDN_LOOP, HeaderValue::from_static(PSEUDONYM));
+    add_round(headers);
     if !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     }

@@ -1,0 +1,185 @@
+//! Envoy with external processing: what can be configured wrongly, and what must pass unchanged.
+
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use edge_session_tests::{Front, Launch, Mongod, Upstream, as_it_is, wait_for};
+use serde_json::json;
+
+use super::{Chain, FETCH, NAVIGATION, port};
+
+#[test]
+fn an_application_changes_and_ends_its_session_by_headers() {
+    let chain = Chain::start(Front::Envoy, "memory:", "");
+    let mut caller = chain.logged_in("ada");
+    caller.get("/free", &[r#"Say: Edge-Session-Merge: {"a":{"b":1}}"#]);
+    let reply = caller.get("/free", FETCH);
+    assert_eq!(reply.json()["told"], json!({ "user": "ada", "a": { "b": 1 } }));
+    let old = caller.session_id();
+    caller.get("/free", &["Say: Edge-Session-Action: regenerate", r#"Say: Edge-Session: {"n":1}"#]);
+    assert_ne!(caller.session_id(), old);
+    let reply = caller.get("/free", &["Say: Edge-Session-Action: destroy"]);
+    assert_eq!((reply.status, &caller.cookie), (200, &None), "{reply:#?}");
+}
+
+#[test]
+fn an_invalid_session_header_of_the_application_is_502_and_changes_nothing() {
+    let chain = Chain::start(Front::Envoy, "memory:", "");
+    let mut caller = chain.logged_in("ada");
+    for line in [
+        "Say: Edge-Session: no json",
+        "Say: Edge-Session-Action: explode",
+        "Say: Edge-Session-Unknown: 1",
+    ] {
+        let reply = caller.get("/free", &[line, "Accept: text/html"]);
+        assert_eq!(reply.status, 502, "{line}");
+        assert!(reply.text().contains("sent no valid response"), "the page is ours: {reply:#?}");
+        assert!(!reply.head.has_any("edge-session"), "{reply:#?}");
+    }
+    assert_eq!(caller.get("/free", FETCH).json()["told"], json!({ "user": "ada" }));
+    assert_eq!(chain.fronted.edge().metric("edge_session_refused_total{reason=\"bad-session-headers\"}"), 3);
+}
+
+#[test]
+fn a_response_that_is_sent_slowly_and_a_request_body_pass_as_they_are() {
+    let (go, wait) = channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let app = Upstream::raw(move |call| {
+        let _ = call.read_body();
+        let body = call.asked.body.clone();
+        call.say("HTTP/1.1 200 OK\r\nEdge-Session-Merge: {\"a\":1}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        if call.asked.target == "/slow" {
+            call.say("5\r\nfirst\r\n");
+            let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(10));
+            call.say("4\r\nlast\r\n0\r\n\r\n");
+        } else {
+            call.say(format!("{:x}\r\n", body.len()));
+            call.say(&body);
+            call.say("\r\n0\r\n\r\n");
+        }
+    });
+    let fronted = Front::Envoy.start(Launch::new("memory:"), "", port(&app), &as_it_is);
+    let mut caller = fronted.caller();
+    let large = vec![b'x'; 3 << 20];
+    let reply = caller.ask("POST", "/echo", FETCH, &large);
+    assert_eq!(reply.status, 200);
+    assert!(reply.body == large, "{} bytes", reply.body.len());
+
+    // The first part arrives before the last one is sent, and the session is stored by then.
+    let mut wire = caller.begin("GET", "/slow", &[], b"");
+    assert_eq!(wire.head().status(), 200);
+    assert_eq!(wire.chunk().unwrap(), b"first");
+    assert_eq!(caller.get("/echo", FETCH).status, 200);
+    assert_eq!(app.last().session(), json!({ "a": 1 }));
+    go.send(()).unwrap();
+    assert_eq!(wire.chunk().unwrap(), b"last");
+}
+
+#[test]
+fn bodies_that_envoy_sends_are_left_alone_and_the_log_says_so() {
+    for mode in ["STREAMED", "BUFFERED"] {
+        let edit = |text: String| {
+            text.replace("request_body_mode: NONE", &format!("request_body_mode: {mode}"))
+                .replace("response_body_mode: NONE", &format!("response_body_mode: {mode}"))
+        };
+        let chain = Chain::edited(Front::Envoy, Launch::new("memory:"), "", &edit);
+        let mut caller = chain.caller();
+        for count in 1..4 {
+            let reply = caller.ask("POST", "/count", FETCH, b"some body");
+            assert_eq!(reply.status, 200, "{mode}");
+            assert_eq!(reply.json()["changed"]["count"], json!(count), "{mode}");
+            assert_eq!(chain.app.last().body, b"some body", "{mode}");
+        }
+        let log = chain.fronted.edge().log();
+        assert_eq!(log.matches("request_body_mode and response_body_mode to NONE").count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn without_allow_mode_override_headers_of_responses_must_be_sent() {
+    let skipping = |text: String| {
+        text.replace("response_header_mode: SEND", "response_header_mode: SKIP")
+    };
+    // It is asked for.
+    let chain = Chain::edited(Front::Envoy, Launch::new("memory:"), "", &skipping);
+    let mut caller = chain.caller();
+    for count in 1..3 {
+        assert_eq!(caller.get("/count", FETCH).json()["changed"]["count"], json!(count));
+    }
+    // It cannot be asked for: nothing is stored, and the log says why.
+    let neither =
+        |text: String| skipping(text).replace("allow_mode_override: true", "allow_mode_override: false");
+    let chain = Chain::edited(Front::Envoy, Launch::new("memory:"), "", &neither);
+    let mut caller = chain.caller();
+    for _ in 0..20 {
+        assert_eq!(caller.get("/count", FETCH).json()["changed"]["count"], json!(1));
+    }
+    wait_for("the log to say so", Duration::from_secs(5), || {
+        chain.fronted.edge().log().contains("response_header_mode").then_some(())
+    });
+}
+
+#[test]
+fn a_client_without_http2_is_told_so() {
+    let chain = Chain::start(Front::Envoy, "memory:", "");
+    let address = chain.fronted.asked().trim_start_matches("http://").to_owned();
+    let reply = chain.fronted.edge().caller_at(&address).get("/", &[]);
+    assert_eq!(reply.status, 505);
+    assert!(chain.fronted.edge().log().contains("http2_protocol_options"));
+}
+
+#[test]
+fn envoy_asks_about_its_health() {
+    // Without a healthy host, Envoy answers with 503, and the gateway would not become ready.
+    let edit = |text: String| {
+        let check = "    - name: edge_session\n      \
+                     common_lb_config: { healthy_panic_threshold: { value: 0 } }\n      \
+                     health_checks:\n        \
+                     - timeout: 1s\n          interval: 0.2s\n          healthy_threshold: 1\n          \
+                     unhealthy_threshold: 1\n          grpc_health_check: {}";
+        text.replace("    - name: edge_session", check)
+    };
+    let mongod = Mongod::start();
+    let launch = Launch::new(&mongod.url()).env("EDGE_SESSION_STORE_TIMEOUT_MS", "500");
+    let chain = Chain::edited(Front::Envoy, launch, "", &edit);
+    assert_eq!(chain.caller().get("/free", FETCH).status, 200);
+    mongod.freeze();
+    // The whole edge-session is left, not only the visitors who have sessions.
+    wait_for("Envoy to leave it", Duration::from_secs(20), || {
+        (chain.caller().get("/free", FETCH).status == 503).then_some(())
+    });
+    mongod.thaw();
+    wait_for("Envoy to come back", Duration::from_secs(20), || {
+        (chain.caller().get("/free", FETCH).status == 200).then_some(())
+    });
+}
+
+#[test]
+fn a_message_timeout_below_the_stores_deadline_is_logged() {
+    let mongod = Mongod::start();
+    let edit = |text: String| text.replace("message_timeout: 10s", "message_timeout: 0.3s");
+    let chain = Chain::edited(Front::Envoy, Launch::new(&mongod.url()), "", &edit);
+    let mut caller = chain.logged_in("ada");
+    mongod.freeze();
+    assert_eq!(caller.get("/free", FETCH).status, 503);
+    wait_for("the log to say so", Duration::from_secs(5), || {
+        chain.fronted.edge().log().contains("message_timeout").then_some(())
+    });
+    mongod.thaw();
+}
+
+#[test]
+fn what_a_guard_answers_is_a_page_for_a_person_and_a_problem_for_a_script() {
+    let chain = Chain::start(Front::Envoy, "memory:", "");
+    let reply = chain.caller().get("/account", FETCH);
+    assert_eq!(reply.head.header("content-type"), Some("application/problem+json"));
+    assert_eq!(reply.json()["status"], 401);
+    assert!(reply.head.header("x-request-id").is_some());
+    let reply = chain.caller().ask("POST", "/account", NAVIGATION, b"x=1");
+    assert_eq!(reply.status, 401);
+    assert!(reply.text().starts_with("<!DOCTYPE html>"), "{}", reply.text());
+    // HEAD has no body.
+    let mut wire = chain.caller().begin("HEAD", "/account", &[], b"");
+    assert_eq!(wire.head().status(), 401);
+    assert!(wire.rest().is_empty());
+}

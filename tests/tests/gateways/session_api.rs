@@ -1,0 +1,320 @@
+//! The session API and the question `/auth`, asked directly.
+
+use std::time::Duration;
+
+use edge_session_tests::{AUTH_TOKEN, Answer, Caller, Database, Launch, Server, checkout, free_port};
+use serde_json::{Value, json};
+
+const CONFIG: &str = r#"
+    [gateway]
+    logout = "/logout"
+    [[guard]]
+    paths = ["/account"]
+    require = "/user"
+    login = "/login"
+    [[guard]]
+    paths = ["/internal"]
+    deny = true
+"#;
+
+/// An edge-session that only answers gateways and applications.
+struct Asked {
+    server: Server,
+    address: String,
+}
+
+impl Asked {
+    #[track_caller]
+    fn start(launch: Launch, config: &str) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let server = launch
+            .config(config)
+            .as_gateway()
+            .env("EDGE_SESSION_AUTH_LISTEN", &address)
+            .env("EDGE_SESSION_AUTH_TOKEN", AUTH_TOKEN)
+            .start();
+        Self { server, address }
+    }
+
+    fn caller(&self) -> Caller {
+        self.server.caller_at(&self.address)
+    }
+
+    /// Asks about a visitor's request.
+    #[track_caller]
+    fn auth(&self, caller: &mut Caller, method: &str, uri: &str, more: &[&str]) -> Answer {
+        let own = [
+            format!("X-Forwarded-Method: {method}"),
+            format!("X-Forwarded-Uri: {uri}"),
+            "X-Forwarded-Host: shop.example".to_owned(),
+            "X-Forwarded-Proto: https".to_owned(),
+        ];
+        let lines: Vec<_> = own.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        caller.get("/auth", &lines)
+    }
+}
+
+const JSON: &str = "Content-Type: application/json";
+
+/// Calls the API for a visitor.
+#[track_caller]
+fn call(caller: &mut Caller, method: &str, path: &str, body: &Value) -> Answer {
+    let token = format!("Authorization: Bearer {AUTH_TOKEN}");
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    caller.ask(method, path, &[&token, JSON], body.as_bytes())
+}
+
+#[track_caller]
+fn data(caller: &mut Caller) -> Value {
+    let answer = call(caller, "GET", "/session", &Value::Null);
+    assert_eq!(answer.status, 200, "{answer:#?}");
+    answer.json()
+}
+
+#[test]
+fn an_application_reads_merges_replaces_renews_regenerates_and_ends_sessions() {
+    let database = Database::new();
+    let asked = Asked::start(Launch::new(database.url()), CONFIG);
+    let mut visitor = asked.caller();
+    assert_eq!(data(&mut visitor), json!({}));
+    assert_eq!(visitor.cookie, None, "nothing is stored by reading");
+
+    let answer = call(&mut visitor, "PATCH", "/session", &json!({ "a": 1, "o": { "x": 1 } }));
+    assert_eq!((answer.status, answer.body.len()), (204, 0));
+    assert_eq!(answer.head.header("cache-control"), Some("no-store"));
+    call(&mut visitor, "PATCH", "/session", &json!({ "b": "é", "a": null, "o": { "y": 2 } }));
+    assert_eq!(data(&mut visitor), json!({ "o": { "x": 1, "y": 2 }, "b": "é" }));
+    let stored = database.session(&visitor.session_id()).expect("it is stored");
+    assert!(stored.get_str("session").unwrap().contains(r#""b":"é""#), "{stored:?}");
+
+    call(&mut visitor, "PUT", "/session", &json!({ "only": true }));
+    assert_eq!(data(&mut visitor), json!({ "only": true }));
+
+    let old = visitor.clone();
+    assert_eq!(call(&mut visitor, "POST", "/session/renew", &Value::Null).status, 204);
+    assert_ne!(visitor.session_id(), old.session_id());
+    assert_eq!(data(&mut visitor), json!({ "only": true }));
+    assert_eq!(database.session(&old.session_id()).map(|it| it.contains_key("only")), None);
+
+    // A login renews on its own, since a guard requires /user.
+    let old = visitor.session_id();
+    call(&mut visitor, "PATCH", "/session", &json!({ "user": "ada" }));
+    assert_ne!(visitor.session_id(), old);
+
+    let before = visitor.clone();
+    assert_eq!(call(&mut visitor, "POST", "/session/regenerate", &Value::Null).status, 204);
+    assert_eq!(data(&mut before.clone()), json!({}), "the old one has ended");
+
+    call(&mut visitor, "PATCH", "/session", &json!({ "c": 1 }));
+    let id = visitor.session_id();
+    let answer = call(&mut visitor, "DELETE", "/session", &Value::Null);
+    assert_eq!(answer.status, 204);
+    assert_eq!(visitor.cookie, None, "the cookie is cleared: {answer:#?}");
+    assert!(database.session(&id).is_none());
+    asked.server.stop();
+}
+
+#[test]
+fn parallel_changes_by_the_api_are_all_kept() {
+    let database = Database::new();
+    let asked = Asked::start(Launch::new(database.url()), CONFIG);
+    let mut visitor = asked.caller();
+    call(&mut visitor, "PATCH", "/session", &json!({ "begun": true }));
+    std::thread::scope(|scope| {
+        for number in 0..32 {
+            let mut one = visitor.clone();
+            scope.spawn(move || {
+                let patch = json!({ format!("k{number}"): number });
+                assert_eq!(call(&mut one, "PATCH", "/session", &patch).status, 204);
+            });
+            let mut other = visitor.clone();
+            let asked = &asked;
+            scope.spawn(move || {
+                assert_eq!(asked.auth(&mut other, "GET", "/free", &[]).status, 200);
+            });
+        }
+    });
+    assert_eq!(data(&mut visitor).as_object().unwrap().len(), 33);
+    asked.server.stop();
+}
+
+#[test]
+fn the_session_api_refuses_with_a_sentence() {
+    let asked = Asked::start(Launch::new("memory:"), CONFIG);
+    let mut visitor = asked.caller();
+    let token = format!("Authorization: Bearer {AUTH_TOKEN}");
+    let short = "Authorization: Bearer wrong";
+    let big = vec![b' '; (4 << 20) + 1];
+    for (method, path, lines, body, status, text) in [
+        ("GET", "/session", &[][..], &b""[..], 401, "EDGE_SESSION_AUTH_TOKEN"),
+        ("GET", "/session", &[short], b"", 401, "Bearer"),
+        ("PATCH", "/session", &[&*token], b"{}", 415, "application/merge-patch+json"),
+        ("PATCH", "/session", &[&*token, JSON], b"[1]", 400, "not a JSON object"),
+        ("PUT", "/session", &[&*token, JSON], b"{\"a\":", 400, "not a JSON object"),
+        ("PUT", "/session", &[&*token, JSON], b"\xff", 400, "not UTF-8"),
+        ("PUT", "/session", &[&*token, JSON], &big, 413, "larger than"),
+        ("POST", "/session", &[&*token, JSON], b"{}", 405, "method"),
+        ("GET", "/session/renew", &[&*token], b"", 405, "method"),
+        ("POST", "/session/whatever", &[&*token], b"", 404, "/session/regenerate"),
+        (
+            "GET",
+            "/session",
+            &[&*token, "X-Forwarded-Uri: /a", "X-Forwarded-Uri: /b"],
+            b"",
+            400,
+            "more than one",
+        ),
+    ] {
+        let answer = visitor.ask(method, path, lines, body);
+        assert_eq!(answer.status, status, "{method} {path}: {answer:#?}");
+        assert_eq!(answer.head.header("content-type"), Some("application/problem+json"));
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(text), "{detail}");
+    }
+    assert_eq!(visitor.get("/", &[]).status, 404);
+    assert_eq!(visitor.get("/healthz", &[]).status, 200);
+    asked.server.stop();
+
+    // Without a token, nobody may use it.
+    let address = format!("127.0.0.1:{}", free_port());
+    let server = Launch::new("memory:").as_gateway().env("EDGE_SESSION_AUTH_LISTEN", &address).start();
+    let answer = server.caller_at(&address).get("/session", &[&token]);
+    assert_eq!(answer.status, 403);
+    assert!(answer.json()["detail"].as_str().unwrap().contains("EDGE_SESSION_AUTH_TOKEN"));
+    server.stop();
+}
+
+#[test]
+fn the_description_names_what_there_is() {
+    let asked = Asked::start(Launch::new("memory:"), CONFIG);
+    let mut visitor = asked.caller();
+    let served = visitor.get("/openapi.json", &[]).json();
+    let paths = served["paths"].as_object().unwrap();
+    for (path, item) in paths {
+        for method in ["get", "put", "patch", "post", "delete", "options"] {
+            let body = if method == "put" || method == "patch" { json!({}) } else { Value::Null };
+            let status = call(&mut visitor, &method.to_uppercase(), path, &body).status;
+            assert_eq!(status != 405, item.get(method).is_some(), "{method} {path}: {status}");
+        }
+    }
+    let source = checkout().join("gateways/server/src/auth/openapi.json");
+    let source: Value = serde_json::from_str(&std::fs::read_to_string(source).unwrap()).unwrap();
+    assert_eq!(served, source);
+    asked.server.stop();
+}
+
+#[test]
+fn every_answer_that_lets_a_request_pass_has_all_of_our_headers() {
+    let config = format!("{CONFIG}\n[auth.headers]\nRemote-User = \"/user\"\nX-Role = \"/r/0\"");
+    let asked = Asked::start(Launch::new("memory:"), &config);
+    let mut visitor = asked.caller();
+    let answer = asked.auth(&mut visitor, "GET", "/free", &[]);
+    assert_eq!(answer.status, 200);
+    let header = |answer: &Answer, name: &str| answer.head.header(name).map(str::to_owned);
+    for (name, value) in
+        [("edge-session", "{}"), ("edge-session-id", ""), ("remote-user", ""), ("x-role", "")]
+    {
+        assert_eq!(header(&answer, name).as_deref(), Some(value), "{name}");
+    }
+    call(&mut visitor, "PUT", "/session", &json!({ "user": "ada", "r": ["admin"] }));
+    let answer = asked.auth(&mut visitor, "GET", "/account", &[]);
+    assert_eq!(header(&answer, "remote-user").as_deref(), Some("ada"));
+    assert_eq!(header(&answer, "x-role").as_deref(), Some("admin"));
+    assert_eq!(header(&answer, "edge-session").unwrap(), r#"{"user":"ada","r":["admin"]}"#);
+    // Refusals have none, since gateways pass them on to browsers.
+    let answer = asked.auth(&mut visitor, "GET", "/internal", &[]);
+    assert_eq!(answer.status, 403);
+    assert!(!answer.head.has_any("edge-session") && !answer.head.has_any("remote-"), "{answer:#?}");
+    asked.server.stop();
+}
+
+#[test]
+fn a_redirect_has_an_absolute_address_or_comes_as_401() {
+    let asked = Asked::start(Launch::new("memory:"), CONFIG);
+    let mut visitor = asked.caller();
+    let person = ["Sec-Fetch-Mode: navigate"];
+    let answer = asked.auth(&mut visitor, "GET", "/account?a=b", &person);
+    assert_eq!(answer.status, 302);
+    let to = "https://shop.example/login?return=%2Faccount%3Fa%3Db";
+    assert_eq!(answer.head.header("location"), Some(to));
+    let lines = [
+        "X-Forwarded-Method: GET",
+        "X-Forwarded-Uri: /account?a=b",
+        "X-Forwarded-Host: shop.example",
+        "X-Forwarded-Proto: https",
+        person[0],
+    ];
+    let answer = visitor.get("/auth?status=401", &lines);
+    assert_eq!(answer.status, 401);
+    assert_eq!(answer.head.header("location"), Some(to));
+    // Envoy's ext_authz appends the path, with the visitor's method.
+    let answer = visitor.get("/auth/account?a=b", &["Host: shop.example", person[0]]);
+    assert_eq!(answer.status, 302);
+    assert_eq!(visitor.ask("POST", "/auth/free", &[], b"").status, 200);
+    assert_eq!(visitor.ask("POST", "/auth/account", &[], b"").status, 401);
+    asked.server.stop();
+}
+
+#[test]
+fn a_gateway_that_forgets_to_say_what_was_asked_is_told_so() {
+    let asked = Asked::start(Launch::new("memory:"), CONFIG);
+    let mut caller = asked.caller();
+    for (lines, missing) in [
+        (&["X-Forwarded-Method: GET"][..], "X-Forwarded-Uri"),
+        (&["X-Forwarded-Uri: /"], "X-Forwarded-Method"),
+    ] {
+        let answer = caller.get("/auth", lines);
+        assert_eq!(answer.status, 500);
+        assert!(answer.text().contains(missing), "{answer:#?}");
+    }
+    assert!(asked.server.log().contains("X-Forwarded-Uri"), "the operator is told, too");
+    asked.server.stop();
+
+    // Somebody else's question is not answered.
+    let config = format!("{CONFIG}\n").replacen("[gateway]", "[gateway]\ntrusted_proxies = [\"10.0.0.1\"]", 1);
+    let asked = Asked::start(Launch::new("memory:"), &config);
+    let answer = asked.auth(&mut asked.caller(), "GET", "/", &[]);
+    assert_eq!(answer.status, 403);
+    assert!(asked.server.log().contains("gateway.trusted_proxies"));
+    asked.server.stop();
+}
+
+#[test]
+fn asking_renews_the_lifetime_and_sets_at_most_one_cookie() {
+    let database = Database::new();
+    let config = format!("rolling = true\n[cookie]\nmax_age = 3600000\n{CONFIG}");
+    let asked = Asked::start(Launch::new(database.url()), &config);
+    let mut visitor = asked.caller();
+    call(&mut visitor, "PATCH", "/session", &json!({ "a": 1 }));
+    let answer = asked.auth(&mut visitor, "GET", "/free", &[]);
+    let set = answer.head.all("set-cookie");
+    assert_eq!(set.len(), 1, "{answer:#?}");
+    assert!(set[0].contains("Secure") && set[0].contains("Expires="), "{set:?}");
+    assert_eq!(answer.head.header("cache-control"), Some("no-store"));
+    asked.server.stop();
+}
+
+#[test]
+fn while_the_store_is_down_no_request_passes() {
+    let config = format!("{CONFIG}\n[store]\ntimeout_ms = 200");
+    let address = format!("127.0.0.1:{}", free_port());
+    let dead = free_port();
+    let server = Launch::new(&format!("mongodb://127.0.0.1:{dead}/x?serverSelectionTimeoutMS=100"))
+        .config(&config)
+        .as_gateway()
+        .env("EDGE_SESSION_AUTH_LISTEN", &address)
+        .env("EDGE_SESSION_AUTH_TOKEN", AUTH_TOKEN)
+        .start_unready();
+    edge_session_tests::wait_for("it to listen", Duration::from_secs(10), || {
+        std::net::TcpStream::connect(&address).ok()
+    });
+    let mut caller = server.caller_at(&address);
+    caller.cookie = Some(
+        "s%3Aunknown-0123456789-abcdefghijklm.GgUSg06w72i0lbWlj9l68%2F9mCanF1PsA6e34gdKEcmc"
+            .to_owned(),
+    );
+    let lines = ["X-Forwarded-Method: GET", "X-Forwarded-Uri: /free"];
+    assert_eq!(caller.get("/auth", &lines).status, 503);
+    assert_eq!(call(&mut caller, "GET", "/session", &Value::Null).status, 503);
+    server.kill();
+}
