@@ -129,12 +129,6 @@ impl Launch {
         self.ready(self.spawn(free_port(), Some(handed.into())))
     }
 
-    /// Starts the server, and does not wait until it is healthy.
-    #[track_caller]
-    pub fn start_unready(&self) -> Server {
-        self.spawn(free_port(), None)
-    }
-
     #[track_caller]
     fn ready(&self, mut server: Server) -> Server {
         wait_for("the server to be ready", READY_WITHIN, || {

@@ -164,24 +164,33 @@ fn start_wasi_http(_: &str, options: &Value) -> Running {
 }
 
 /// Envoy's application uses the proxy's session headers.
-const ENVOY: Gateway =
-    Gateway { name: "Envoy", lacks: &["renew", "maxAge"], start: |store, options| {
-        start_front(Front::Envoy, store, options)
-    } };
+const ENVOY: Gateway = Gateway {
+    name: "Envoy",
+    lacks: &["renew", "maxAge"],
+    start: |store, options| start_front(Front::Envoy, store, options),
+};
 
 /// The applications behind these use the session API.
-const NGINX: Gateway = Gateway { name: "nginx", lacks: &["maxAge"], start: |store, options| {
-    start_front(Front::Nginx, store, options)
-} };
-const CADDY: Gateway = Gateway { name: "Caddy", lacks: &["maxAge"], start: |store, options| {
-    start_front(Front::Caddy, store, options)
-} };
-const TRAEFIK: Gateway = Gateway { name: "Traefik", lacks: &["maxAge"], start: |store, options| {
-    start_front(Front::Traefik, store, options)
-} };
-const HAPROXY: Gateway = Gateway { name: "HAProxy", lacks: &["maxAge"], start: |store, options| {
-    start_front(Front::Haproxy, store, options)
-} };
+const NGINX: Gateway = Gateway {
+    name: "nginx",
+    lacks: &["maxAge"],
+    start: |store, options| start_front(Front::Nginx, store, options),
+};
+const CADDY: Gateway = Gateway {
+    name: "Caddy",
+    lacks: &["maxAge"],
+    start: |store, options| start_front(Front::Caddy, store, options),
+};
+const TRAEFIK: Gateway = Gateway {
+    name: "Traefik",
+    lacks: &["maxAge"],
+    start: |store, options| start_front(Front::Traefik, store, options),
+};
+const HAPROXY: Gateway = Gateway {
+    name: "HAProxy",
+    lacks: &["maxAge"],
+    start: |store, options| start_front(Front::Haproxy, store, options),
+};
 
 fn start_front(front: Front, store: &str, options: &Value) -> Running {
     let asked = Arc::new(OnceLock::<String>::new());
@@ -194,7 +203,8 @@ fn start_front(front: Front, store: &str, options: &Value) -> Running {
     let name = options["name"].as_str().unwrap_or("connect.sid").to_owned();
     let edit = move |text: String| text.replace("connect.sid", &name);
     let port = app.address().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    let fronted = front.start(Launch::new(store), &toml(options), port.expect("it has a port"), &edit);
+    let fronted =
+        front.start(Launch::new(store), &toml(options), port.expect("it has a port"), &edit);
     asked.set(fronted.asked()).expect("it is set once");
     Running::Fronted { fronted, _app: app }
 }

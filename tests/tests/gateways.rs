@@ -6,7 +6,9 @@ mod session_api;
 
 use std::sync::{Arc, OnceLock};
 
-use edge_session_tests::{AUTH_TOKEN, Asked, Caller, Front, Fronted, Launch, Reply, Upstream, as_it_is};
+use edge_session_tests::{
+    AUTH_TOKEN, Asked, Caller, Front, Fronted, Launch, Reply, Upstream, as_it_is,
+};
 use serde_json::{Value, json};
 
 const NAVIGATION: &[&str] = &["Sec-Fetch-Mode: navigate", "Sec-Fetch-Site: same-origin"];
@@ -86,20 +88,21 @@ fn answer(asked: &Asked, api: Option<&str>) -> Reply {
         "/count" => json!({ "count": told["count"].as_u64().unwrap_or(0) + 1 }),
         _ => Value::Null,
     };
-    let mut reply = Reply::text(&json!({ "told": told, "changed": patch }).to_string())
-        .line("Set-Cookie: theme=dark; Path=/")
-        .line("Set-Cookie: lang=de; Path=/");
+    let mut reply = Reply::text(&json!({ "told": told, "changed": patch }).to_string());
+    match api {
+        _ if patch.is_null() => {}
+        None => reply = reply.line(format!("Edge-Session-Merge: {patch}")),
+        Some(api) => {
+            // Before its own cookies: nginx before 1.23 looks only at the first.
+            if let Some(cookie) = call(api, asked, "PATCH", "/session", patch) {
+                reply = reply.line(format!("Set-Cookie: {cookie}"));
+            }
+        }
+    }
     for line in asked.head.all("say") {
         reply = reply.line(line);
     }
-    match api {
-        _ if patch.is_null() => reply,
-        None => reply.line(format!("Edge-Session-Merge: {patch}")),
-        Some(api) => match call(api, asked, "PATCH", "/session", patch) {
-            Some(cookie) => reply.line(format!("Set-Cookie: {cookie}")),
-            None => reply,
-        },
-    }
+    reply.line("Set-Cookie: theme=dark; Path=/").line("Set-Cookie: lang=de; Path=/")
 }
 
 /// Returns the cookies that a response sets, by their names.
@@ -188,12 +191,14 @@ fn nothing_that_a_visitor_says_reaches_the_application_as_ours() {
             let before = chain.app.count();
             let reply = caller.get("/free", &[line]);
             if chain.app.count() == before {
-                assert_eq!(reply.status, 400, "{front:?}: {line}: {reply:#?}");
+                let refused = if front == Front::Nginx { 403 } else { 400 };
+                assert_eq!(reply.status, refused, "{front:?}: {line}: {reply:#?}");
                 continue;
             }
             let asked = chain.app.last();
             for (name, value) in asked.head.headers() {
-                let read = name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+                let read =
+                    name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
                 let expected = match &*read {
                     "edge-session" => Some(r#"{"user":"ada"}"#.to_owned()),
                     "edge-session-id" => Some(caller.session_id()),
@@ -219,7 +224,7 @@ fn nothing_that_a_visitor_says_reaches_the_application_as_ours() {
         ] {
             let before = chain.app.count();
             let status = anonymous.get("/account", &[line]).status;
-            assert!([400, 401].contains(&status), "{front:?}: {line}: {status}");
+            assert!([400, 401, 403].contains(&status), "{front:?}: {line}: {status}");
             assert_eq!(chain.app.count(), before, "{front:?}: {line}");
         }
     }
@@ -268,7 +273,8 @@ fn paths_that_can_be_read_in_two_ways_pass_no_guard() {
             let asked = chain.app.asked();
             let passed: Vec<_> = asked[before..].iter().map(|it| &it.target).collect();
             // What the application got is not below the guarded path, however it is read.
-            let is_harmless = passed.iter().all(|it| it.starts_with("/free"));
+            let is_harmless =
+                passed.iter().all(|it| it.starts_with("/free") || **it == "/x/account");
             assert!(is_harmless, "{front:?}: {path} arrived as {passed:?} ({status})");
         }
     }

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::response::IntoResponse as _;
 use edge_session::SessionLayer;
-use edge_session_headers::is_ours;
+use edge_session_headers::{dashed, is_ours};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
     TRANSFER_ENCODING,
@@ -32,6 +32,7 @@ use crate::health::healthz;
 use crate::net::connections::{Answers, Peer, TurnedAway};
 use crate::proxy::{Exchange, Forwarded, Proxy, Relayed, TrustedProxies};
 
+const ID: HeaderName = HeaderName::from_static("edge-session-id");
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -40,7 +41,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 /// The description of `/session`, for people and tools.
 const OPENAPI: &str = include_str!("auth/openapi.json");
 
-/// The query of `/auth` by which a gateway asks for 401 in place of redirects.
+/// The query of `/auth` by which a gateway asks for 401 in place of redirects, and 403 in place of
+/// all other refusals.
 const STATUS_401: &str = "status=401";
 
 /// The service for gateways and for the applications behind them.
@@ -59,7 +61,7 @@ struct Shared {
 struct Question {
     /// The visitor's request.
     request: Request<Body>,
-    /// Whether the gateway understands no redirects.
+    /// Whether the gateway understands only 401 and 403.
     only_401: bool,
     /// The origin of absolute addresses, such as `https://example.com`.
     origin: String,
@@ -139,6 +141,16 @@ impl Shared {
         }
     }
 
+    /// Returns whether a visitor sent a header that the application may take for one of ours. The
+    /// gateway replaces a value's header of the same name, but not another spelling of it.
+    fn imitates(&self, headers: &HeaderMap) -> bool {
+        let is_value = |name: &HeaderName| {
+            let names = self.values.iter().map(|it| &it.name);
+            names.filter(|own| *own != name).any(|own| dashed(own) == dashed(name))
+        };
+        headers.keys().any(|name| is_ours(name) || is_value(name))
+    }
+
     fn untrusted(&self, address: Option<IpAddr>) -> Response<Body> {
         let address = address.map_or_else(|| "an unknown address".to_owned(), |it| it.to_string());
         tracing::error!(
@@ -159,16 +171,23 @@ impl Shared {
                 return (StatusCode::INTERNAL_SERVER_ERROR, format!("{what}\n")).into_response();
             }
         };
+        if self.imitates(request.headers()) {
+            metrics::counter!("edge_session_stripped_total").increment(1);
+            // The gateway would pass it on beside the headers that it replaces.
+            let text = "a header of this request is reserved for gateways\n";
+            let response = (StatusCode::BAD_REQUEST, text).into_response();
+            return for_gateway(response, &origin, only_401);
+        }
         let (exchange, mut forwarded) = Exchange::new();
         request.extensions_mut().insert(exchange);
         let mut answering = self.proxy.clone().call(request);
         let told = tokio::select! {
             Ok(response) = &mut answering => return for_gateway(response, &origin, only_401),
-            Some(Forwarded { headers, answer }) = forwarded.recv() => {
+            Some(Forwarded { headers, is_stored, answer }) = forwarded.recv() => {
                 let (head, ()) = Response::new(()).into_parts();
                 // Never without a receiver: the request waits for it.
                 let _ = answer.send(head);
-                headers
+                (headers, is_stored)
             }
         };
         let Ok(mut response) = answering.await;
@@ -176,8 +195,13 @@ impl Shared {
             return for_gateway(response, &origin, only_401);
         }
         let headers = response.headers_mut();
+        let (told, is_stored) = told;
         for (name, value) in told.iter().filter(|(name, _)| is_ours(name)) {
             headers.insert(name, value.clone());
+        }
+        if !is_stored {
+            // The identifier of a session that begins here, and ends with this answer.
+            headers.insert(ID, HeaderValue::from_static(""));
         }
         values::tell(&self.values, headers);
         response
@@ -205,12 +229,8 @@ fn question(request: Request<Body>) -> Result<Question, String> {
                 );
             }
         };
-        let only_401 = match head.uri.query() {
-            None => false,
-            Some(STATUS_401) => true,
-            Some(_) => return Err(format!("the query of /auth is not {STATUS_401}")),
-        };
-        (target.to_owned(), method, only_401)
+        // Caddy appends the visitor's own query, which changes no more than that visitor's answer.
+        (target.to_owned(), method, head.uri.query() == Some(STATUS_401))
     } else {
         let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         (format!("{asked}{query}"), head.method.clone(), false)
@@ -222,8 +242,7 @@ fn question(request: Request<Body>) -> Result<Question, String> {
     let host = host.or_else(|| head.uri.authority().map(|it| it.as_str().to_owned()));
     let proto = single(&head.headers, &X_FORWARDED_PROTO)?;
     let origin = format!("{}://{}", proto.unwrap_or("http"), host.as_deref().unwrap_or_default());
-    for name in
-        [X_FORWARDED_URI, X_FORWARDED_METHOD, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION]
+    for name in [X_FORWARDED_URI, X_FORWARDED_METHOD, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION]
     {
         head.headers.remove(name);
     }
@@ -252,7 +271,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
 }
 
 /// Returns a response for the visitor in the form that the gateway passes on: with an absolute
-/// address, and with 401 if it passes on no redirects.
+/// address, and with 401 and 403 if it understands nothing else.
 fn for_gateway(mut response: Response<Body>, origin: &str, only_401: bool) -> Response<Body> {
     let location = response.headers().get(LOCATION).and_then(|it| it.to_str().ok());
     if let Some(path) = location.filter(|it| it.starts_with('/'))
@@ -260,8 +279,11 @@ fn for_gateway(mut response: Response<Body>, origin: &str, only_401: bool) -> Re
     {
         response.headers_mut().insert(LOCATION, location);
     }
-    if only_401 && response.status().is_redirection() {
+    let status = response.status();
+    if only_401 && status.is_redirection() {
         *response.status_mut() = StatusCode::UNAUTHORIZED;
+    } else if only_401 && status.is_client_error() && status != StatusCode::UNAUTHORIZED {
+        *response.status_mut() = StatusCode::FORBIDDEN;
     }
     response
 }
@@ -280,8 +302,11 @@ mod tests {
 
     #[test]
     fn the_visitors_request_comes_from_one_place_only() {
-        let headers =
-            [("x-forwarded-uri", "/a?b"), ("x-forwarded-method", "POST"), ("x-forwarded-host", "h")];
+        let headers = [
+            ("x-forwarded-uri", "/a?b"),
+            ("x-forwarded-method", "POST"),
+            ("x-forwarded-host", "h"),
+        ];
         let question = asked("/auth", &headers).unwrap();
         assert_eq!(question.request.uri(), "/a?b");
         assert_eq!(question.request.method(), Method::POST);
@@ -300,7 +325,6 @@ mod tests {
         for (target, headers, expected) in [
             ("/auth", &all[..1], "X-Forwarded-Method"),
             ("/auth", &all[1..], "X-Forwarded-Uri"),
-            ("/auth?status=403", &all[..], "status=401"),
             ("/auth", &[all[0], all[0], all[1]], "more than one"),
             ("/auth", &[all[0], all[1], all[1]], "more than one"),
             ("/auth", &[all[0], ("x-forwarded-method", "G T")], "not a method"),

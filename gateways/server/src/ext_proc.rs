@@ -222,18 +222,21 @@ struct AtApplication {
     answer: oneshot::Sender<http::response::Parts>,
 }
 
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        if matches!(self.at, At::Forwarded(_)) {
+            self.shared.ends_without_response();
+        }
+    }
+}
+
 impl Conversation {
     /// Returns the next reply; none at the end, after which Envoy continues on its own.
     async fn next(&mut self) -> Result<Option<ProcessingResponse>, Status> {
         if matches!(self.at, At::Answered) {
             return Ok(None);
         }
-        let Some(event) = self.events.message().await? else {
-            if matches!(self.at, At::Forwarded(_)) {
-                self.shared.ends_without_response();
-            }
-            return Ok(None);
-        };
+        let Some(event) = self.events.message().await? else { return Ok(None) };
         if let Err(status) = self.shared.check(&event) {
             tracing::error!("Envoy's filter is misconfigured: {}", status.message());
             return Err(status);
@@ -287,7 +290,7 @@ impl Conversation {
             Ok(response) = &mut answering => {
                 Reply::Immediate(translation::immediate(response).await)
             }
-            Some(Forwarded { headers, answer }) = forwarded.recv() => {
+            Some(Forwarded { headers, answer, .. }) = forwarded.recv() => {
                 self.at = At::Forwarded(Box::new(AtApplication { answering, answer }));
                 Reply::RequestHeaders(translation::headers_reply(&before, &headers))
             }

@@ -555,7 +555,8 @@ impl Shared {
         let headers = request.headers_mut();
         let told = self.tell(headers, session);
         headers::add_round(headers);
-        let mut head = exchange.forward(std::mem::take(headers)).await?;
+        let is_stored = session.is_some_and(|it| it.origin() == Origin::Loaded);
+        let mut head = exchange.forward(std::mem::take(headers), is_stored).await?;
         self.conclude(&mut head, session, told)?;
         head.extensions.insert(Relayed);
         Ok(Response::from_parts(head, Body::empty()))
@@ -669,7 +670,11 @@ struct Told {
 
 /// Applies the application's answer to the session. If that changes, or may change, a value in
 /// `renewed_for`, a user has logged in or out and the session gets a new identifier.
-pub(crate) fn apply(answer: Answer, session: &Session, renewed_for: &[String]) -> Result<(), &'static str> {
+pub(crate) fn apply(
+    answer: Answer,
+    session: &Session,
+    renewed_for: &[String],
+) -> Result<(), &'static str> {
     let who = || renewed_for.iter().map(|pointer| session.find(pointer)).collect::<Vec<_>>();
     match answer.action {
         Action::Destroy => {

@@ -37,7 +37,10 @@ fn an_invalid_session_header_of_the_application_is_502_and_changes_nothing() {
         assert!(!reply.head.has_any("edge-session"), "{reply:#?}");
     }
     assert_eq!(caller.get("/free", FETCH).json()["told"], json!({ "user": "ada" }));
-    assert_eq!(chain.fronted.edge().metric("edge_session_refused_total{reason=\"bad-session-headers\"}"), 3);
+    assert_eq!(
+        chain.fronted.edge().metric("edge_session_refused_total{reason=\"bad-session-headers\"}"),
+        3
+    );
 }
 
 #[test]
@@ -91,15 +94,18 @@ fn bodies_that_envoy_sends_are_left_alone_and_the_log_says_so() {
             assert_eq!(chain.app.last().body, b"some body", "{mode}");
         }
         let log = chain.fronted.edge().log();
-        assert_eq!(log.matches("request_body_mode and response_body_mode to NONE").count(), 1, "{log}");
+        assert_eq!(
+            log.matches("request_body_mode and response_body_mode to NONE").count(),
+            1,
+            "{log}"
+        );
     }
 }
 
 #[test]
 fn without_allow_mode_override_headers_of_responses_must_be_sent() {
-    let skipping = |text: String| {
-        text.replace("response_header_mode: SEND", "response_header_mode: SKIP")
-    };
+    let skipping =
+        |text: String| text.replace("response_header_mode: SEND", "response_header_mode: SKIP");
     // It is asked for.
     let chain = Chain::edited(Front::Envoy, Launch::new("memory:"), "", &skipping);
     let mut caller = chain.caller();
@@ -107,8 +113,9 @@ fn without_allow_mode_override_headers_of_responses_must_be_sent() {
         assert_eq!(caller.get("/count", FETCH).json()["changed"]["count"], json!(count));
     }
     // It cannot be asked for: nothing is stored, and the log says why.
-    let neither =
-        |text: String| skipping(text).replace("allow_mode_override: true", "allow_mode_override: false");
+    let neither = |text: String| {
+        skipping(text).replace("allow_mode_override: true", "allow_mode_override: false")
+    };
     let chain = Chain::edited(Front::Envoy, Launch::new("memory:"), "", &neither);
     let mut caller = chain.caller();
     for _ in 0..20 {
@@ -135,7 +142,7 @@ fn envoy_asks_about_its_health() {
         let check = "    - name: edge_session\n      \
                      common_lb_config: { healthy_panic_threshold: { value: 0 } }\n      \
                      health_checks:\n        \
-                     - timeout: 1s\n          interval: 0.2s\n          healthy_threshold: 1\n          \
+                     - timeout: 1s\n          interval: 0.2s\n          no_traffic_interval: 0.2s\n          healthy_threshold: 1\n          \
                      unhealthy_threshold: 1\n          grpc_health_check: {}";
         text.replace("    - name: edge_session", check)
     };
@@ -161,7 +168,7 @@ fn a_message_timeout_below_the_stores_deadline_is_logged() {
     let chain = Chain::edited(Front::Envoy, Launch::new(&mongod.url()), "", &edit);
     let mut caller = chain.logged_in("ada");
     mongod.freeze();
-    assert_eq!(caller.get("/free", FETCH).status, 503);
+    assert_eq!(caller.get("/free", FETCH).status, 504, "that is Envoy's answer");
     wait_for("the log to say so", Duration::from_secs(5), || {
         chain.fronted.edge().log().contains("message_timeout").then_some(())
     });

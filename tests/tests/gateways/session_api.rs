@@ -1,8 +1,8 @@
 //! The session API and the question `/auth`, asked directly.
 
-use std::time::Duration;
-
-use edge_session_tests::{AUTH_TOKEN, Answer, Caller, Database, Launch, Server, checkout, free_port};
+use edge_session_tests::{
+    AUTH_TOKEN, Answer, Caller, Database, Launch, Mongod, Server, checkout, free_port,
+};
 use serde_json::{Value, json};
 
 const CONFIG: &str = r#"
@@ -177,7 +177,8 @@ fn the_session_api_refuses_with_a_sentence() {
 
     // Without a token, nobody may use it.
     let address = format!("127.0.0.1:{}", free_port());
-    let server = Launch::new("memory:").as_gateway().env("EDGE_SESSION_AUTH_LISTEN", &address).start();
+    let server =
+        Launch::new("memory:").as_gateway().env("EDGE_SESSION_AUTH_LISTEN", &address).start();
     let answer = server.caller_at(&address).get("/session", &[&token]);
     assert_eq!(answer.status, 403);
     assert!(answer.json()["detail"].as_str().unwrap().contains("EDGE_SESSION_AUTH_TOKEN"));
@@ -271,7 +272,11 @@ fn a_gateway_that_forgets_to_say_what_was_asked_is_told_so() {
     asked.server.stop();
 
     // Somebody else's question is not answered.
-    let config = format!("{CONFIG}\n").replacen("[gateway]", "[gateway]\ntrusted_proxies = [\"10.0.0.1\"]", 1);
+    let config = format!("{CONFIG}\n").replacen(
+        "[gateway]",
+        "[gateway]\ntrusted_proxies = [\"10.0.0.1\"]",
+        1,
+    );
     let asked = Asked::start(Launch::new("memory:"), &config);
     let answer = asked.auth(&mut asked.caller(), "GET", "/", &[]);
     assert_eq!(answer.status, 403);
@@ -285,7 +290,9 @@ fn asking_renews_the_lifetime_and_sets_at_most_one_cookie() {
     let config = format!("rolling = true\n[cookie]\nmax_age = 3600000\n{CONFIG}");
     let asked = Asked::start(Launch::new(database.url()), &config);
     let mut visitor = asked.caller();
-    call(&mut visitor, "PATCH", "/session", &json!({ "a": 1 }));
+    let token = format!("Authorization: Bearer {AUTH_TOKEN}");
+    let lines = [&*token, JSON, "X-Forwarded-Proto: https"];
+    assert_eq!(visitor.ask("PATCH", "/session", &lines, br#"{"a":1}"#).status, 204);
     let answer = asked.auth(&mut visitor, "GET", "/free", &[]);
     let set = answer.head.all("set-cookie");
     assert_eq!(set.len(), 1, "{answer:#?}");
@@ -296,25 +303,17 @@ fn asking_renews_the_lifetime_and_sets_at_most_one_cookie() {
 
 #[test]
 fn while_the_store_is_down_no_request_passes() {
-    let config = format!("{CONFIG}\n[store]\ntimeout_ms = 200");
-    let address = format!("127.0.0.1:{}", free_port());
-    let dead = free_port();
-    let server = Launch::new(&format!("mongodb://127.0.0.1:{dead}/x?serverSelectionTimeoutMS=100"))
-        .config(&config)
-        .as_gateway()
-        .env("EDGE_SESSION_AUTH_LISTEN", &address)
-        .env("EDGE_SESSION_AUTH_TOKEN", AUTH_TOKEN)
-        .start_unready();
-    edge_session_tests::wait_for("it to listen", Duration::from_secs(10), || {
-        std::net::TcpStream::connect(&address).ok()
-    });
-    let mut caller = server.caller_at(&address);
-    caller.cookie = Some(
-        "s%3Aunknown-0123456789-abcdefghijklm.GgUSg06w72i0lbWlj9l68%2F9mCanF1PsA6e34gdKEcmc"
-            .to_owned(),
-    );
-    let lines = ["X-Forwarded-Method: GET", "X-Forwarded-Uri: /free"];
-    assert_eq!(caller.get("/auth", &lines).status, 503);
-    assert_eq!(call(&mut caller, "GET", "/session", &Value::Null).status, 503);
-    server.kill();
+    let mongod = Mongod::start();
+    let launch = Launch::new(&mongod.url()).env("EDGE_SESSION_STORE_TIMEOUT_MS", "200");
+    let asked = Asked::start(launch, CONFIG);
+    let mut visitor = asked.caller();
+    call(&mut visitor, "PATCH", "/session", &json!({ "a": 1 }));
+    mongod.freeze();
+    assert_eq!(asked.auth(&mut visitor, "GET", "/free", &[]).status, 503);
+    let answer = call(&mut visitor, "GET", "/session", &Value::Null);
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.head.header("content-type"), Some("application/problem+json"));
+    mongod.thaw();
+    assert_eq!(data(&mut visitor), json!({ "a": 1 }));
+    asked.server.stop();
 }

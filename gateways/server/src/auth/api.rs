@@ -14,19 +14,16 @@ use axum::response::IntoResponse as _;
 use edge_session::{Origin, Refused, Session, SessionLayer, SessionService};
 use edge_session_headers::{Action, Answer, Change};
 use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue,
-    WWW_AUTHENTICATE,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue, WWW_AUTHENTICATE,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
 use serde_json::json;
 use tower_layer::Layer as _;
 use tower_service::Service;
 
-use super::{X_FORWARDED_PROTO, X_FORWARDED_URI, single};
+use super::{ID, X_FORWARDED_PROTO, X_FORWARDED_URI, single};
 use crate::admin::Key;
 use crate::proxy::apply;
-
-const ID: HeaderName = HeaderName::from_static("edge-session-id");
 
 /// The maximum size of a request's body, in bytes; a session is limited by `max_session_bytes`.
 const BODY_BYTES: usize = 4 << 20;
@@ -91,8 +88,9 @@ impl Api {
             return Err(problem(StatusCode::CONFLICT, what));
         }
         let path = match single(&head.headers, &X_FORWARDED_URI).map_err(bad)? {
-            Some(path) => Uri::try_from(path)
-                .map_err(|_| bad("X-Forwarded-Uri is not a path".to_owned()))?,
+            Some(path) => {
+                Uri::try_from(path).map_err(|_| bad("X-Forwarded-Uri is not a path".to_owned()))?
+            }
             None => self.cookie_path.clone(),
         };
         let mut request = Request::new(());
@@ -215,8 +213,7 @@ struct Sessions {
 impl Service<Request<()>> for Sessions {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future =
-        Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

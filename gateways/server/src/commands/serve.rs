@@ -74,7 +74,11 @@ pub(crate) async fn serve(setup: Setup) -> anyhow::Result<()> {
         let asked = proxy(gateway.clone(), Applications::Elsewhere)?;
         if let Some(bound) = ext_proc {
             let service = ExtProc::new(asked.clone(), layer.clone());
-            servers.serve(bound, service, &format!(" for Envoy's ext_proc, sessions in {shown}"))?;
+            servers.serve(
+                bound,
+                service,
+                &format!(" for Envoy's ext_proc, sessions in {shown}"),
+            )?;
         }
         if let Some(bound) = auth {
             let settings = AuthSettings {

@@ -97,7 +97,7 @@ mod tests {
             ("listn", "listen"),
             ("store.listen", "admin.listen or listen, before the first [section]"),
             ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, an environment variable"),
-    ("auth.token", "EDGE_SESSION_AUTH_TOKEN, an environment variable"),
+            ("auth.token", "EDGE_SESSION_AUTH_TOKEN, an environment variable"),
             ("gateway.requests", "limits.requests or log.requests"),
             ("saveUninitialized", "save_uninitialized"),
             ("max_age", "cookie.max_age"),

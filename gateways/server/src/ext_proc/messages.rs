@@ -170,14 +170,41 @@ pub(super) struct HeaderMutation {
 pub(super) struct HeaderOption {
     #[prost(message, optional, tag = "1")]
     pub(super) header: Option<Header>,
+    /// Whether to add a field, not to replace all fields of the name. Envoy looks at it first, and
+    /// replaces them if it is missing, although `append_action` is to be its successor.
+    #[prost(message, optional, tag = "2")]
+    pub(super) append: Option<BoolValue>,
     #[prost(int32, tag = "3")]
     pub(super) append_action: i32,
 }
 
-/// `HeaderAppendAction`: adds a field.
-pub(super) const APPEND: i32 = 0;
-/// `HeaderAppendAction`: replaces all fields of the name.
-pub(super) const OVERWRITE: i32 = 2;
+/// `google.protobuf.BoolValue`
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct BoolValue {
+    #[prost(bool, tag = "1")]
+    pub(super) value: bool,
+}
+
+impl HeaderOption {
+    /// Adds a field.
+    pub(super) fn adding(header: Header) -> Self {
+        /// `HeaderAppendAction`
+        const APPEND_IF_EXISTS_OR_ADD: i32 = 0;
+        Self {
+            header: Some(header),
+            append: Some(BoolValue { value: true }),
+            append_action: APPEND_IF_EXISTS_OR_ADD,
+        }
+    }
+
+    /// Replaces all fields of the name.
+    pub(super) fn replacing(header: Header) -> Self {
+        /// `HeaderAppendAction`
+        const OVERWRITE_IF_EXISTS_OR_ADD: i32 = 2;
+        let append_action = OVERWRITE_IF_EXISTS_OR_ADD;
+        Self { header: Some(header), append: None, append_action }
+    }
+}
 
 /// The reply to a health check.
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -7,8 +7,8 @@ use http::{Method, Request, Response, StatusCode, Uri, Version, response};
 use http_body_util::BodyExt as _;
 
 use super::messages::{
-    APPEND, CommonReply, Header, HeaderMutation, HeaderOption, HeadersReply, HttpHeaders,
-    HttpStatus, ImmediateResponse, OVERWRITE,
+    CommonReply, Header, HeaderMutation, HeaderOption, HeadersReply, HttpHeaders, HttpStatus,
+    ImmediateResponse,
 };
 
 /// The pseudo-headers of a message, and the others.
@@ -106,8 +106,11 @@ fn mutation(old: &HeaderMap, new: &HeaderMap) -> HeaderMutation {
         let same = before.iter().zip(&values).take_while(|(old, new)| old == new).count();
         let is_extended = same == before.iter().count();
         for (at, value) in values.iter().enumerate().skip(if is_extended { same } else { 0 }) {
-            let append_action = if at == 0 { OVERWRITE } else { APPEND };
-            mutation.set.push(HeaderOption { header: Some(field(name, value)), append_action });
+            let field = field(name, value);
+            mutation.set.push(match at {
+                0 => HeaderOption::replacing(field),
+                _ => HeaderOption::adding(field),
+            });
         }
     }
     mutation
@@ -141,9 +144,9 @@ mod tests {
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let fields = fields.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        });
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(name, value);
@@ -161,10 +164,10 @@ mod tests {
             let header = option.header.clone().unwrap();
             let name = HeaderName::try_from(header.key.clone()).unwrap();
             let value = HeaderValue::from_maybe_shared(header.into_value()).unwrap();
-            if option.append_action == OVERWRITE {
-                headers.insert(name, value);
-            } else {
+            if option.append.is_some_and(|it| it.value) {
                 headers.append(name, value);
+            } else {
+                headers.insert(name, value);
             }
         }
         headers

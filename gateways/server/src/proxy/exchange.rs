@@ -14,6 +14,8 @@ pub(crate) struct Exchange(mpsc::Sender<Forwarded>);
 pub(crate) struct Forwarded {
     /// The headers that the application is to get.
     pub(crate) headers: HeaderMap,
+    /// Whether the session is in the store.
+    pub(crate) is_stored: bool,
     /// Takes the application's response.
     pub(crate) answer: oneshot::Sender<response::Parts>,
 }
@@ -29,11 +31,15 @@ impl Exchange {
         (Self(sender), receiver)
     }
 
-    pub(super) async fn forward(&self, headers: HeaderMap) -> Result<response::Parts, Refusal> {
+    pub(super) async fn forward(
+        &self,
+        headers: HeaderMap,
+        is_stored: bool,
+    ) -> Result<response::Parts, Refusal> {
         let (answer, answered) = oneshot::channel();
         // If the gateway is gone, so is whoever would read this refusal.
         self.0
-            .send(Forwarded { headers, answer })
+            .send(Forwarded { headers, is_stored, answer })
             .await
             .map_err(|_| Refusal::UpstreamUnreachable)?;
         answered.await.map_err(|_| Refusal::UpstreamFailed)
