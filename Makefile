@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; the component is always target/session.wasm of this checkout.
 
 .DEFAULT_GOAL := help
-.PHONY: run check test interop simulate mutants component bundle middleware package bench bench-gateway bench-embeddings bench-stores bench-hostile fuzz lint fmt setup clean help
+.PHONY: run check test interop simulate mutants component bundle middleware package bench bench-gateway bench-embeddings bench-stores bench-gateways bench-hostile fuzz lint fmt setup clean help
 
 run: ## serve the built-in app on http://127.0.0.1:8080 (ARGS="…" are passed to `edge-session serve`)
 	@exec scripts/run $(ARGS)
@@ -52,6 +52,9 @@ bench-embeddings: ## measure each embedding, compared with its language's own se
 bench-stores: ## measure each store, compared with its client alone and with Express (ARGS=--quick: a short trial)
 	@bench/run-stores $(ARGS)
 
+bench-gateways: ## measure Envoy, nginx, Caddy, Traefik and HAProxy, alone and asking edge-session (ARGS=--quick: a short trial)
+	@bench/run-gateways $(ARGS)
+
 bench-hostile: ## measure how an attack affects other visitors, compared with nginx (ARGS=--quick: a short trial)
 	@bench/run-hostile $(ARGS)
 
@@ -70,7 +73,7 @@ fmt: ## format the sources
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
 setup: ## install everything that building and testing require, without building
-	@scripts/setup wasm node python php mongod redis postgres wasmtime browser fuzz deny wrk oci gateways
+	@scripts/setup wasm node python php mongod redis postgres wasmtime browser fuzz deny wrk oci gateways runtimes
 
 clean: ## remove everything built or installed here, except data/ with its sessions and secret
 	cargo clean

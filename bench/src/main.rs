@@ -3,7 +3,8 @@
 //! `bench/gateway.md`; `make bench-hostile` attacks the gateway, for `bench/hostile.md`;
 //! `make bench-embeddings` compares every embedding with its peer, for `bench/README.md`;
 //! `make bench-stores` compares the stores with their clients and with Express, for
-//! `bench/stores.md`.
+//! `bench/stores.md`; `make bench-gateways` measures gateways that ask edge-session, for
+//! `bench/gateways.md`.
 //!
 //! | module | its job |
 //! |---|---|
@@ -13,6 +14,7 @@
 //! | `server` | the page with either layer; its server is this program, run as `serve KIND` |
 //! | `embeddings` | each embedding compared with its language's usual session library |
 //! | `gateway` | the gateway compared with nginx and Express, in front of one application |
+//! | `gateways` | gateways that people run, alone and asking edge-session |
 //! | `hostile` | the gateway and nginx under attack, as another visitor sees them |
 //! | `stores` | a page with its session in MongoDB, Redis and PostgreSQL |
 //! | `process`, `wrk` | server processes, and load generation |
@@ -21,6 +23,7 @@
 mod component;
 mod embeddings;
 mod gateway;
+mod gateways;
 mod hostile;
 mod layer;
 mod load;
@@ -87,6 +90,8 @@ fn main() -> ExitCode {
         ["serve", kind] => server::serve(kind),
         ["gateway"] => gateway::run(false),
         ["gateway", "--quick"] => gateway::run(true),
+        ["gateways"] => gateways::run(false),
+        ["gateways", "--quick"] => gateways::run(true),
         ["embeddings"] => embeddings::run(&Effort::FULL).and_then(|figures| figures.keep()),
         ["embeddings", "--quick"] => {
             embeddings::run(&Effort::QUICK).map(|_| say("a quick run: nothing is kept"))
@@ -98,7 +103,7 @@ fn main() -> ExitCode {
         ["store-page", database, who, name, port] => stores::page::serve(database, who, name, port),
         ["app", port] => gateway::app::serve(port),
         _ => {
-            Err("usage: edge-session-bench [gateway | embeddings | hostile | stores] [--quick]"
+            Err("usage: edge-session-bench [gateway | gateways | embeddings | hostile | stores] [--quick]"
                 .into())
         }
     };

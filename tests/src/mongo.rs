@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mongodb::bson::{Bson, Document, doc};
@@ -10,7 +11,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::store_server::{StoreServer, run, send};
-use crate::temp_dir;
+use crate::{temp_dir, wait_for};
 
 /// A new, empty database, dropped at the end: on the server of `MONGODB_URI`, else on its own
 /// server.
@@ -158,15 +159,31 @@ impl ReplicaSet {
     /// Kills the primary server: `kill -9`.
     #[track_caller]
     pub fn kill_primary(&self) {
+        send(Signal::KILL, &self.primary());
+    }
+
+    /// Freezes the primary server for as long as `during` takes: `kill -STOP`.
+    #[track_caller]
+    pub fn freeze_primary(&self, during: impl FnOnce()) {
+        let primary = self.primary();
+        send(Signal::STOP, &primary);
+        during();
+        send(Signal::CONT, &primary);
+    }
+
+    /// Returns the folder of the primary server, as soon as there is one.
+    #[track_caller]
+    fn primary(&self) -> PathBuf {
         let members = ["1", "2", "3"].map(|member| self.dir.path().join(member));
-        let primary = members.iter().find(|member| {
+        let is_primary = |member: &&PathBuf| {
             let port = fs::read_to_string(member.join("port")).expect("it has a port");
             let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", port.trim());
             let client = Client::with_uri_str(uri).expect("it is a connection string");
             let hello = client.database("admin").run_command(doc! { "hello": 1 }).run();
-            hello.expect("MongoDB answers").get_bool("isWritablePrimary").unwrap_or(false)
-        });
-        send(Signal::KILL, primary.expect("there is a primary"));
+            hello.is_ok_and(|it| it.get_bool("isWritablePrimary").unwrap_or(false))
+        };
+        let limit = std::time::Duration::from_secs(30);
+        wait_for("a primary server", limit, || members.iter().find(is_primary).cloned())
     }
 }
 

@@ -211,7 +211,7 @@ const MISTAKES: &[(&str, &str)] = &[
     // Guards and logins.
     (
         "[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"",
-        "guard: there is nothing to guard: set `upstream`, `app` or a [[route]]",
+        "guard: there is nothing to guard: set `upstream`, `app`, a [[route]], ext_proc.listen or auth.listen",
     ),
     (
         "upstream = \":9\"\n[[guard]]\npaths = [\"a\"]\nrequire = \"/u\"",

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use edge_session_tests::{
     AUTH_TOKEN, Asked, Database, Front, Fronted, Launch, Reply, SECRET, Served, Server, Upstream,
-    checkout, free_port, wait_for,
+    Wire, checkout, free_port, temp_dir, wait_for,
 };
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
 /// A running gateway server. Dropping it ends the server.
 enum Running {
-    Process { child: Child, port: u16 },
+    Process { child: Child, port: u16, _dir: Option<TempDir> },
     Proxy { server: Server, _app: Upstream },
     App(Server),
     Wasi(Served),
@@ -73,6 +74,73 @@ fn start_fetch(store: &str, options: &Value) -> Running {
     start_node("fetch", store, options)
 }
 
+const DENO: Gateway = Gateway { name: "Deno", lacks: &[], start: start_deno };
+const BUN: Gateway = Gateway { name: "Bun", lacks: &[], start: start_bun };
+/// Its store is in the isolate's memory.
+const WORKERD: Gateway = Gateway { name: "workerd", lacks: &[], start: start_workerd };
+
+/// Returns a runtime that npm installs in `tests/runtimes`.
+fn runtime(path: &str) -> Command {
+    let program = checkout().join("tests/runtimes/node_modules").join(path);
+    assert!(program.exists(), "{} is missing: run scripts/setup runtimes", program.display());
+    Command::new(program)
+}
+
+fn start_deno(store: &str, options: &Value) -> Running {
+    let mut command = runtime("@deno/linux-x64-glibc/deno");
+    // The package's own dependencies, and nothing from elsewhere.
+    command.args(["run", "-A", "--quiet", "--no-remote", "--node-modules-dir=manual"]);
+    command.arg(checkout().join("gateways/node/test/runtimes/deno.mjs"));
+    start_process(command, store, options)
+}
+
+fn start_bun(store: &str, options: &Value) -> Running {
+    let mut command = runtime("@oven/bun-linux-x64/bin/bun");
+    command.arg(checkout().join("gateways/node/test/runtimes/bun.mjs"));
+    start_process(command, store, options)
+}
+
+fn start_workerd(store: &str, options: &Value) -> Running {
+    let dir = temp_dir("workerd-");
+    let mut bundle = Command::new("node");
+    bundle.current_dir(checkout().join("gateways/node"));
+    bundle.args(["node_modules/esbuild/bin/esbuild", "test/runtimes/workerd.mjs", "--bundle"]);
+    bundle.args(["--format=esm", "--conditions=workerd", "--external:*/mongodb.js"]);
+    bundle.args(["--loader:.wasm=copy", "--asset-names=[name]", "--log-level=warning"]);
+    bundle.arg(format!("--outfile={}", dir.path().join("worker.mjs").display()));
+    assert!(bundle.status().expect("node is installed").success());
+    let port = free_port();
+    let text = |value: &str| Value::from(value).to_string();
+    let config = format!(
+        r#"using Workerd = import "/workerd/workerd.capnp";
+           const config :Workerd.Config = (
+             services = [(name = "main", worker = .main)],
+             sockets = [(name = "http", address = "127.0.0.1:{port}", http = (), service = "main")]
+           );
+           const main :Workerd.Worker = (
+             modules = [
+               (name = "worker.mjs", esModule = embed "worker.mjs"),
+               (name = "session.core.wasm", wasm = embed "session.core.wasm"),
+               (name = "session.core2.wasm", wasm = embed "session.core2.wasm"),
+               (name = "session.core3.wasm", wasm = embed "session.core3.wasm")
+             ],
+             bindings = [
+               (name = "EDGE_SESSION_SECRET", text = {}),
+               (name = "EDGE_SESSION_STORE", text = {}),
+               (name = "EDGE_SESSION_OPTIONS", text = {})
+             ],
+             compatibilityDate = "2026-11-01"
+           );"#,
+        text(SECRET),
+        text(store),
+        text(&options.to_string()),
+    );
+    std::fs::write(dir.path().join("config.capnp"), config).expect("the folder is writable");
+    let mut command = runtime("@cloudflare/workerd-linux-64/bin/workerd");
+    command.current_dir(dir.path()).args(["serve", "config.capnp"]);
+    start_process_at(port, command, Some(dir), store, options)
+}
+
 const PYTHON: Gateway = Gateway { name: "Python ASGI", lacks: &[], start: start_python };
 
 fn start_python(store: &str, options: &Value) -> Running {
@@ -87,8 +155,18 @@ fn start_python(store: &str, options: &Value) -> Running {
 
 fn start_process(mut command: Command, store: &str, options: &Value) -> Running {
     let port = free_port();
+    command.arg(port.to_string());
+    start_process_at(port, command, None, store, options)
+}
+
+fn start_process_at(
+    port: u16,
+    mut command: Command,
+    dir: Option<TempDir>,
+    store: &str,
+    options: &Value,
+) -> Running {
     let child = command
-        .arg(port.to_string())
         .env("EDGE_SESSION_COMPONENT", component())
         .env("EDGE_SESSION_SECRET", SECRET)
         .env("EDGE_SESSION_STORE", store)
@@ -96,7 +174,7 @@ fn start_process(mut command: Command, store: &str, options: &Value) -> Running 
         .stdout(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
-    let running = Running::Process { child, port };
+    let running = Running::Process { child, port, _dir: dir };
     let url = running.url();
     wait_for("the gateway to answer", Duration::from_secs(20), || ureq::get(&url).call().ok());
     running
@@ -507,6 +585,48 @@ fn node_with_fetch_handlers_plays_all_scenarios() {
 }
 
 #[test]
+fn deno_plays_all_scenarios() {
+    conforms(&DENO);
+}
+
+#[test]
+fn bun_plays_all_scenarios() {
+    conforms(&BUN);
+}
+
+#[test]
+fn workerd_plays_all_scenarios_in_memory() {
+    play(&WORKERD, "memory:", None);
+}
+
+#[test]
+fn a_websocket_has_the_session_in_deno_bun_and_workerd() {
+    for gateway in [&DENO, &BUN, &WORKERD] {
+        let running = (gateway.start)("memory:", &json!({}));
+        let (_, cookie) = ask(&running, None, &json!([["set", "a", 1]]));
+        let cookie = cookie.expect("a new session has a cookie");
+        for count in 1..3 {
+            let url = running.url();
+            let mut wire = Wire::open(url.trim_start_matches("http://"));
+            wire.send(format!(
+                "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 Cookie: {cookie}\r\n\r\n"
+            ));
+            let head = wire.head();
+            assert_eq!(head.status(), 101, "{}: {head:#?}", gateway.name);
+            // A text frame, masked by zeros (RFC 6455, section 5.2).
+            wire.send([&[0x81, 0x82, 0, 0, 0, 0][..], b"hi"].concat());
+            let expected = format!("hi {count}");
+            let frame = wire.exactly(2 + expected.len()).expect("it answers");
+            assert_eq!(&frame[2..], expected.as_bytes(), "{}", gateway.name);
+        }
+        let (data, _) = ask(&running, Some(&cookie), &json!([]));
+        assert_eq!(data, json!({ "a": 1, "sockets": 2 }), "{}", gateway.name);
+    }
+}
+
+#[test]
 fn python_plays_all_scenarios() {
     conforms(&PYTHON);
 }
@@ -567,13 +687,28 @@ fn a_session_moves_through_all_gateways() {
     let start = |gateway: &Gateway| (gateway.start)(database.url(), &json!({}));
     let [python, express, fetch, layer, app, proxy] =
         [&PYTHON, &NODE_EXPRESS, &NODE_FETCH, &RUST_LAYER, &APP, &PROXY].map(start);
+    let [envoy, nginx, caddy, traefik, haproxy] =
+        [&ENVOY, &NGINX, &CADDY, &TRAEFIK, &HAPROXY].map(start);
+    let [deno, bun] = [&DENO, &BUN].map(start);
 
     let (data, cookie) = ask(&python, None, &json!([["set", "made", "in Python"]]));
     assert_eq!(data, json!({}));
     let cookie = cookie.expect("a new session has a cookie");
     let cookie = Some(cookie.as_str());
     let mut expected = json!({ "made": "in Python" });
-    let middle = [(&express, "Express"), (&fetch, "fetch"), (&layer, "Rust"), (&app, "wasm")];
+    let middle = [
+        (&express, "Express"),
+        (&fetch, "fetch"),
+        (&layer, "Rust"),
+        (&app, "wasm"),
+        (&envoy, "Envoy"),
+        (&nginx, "nginx"),
+        (&caddy, "Caddy"),
+        (&traefik, "Traefik"),
+        (&haproxy, "HAProxy"),
+        (&deno, "Deno"),
+        (&bun, "Bun"),
+    ];
     for (gateway, key) in middle {
         let (data, again) = ask(gateway, cookie, &json!([["set", key, "was here"]]));
         assert_eq!((&data, again), (&expected, None), "{key}");
@@ -582,7 +717,11 @@ fn a_session_moves_through_all_gateways() {
     let (data, cleared) = ask(&proxy, cookie, &json!([["destroy"]]));
     assert_eq!(data, expected);
     assert_eq!(cleared.as_deref(), Some("connect.sid="));
-    for gateway in [&python, &express, &fetch, &layer, &app, &proxy] {
+    let all = [
+        &python, &express, &fetch, &layer, &app, &proxy, &envoy, &nginx, &caddy, &traefik,
+        &haproxy, &deno, &bun,
+    ];
+    for gateway in all {
         assert_eq!(ask(gateway, cookie, &json!([])).0, json!({}), "it has ended everywhere");
     }
 }

@@ -71,7 +71,7 @@ impl Connection {
 }
 
 /// Lets `count` visitors visit once each, some concurrently. Returns the results of `visit`.
-pub(super) fn each<T: Send>(
+pub(crate) fn each<T: Send>(
     port: u16,
     count: usize,
     visit: impl Fn(&mut Connection, usize) -> Result<T> + Sync,

@@ -220,14 +220,20 @@ pub(crate) fn app_core() -> usize {
     if cores() > 2 { last_core() - 1 } else { last_core() }
 }
 
-/// Returns the nginx on the path, or else the one that scripts/setup installed next to mongod.
+/// Returns nginx.
 pub(crate) fn nginx() -> PathBuf {
+    program("nginx")
+}
+
+/// Returns a program that scripts/setup installed next to mongod, or the one on the path.
+pub(crate) fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| crate::directory().join("../target"));
-    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), target.join("tools")]);
-    let mut programs = places.map(|place| place.join("nginx"));
-    programs.find(|program| program.is_file()).unwrap_or("nginx".into())
+    let tools = [target.join("tools")];
+    let places = tools.into_iter().chain(std::env::split_paths(&path)).chain(["/usr/sbin".into()]);
+    let mut programs = places.map(|place| place.join(name));
+    programs.find(|program| program.is_file()).unwrap_or(name.into())
 }
 
 /// Returns a port on which nothing listens.

@@ -7,21 +7,10 @@
 // null]. The response is {"data": the session's data before}.
 import http from 'node:http'
 import { Readable } from 'node:stream'
+import { deedsOf, fetchHandler, settings } from './conformance-fetch.mjs'
 
-const { EDGE_SESSION_SECRET, EDGE_SESSION_STORE = 'memory:', EDGE_SESSION_OPTIONS = '{}' } = process.env
 const [kind, port] = process.argv.slice(2)
-
-const camelCase = value => value === null || typeof value !== 'object'
-  ? value
-  : Object.fromEntries(Object.entries(value).map(([name, value]) =>
-    [name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase()), camelCase(value)]))
-
-const { store: { url, collection, dbName, ...lifetimes } = {}, ...given } = camelCase(JSON.parse(EDGE_SESSION_OPTIONS))
-const options = { preset: 'safe', ...given, secret: EDGE_SESSION_SECRET?.split(',') }
-if (typeof options.cookie?.expires === 'string') options.cookie.expires = new Date(options.cookie.expires)
-const uri = url ?? EDGE_SESSION_STORE
-
-const deedsOf = header => JSON.parse(header ?? '[]')
+const { options, lifetimes, store: { uri, collection, dbName } } = settings(process.env)
 
 async function expressListener () {
   const { default: express } = await import('express')
@@ -71,26 +60,7 @@ async function expressListener () {
 }
 
 async function fetchListener () {
-  const { MemoryStore, withSession } = await import('edge-session/fetch')
-  const store = uri.startsWith('mongodb')
-    ? await (await import('edge-session/mongodb')).MongoStore.connect(uri, { dbName, ...(collection && { collection }) })
-    : new MemoryStore()
-
-  const deeds = {
-    set: (session, key, value) => { session.data[key] = value },
-    remove: (session, key) => { delete session.data[key] },
-    regenerate: session => session.regenerate(),
-    renew: session => session.renew(),
-    destroy: session => session.destroy(),
-    maxAge: (session, millis) => { session.maxAge = millis }
-  }
-  const handle = withSession((request, session) => {
-    if (session === null) return Response.json({ data: null })
-    const data = structuredClone(session.data)
-    for (const [deed, ...values] of deedsOf(request.headers.get('x-deeds'))) deeds[deed](session, ...values)
-    return Response.json({ data })
-  }, { ...options, ...lifetimes, store })
-
+  const handle = await fetchHandler(process.env, await import('edge-session/fetch'))
   return async (req, res) => {
     const headers = new Headers()
     for (let at = 0; at < req.rawHeaders.length; at += 2) headers.append(req.rawHeaders[at], req.rawHeaders[at + 1])

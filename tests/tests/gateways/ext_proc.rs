@@ -1,9 +1,10 @@
 //! Envoy with external processing: what can be configured wrongly, and what must pass unchanged.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use edge_session_tests::{Front, Launch, Mongod, Upstream, as_it_is, wait_for};
+use edge_session_tests::{Front, Launch, Mongod, ReplicaSet, Upstream, as_it_is, wait_for};
 use serde_json::json;
 
 use super::{Chain, FETCH, NAVIGATION, port};
@@ -189,4 +190,43 @@ fn what_a_guard_answers_is_a_page_for_a_person_and_a_problem_for_a_script() {
     let mut wire = chain.caller().begin("HEAD", "/account", &[], b"");
     assert_eq!(wire.head().status(), 401);
     assert!(wire.rest().is_empty());
+}
+
+#[test]
+fn a_primary_that_freezes_and_one_that_dies_cost_no_acknowledged_change() {
+    const VISITORS: usize = 8;
+    const VISITS: usize = 150;
+    let mongodb = ReplicaSet::start();
+    let chain = Chain::edited(Front::Envoy, Launch::new(&mongodb.url()), "", &as_it_is);
+    let acknowledged = AtomicUsize::new(0);
+    let visit = || {
+        let mut caller = chain.caller();
+        let (mut last, mut since) = (0, Instant::now());
+        while acknowledged.load(Relaxed) < 3 * VISITS {
+            let reply = caller.get("/count", FETCH);
+            if reply.status != 200 {
+                assert!([503, 504].contains(&reply.status), "{reply:#?}");
+                assert!(since.elapsed() < Duration::from_secs(40), "no answer for so long");
+                continue;
+            }
+            let count = reply.json()["changed"]["count"].as_u64().unwrap();
+            assert!(count > last, "an acknowledged visit was lost: {count} after {last}");
+            (last, since) = (count, Instant::now());
+            acknowledged.fetch_add(1, Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..VISITORS {
+            scope.spawn(visit);
+        }
+        let wait_until = |count| {
+            wait_for("visits", Duration::from_secs(60), || {
+                (acknowledged.load(Relaxed) >= count).then_some(())
+            });
+        };
+        wait_until(VISITS);
+        mongodb.freeze_primary(|| wait_until(2 * VISITS));
+        mongodb.kill_primary();
+        wait_until(3 * VISITS);
+    });
 }

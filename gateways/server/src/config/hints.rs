@@ -95,7 +95,10 @@ mod tests {
     fn a_misspelt_option_is_known_by_what_it_is_like() {
         for (name, known) in [
             ("listn", "listen"),
-            ("store.listen", "admin.listen or listen, before the first [section]"),
+            (
+                "store.listen",
+                "admin.listen or auth.listen or ext_proc.listen or listen, before the first [section]",
+            ),
             ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, an environment variable"),
             ("auth.token", "EDGE_SESSION_AUTH_TOKEN, an environment variable"),
             ("gateway.requests", "limits.requests or log.requests"),
