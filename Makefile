@@ -73,7 +73,7 @@ fmt: ## format the sources
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
 setup: ## install everything that building and testing require, without building
-	@scripts/setup wasm node python php mongod redis postgres wasmtime browser fuzz deny wrk oci gateways runtimes
+	@scripts/setup wasm node python php mongod redis postgres wasmtime browser fuzz deny wrk oci gateways runtimes wasmcloud
 
 clean: ## remove everything built or installed here, except data/ with its sessions and secret
 	cargo clean

@@ -55,7 +55,9 @@ impl StoreError {
         Self { is_refusal: true, ..Self::new(message) }
     }
 
-    pub(crate) fn is_refusal(&self) -> bool {
+    /// Returns whether the store works but can never keep this session.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
         self.is_refusal
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::server::target_dir;
-use crate::{Caller, Launch, Server, Wire, checkout, free_port, temp_dir, wait_for};
+use crate::{Caller, Launch, SECRET, Server, Wire, checkout, free_port, temp_dir, wait_for};
 
 /// The token of the session API in these tests.
 pub const AUTH_TOKEN: &str = "only-for-tests-of-the-session-api";
@@ -18,6 +18,10 @@ pub const AUTH_TOKEN: &str = "only-for-tests-of-the-session-api";
 pub enum Front {
     /// With external processing.
     Envoy,
+    /// With ext_authz, by HTTP.
+    EnvoyExtAuthz,
+    /// With `filter.wasm`, which has no guards.
+    EnvoyProxyWasm,
     /// With `auth_request`.
     Nginx,
     /// With `forward_auth`, written out.
@@ -38,16 +42,19 @@ pub struct Fronted {
 }
 
 impl Front {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Envoy, Self::Nginx, Self::Caddy, Self::Traefik, Self::Haproxy];
+    /// All that have guards.
+    pub const ALL: [Self; 6] =
+        [Self::Envoy, Self::EnvoyExtAuthz, Self::Nginx, Self::Caddy, Self::Traefik, Self::Haproxy];
 
     /// Those whose applications change sessions by the session API.
-    pub const ASKING: [Self; 4] = [Self::Nginx, Self::Caddy, Self::Traefik, Self::Haproxy];
+    pub const ASKING: [Self; 5] =
+        [Self::EnvoyExtAuthz, Self::Nginx, Self::Caddy, Self::Traefik, Self::Haproxy];
 
     fn folder(self) -> PathBuf {
         let name = match self {
             Self::Envoy => "envoy",
+            Self::EnvoyExtAuthz => "envoy-ext-authz",
+            Self::EnvoyProxyWasm => "envoy-proxy-wasm",
             Self::Nginx => "nginx",
             Self::Caddy => "caddy",
             Self::Traefik => "traefik",
@@ -67,6 +74,8 @@ impl Front {
         let own = own.replace("9091", &asked.to_string()).replace("9092", &asked.to_string());
         let launch = launch.config(&format!("{options}\n{own}")).as_gateway();
         let launch = match self {
+            // Its options are the filter's.
+            Self::EnvoyProxyWasm => launch.config(&own).env("EDGE_SESSION_AUTH_TOKEN", AUTH_TOKEN),
             Self::Envoy => launch,
             _ => launch.env("EDGE_SESSION_AUTH_TOKEN", AUTH_TOKEN),
         };
@@ -87,11 +96,18 @@ impl Front {
         for entry in fs::read_dir(self.folder()).expect("it is there").flatten() {
             let text = fs::read_to_string(entry.path()).expect("it is a text");
             let text = edit(text)
+                .replace("THE AUTH TOKEN", AUTH_TOKEN)
+                .replace("THE SECRET", SECRET)
                 .replace("9091", &asked.to_string())
                 .replace("9092", &asked.to_string())
                 .replace("8080", &port.to_string())
                 .replace("3000", &app.to_string());
             fs::write(path.join(entry.file_name()), text).expect("the folder is writable");
+        }
+        if self == Self::EnvoyProxyWasm {
+            let filter = checkout().join("target/filter.wasm");
+            assert!(filter.exists(), "{} is missing: run make middleware", filter.display());
+            fs::copy(filter, path.join("filter.wasm")).expect("the folder is writable");
         }
         let log = File::create(path.join("log")).expect("the log can be created");
         let mut command = self.command(path);
@@ -113,7 +129,7 @@ impl Front {
 
     fn command(self, dir: &Path) -> Command {
         match self {
-            Self::Envoy => {
+            Self::Envoy | Self::EnvoyExtAuthz | Self::EnvoyProxyWasm => {
                 let mut command = Command::new(tool("envoy"));
                 // Several run at once in the tests.
                 command.args(["-c", "envoy.yaml", "--disable-hot-restart", "--concurrency", "2"]);
@@ -170,7 +186,7 @@ pub fn as_it_is(text: String) -> String {
 }
 
 /// Returns a program that `scripts/setup gateways` has fetched, or the system's.
-fn tool(name: &str) -> PathBuf {
+pub(crate) fn tool(name: &str) -> PathBuf {
     let tools = std::env::var_os("EDGE_SESSION_TOOLS");
     let tools = tools.map_or_else(|| target_dir().join("tools"), PathBuf::from);
     let fetched = tools.join(name);

@@ -15,6 +15,7 @@ mod server;
 mod store_server;
 mod upstream;
 mod visitor;
+mod wash;
 mod wasi;
 mod wire;
 
@@ -31,6 +32,7 @@ pub use server::{Launch, SECRET, Server, binary, component, free_port};
 pub use store_server::StoreServer;
 pub use upstream::{Asked, Call, Reply, Upstream};
 pub use visitor::{Page, Visitor, count_in};
+pub use wash::{KeyValue, Nats, Wash};
 pub use wasi::Served;
 pub use wire::{Answer, Caller, Head, Wire};
 

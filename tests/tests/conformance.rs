@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use edge_session_tests::{
-    AUTH_TOKEN, Asked, Database, Front, Fronted, Launch, Reply, SECRET, Served, Server, Upstream,
-    Wire, checkout, free_port, temp_dir, wait_for,
+    AUTH_TOKEN, Asked, Database, Front, Fronted, KeyValue, Launch, Nats, Redis, Reply, SECRET,
+    Served, Server, Upstream, Wash, Wire, checkout, free_port, temp_dir, wait_for,
 };
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -22,6 +22,7 @@ enum Running {
     Proxy { server: Server, _app: Upstream },
     App(Server),
     Wasi(Served),
+    Wash { wash: Wash, _kv: TempDir },
     Fronted { fronted: Fronted, _app: Upstream },
 }
 
@@ -31,6 +32,7 @@ impl Running {
             Self::Process { port, .. } => format!("http://127.0.0.1:{port}"),
             Self::Proxy { server, .. } | Self::App(server) => server.url(),
             Self::Wasi(served) => served.url(),
+            Self::Wash { wash, .. } => wash.url(),
             Self::Fronted { fronted, .. } => fronted.url(),
         }
     }
@@ -224,6 +226,22 @@ const WASI_HTTP: Gateway =
     Gateway { name: "wasi:http", lacks: &["renew", "maxAge"], start: start_wasi_http };
 
 fn start_wasi_http(_: &str, options: &Value) -> Running {
+    Running::Wasi(Served::start(&of_middleware(options)))
+}
+
+/// The same components in another host, which keeps keys and values in a folder.
+const WASMCLOUD: Gateway =
+    Gateway { name: "wasmCloud", lacks: &["renew", "maxAge"], start: start_wasmcloud };
+
+fn start_wasmcloud(_: &str, options: &Value) -> Running {
+    let kv = temp_dir("keyvalue-");
+    let folder = kv.path().display().to_string();
+    let wash = Wash::start(KeyValue::Folder(&folder), &of_middleware(options));
+    Running::Wash { wash, _kv: kv }
+}
+
+/// Returns the options as the middleware's environment variables.
+fn of_middleware(options: &Value) -> Vec<(String, String)> {
     let options = options.as_object().expect("options are an object");
     let mut env = vec![("EDGE_SESSION_SECRET".to_owned(), SECRET.to_owned())];
     let mut say = |key: &str, value: &Value| {
@@ -238,7 +256,7 @@ fn start_wasi_http(_: &str, options: &Value) -> Running {
             }
         }
     }
-    Running::Wasi(Served::start(&env))
+    env
 }
 
 /// Envoy's application uses the proxy's session headers.
@@ -248,7 +266,18 @@ const ENVOY: Gateway = Gateway {
     start: |store, options| start_front(Front::Envoy, store, options),
 };
 
+const PROXY_WASM: Gateway = Gateway {
+    name: "Envoy, proxy-wasm",
+    lacks: &["renew", "maxAge"],
+    start: |store, options| start_front(Front::EnvoyProxyWasm, store, options),
+};
+
 /// The applications behind these use the session API.
+const EXT_AUTHZ: Gateway = Gateway {
+    name: "Envoy, ext_authz",
+    lacks: &["maxAge"],
+    start: |store, options| start_front(Front::EnvoyExtAuthz, store, options),
+};
 const NGINX: Gateway = Gateway {
     name: "nginx",
     lacks: &["maxAge"],
@@ -274,12 +303,22 @@ fn start_front(front: Front, store: &str, options: &Value) -> Running {
     let asked = Arc::new(OnceLock::<String>::new());
     let for_app = asked.clone();
     let app = Upstream::app(move |request| match for_app.get() {
-        _ if front == Front::Envoy => perform(request),
+        _ if [Front::Envoy, Front::EnvoyProxyWasm].contains(&front) => perform(request),
         Some(api) => perform_by_api(request, api),
         None => Reply::text("not ready"),
     });
     let name = options["name"].as_str().unwrap_or("connect.sid").to_owned();
-    let edit = move |text: String| text.replace("connect.sid", &name);
+    let members: String = options
+        .as_object()
+        .expect("options are an object")
+        .iter()
+        .map(|(key, value)| format!(",\n                              {key:?}: {value}"))
+        .collect();
+    // The filter's own options, in its configuration.
+    let edit = move |text: String| {
+        let text = text.replace("\"THE SECRET\"", &format!("{:?}{members}", SECRET));
+        text.replace("connect.sid", &name)
+    };
     let port = app.address().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     let fronted =
         front.start(Launch::new(store), &toml(options), port.expect("it has a port"), &edit);
@@ -642,6 +681,16 @@ fn envoy_with_external_processing_plays_all_scenarios() {
 }
 
 #[test]
+fn envoy_with_ext_authz_and_the_session_api_plays_all_scenarios() {
+    conforms(&EXT_AUTHZ);
+}
+
+#[test]
+fn envoy_with_the_proxy_wasm_filter_plays_all_scenarios() {
+    conforms(&PROXY_WASM);
+}
+
+#[test]
 fn nginx_with_the_session_api_plays_all_scenarios() {
     conforms(&NGINX);
 }
@@ -662,6 +711,30 @@ fn haproxy_with_the_session_api_plays_all_scenarios() {
 }
 
 #[test]
+fn the_middleware_plays_all_scenarios_in_wasmcloud() {
+    compare(&WASMCLOUD, "memory:", &stored_in_wasi_http);
+}
+
+#[test]
+fn sessions_of_wasmcloud_survive_its_restart_on_disk_in_nats_and_in_redis() {
+    let folder = temp_dir("keyvalue-");
+    let folder = folder.path().display().to_string();
+    let (nats, redis) = (Nats::start(), Redis::start());
+    let (nats, redis) = (nats.url(), redis.url().to_owned());
+    let env = of_middleware(&json!({}));
+    for store in [KeyValue::Folder(&folder), KeyValue::Nats(&nats), KeyValue::Redis(&redis)] {
+        let mut cookie: Option<String> = None;
+        for (before, after) in [(json!({}), 1), (json!({ "n": 1 }), 2)] {
+            let wash = Wash::start(store, &env);
+            let deeds = json!([["set", "n", after]]);
+            let (data, set) = ask_at(&wash.url(), cookie.as_deref(), &deeds);
+            assert_eq!(data, before, "{store:?}");
+            cookie = set.or(cookie);
+        }
+    }
+}
+
+#[test]
 fn the_wasi_http_middleware_plays_all_scenarios() {
     compare(&WASI_HTTP, "memory:", &stored_in_wasi_http);
 }
@@ -669,7 +742,11 @@ fn the_wasi_http_middleware_plays_all_scenarios() {
 /// Sends these operations with this cookie; returns the data before them, and the cookie that the
 /// gateway sets.
 fn ask(gateway: &Running, cookie: Option<&str>, deeds: &Value) -> (Value, Option<String>) {
-    let mut request = ureq::get(gateway.url()).header("x-deeds", ascii(deeds));
+    ask_at(&gateway.url(), cookie, deeds)
+}
+
+fn ask_at(url: &str, cookie: Option<&str>, deeds: &Value) -> (Value, Option<String>) {
+    let mut request = ureq::get(url).header("x-deeds", ascii(deeds));
     if let Some(cookie) = cookie {
         request = request.header("cookie", cookie);
     }

@@ -2,6 +2,7 @@
 
 mod ext_proc;
 mod forward_auth;
+mod proxy_wasm;
 mod session_api;
 
 use std::sync::{Arc, OnceLock};
@@ -38,7 +39,7 @@ impl Chain {
         let for_app = api.clone();
         let app = Upstream::app(move |asked| answer(asked, for_app.get().map(String::as_str)));
         let fronted = front.start(launch, options, port(&app), edit);
-        if front != Front::Envoy {
+        if ![Front::Envoy, Front::EnvoyProxyWasm].contains(&front) {
             api.set(fronted.asked()).unwrap();
         }
         Self { front, fronted, app }
@@ -86,6 +87,10 @@ fn answer(asked: &Asked, api: Option<&str>) -> Reply {
     let patch = match path {
         "/login" => json!({ "user": query.strip_prefix("user=") }),
         "/count" => json!({ "count": told["count"].as_u64().unwrap_or(0) + 1 }),
+        "/add" => {
+            let (key, value) = query.split_once('=').expect("it says what");
+            json!({ key: value })
+        }
         _ => Value::Null,
     };
     let mut reply = Reply::text(&json!({ "told": told, "changed": patch }).to_string());

@@ -130,8 +130,12 @@ fn middleware() -> Result<()> {
         "edge-session-tests-wasi-app",
         "edge-session-tests-wasi-store",
         "edge-session-wasi-http",
+        "edge-session-proxy-wasm",
     ];
     let modules = target.compile(&packages, "")?;
+    // A core module: proxy-wasm knows no components.
+    let Some((filter, modules)) = modules.split_last() else { unreachable!() };
+    target.write("filter.wasm", filter)?;
     let components = modules.iter().map(|module| encode(module)).collect::<Result<Vec<_>>>()?;
     let [store, app, tests_app, tests_store, middleware] = &components[..] else { unreachable!() };
     target.write("middleware.wasm", middleware)?;

@@ -6,6 +6,7 @@
 //! its session at `/session` ([`api`]).
 
 mod api;
+mod store;
 mod values;
 
 use std::convert::Infallible;
@@ -14,20 +15,24 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::IntoResponse as _;
 use edge_session::SessionLayer;
+use edge_session::store::Store;
 use edge_session_headers::{dashed, is_ours};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    TRANSFER_ENCODING,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use tower_service::Service;
 
-use self::api::Api;
+use self::api::{Api, problem};
+use self::store::StoreApi;
 pub(crate) use self::values::ValueHeader;
+use crate::admin::Key;
 use crate::health::healthz;
 use crate::net::connections::{Answers, Peer, TurnedAway};
 use crate::proxy::{Exchange, Forwarded, Proxy, Relayed, TrustedProxies};
@@ -52,6 +57,8 @@ pub(crate) struct Auth(Arc<Shared>);
 struct Shared {
     proxy: Proxy,
     api: Api,
+    store: StoreApi,
+    key: Option<Key>,
     layer: SessionLayer,
     values: Vec<ValueHeader>,
     trusted: TrustedProxies,
@@ -68,16 +75,21 @@ struct Question {
 }
 
 impl Auth {
-    /// `token` permits applications to use `/session`; without it, none may.
+    /// `token` permits applications to use `/session`, and gateways to use `/store`; without it,
+    /// none may.
     pub(crate) fn new(
         proxy: Proxy,
         layer: &SessionLayer,
+        store: (Arc<dyn Store>, Duration),
         settings: AuthSettings,
         token: Option<&str>,
     ) -> Self {
         let AuthSettings { values, trusted, cookie_path, is_shared, renewed_for } = settings;
-        let api = Api::new(layer, token, cookie_path, is_shared, renewed_for);
-        Self(Arc::new(Shared { proxy, api, layer: layer.clone(), values, trusted }))
+        let api = Api::new(layer, cookie_path, is_shared, renewed_for);
+        let (store, deadline) = store;
+        let store = StoreApi::new(store, deadline);
+        let (key, layer) = (token.map(Key::new), layer.clone());
+        Self(Arc::new(Shared { proxy, api, store, key, layer, values, trusted }))
     }
 }
 
@@ -127,15 +139,24 @@ impl Shared {
             "/healthz" => healthz(axum::extract::State(self.layer.clone())).await.into_response(),
             "/openapi.json" => ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response(),
             _ if path == "/session" || path.starts_with("/session/") => {
-                self.api.respond(request, address).await
+                match self.permit(request.headers(), address).await {
+                    Ok(()) => self.api.respond(request).await,
+                    Err(problem) => problem,
+                }
+            }
+            _ if path.starts_with("/store/") => {
+                match self.permit(request.headers(), address).await {
+                    Ok(()) => self.store.respond(request).await,
+                    Err(problem) => problem,
+                }
             }
             _ if path == "/auth" || path.starts_with("/auth/") => match address {
                 Some(address) if self.trusted.contains(address) => self.authenticate(request).await,
                 _ => self.untrusted(address),
             },
             _ => {
-                let text = "this address has /auth for gateways, /session for applications, \
-                            /openapi.json and /healthz\n";
+                let text = "this address has /auth and /store for gateways, /session for \
+                            applications, /openapi.json and /healthz\n";
                 (StatusCode::NOT_FOUND, text).into_response()
             }
         }
@@ -149,6 +170,32 @@ impl Shared {
             names.filter(|own| *own != name).any(|own| dashed(own) == dashed(name))
         };
         headers.keys().any(|name| is_ours(name) || is_value(name))
+    }
+
+    /// Checks the token. The error is the response.
+    async fn permit(
+        &self,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+    ) -> Result<(), Response<Body>> {
+        let (Some(key), Some(address)) = (&self.key, address) else {
+            let what = "this is off: start edge-session with EDGE_SESSION_AUTH_TOKEN";
+            return Err(problem(StatusCode::FORBIDDEN, what));
+        };
+        let given = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
+        let given = given.and_then(|it| it.split_once(' '));
+        let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let is_permitted = match given {
+            Some((_, token)) => key.opens(token.trim(), address).await,
+            None => false,
+        };
+        if is_permitted {
+            return Ok(());
+        }
+        let what = "send Authorization: Bearer TOKEN, with the value of EDGE_SESSION_AUTH_TOKEN";
+        let mut response = problem(StatusCode::UNAUTHORIZED, what);
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        Err(response)
     }
 
     fn untrusted(&self, address: Option<IpAddr>) -> Response<Body> {

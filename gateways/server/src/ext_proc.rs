@@ -246,7 +246,7 @@ impl Conversation {
             (Some(Event::RequestHeaders(headers)), At::Start) => {
                 mode_override = Some(ProcessingMode {
                     response_header_mode: SEND,
-                    request_trailer_mode: SKIP,
+                    request_trailer_mode: SEND,
                     response_trailer_mode: SKIP,
                 });
                 self.begin(headers).await
@@ -264,7 +264,9 @@ impl Conversation {
                 match event {
                     Some(Event::RequestBody(_)) => Reply::RequestBody(Empty {}),
                     Some(Event::ResponseBody(_)) => Reply::ResponseBody(Empty {}),
-                    Some(Event::RequestTrailers(_)) => Reply::RequestTrailers(Empty {}),
+                    Some(Event::RequestTrailers(trailers)) => {
+                        Reply::RequestTrailers(translation::trailers_reply(trailers))
+                    }
                     Some(Event::ResponseTrailers(_)) => Reply::ResponseTrailers(Empty {}),
                     _ => return Err(Status::invalid_argument("this event is out of order")),
                 }

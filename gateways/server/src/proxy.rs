@@ -50,7 +50,7 @@ use self::error_page::{ErrorPages, Form};
 pub(crate) use self::exchange::{Exchange, Forwarded, Relayed};
 use self::guards::Verdict;
 pub(crate) use self::guards::{Guard, Rule};
-pub(crate) use self::headers::TrustedProxies;
+pub(crate) use self::headers::{TrustedProxies, clean_trailers};
 use self::journal::{Journal, RequestLog};
 pub(crate) use self::path::{PlainPath, RulePath};
 pub(crate) use self::pool::AppAddress;

@@ -177,6 +177,35 @@ fn a_message_timeout_below_the_stores_deadline_is_logged() {
 }
 
 #[test]
+fn session_headers_in_a_visitors_trailers_do_not_pass() {
+    let edit = |text: String| {
+        text.replace(
+            "stat_prefix: visitors\n",
+            "stat_prefix: visitors\n                http_protocol_options: { enable_trailers: true }\n",
+        )
+        .replace(
+            "    - name: application\n      connect_timeout: 2s\n",
+            "    - name: application\n      connect_timeout: 2s\n      \
+             typed_extension_protocol_options:\n        \
+             envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n          \
+             \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n          \
+             explicit_http_config: { http_protocol_options: { enable_trailers: true } }\n",
+        )
+    };
+    let chain = Chain::edited(Front::Envoy, Launch::new("memory:"), "", &edit);
+    let caller = chain.caller();
+    let headers = ["Transfer-Encoding: chunked", "Trailer: X-Own"];
+    let mut wire = caller.begin("POST", "/free", &headers, b"");
+    wire.send("3\r\nabc\r\n0\r\nX-Own: 1\r\nEdge-Session: {\"user\":\"eve\"}\r\nedge_session_id: x\r\n\r\n");
+    assert_eq!(wire.answer().status, 200);
+    let asked = chain.app.last();
+    assert_eq!(asked.body, b"abc");
+    let names: Vec<_> = asked.trailers.iter().map(|(name, _)| name.to_lowercase()).collect();
+    assert_eq!(names, ["x-own"]);
+    assert_eq!(asked.session(), json!({}));
+}
+
+#[test]
 fn what_a_guard_answers_is_a_page_for_a_person_and_a_problem_for_a_script() {
     let chain = Chain::start(Front::Envoy, "memory:", "");
     let reply = chain.caller().get("/account", FETCH);

@@ -4,7 +4,6 @@
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,16 +12,13 @@ use axum::body::{Body, to_bytes};
 use axum::response::IntoResponse as _;
 use edge_session::{Origin, Refused, Session, SessionLayer, SessionService};
 use edge_session_headers::{Action, Answer, Change};
-use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue, WWW_AUTHENTICATE,
-};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use serde_json::json;
 use tower_layer::Layer as _;
 use tower_service::Service;
 
 use super::{ID, X_FORWARDED_PROTO, X_FORWARDED_URI, single};
-use crate::admin::Key;
 use crate::proxy::apply;
 
 /// The maximum size of a request's body, in bytes; a session is limited by `max_session_bytes`.
@@ -31,7 +27,6 @@ const BODY_BYTES: usize = 4 << 20;
 /// The session API.
 pub(super) struct Api {
     sessions: SessionService<Sessions>,
-    key: Option<Key>,
     cookie_path: Uri,
     is_shared: bool,
 }
@@ -47,7 +42,6 @@ enum Operation {
 impl Api {
     pub(super) fn new(
         layer: &SessionLayer,
-        token: Option<&str>,
         cookie_path: String,
         is_shared: bool,
         renewed_for: Vec<String>,
@@ -55,15 +49,12 @@ impl Api {
         let layer = if is_shared { layer.clone().read_only() } else { layer.clone() };
         let sessions = layer.layer(Sessions { renewed_for: renewed_for.into() });
         let cookie_path = Uri::try_from(cookie_path).unwrap_or_else(|_| Uri::from_static("/"));
-        Self { sessions, key: token.map(Key::new), cookie_path, is_shared }
+        Self { sessions, cookie_path, is_shared }
     }
 
-    pub(super) async fn respond(
-        &self,
-        request: Request<Body>,
-        address: Option<IpAddr>,
-    ) -> Response<Body> {
-        let result = self.try_respond(request, address).await;
+    /// Performs an operation; the caller has checked the token.
+    pub(super) async fn respond(&self, request: Request<Body>) -> Response<Body> {
+        let result = self.try_respond(request).await;
         let mut response = result.unwrap_or_else(|problem| problem);
         if let Some(Refused(what)) = response.extensions_mut().remove::<Refused>() {
             response = problem(response.status(), &what);
@@ -74,13 +65,8 @@ impl Api {
     }
 
     /// The error is the response, too.
-    async fn try_respond(
-        &self,
-        request: Request<Body>,
-        address: Option<IpAddr>,
-    ) -> Result<Response<Body>, Response<Body>> {
+    async fn try_respond(&self, request: Request<Body>) -> Result<Response<Body>, Response<Body>> {
         let (head, body) = request.into_parts();
-        self.permit(&head.headers, address).await?;
         let bad = |what: String| problem(StatusCode::BAD_REQUEST, &what);
         let operation = operation(&head.method, head.uri.path(), &head.headers, body).await?;
         if self.is_shared && !matches!(operation, Operation::Read) {
@@ -103,32 +89,6 @@ impl Api {
         }
         let Ok(response) = self.sessions.clone().call(request).await;
         Ok(response)
-    }
-
-    /// Checks the token.
-    async fn permit(
-        &self,
-        headers: &http::HeaderMap,
-        address: Option<IpAddr>,
-    ) -> Result<(), Response<Body>> {
-        let (Some(key), Some(address)) = (&self.key, address) else {
-            let what = "the session API is off: start edge-session with EDGE_SESSION_AUTH_TOKEN";
-            return Err(problem(StatusCode::FORBIDDEN, what));
-        };
-        let given = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
-        let given = given.and_then(|it| it.split_once(' '));
-        let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let is_permitted = match given {
-            Some((_, token)) => key.opens(token.trim(), address).await,
-            None => false,
-        };
-        if is_permitted {
-            return Ok(());
-        }
-        let what = "send Authorization: Bearer TOKEN, with the value of EDGE_SESSION_AUTH_TOKEN";
-        let mut response = problem(StatusCode::UNAUTHORIZED, what);
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        Err(response)
     }
 }
 
@@ -173,7 +133,7 @@ async fn operation(
     Err(response)
 }
 
-async fn json_body(
+pub(super) async fn json_body(
     headers: &http::HeaderMap,
     types: &[&str],
     body: Body,
@@ -193,7 +153,7 @@ async fn json_body(
 }
 
 /// Returns a problem (RFC 9457).
-fn problem(status: StatusCode, detail: &str) -> Response<Body> {
+pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
     let problem = json!({
         "type": "about:blank",
         "title": status.canonical_reason(),

@@ -33,7 +33,8 @@ pub(crate) async fn serve(setup: Setup) -> anyhow::Result<()> {
     let shown = setup.shown_store();
     let Setup { component, options, settings, admin_token, auth_token, .. } = setup;
     let deadline = settings.mongodb.timeout;
-    let layer = SessionLayer::with_deadline(component, options, stores.store, deadline)?;
+    let layer = SessionLayer::with_deadline(component, options, stores.store.clone(), deadline)?;
+    let store = stores.store;
     let is_served = settings.serves_http();
     let tls = settings.tls.map(Tls::load).transpose()?;
     let mut limits = settings.limits;
@@ -88,7 +89,8 @@ pub(crate) async fn serve(setup: Setup) -> anyhow::Result<()> {
                 is_shared: gateway.is_shared,
                 renewed_for: gateway.renewed_for,
             };
-            let service = Auth::new(asked, &layer, settings, auth_token.as_deref());
+            let service =
+                Auth::new(asked, &layer, (store, deadline), settings, auth_token.as_deref());
             servers.serve(bound, service, &format!("/auth, sessions in {shown}"))?;
         }
     }

@@ -28,9 +28,15 @@ pub(super) enum Event {
     #[prost(message, tag = "5")]
     ResponseBody(Empty),
     #[prost(message, tag = "6")]
-    RequestTrailers(Empty),
+    RequestTrailers(HttpTrailers),
     #[prost(message, tag = "7")]
     ResponseTrailers(Empty),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct HttpTrailers {
+    #[prost(message, optional, tag = "1")]
+    pub(super) trailers: Option<Headers>,
 }
 
 /// How Envoy is configured to send bodies.
@@ -104,11 +110,17 @@ pub(super) enum Reply {
     #[prost(message, tag = "4")]
     ResponseBody(Empty),
     #[prost(message, tag = "5")]
-    RequestTrailers(Empty),
+    RequestTrailers(TrailersReply),
     #[prost(message, tag = "6")]
     ResponseTrailers(Empty),
     #[prost(message, tag = "7")]
     Immediate(ImmediateResponse),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct TrailersReply {
+    #[prost(message, optional, tag = "1")]
+    pub(super) mutation: Option<HeaderMutation>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -8,8 +8,9 @@ use http_body_util::BodyExt as _;
 
 use super::messages::{
     CommonReply, Header, HeaderMutation, HeaderOption, HeadersReply, HttpHeaders, HttpStatus,
-    ImmediateResponse,
+    HttpTrailers, ImmediateResponse, TrailersReply,
 };
+use crate::proxy::clean_trailers;
 
 /// The pseudo-headers of a message, and the others.
 #[derive(Default)]
@@ -92,6 +93,25 @@ impl http_body::Body for Elsewhere {
 pub(super) fn headers_reply(old: &HeaderMap, new: &HeaderMap) -> HeadersReply {
     let mutation = Some(mutation(old, new)).filter(|it| *it != HeaderMutation::default());
     HeadersReply { common: mutation.map(|it| CommonReply { mutation: Some(it) }) }
+}
+
+/// Returns the reply that removes fields that are not allowed in trailers.
+pub(super) fn trailers_reply(message: HttpTrailers) -> TrailersReply {
+    let names = message.trailers.unwrap_or_default().headers.into_iter().map(|it| it.key);
+    let mut old = HeaderMap::new();
+    let mut remove = Vec::new();
+    for name in names {
+        match HeaderName::try_from(&*name) {
+            Ok(name) => drop(old.insert(name, HeaderValue::from_static(""))),
+            // What cannot be judged does not pass.
+            Err(_) => remove.push(name),
+        }
+    }
+    let mut new = old.clone();
+    clean_trailers(&mut new);
+    remove.extend(mutation(&old, &new).remove);
+    let mutation = (!remove.is_empty()).then(|| HeaderMutation { set: Vec::new(), remove });
+    TrailersReply { mutation }
 }
 
 fn mutation(old: &HeaderMap, new: &HeaderMap) -> HeaderMutation {

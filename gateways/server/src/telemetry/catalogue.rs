@@ -13,7 +13,7 @@ pub(super) enum Kind {
 
 use Kind::{Counter, Gauge, Seconds};
 
-pub(super) const METRICS: [(&str, Kind, &str); 20] = [
+pub(super) const METRICS: [(&str, Kind, &str); 21] = [
     (
         "edge_session_app_traps_total",
         Counter,
@@ -65,6 +65,11 @@ pub(super) const METRICS: [(&str, Kind, &str); 20] = [
         "edge_session_requests_total",
         Counter,
         "Requests that got a response, by the first digit of its status.",
+    ),
+    (
+        "edge_session_ext_proc_given_up_total",
+        Counter,
+        "Streams that Envoy ended while a session was loaded or stored.",
     ),
     ("edge_session_responses_cut_total", Counter, "Responses of applications that ended early."),
     (
