@@ -12,15 +12,20 @@ use crate::plots::{Bar, Panel, svg};
 use crate::process::on_core;
 use crate::report::{Report, locked, wrk};
 use crate::wrk::Load;
-use crate::{Result, directory, median, say};
+use crate::{Result, SECRET, directory, median, say};
 
 const CONNECTIONS: u64 = 32;
 const VISITORS: usize = 1000;
+
+/// For the filter's calls of the store.
+const TOKEN: &str = "only-for-the-benchmark-0123456789";
 
 /// A gateway, as `deploy/` configures it.
 #[derive(Clone, Copy, PartialEq)]
 enum Front {
     Envoy,
+    EnvoyExtAuthz,
+    EnvoyProxyWasm,
     Nginx,
     Caddy,
     Traefik,
@@ -28,11 +33,26 @@ enum Front {
 }
 
 impl Front {
-    const ALL: [Self; 5] = [Self::Envoy, Self::Nginx, Self::Caddy, Self::Traefik, Self::Haproxy];
+    const ALL: [Self; 7] = [
+        Self::Envoy,
+        Self::EnvoyExtAuthz,
+        Self::EnvoyProxyWasm,
+        Self::Nginx,
+        Self::Caddy,
+        Self::Traefik,
+        Self::Haproxy,
+    ];
+
+    /// Whether it is measured alone, too.
+    fn is_program(self) -> bool {
+        !matches!(self, Self::EnvoyExtAuthz | Self::EnvoyProxyWasm)
+    }
 
     fn name(self) -> &'static str {
         match self {
             Self::Envoy => "Envoy",
+            Self::EnvoyExtAuthz => "Envoy, ext_authz",
+            Self::EnvoyProxyWasm => "Envoy, proxy-wasm",
             Self::Nginx => "nginx",
             Self::Caddy => "Caddy",
             Self::Traefik => "Traefik",
@@ -42,7 +62,7 @@ impl Front {
 
     fn command(self) -> &'static str {
         match self {
-            Self::Envoy => "envoy",
+            Self::Envoy | Self::EnvoyExtAuthz | Self::EnvoyProxyWasm => "envoy",
             Self::Nginx => "nginx",
             Self::Caddy => "caddy",
             Self::Traefik => "traefik",
@@ -50,9 +70,18 @@ impl Front {
         }
     }
 
+    /// Its folder in `deploy/`.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::EnvoyExtAuthz => "envoy-ext-authz",
+            Self::EnvoyProxyWasm => "envoy-proxy-wasm",
+            other => other.command(),
+        }
+    }
+
     fn colour(self) -> &'static str {
         match self {
-            Self::Envoy => "#7c3aed",
+            Self::Envoy | Self::EnvoyExtAuthz | Self::EnvoyProxyWasm => "#7c3aed",
             Self::Nginx => "#059669",
             Self::Caddy => "#0891b2",
             Self::Traefik => "#d97706",
@@ -64,6 +93,7 @@ impl Front {
     fn by(self) -> &'static str {
         match self {
             Self::Envoy => "ext_proc",
+            Self::EnvoyProxyWasm => "its filter",
             _ => "forward authentication",
         }
     }
@@ -82,6 +112,7 @@ impl Front {
             None => text.to_owned(),
         };
         match self {
+            Self::EnvoyExtAuthz | Self::EnvoyProxyWasm => text,
             Self::Envoy => cut(
                 &text,
                 "- name: envoy.filters.http.ext_proc",
@@ -89,7 +120,7 @@ impl Front {
             ),
             Self::Nginx => {
                 let text =
-                    cut(&text, "    # An application that relays", "    server {\n        listen");
+                    cut(&text, "    # If the application relays", "    server {\n        listen");
                 let text = cut(
                     &text,
                     "        location = /edge-session/auth",
@@ -142,7 +173,9 @@ impl Case {
     fn is_for(self, subject: &Subject) -> bool {
         match self {
             Self::Read => true,
-            Self::Changed => matches!(subject.front, None | Some((Front::Envoy, true))),
+            Self::Changed => {
+                matches!(subject.front, None | Some((Front::Envoy | Front::EnvoyProxyWasm, true)))
+            }
         }
     }
 }
@@ -196,7 +229,7 @@ impl Ground {
         let port = free_port()?;
         let mut command = on_core(0, std::env::current_exe()?.with_file_name("edge-session"));
         serve(&mut command, port, &app, &file, "memory:");
-        command.env("TOKIO_WORKER_THREADS", "1");
+        command.env("TOKIO_WORKER_THREADS", "1").env("EDGE_SESSION_AUTH_TOKEN", TOKEN);
         let edge = Server::start(command, port, &directory.path().join("edge.log"))?;
         Ok(Self { directory, app, edge, asked })
     }
@@ -206,7 +239,7 @@ impl Ground {
         let port = free_port()?;
         let folder = self.directory.path().join(port.to_string());
         std::fs::create_dir(&folder)?;
-        let source = directory().join("../deploy").join(front.command());
+        let source = directory().join("../deploy").join(front.folder());
         let [ext_proc, auth] = self.asked;
         for entry in std::fs::read_dir(source)? {
             let entry = entry?;
@@ -216,27 +249,28 @@ impl Ground {
                 .replace("9092", &ext_proc.to_string())
                 .replace("9091", &auth.to_string())
                 .replace("8080", &port.to_string())
-                .replace("3000", &self.app.port.to_string());
+                .replace("3000", &self.app.port.to_string())
+                .replace("THE AUTH TOKEN", TOKEN)
+                .replace("THE SECRET", &String::from_utf8_lossy(SECRET));
             let text = match front {
-                Front::Nginx => text
-                    .replace("events {}", "daemon off; master_process off; pid pid;\nevents {}")
-                    .replace(
-                        "http {",
-                        "http {\naccess_log off; client_body_temp_path t1; proxy_temp_path t2; \
-                         fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;",
-                    ),
+                Front::Nginx => text.replace("events {}", "master_process off;\nevents {}"),
                 Front::Haproxy => text.replace("global\n", "global\n    nbthread 1\n"),
                 _ => text,
             };
             std::fs::write(folder.join(entry.file_name()), text)?;
         }
+        if front == Front::EnvoyProxyWasm {
+            std::fs::copy(directory().join("../target/filter.wasm"), folder.join("filter.wasm"))?;
+        }
         let mut command = on_core(0, program(front.command()));
         command.current_dir(&folder).env("GOMAXPROCS", "1").env("HOME", &folder);
         match front {
-            Front::Envoy => command
+            Front::Envoy | Front::EnvoyExtAuthz | Front::EnvoyProxyWasm => command
                 .args(["-c", "envoy.yaml", "--disable-hot-restart", "--concurrency", "1"])
                 .args(["--log-level", "warning"]),
-            Front::Nginx => command.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf")),
+            Front::Nginx => {
+                command.arg("-p").arg(&folder).args(["-e", "stderr", "-c", "nginx.conf"])
+            }
             Front::Caddy => command.args(["run", "--config", "Caddyfile"]),
             Front::Traefik => command.args(["--configFile=traefik.yaml"]),
             Front::Haproxy => command
@@ -303,6 +337,9 @@ pub(crate) fn run(is_quick: bool) -> Result<()> {
         vec![Subject { front: None, server: None, figures: [const { Vec::new() }; 2] }];
     for front in Front::ALL {
         for asks in [false, true] {
+            if !asks && !front.is_program() {
+                continue;
+            }
             say(format!("starting {}{}", front.name(), if asks { ", asking" } else { "" }));
             let server = Some(ground.start(front, asks)?);
             subjects.push(Subject {

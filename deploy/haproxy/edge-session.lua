@@ -13,9 +13,7 @@ local left_out = {
     ["te"] = true,
     ["transfer-encoding"] = true,
     ["upgrade"] = true,
-    ["x-forwarded-host"] = true,
     ["x-forwarded-method"] = true,
-    ["x-forwarded-proto"] = true,
     ["x-forwarded-uri"] = true,
 }
 
@@ -37,14 +35,16 @@ core.register_action("edge_session", { "http-req" }, function(txn)
     end
     headers["x-forwarded-method"] = { txn.sf:method() }
     headers["x-forwarded-uri"] = { txn.sf:pathq() }
-    headers["x-forwarded-host"] = { txn.sf:req_hdr("host") }
-    headers["x-forwarded-proto"] = { txn.sf:ssl_fc() == 1 and "https" or "http" }
-    headers["x-forwarded-for"] = { txn.sf:src() }
 
     local answer = core.httpclient():get { url = address, headers = headers, timeout = 10000 }
     if answer.status >= 200 and answer.status < 300 then
         for _, name in ipairs(told) do
             txn.http:req_set_header(name, first(answer.headers, name) or "")
+        end
+        txn:set_var("txn.edge_session_passed", true)
+        local vary = first(answer.headers, "vary")
+        if vary then
+            txn:set_var("txn.edge_session_vary", vary)
         end
         local cookie = first(answer.headers, "set-cookie")
         if cookie then
@@ -53,7 +53,10 @@ core.register_action("edge_session", { "http-req" }, function(txn)
         end
         return
     end
-    -- Without an answer, nothing is guarded.
+    -- If edge-session is unreachable, the request is refused.
+    if answer.status < 300 then
+        core.Alert("edge-session does not answer at " .. address)
+    end
     local reply = txn:reply { status = answer.status >= 300 and answer.status or 503, body = answer.body }
     for _, name in ipairs { "location", "set-cookie", "cache-control", "content-type" } do
         local value = first(answer.headers or {}, name)

@@ -5,7 +5,7 @@
 mod context;
 #[allow(dead_code)]
 #[path = "../../gateways/server/src/proxy/headers.rs"]
-mod headers;
+pub(crate) mod headers;
 #[allow(dead_code)]
 #[path = "../../gateways/server/src/proxy/path.rs"]
 mod path;

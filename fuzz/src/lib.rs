@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod component;
+pub mod ext_proc;
 pub mod gateway;
 mod head;
 pub mod options;
@@ -30,6 +31,12 @@ mod bindings {
 
 mod store {
     pub(crate) use edge_session_component::wit::Stored;
+}
+
+// For gateways/server/src/ext_proc/translation.rs.
+extern crate axum_core as axum;
+mod proxy {
+    pub(crate) use crate::gateway::headers::clean_trailers;
 }
 
 // For host/src/store/mongodb: reading documents does not require the driver.

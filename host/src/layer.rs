@@ -30,9 +30,15 @@ const DEADLINE: Duration = Duration::from_secs(2);
 pub struct Encrypted;
 
 /// A response extension that a [`SessionService`] sets when it answers itself because the session
-/// failed. It holds the body's text, for gateways that want another format.
+/// failed.
 #[derive(Clone, Debug)]
-pub struct Refused(pub String);
+pub struct Refused {
+    /// The body's text, for gateways that want another format.
+    pub text: String,
+    /// Whether the change itself cannot be stored: it is not valid, or the session would be too
+    /// large. The log has the reason.
+    pub is_invalid: bool,
+}
 
 /// Gives every request a [`Session`] and every response its cookie.
 ///
@@ -209,11 +215,12 @@ fn facts<B>(request: &Request<B>) -> wit::Request {
 
 /// Returns the response to a request whose session failed. The log says why.
 fn refusal<B: From<String>>(failure: wit::Failure) -> Response<B> {
-    let wit::Failure { status, message, .. } = failure;
+    let wit::Failure { status, message, kind, .. } = failure;
     let mut response = Response::new(B::from(format!("{message}\n")));
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.extensions_mut().insert(Refused(message));
+    let is_invalid = matches!(kind, wit::FailureKind::InvalidChange | wit::FailureKind::TooLarge);
+    response.extensions_mut().insert(Refused { text: message, is_invalid });
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -137,22 +137,13 @@ impl Front {
                 command
             }
             Self::Nginx => {
-                // One process, so that it ends when it is killed, and no folders of the system.
+                // One process, so that it ends when it is killed.
                 let file = dir.join("nginx.conf");
                 let text = fs::read_to_string(&file).expect("it was written");
-                let text = text
-                    .replace(
-                        "events {}",
-                        "daemon off; master_process off; pid pid; error_log stderr;\nevents {}",
-                    )
-                    .replace(
-                        "http {",
-                        "http {\naccess_log off; client_body_temp_path t1; proxy_temp_path t2; \
-                         fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;",
-                    );
+                let text = text.replace("events {}", "master_process off;\nevents {}");
                 fs::write(&file, text).expect("the folder is writable");
                 let mut command = Command::new(tool("nginx"));
-                command.arg("-p").arg(dir).arg("-c").arg(file).args(["-e", "stderr"]);
+                command.arg("-p").arg(dir).args(["-e", "stderr", "-c", "nginx.conf"]);
                 command
             }
             Self::Caddy => {

@@ -6,7 +6,8 @@ const TELLS = 'edge-session'
 const NAMES = 'edge-session-id'
 
 const NOWHERE = 'the gateway has no session for this request, so nothing can be stored in it: the path is outside ' +
-  'cookie.path, or gateway.sessions is "shared" and the application owns the sessions'
+  'cookie.path; gateway.sessions is "shared" and the application owns the sessions; or another gateway, such as nginx, ' +
+  'forwards the request itself, so that only the session API of edge-session can change it'
 
 /** Express middleware, in place of `session(options)`. */
 function headerSessions () {

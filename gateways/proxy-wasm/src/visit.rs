@@ -66,6 +66,8 @@ struct Job {
     seen: Option<Stored>,
     change: Change,
     is_valid: bool,
+    /// Whether the application was told any data, so that its response may depend on it.
+    has_data: bool,
 }
 
 /// What comes next.
@@ -129,6 +131,7 @@ impl Visit {
 
     /// Stores the application's change.
     fn finish(&mut self, begun: Begun, change: Option<Change>) -> Next {
+        let has_data = begun.data() != "{}";
         let Begun { session, stored } = begun;
         let is_valid = change.is_some();
         let change = change.unwrap_or_else(change::nothing);
@@ -136,7 +139,15 @@ impl Visit {
         match plan {
             Ok(plan) => {
                 let seen = stored.clone();
-                self.perform(Box::new(Job { plan, next: 0, stored, seen, change, is_valid }))
+                self.perform(Box::new(Job {
+                    plan,
+                    next: 0,
+                    stored,
+                    seen,
+                    change,
+                    is_valid,
+                    has_data,
+                }))
             }
             Err(failure) => self.fail(&failure),
         }
@@ -182,10 +193,10 @@ impl Visit {
         if let Obstacle::Conflict(current) = &obstacle {
             job.seen = Some(current.clone());
         }
-        let Job { plan, next, stored, seen, change, is_valid } = *job;
+        let Job { plan, next, stored, seen, change, is_valid, has_data } = *job;
         let engine = &self.settings.engine;
         let plan = engine.resume(&Host, plan.visit, stored.as_ref(), &change, next, obstacle)?;
-        Ok(Box::new(Job { plan, next: 0, stored, seen, change, is_valid }))
+        Ok(Box::new(Job { plan, next: 0, stored, seen, change, is_valid, has_data }))
     }
 
     /// The change is stored: the response may leave, with its cookie.
@@ -197,6 +208,9 @@ impl Visit {
         let Outcome { set_cookie, no_store, .. } = job.plan.outcome;
         let old = self.response();
         let mut new = old.clone();
+        if job.has_data {
+            session_headers::vary_by_cookie(&mut new);
+        }
         if session_headers::remove_set_cookie(&mut new, &self.settings.cookie_name) {
             let text = "the application tried to set the session's cookie; it was not passed on";
             log(LogLevel::Warn, text);

@@ -46,6 +46,9 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 /// The description of `/session`, for people and tools.
 const OPENAPI: &str = include_str!("auth/openapi.json");
 
+/// How long a wrong token waits for its answer.
+const DELAY: Duration = Duration::from_secs(1);
+
 /// The query of `/auth` by which a gateway asks for 401 in place of redirects, and 403 in place of
 /// all other refusals.
 const STATUS_401: &str = "status=401";
@@ -155,6 +158,12 @@ impl Shared {
                 _ => self.untrusted(address),
             },
             _ => {
+                if path.starts_with("/envoy.service.") {
+                    tracing::error!(
+                        "an Envoy sends external processing to auth.listen: give it the address in \
+                         ext_proc.listen"
+                    );
+                }
                 let text = "this address has /auth and /store for gateways, /session for \
                             applications, /openapi.json and /healthz\n";
                 (StatusCode::NOT_FOUND, text).into_response()
@@ -162,14 +171,14 @@ impl Shared {
         }
     }
 
-    /// Returns whether a visitor sent a header that the application may take for one of ours. The
-    /// gateway replaces a value's header of the same name, but not another spelling of it.
-    fn imitates(&self, headers: &HeaderMap) -> bool {
+    /// Returns a header of a visitor that the application may take for one of ours. The gateway
+    /// replaces a value's header of the same name, but not another spelling of it.
+    fn imitation<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderName> {
         let is_value = |name: &HeaderName| {
             let names = self.values.iter().map(|it| &it.name);
             names.filter(|own| *own != name).any(|own| dashed(own) == dashed(name))
         };
-        headers.keys().any(|name| is_ours(name) || is_value(name))
+        headers.keys().find(|name| is_ours(name) || is_value(name))
     }
 
     /// Checks the token. The error is the response.
@@ -179,19 +188,22 @@ impl Shared {
         address: Option<IpAddr>,
     ) -> Result<(), Response<Body>> {
         let (Some(key), Some(address)) = (&self.key, address) else {
-            let what = "this is off: start edge-session with EDGE_SESSION_AUTH_TOKEN";
+            let what =
+                "the session API is off: start edge-session with EDGE_SESSION_AUTH_TOKEN set";
+            tracing::warn!(
+                "a call of the session API was refused: EDGE_SESSION_AUTH_TOKEN is not set"
+            );
             return Err(problem(StatusCode::FORBIDDEN, what));
         };
         let given = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
         let given = given.and_then(|it| it.split_once(' '));
         let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let is_permitted = match given {
-            Some((_, token)) => key.opens(token.trim(), address).await,
-            None => false,
-        };
-        if is_permitted {
+        // The right token waits for nobody: one program's wrong token must not stop the others.
+        if given.is_some_and(|(_, token)| key.is_token(token.trim())) {
             return Ok(());
         }
+        tokio::time::sleep(DELAY).await;
+        tracing::warn!("a call of the session API from {address} was refused: the token is wrong");
         let what = "send Authorization: Bearer TOKEN, with the value of EDGE_SESSION_AUTH_TOKEN";
         let mut response = problem(StatusCode::UNAUTHORIZED, what);
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -218,23 +230,24 @@ impl Shared {
                 return (StatusCode::INTERNAL_SERVER_ERROR, format!("{what}\n")).into_response();
             }
         };
-        if self.imitates(request.headers()) {
+        if let Some(name) = self.imitation(request.headers()) {
+            tracing::info!("a visitor's request has the header {name}, and was refused");
             metrics::counter!("edge_session_stripped_total").increment(1);
             // The gateway would pass it on beside the headers that it replaces.
             let text = "a header of this request is reserved for gateways\n";
             let response = (StatusCode::BAD_REQUEST, text).into_response();
             return for_gateway(response, &origin, only_401);
         }
-        let (exchange, mut forwarded) = Exchange::new();
+        let (exchange, mut forwarded) = Exchange::before_the_application();
         request.extensions_mut().insert(exchange);
         let mut answering = self.proxy.clone().call(request);
         let told = tokio::select! {
             Ok(response) = &mut answering => return for_gateway(response, &origin, only_401),
-            Some(Forwarded { headers, is_stored, answer }) = forwarded.recv() => {
+            Some(Forwarded { headers, answer }) = forwarded.recv() => {
                 let (head, ()) = Response::new(()).into_parts();
                 // Never without a receiver: the request waits for it.
                 let _ = answer.send(head);
-                (headers, is_stored)
+                headers
             }
         };
         let Ok(mut response) = answering.await;
@@ -242,14 +255,11 @@ impl Shared {
             return for_gateway(response, &origin, only_401);
         }
         let headers = response.headers_mut();
-        let (told, is_stored) = told;
         for (name, value) in told.iter().filter(|(name, _)| is_ours(name)) {
             headers.insert(name, value.clone());
         }
-        if !is_stored {
-            // The identifier of a session that begins here, and ends with this answer.
-            headers.insert(ID, HeaderValue::from_static(""));
-        }
+        // Without an identifier, the application knows that headers cannot change the session.
+        headers.insert(ID, HeaderValue::from_static(""));
         values::tell(&self.values, headers);
         response
     }
@@ -261,10 +271,11 @@ fn question(request: Request<Body>) -> Result<Question, String> {
     let asked = head.uri.path().strip_prefix("/auth").unwrap_or_default();
     // A gateway that appends the visitor's path keeps the method as well.
     let (target, method, only_401) = if asked.is_empty() {
-        let target = single(&head.headers, &X_FORWARDED_URI)?.ok_or(
+        let target = single_value(&head.headers, &X_FORWARDED_URI)?.ok_or(
             "the header X-Forwarded-Uri, with the visitor's path, is missing: the gateway must \
              set it (docs/gateways.md has complete configurations)",
         )?;
+        let target = target.as_bytes().to_vec();
         let method = match single(&head.headers, &X_FORWARDED_METHOD)? {
             Some(method) => Method::from_bytes(method.as_bytes())
                 .map_err(|_| "the header X-Forwarded-Method is not a method")?,
@@ -277,10 +288,12 @@ fn question(request: Request<Body>) -> Result<Question, String> {
             }
         };
         // Caddy appends the visitor's own query, which changes no more than that visitor's answer.
-        (target.to_owned(), method, head.uri.query() == Some(STATUS_401))
+        (target, method, head.uri.query() == Some(STATUS_401))
     } else {
         let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        (format!("{asked}{query}"), head.method.clone(), false)
+        // Such a gateway keeps the host, too: another one would be the visitor's invention.
+        head.headers.remove(X_FORWARDED_HOST);
+        (format!("{asked}{query}").into_bytes(), head.method.clone(), false)
     };
     let host = match single(&head.headers, &X_FORWARDED_HOST)? {
         Some(host) => Some(host.to_owned()),
@@ -296,9 +309,12 @@ fn question(request: Request<Body>) -> Result<Question, String> {
     if let Some(host) = host.and_then(|host| HeaderValue::try_from(host).ok()) {
         head.headers.insert(HOST, host);
     }
+    let has_fragment = target.contains(&b'#');
     let mut request = Request::new(Body::empty());
-    // The request is refused as any other whose path is ambiguous.
-    *request.uri_mut() = Uri::try_from(target).unwrap_or_else(|_| Uri::from_static("//"));
+    // The request is refused as any other whose path is ambiguous. Applications may read what comes
+    // after # as a part of the path; a URI drops it.
+    let target = Uri::try_from(target).ok().filter(|_| !has_fragment);
+    *request.uri_mut() = target.unwrap_or_else(|| Uri::from_static("//"));
     *request.method_mut() = method;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = head.headers;
@@ -306,11 +322,17 @@ fn question(request: Request<Body>) -> Result<Question, String> {
 }
 
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, String> {
+    let value = single_value(headers, name)?.map(HeaderValue::to_str).transpose();
+    value.map_err(|_| format!("the header {name} is not valid"))
+}
+
+fn single_value<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h HeaderValue>, String> {
     let mut values = headers.get_all(name).iter();
-    let value = values.next().map(|value| value.to_str());
-    match (value.transpose(), values.next()) {
-        (Ok(value), None) => Ok(value),
-        (Err(_), _) => Err(format!("the header {name} is not valid")),
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
         (_, Some(_)) => Err(format!(
             "there is more than one header {name}: the gateway must replace those of visitors"
         )),

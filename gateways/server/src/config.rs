@@ -256,9 +256,10 @@ impl File {
         let Self { mut root, mut cookie, mut store, gateway, mut problems, .. } = self;
         let Self { mut tls, mut ext_proc, mut auth, mut admin, mut log, mut telemetry, .. } = self;
         let wrong = &mut problems;
+        // Also if an address is not valid: the guards have a purpose.
+        let is_asked = [&ext_proc, &auth].iter().any(|it| it.table.contains_key("listen"));
         let ext_proc_listen = ext_proc.address("listen", wrong);
         let auth_listen = auth.address("listen", wrong);
-        let is_asked = ext_proc_listen.is_some() || auth_listen.is_some();
         let auth_headers = auth.value_headers(wrong);
         let (limits, identity, gateway) = gateway::read(gateway, is_asked, wrong);
         let admin_hosts = admin.hosts(wrong);

@@ -57,13 +57,11 @@ struct Told {
     bodies: AtomicBool,
     observes: AtomicBool,
     http1: AtomicBool,
-    /// Whether Envoy has sent the headers of a response.
-    responses: AtomicBool,
-    /// How many requests ended without them, before it did.
+    /// How many requests in a row have ended without the headers of a response.
     without: AtomicUsize,
 }
 
-/// After this many requests without the headers of a response, Envoy does not send them.
+/// After this many of them in a row, Envoy does not send the headers of responses.
 const MANY: usize = 16;
 
 /// Returns whether this is the first time.
@@ -156,7 +154,8 @@ impl Shared {
         if first(&self.told.http1) {
             tracing::warn!(
                 "a client of ext_proc.listen speaks HTTP/1: this is a gRPC service, so an Envoy \
-                 cluster for it needs http2_protocol_options. This is logged once"
+                 cluster for it needs http2_protocol_options; forward authentication has its own \
+                 address, auth.listen. This is logged once"
             );
         }
         let text = "this is a gRPC service, which needs HTTP/2\n";
@@ -165,12 +164,10 @@ impl Shared {
 
     /// Notices an Envoy that never sends the headers of responses. Visitors may leave before.
     fn ends_without_response(&self) {
-        let Told { responses, without, .. } = &self.told;
-        let is_one = !responses.load(Ordering::Relaxed);
-        if is_one && without.fetch_add(1, Ordering::Relaxed) + 1 == MANY {
+        if self.told.without.fetch_add(1, Ordering::Relaxed) + 1 == MANY {
             tracing::error!(
-                "Envoy has sent no headers of a response for {MANY} requests, so no session is \
-                 stored: set the filter's response_header_mode to SEND. This is logged once"
+                "Envoy has sent no headers of a response for {MANY} requests in a row, so no session \
+                 is stored: set the filter's response_header_mode to SEND"
             );
         }
     }
@@ -252,7 +249,7 @@ impl Conversation {
                 self.begin(headers).await
             }
             (Some(Event::ResponseHeaders(headers)), At::Forwarded(application)) => {
-                self.shared.told.responses.store(true, Ordering::Relaxed);
+                self.shared.told.without.store(0, Ordering::Relaxed);
                 Self::finish(headers, *application).await
             }
             // A response of Envoy itself, before this filter saw the request.
@@ -278,7 +275,7 @@ impl Conversation {
     /// Begins a request: it is forwarded, or answered at once.
     async fn begin(&mut self, headers: HttpHeaders) -> Reply {
         let waiting = Waiting::since_now();
-        let (exchange, mut forwarded) = Exchange::new();
+        let (exchange, mut forwarded) = Exchange::around_the_application();
         let mut request = match translation::request(headers) {
             Ok(request) => request,
             Err(what) => {
@@ -292,7 +289,7 @@ impl Conversation {
             Ok(response) = &mut answering => {
                 Reply::Immediate(translation::immediate(response).await)
             }
-            Some(Forwarded { headers, answer, .. }) = forwarded.recv() => {
+            Some(Forwarded { headers, answer }) = forwarded.recv() => {
                 self.at = At::Forwarded(Box::new(AtApplication { answering, answer }));
                 Reply::RequestHeaders(translation::headers_reply(&before, &headers))
             }

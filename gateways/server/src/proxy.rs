@@ -378,7 +378,7 @@ impl Shared {
     fn complete(&self, log: RequestLog, form: Form, response: &mut Response<Body>) {
         let refused = response.extensions_mut().remove::<Refused>();
         let refusal = response.extensions().get::<Refusal>();
-        let refused = refused.as_ref().map(|Refused(text)| text.as_str());
+        let refused = refused.as_ref().map(|it| it.text.as_str());
         let wrong = refusal.map(|it| it.text()).or(refused);
         if let Some(wrong) = wrong {
             self.error_pages.fill(form, wrong, log.asked.id(), response);
@@ -408,6 +408,12 @@ impl Shared {
         );
         if let Verdict::Refused(response) = verdict {
             return response;
+        }
+        if matches!(verdict, Verdict::Preflight)
+            && let Via::Gateway(Exchange { sees_response: false, .. }) = &admitted.via
+        {
+            // Nothing could reduce the application's response to its CORS headers.
+            return Refusal::LoginRequired.respond();
         }
         let mut response = match self.forward(request, &admitted, session.as_ref()).await {
             Ok(response) if matches!(verdict, Verdict::Preflight) => guards::only_cors(response),
@@ -555,8 +561,7 @@ impl Shared {
         let headers = request.headers_mut();
         let told = self.tell(headers, session);
         headers::add_round(headers);
-        let is_stored = session.is_some_and(|it| it.origin() == Origin::Loaded);
-        let mut head = exchange.forward(std::mem::take(headers), is_stored).await?;
+        let mut head = exchange.forward(std::mem::take(headers)).await?;
         self.conclude(&mut head, session, told)?;
         head.extensions.insert(Relayed);
         Ok(Response::from_parts(head, Body::empty()))

@@ -143,7 +143,10 @@ impl Setup {
         lines.extend(gateway.as_ref().and_then(identity));
         lines.extend(ext_proc.as_ref().map(|address| format!("  ext_proc  {address}")));
         lines.extend(auth.as_ref().map(|address| {
-            let api = if self.auth_token.is_some() { ", with the session API" } else { "" };
+            let api = match self.auth_token {
+                Some(_) => ", with the session API",
+                None => ", without the session API (EDGE_SESSION_AUTH_TOKEN)",
+            };
             format!("  auth      {address}{api}")
         }));
         lines.extend(admin.map(|address| format!("  admin     http://{address}")));

@@ -145,6 +145,7 @@ fn the_session_api_refuses_with_a_sentence() {
     let token = format!("Authorization: Bearer {AUTH_TOKEN}");
     let short = "Authorization: Bearer wrong";
     let big = vec![b' '; (4 << 20) + 1];
+    let large = json!({ "a": "x".repeat(2 << 20) }).to_string().into_bytes();
     for (method, path, lines, body, status, text) in [
         ("GET", "/session", &[][..], &b""[..], 401, "EDGE_SESSION_AUTH_TOKEN"),
         ("GET", "/session", &[short], b"", 401, "Bearer"),
@@ -156,6 +157,8 @@ fn the_session_api_refuses_with_a_sentence() {
         ("POST", "/session", &[&*token, JSON], b"{}", 405, "method"),
         ("GET", "/session/renew", &[&*token], b"", 405, "method"),
         ("POST", "/session/whatever", &[&*token], b"", 404, "/session/regenerate"),
+        ("PUT", "/session", &[&*token, JSON], b"{\"cookie\":{}}", 422, "a key is not allowed"),
+        ("PATCH", "/session", &[&*token, JSON], &large, 422, "max_session_bytes"),
         (
             "GET",
             "/session",
@@ -315,5 +318,26 @@ fn while_the_store_is_down_no_request_passes() {
     assert_eq!(answer.head.header("content-type"), Some("application/problem+json"));
     mongod.thaw();
     assert_eq!(data(&mut visitor), json!({ "a": 1 }));
+    asked.server.stop();
+}
+
+#[test]
+fn wrong_tokens_do_not_delay_the_right_one() {
+    let asked = Asked::start(Launch::new("memory:"), CONFIG);
+    std::thread::scope(|scope| {
+        for _ in 0..64 {
+            let mut caller = asked.caller();
+            scope.spawn(move || {
+                let answer = caller.get("/session", &["Authorization: Bearer wrong"]);
+                assert_eq!(answer.status, 401);
+            });
+        }
+        let start = std::time::Instant::now();
+        let mut visitor = asked.caller();
+        for _ in 0..20 {
+            assert_eq!(data(&mut visitor), json!({}));
+        }
+        assert!(start.elapsed() < std::time::Duration::from_millis(900), "{:?}", start.elapsed());
+    });
     asked.server.stop();
 }

@@ -45,7 +45,7 @@ impl Key {
 
     /// Returns whether `given` is the token. The comparison waits for its turn, so that more
     /// requests do not mean more guesses.
-    pub(crate) async fn opens(&self, given: &str, address: IpAddr) -> bool {
+    pub(super) async fn opens(&self, given: &str, address: IpAddr) -> bool {
         let guess = self.guesses.clone().turn(client_of(address)).await;
         if self.is_token(given) {
             return true;
@@ -59,7 +59,8 @@ impl Key {
         false
     }
 
-    fn is_token(&self, given: &str) -> bool {
+    /// Returns whether `given` is the token, at once.
+    pub(crate) fn is_token(&self, given: &str) -> bool {
         hmac::verify(&self.comparison, given.as_bytes(), self.token.as_ref()).is_ok()
     }
 

@@ -56,8 +56,14 @@ impl Api {
     pub(super) async fn respond(&self, request: Request<Body>) -> Response<Body> {
         let result = self.try_respond(request).await;
         let mut response = result.unwrap_or_else(|problem| problem);
-        if let Some(Refused(what)) = response.extensions_mut().remove::<Refused>() {
-            response = problem(response.status(), &what);
+        match response.extensions_mut().remove::<Refused>() {
+            Some(Refused { is_invalid: true, .. }) => {
+                let what = "the change cannot be stored: a key is not allowed, or the session would \
+                            exceed max_session_bytes; the log says which";
+                response = problem(StatusCode::UNPROCESSABLE_ENTITY, what);
+            }
+            Some(Refused { text, .. }) => response = problem(response.status(), &text),
+            None => {}
         }
         let no_store = HeaderValue::from_static("no-store");
         response.headers_mut().insert(CACHE_CONTROL, no_store);
@@ -102,7 +108,7 @@ async fn operation(
     let change = |change, action| Operation::Change(Arc::new(Answer { change, action }));
     let bad = |what: &str| problem(StatusCode::BAD_REQUEST, what);
     let allowed = match (path, method.as_str()) {
-        ("/session", "GET") => return Ok(Operation::Read),
+        ("/session", "GET" | "HEAD") => return Ok(Operation::Read),
         ("/session", "DELETE") => return Ok(change(Change::Nothing, Action::Destroy)),
         ("/session", "PUT") => {
             let text = json_body(headers, &["application/json"], body).await?;
@@ -121,7 +127,7 @@ async fn operation(
         }
         ("/session/renew", "POST") => return Ok(Operation::Renew),
         ("/session/regenerate", "POST") => return Ok(change(Change::Nothing, Action::Regenerate)),
-        ("/session", _) => "GET, PUT, PATCH, DELETE",
+        ("/session", _) => "GET, HEAD, PUT, PATCH, DELETE",
         ("/session/renew" | "/session/regenerate", _) => "POST",
         _ => {
             let what = "there are /session, /session/renew and /session/regenerate";

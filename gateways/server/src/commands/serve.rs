@@ -91,7 +91,11 @@ pub(crate) async fn serve(setup: Setup) -> anyhow::Result<()> {
             };
             let service =
                 Auth::new(asked, &layer, (store, deadline), settings, auth_token.as_deref());
-            servers.serve(bound, service, &format!("/auth, sessions in {shown}"))?;
+            let api = match auth_token {
+                Some(_) => "with the session API",
+                None => "without the session API, since EDGE_SESSION_AUTH_TOKEN is not set",
+            };
+            servers.serve(bound, service, &format!("/auth, {api}, sessions in {shown}"))?;
         }
     }
     if let (Some(address), Some(recorder)) = (settings.admin, recorder) {

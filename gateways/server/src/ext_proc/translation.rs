@@ -55,7 +55,12 @@ pub(super) fn request(message: HttpHeaders) -> Result<Request<Body>, &'static st
     let has_body = !message.end_of_stream;
     let Fields { method, path, headers, .. } = Fields::read(message)?;
     let method = Method::from_bytes(&method.unwrap_or_default());
-    let target = Uri::from_maybe_shared(path.unwrap_or_default());
+    let path = path.unwrap_or_default();
+    if path.contains(&b'#') {
+        // A URI drops what follows, which applications may read as a part of the path.
+        return Err("The request target has a fragment.");
+    }
+    let target = Uri::from_maybe_shared(path);
     let mut request = Request::new(if has_body { Body::new(Elsewhere) } else { Body::empty() });
     *request.method_mut() = method.map_err(|_| "The method is not valid.")?;
     *request.uri_mut() = target.map_err(|_| "The request target is not valid.")?;
@@ -243,6 +248,7 @@ mod tests {
         for (name, value) in [
             (":path", &b"/a b"[..]),
             (":path", b"/\xff"),
+            (":path", b"/free#/../account"),
             (":method", b"G T"),
             (":authority", b"a\n"),
             ("edge session", b"{}"),

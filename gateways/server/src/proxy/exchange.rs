@@ -8,14 +8,16 @@ use super::refusal::Refusal;
 
 /// A request extension that marks a request of such a gateway.
 #[derive(Clone)]
-pub(crate) struct Exchange(mpsc::Sender<Forwarded>);
+pub(crate) struct Exchange {
+    forward: mpsc::Sender<Forwarded>,
+    /// Whether the application's response comes here.
+    pub(super) sees_response: bool,
+}
 
 /// A request that may be forwarded.
 pub(crate) struct Forwarded {
     /// The headers that the application is to get.
     pub(crate) headers: HeaderMap,
-    /// Whether the session is in the store.
-    pub(crate) is_stored: bool,
     /// Takes the application's response.
     pub(crate) answer: oneshot::Sender<response::Parts>,
 }
@@ -25,21 +27,27 @@ pub(crate) struct Forwarded {
 pub(crate) struct Relayed;
 
 impl Exchange {
-    /// Creates an exchange, and the receiver of the request once it may be forwarded.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Forwarded>) {
-        let (sender, receiver) = mpsc::channel(1);
-        (Self(sender), receiver)
+    /// Creates an exchange with a gateway that shows the application's response. Also returns the
+    /// receiver of the request once it may be forwarded.
+    pub(crate) fn around_the_application() -> (Self, mpsc::Receiver<Forwarded>) {
+        Self::new(true)
     }
 
-    pub(super) async fn forward(
-        &self,
-        headers: HeaderMap,
-        is_stored: bool,
-    ) -> Result<response::Parts, Refusal> {
+    /// Creates an exchange with a gateway that shows only requests.
+    pub(crate) fn before_the_application() -> (Self, mpsc::Receiver<Forwarded>) {
+        Self::new(false)
+    }
+
+    fn new(sees_response: bool) -> (Self, mpsc::Receiver<Forwarded>) {
+        let (forward, receiver) = mpsc::channel(1);
+        (Self { forward, sees_response }, receiver)
+    }
+
+    pub(super) async fn forward(&self, headers: HeaderMap) -> Result<response::Parts, Refusal> {
         let (answer, answered) = oneshot::channel();
         // If the gateway is gone, so is whoever would read this refusal.
-        self.0
-            .send(Forwarded { headers, is_stored, answer })
+        self.forward
+            .send(Forwarded { headers, answer })
             .await
             .map_err(|_| Refusal::UpstreamUnreachable)?;
         answered.await.map_err(|_| Refusal::UpstreamFailed)

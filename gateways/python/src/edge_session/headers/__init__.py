@@ -22,7 +22,9 @@ ACTION = "Edge-Session-Action"
 _DESTROYED = "the session was destroyed: it can no longer be changed"
 _NOWHERE = (
     "the gateway has no session for this request, so nothing can be stored in it: the path is "
-    'outside cookie.path, or gateway.sessions is "shared" and the application owns the sessions'
+    'outside cookie.path; gateway.sessions is "shared" and the application owns the sessions; or '
+    "another gateway, such as nginx, forwards the request itself, so that only the session API of "
+    "edge-session can change it"
 )
 _NOT_OURS = (
     "it did not come through the gateway (edge-session serve --upstream). The application must "
