@@ -408,6 +408,40 @@ const MISTAKES: &[(&str, &str)] = &[
         "app = \"edge-session.toml\"",
         "the application edge-session.toml is not a WebAssembly component",
     ),
+    // Gateways that ask.
+    ("[ext_proc]\nlisten = \"9092\"", "ext_proc.listen: is neither an address with a port"),
+    (
+        "[ext_proc]\nlisten = \":9\"\n[auth]\nlisten = \"127.0.0.1:9\"",
+        "auth.listen: is 127.0.0.1:9, which `ext_proc.listen` already uses: choose another port (T, line 4)",
+    ),
+    (
+        "[ext_proc]\nlisten = \"unix:/no/s\"",
+        "ext_proc.listen: is unix:/no/s: the directory /no does not exist (T, line 2)",
+    ),
+    (
+        "[auth]\nlisten = \":9\"\nheaders = { Edge-Session = \"/user\" }",
+        "auth.headers.Edge-Session: cannot be set: gateways or this program need it",
+    ),
+    (
+        "[auth]\nlisten = \":9\"\nheaders = { Set-Cookie = \"/user\" }",
+        "auth.headers.Set-Cookie: cannot be set: gateways or this program need it",
+    ),
+    (
+        "[auth]\nlisten = \":9\"\nheaders = { Remote-User = \"user\" }",
+        "auth.headers.Remote-User: is \"user\", not a JSON pointer such as \"/passport/user\"",
+    ),
+    (
+        "[auth]\nlisten = \":9\"\nheaders = { \"Remote User\" = \"/user\" }",
+        "auth.headers: \"Remote User\" is not the name of a header",
+    ),
+    (
+        "[auth]\nlisten = \":9\"\nheaders = { Remote-User = \"/a\", remote-user = \"/b\" }",
+        "auth.headers.remote-user: is there twice: names of headers have no case",
+    ),
+    (
+        "[auth]\nlisten = \":9\"\ntoken = \"hunter2\"",
+        "auth.token: is not an option: did you mean EDGE_SESSION_AUTH_TOKEN, an environment variable?",
+    ),
     (
         "app = \"a\"\nupstream = \":9\"",
         "app: excludes `upstream` and [[route]]: it receives all requests (T, line 1)",

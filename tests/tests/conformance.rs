@@ -766,6 +766,7 @@ fn a_session_moves_through_all_gateways() {
         [&PYTHON, &NODE_EXPRESS, &NODE_FETCH, &RUST_LAYER, &APP, &PROXY].map(start);
     let [envoy, nginx, caddy, traefik, haproxy] =
         [&ENVOY, &NGINX, &CADDY, &TRAEFIK, &HAPROXY].map(start);
+    let [ext_authz, proxy_wasm] = [&EXT_AUTHZ, &PROXY_WASM].map(start);
     let [deno, bun] = [&DENO, &BUN].map(start);
 
     let (data, cookie) = ask(&python, None, &json!([["set", "made", "in Python"]]));
@@ -779,6 +780,8 @@ fn a_session_moves_through_all_gateways() {
         (&layer, "Rust"),
         (&app, "wasm"),
         (&envoy, "Envoy"),
+        (&ext_authz, "ext_authz"),
+        (&proxy_wasm, "proxy-wasm"),
         (&nginx, "nginx"),
         (&caddy, "Caddy"),
         (&traefik, "Traefik"),
@@ -795,8 +798,21 @@ fn a_session_moves_through_all_gateways() {
     assert_eq!(data, expected);
     assert_eq!(cleared.as_deref(), Some("connect.sid="));
     let all = [
-        &python, &express, &fetch, &layer, &app, &proxy, &envoy, &nginx, &caddy, &traefik,
-        &haproxy, &deno, &bun,
+        &python,
+        &express,
+        &fetch,
+        &layer,
+        &app,
+        &proxy,
+        &envoy,
+        &ext_authz,
+        &proxy_wasm,
+        &nginx,
+        &caddy,
+        &traefik,
+        &haproxy,
+        &deno,
+        &bun,
     ];
     for gateway in all {
         assert_eq!(ask(gateway, cookie, &json!([])).0, json!({}), "it has ended everywhere");

@@ -59,7 +59,8 @@ function told (headers) {
   const text = headers[TELLS]
   if (text === undefined || headers[NAMES] === undefined) {
     throw new Error('the request has no Edge-Session header: it did not come through the gateway. ' +
-      'Let the application listen only where the gateway alone can reach it')
+      'Let the application listen only where the gateway alone can reach it. Behind a gateway that only asks edge-session ' +
+      '(forward authentication), use its session API instead')
   }
   let data
   try {

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use edge_session_tests::{Front, Launch, Mongod, ReplicaSet, Upstream, as_it_is, wait_for};
+use edge_session_tests::{
+    Front, Launch, Mongod, ReplicaSet, Upstream, as_it_is, new_certificate, temp_dir, wait_for,
+};
 use serde_json::json;
 
 use super::{Chain, FETCH, NAVIGATION, port};
@@ -258,4 +260,51 @@ fn a_primary_that_freezes_and_one_that_dies_cost_no_acknowledged_change() {
         mongodb.kill_primary();
         wait_until(3 * VISITS);
     });
+}
+
+#[test]
+fn envoy_reaches_edge_session_by_a_unix_socket_and_by_tls() {
+    let dir = temp_dir("ext-proc-");
+    let own = "socket_address: { address: 127.0.0.1, port_value: 9092 }";
+    let socket = dir.path().join("s").display().to_string();
+    let by_socket = |text: String| text.replace(own, &format!("pipe: {{ path: {socket} }}"));
+    let launch =
+        Launch::new("memory:").env("EDGE_SESSION_EXT_PROC_LISTEN", &format!("unix:{socket}"));
+    let chain = Chain::edited(Front::Envoy, launch, "", &by_socket);
+    assert_eq!(chain.caller().get("/count", FETCH).json()["changed"]["count"], json!(1));
+    drop(chain);
+
+    new_certificate(dir.path());
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let by_tls = |text: String| {
+        let tls = format!(
+            "    - name: edge_session\n      transport_socket:\n        \
+             name: envoy.transport_sockets.tls\n        typed_config:\n          \
+             \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\n          \
+             sni: localhost\n          common_tls_context:\n            alpn_protocols: [h2]\n            \
+             validation_context: {{ trusted_ca: {{ filename: {} }} }}",
+            file("certificate.pem")
+        );
+        text.replace("    - name: edge_session", &tls)
+    };
+    let launch = Launch::new("memory:")
+        .env("EDGE_SESSION_TLS_CERTIFICATE", &file("certificate.pem"))
+        .env("EDGE_SESSION_TLS_KEY", &file("key.pem"));
+    let chain = Chain::edited(Front::Envoy, launch, "", &by_tls);
+    assert_eq!(chain.caller().get("/count", FETCH).json()["changed"]["count"], json!(1));
+}
+
+#[test]
+fn one_edge_session_serves_several_envoys() {
+    let first = Chain::start(Front::Envoy, "memory:", "");
+    let asked = first.fronted.asked().rsplit_once(':').unwrap().1.to_owned();
+    // Its own edge-session is not asked.
+    let edit = |text: String| text.replace("port_value: 9092", &format!("port_value: {asked}"));
+    let second = Chain::edited(Front::Envoy, Launch::new("memory:"), "", &edit);
+    let mut one = first.logged_in("ada");
+    let mut other = second.caller();
+    other.cookie = one.cookie.clone();
+    assert_eq!(other.get("/account", FETCH).json()["told"], json!({ "user": "ada" }));
+    assert_eq!(other.get("/count", FETCH).status, 200);
+    assert_eq!(one.get("/free", FETCH).json()["told"], json!({ "user": "ada", "count": 1 }));
 }

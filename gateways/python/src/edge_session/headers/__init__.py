@@ -28,7 +28,8 @@ _NOWHERE = (
 )
 _NOT_OURS = (
     "it did not come through the gateway (edge-session serve --upstream). The application must "
-    "listen only where the gateway alone can reach it, and tests must send both headers"
+    "listen only where the gateway alone can reach it, and tests must send both headers. Behind a "
+    "gateway that only asks edge-session (forward authentication), use its session API instead"
 )
 
 _TOO_DEEP = "is nested too deeply to be read"
