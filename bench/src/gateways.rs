@@ -121,13 +121,8 @@ impl Front {
             Self::Nginx => {
                 let text =
                     cut(&text, "    # If the application relays", "    server {\n        listen");
-                let text = cut(
-                    &text,
-                    "        location = /edge-session/auth",
-                    "        location @refused",
-                );
+                let text = cut(&text, "        location = /edge-session/auth", "    }\n}");
                 without(&text, &["auth_request", "$edge_session", "error_page 401"])
-                    .replace("return 302", "#")
             }
             Self::Caddy => cut(&text, "# forward_auth, written", "reverse_proxy 127.0.0.1:3000"),
             Self::Traefik => text.replace("middlewares: [strip, edge-session]", "middlewares: []"),
