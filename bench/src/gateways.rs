@@ -186,8 +186,10 @@ impl Subject {
     fn name(&self) -> String {
         match self.front {
             None => "edge-session as the proxy".to_owned(),
-            Some((front, false)) => front.name().to_owned(),
-            Some((front, true)) => format!("{} + edge-session", front.name()),
+            Some((front, true)) if front.is_program() => {
+                format!("{} + edge-session", front.name())
+            }
+            Some((front, _)) => front.name().to_owned(),
         }
     }
 

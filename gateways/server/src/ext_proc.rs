@@ -294,7 +294,7 @@ impl Conversation {
                 Reply::RequestHeaders(translation::headers_reply(&before, &headers))
             }
         };
-        waiting.is_over();
+        waiting.end();
         reply
     }
 
@@ -322,7 +322,7 @@ impl Conversation {
             }
             None => Reply::Immediate(translation::immediate(response).await),
         };
-        waiting.is_over();
+        waiting.end();
         reply
     }
 }
@@ -341,7 +341,7 @@ impl Waiting {
         Self(Some(Instant::now()))
     }
 
-    fn is_over(mut self) {
+    fn end(mut self) {
         self.0 = None;
     }
 }

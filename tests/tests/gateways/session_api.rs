@@ -341,3 +341,46 @@ fn wrong_tokens_do_not_delay_the_right_one() {
     });
     asked.server.stop();
 }
+
+#[test]
+fn the_store_is_there_for_gateways_with_the_token() {
+    let asked = Asked::start(Launch::new("memory:"), CONFIG);
+    let mut gateway = asked.caller();
+    let token = format!("Authorization: Bearer {AUTH_TOKEN}");
+    let mut ask = |operation: &str, body: &str| {
+        let path = format!("/store/{operation}");
+        let answer = gateway.ask("POST", &path, &[&token, JSON], body.as_bytes());
+        (answer.status, answer.text())
+    };
+    let far = 4_000_000_000_000_u64;
+    let with = |rest: &str| format!(r#"{{"id":"an-id"{rest}}}"#);
+    let content = |data: &str| with(&format!(r#","data":{data:?},"expires":{far}"#));
+    assert_eq!(ask("load", &with("")).0, 404);
+    assert_eq!(ask("create", &content("{}")).0, 204);
+    assert_eq!(ask("create", &content("{}")).0, 409);
+    let (status, found) = ask("load", &with(""));
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!((status, &found["data"], &found["expires"]), (200, &json!("{}"), &json!(far)));
+    let expecting =
+        |text: &str| with(&format!(r#","data":"{{\"a\":1}}","expires":{far},"expected":{text:?}"#));
+    let (status, conflict) = ask("replace", &expecting("other"));
+    assert!(status == 409 && conflict.contains(r#""data":"{}""#), "{status} {conflict}");
+    assert_eq!(ask("replace", &expecting("{}")).0, 204);
+    assert_eq!(ask("touch", &with(&format!(r#","expires":{far}"#))).0, 204);
+    assert_eq!(ask("delete", &with(r#","expected":"{}""#)).0, 409);
+    assert_eq!(ask("delete", &with("")).0, 204);
+    assert_eq!(ask("delete", &with("")).0, 404);
+    for (operation, body, status, said) in [
+        ("create", with(""), 400, "`data` or `expires` is missing"),
+        ("touch", with(""), 400, "`expires` is missing"),
+        ("load", "[]".to_owned(), 400, "not an object with `id`"),
+        ("load", with(r#","speed":1"#), 400, "not an object with `id`"),
+        ("drop", with(""), 404, "/store/load"),
+    ] {
+        let (got, text) = ask(operation, &body);
+        assert!(got == status && text.contains(said), "{operation} {body}: {got} {text}");
+    }
+    assert_eq!(gateway.ask("POST", "/store/load", &[JSON], with("").as_bytes()).status, 401);
+    assert_eq!(gateway.ask("GET", "/store/load", &[&token], b"").status, 405);
+    asked.server.stop();
+}

@@ -54,25 +54,27 @@ impl StoreApi {
             bad("the body is not an object with `id`, and as needed `data`, `expires`, `expected`")
         })?;
         let Question { id, data, expires, expected } = question;
-        let content = || match (data.clone(), expires) {
-            (Some(data), Some(expires)) => Ok(Content { data, expires }),
-            _ => Err(bad("`data` or `expires` is missing")),
-        };
+        let content = data.zip(expires).map(|(data, expires)| Content { data, expires });
+        let content = content.ok_or("`data` or `expires` is missing");
         let expected = expected.as_deref();
         let store = &self.store;
         let operation = head.uri.path().strip_prefix("/store/").unwrap_or_default();
-        let result = match operation {
+        match operation {
             "load" => self.within(store.load(&id)).await.map(|stored| match stored {
                 Some(stored) => found(StatusCode::OK, stored),
                 None => StatusCode::NOT_FOUND.into_response(),
             }),
             "create" => {
-                self.within(store.create(&id, content()?)).await.map(|created| match created {
-                    Created::Done => StatusCode::NO_CONTENT.into_response(),
-                    Created::Taken => StatusCode::CONFLICT.into_response(),
+                self.within(store.create(&id, content.map_err(bad)?)).await.map(|created| {
+                    match created {
+                        Created::Done => StatusCode::NO_CONTENT.into_response(),
+                        Created::Taken => StatusCode::CONFLICT.into_response(),
+                    }
                 })
             }
-            "replace" => self.within(store.replace(&id, content()?, expected)).await.map(changed),
+            "replace" => {
+                self.within(store.replace(&id, content.map_err(bad)?, expected)).await.map(changed)
+            }
             "touch" => {
                 let expires = expires.ok_or_else(|| bad("`expires` is missing"))?;
                 self.within(store.touch(&id, expires)).await.map(changed)
@@ -80,10 +82,9 @@ impl StoreApi {
             "delete" => self.within(store.delete(&id, expected)).await.map(changed),
             _ => {
                 let what = "there are /store/load, create, replace, touch and delete";
-                return Err(problem(StatusCode::NOT_FOUND, what));
+                Err(problem(StatusCode::NOT_FOUND, what))
             }
-        };
-        result
+        }
     }
 
     /// Performs an operation within the deadline. The error is the response.
