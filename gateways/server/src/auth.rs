@@ -301,7 +301,10 @@ fn question(request: Request<Body>) -> Result<Question, String> {
     };
     let host = host.or_else(|| head.uri.authority().map(|it| it.as_str().to_owned()));
     let proto = single(&head.headers, &X_FORWARDED_PROTO)?;
-    let origin = format!("{}://{}", proto.unwrap_or("http"), host.as_deref().unwrap_or_default());
+    // Traefik says wss of a WebSocket.
+    let is_secure = proto.is_some_and(|proto| matches!(proto, "https" | "wss"));
+    let scheme = if is_secure { "https" } else { "http" };
+    let origin = format!("{scheme}://{}", host.as_deref().unwrap_or_default());
     for name in [X_FORWARDED_URI, X_FORWARDED_METHOD, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION]
     {
         head.headers.remove(name);
@@ -381,6 +384,12 @@ mod tests {
         assert_eq!(question.request.method(), Method::POST);
         assert_eq!(question.origin, "http://h");
         assert!(!question.only_401);
+        for (proto, scheme) in
+            [("https", "https"), ("wss", "https"), ("ws", "http"), ("javascript", "http")]
+        {
+            let headers = [&headers[..], &[("x-forwarded-proto", proto)]].concat();
+            assert_eq!(asked("/auth", &headers).unwrap().origin, format!("{scheme}://h"));
+        }
         // Envoy appends the path: what a visitor says does not count.
         let question = asked("/auth/c?d", &headers).unwrap();
         assert_eq!(question.request.uri(), "/c?d");
