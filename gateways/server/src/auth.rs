@@ -35,9 +35,8 @@ pub(crate) use self::values::ValueHeader;
 use crate::admin::Key;
 use crate::health::healthz;
 use crate::net::connections::{Answers, Peer, TurnedAway};
-use crate::proxy::{Exchange, Forwarded, Proxy, Relayed, TrustedProxies};
+use crate::proxy::{Exchange, Forwarded, Proxy, Refusal, Relayed, TrustedProxies};
 
-const ID: HeaderName = HeaderName::from_static("edge-session-id");
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -127,9 +126,7 @@ impl Service<Request<Body>> for Auth {
 
 impl Answers for Auth {
     fn turn_away(&self, _: Request<Body>, _: IpAddr, why: TurnedAway) -> Response<Body> {
-        metrics::counter!("edge_session_refused_total", "reason" => why.reason()).increment(1);
-        let (status, text) = why.status_and_text();
-        (status, format!("{text}\n")).into_response()
+        Refusal::TurnedAway(why).respond()
     }
 }
 
@@ -138,19 +135,15 @@ impl Shared {
         let peer = request.extensions_mut().remove::<Peer>();
         let address = peer.as_ref().map(|peer| peer.address);
         let path = request.uri().path();
+        let is_store = path.starts_with("/store/");
         match path {
             "/healthz" => healthz(axum::extract::State(self.layer.clone())).await.into_response(),
             "/openapi.json" => ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response(),
-            _ if path == "/session" || path.starts_with("/session/") => {
+            _ if path == "/session" || path.starts_with("/session/") || is_store => {
                 match self.permit(request.headers(), address).await {
+                    Err(problem) => problem,
+                    Ok(()) if is_store => self.store.respond(request).await,
                     Ok(()) => self.api.respond(request).await,
-                    Err(problem) => problem,
-                }
-            }
-            _ if path.starts_with("/store/") => {
-                match self.permit(request.headers(), address).await {
-                    Ok(()) => self.store.respond(request).await,
-                    Err(problem) => problem,
                 }
             }
             _ if path == "/auth" || path.starts_with("/auth/") => match address {
@@ -258,8 +251,6 @@ impl Shared {
         for (name, value) in told.iter().filter(|(name, _)| is_ours(name)) {
             headers.insert(name, value.clone());
         }
-        // Without an identifier, the application knows that headers cannot change the session.
-        headers.insert(ID, HeaderValue::from_static(""));
         values::tell(&self.values, headers);
         response
     }
@@ -271,22 +262,18 @@ fn question(request: Request<Body>) -> Result<Question, String> {
     let asked = head.uri.path().strip_prefix("/auth").unwrap_or_default();
     // A gateway that appends the visitor's path keeps the method as well.
     let (target, method, only_401) = if asked.is_empty() {
-        let target = single_value(&head.headers, &X_FORWARDED_URI)?.ok_or(
-            "the header X-Forwarded-Uri, with the visitor's path, is missing: the gateway must \
-             set it (docs/gateways.md has complete configurations)",
-        )?;
-        let target = target.as_bytes().to_vec();
-        let method = match single(&head.headers, &X_FORWARDED_METHOD)? {
-            Some(method) => Method::from_bytes(method.as_bytes())
-                .map_err(|_| "the header X-Forwarded-Method is not a method")?,
-            None => {
-                return Err(
-                    "the header X-Forwarded-Method, with the visitor's method, is missing: the \
-                     gateway must set it (docs/gateways.md has complete configurations)"
-                        .to_owned(),
-                );
-            }
+        let required = |name: &HeaderName, shown: &str, what: &str| {
+            single_value(&head.headers, name)?.map(HeaderValue::as_bytes).ok_or_else(|| {
+                format!(
+                    "the header {shown}, with the visitor's {what}, is missing: the gateway must \
+                     set it (docs/gateways.md has complete configurations)"
+                )
+            })
         };
+        let target = required(&X_FORWARDED_URI, "X-Forwarded-Uri", "path")?.to_vec();
+        let method = required(&X_FORWARDED_METHOD, "X-Forwarded-Method", "method")?;
+        let method = Method::from_bytes(method)
+            .map_err(|_| "the header X-Forwarded-Method is not a method")?;
         // Caddy appends the visitor's own query, which changes no more than that visitor's answer.
         (target, method, head.uri.query() == Some(STATUS_401))
     } else {

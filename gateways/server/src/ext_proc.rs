@@ -32,7 +32,7 @@ use self::messages::{
     ProcessingMode, ProcessingRequest, ProcessingResponse, Reply, SEND, SERVING, SKIP,
 };
 use crate::net::connections::{Answers, TurnedAway};
-use crate::proxy::{Exchange, Forwarded, Proxy, Relayed};
+use crate::proxy::{Exchange, Forwarded, Proxy, Refusal, Relayed};
 
 const PROCESS: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -279,7 +279,8 @@ impl Conversation {
         let mut request = match translation::request(headers) {
             Ok(request) => request,
             Err(what) => {
-                return Reply::Immediate(translation::immediate(bad_request(what)).await);
+                let response = Refusal::BadRequest(what).respond();
+                return Reply::Immediate(translation::immediate(response).await);
             }
         };
         let before = request.headers().clone();
@@ -325,12 +326,6 @@ impl Conversation {
         waiting.end();
         reply
     }
-}
-
-fn bad_request(what: &'static str) -> Response<Body> {
-    let refused = metrics::counter!("edge_session_refused_total", "reason" => "bad-request");
-    refused.increment(1);
-    (StatusCode::BAD_REQUEST, format!("{what}\n")).into_response()
 }
 
 /// Envoy waits for a reply. Dropped before the wait is over, Envoy has given up.

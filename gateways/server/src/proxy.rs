@@ -447,8 +447,13 @@ impl Shared {
         }
     }
 
-    /// Tells the application its session.
-    fn tell(&self, headers: &mut http::HeaderMap, session: Option<&Session>) -> Told {
+    /// Tells the application its session. `sees_response`: its response can change the session.
+    fn tell(
+        &self,
+        headers: &mut http::HeaderMap,
+        session: Option<&Session>,
+        sees_response: bool,
+    ) -> Told {
         if self.settings.hide_cookie {
             headers::hide_cookie(headers, &self.cookie_name);
         }
@@ -457,8 +462,8 @@ impl Shared {
         let session_now = session.map(|session| (session.id(), session.to_json()));
         let told = session_now.as_ref().map(|(id, data)| (id.as_str(), data.as_str()));
         // Without an identifier, the application knows that headers cannot change the session.
-        let is_shared = self.settings.is_shared;
-        let named = told.map(|(id, data)| (if is_shared { "" } else { id }, data));
+        let is_changed_by_headers = sees_response && !self.settings.is_shared;
+        let named = told.map(|(id, data)| (if is_changed_by_headers { id } else { "" }, data));
         session_headers::tell(headers, named);
         Told {
             bytes: told.map_or(0, |(_, data)| data.len()),
@@ -559,7 +564,7 @@ impl Shared {
         session: Option<&Session>,
     ) -> Result<Response<Body>, Refusal> {
         let headers = request.headers_mut();
-        let told = self.tell(headers, session);
+        let told = self.tell(headers, session, exchange.sees_response);
         headers::add_round(headers);
         let mut head = exchange.forward(std::mem::take(headers)).await?;
         self.conclude(&mut head, session, told)?;
@@ -595,7 +600,7 @@ impl Shared {
             sent.insert(UPGRADE, protocol.clone());
         }
         headers::add_forwarded(sent, peer.address, peer.tls);
-        let told = self.tell(sent, session);
+        let told = self.tell(sent, session, true);
         let progress = Progress::default();
         if !request.body().is_end_stream() {
             let body = std::mem::take(request.body_mut());

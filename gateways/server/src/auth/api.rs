@@ -12,14 +12,16 @@ use axum::body::{Body, to_bytes};
 use axum::response::IntoResponse as _;
 use edge_session::{Origin, Refused, Session, SessionLayer, SessionService};
 use edge_session_headers::{Action, Answer, Change};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use serde_json::json;
 use tower_layer::Layer as _;
 use tower_service::Service;
 
-use super::{ID, X_FORWARDED_PROTO, X_FORWARDED_URI, single};
+use super::{X_FORWARDED_PROTO, X_FORWARDED_URI, single};
 use crate::proxy::apply;
+
+const ID: HeaderName = HeaderName::from_static("edge-session-id");
 
 /// The maximum size of a request's body, in bytes; a session is limited by `max_session_bytes`.
 const BODY_BYTES: usize = 4 << 20;
