@@ -266,6 +266,17 @@ pub fn merge_into(target: &mut Value, patch: Map<String, Value>) {
     }
 }
 
+/// Returns the Cookie headers as one (RFC 9113, section 8.2.3).
+pub fn cookies(headers: &HeaderMap) -> Vec<u8> {
+    let mut all = headers.get_all(COOKIE).iter();
+    let mut cookies = all.next().map_or(Vec::new(), |value| value.as_bytes().to_vec());
+    for value in all {
+        cookies.extend_from_slice(b"; ");
+        cookies.extend_from_slice(value.as_bytes());
+    }
+    cookies
+}
+
 /// Returns whether there is a Set-Cookie for the cookie `name`.
 pub fn has_set_cookie(headers: &HeaderMap, name: &str) -> bool {
     let values = headers.get_all(SET_COOKIE);

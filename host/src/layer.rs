@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use edge_session_headers::keep_private;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use edge_session_headers::{cookies, keep_private};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
+use http::{HeaderValue, Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -189,17 +189,6 @@ where
             Ok(response)
         })
     }
-}
-
-/// Returns the Cookie headers as one (RFC 9113, section 8.2.3).
-fn cookies(headers: &HeaderMap) -> Vec<u8> {
-    let mut all = headers.get_all(COOKIE).iter();
-    let mut cookies = all.next().map_or(Vec::new(), |value| value.as_bytes().to_vec());
-    for value in all {
-        cookies.extend_from_slice(b"; ");
-        cookies.extend_from_slice(value.as_bytes());
-    }
-    cookies
 }
 
 fn facts<B>(request: &Request<B>) -> wit::Request {

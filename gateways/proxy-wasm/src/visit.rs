@@ -10,7 +10,7 @@ use edge_session_component::wit::{
     Beginning, Change, Failure, Obstacle, Outcome, Plan, Request, Session, Stored, Visit as Decided,
 };
 use edge_session_headers::{self as session_headers, Answer};
-use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
+use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
 
@@ -374,14 +374,7 @@ impl Context for Visit {
 impl HttpContext for Visit {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         let headers = request_headers(self);
-        let mut cookies = Vec::new();
-        for value in headers.get_all(COOKIE) {
-            if !cookies.is_empty() {
-                // RFC 9113, section 8.2.3
-                cookies.extend_from_slice(b"; ");
-            }
-            cookies.extend_from_slice(value.as_bytes());
-        }
+        let mut cookies = session_headers::cookies(&headers);
         cookies.truncate(COOKIES + 1);
         let path = self.get_http_request_header(":path").unwrap_or_default();
         let proto = headers.get("x-forwarded-proto").map(|value| value.as_bytes().to_vec());

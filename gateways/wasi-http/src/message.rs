@@ -2,7 +2,7 @@
 
 use edge_session_component::wit;
 use edge_session_headers as session_headers;
-use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use wit_bindgen::{FutureReader, StreamReader, StreamResult};
 
 use crate::bindings::wasi::http::types::{
@@ -61,14 +61,7 @@ impl Incoming {
     /// Returns the request's facts that sessions depend on. `believes_proto`: X-Forwarded-Proto is
     /// trusted.
     pub(crate) fn facts(&self, believes_proto: bool) -> wit::Request {
-        let mut cookies = Vec::new();
-        for value in self.headers.get_all(COOKIE) {
-            if !cookies.is_empty() {
-                // RFC 9113, section 8.2.3
-                cookies.extend_from_slice(b"; ");
-            }
-            cookies.extend_from_slice(value.as_bytes());
-        }
+        let mut cookies = session_headers::cookies(&self.headers);
         cookies.truncate(COOKIES + 1);
         let path = self.path_with_query.as_deref().unwrap_or_default();
         wit::Request {

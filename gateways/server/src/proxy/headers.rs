@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use edge_session_headers::{cookie_name, dashed, is_ours, remove_where};
+use edge_session_headers::{cookie_name, cookies, dashed, is_ours, remove_where};
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap,
     HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
@@ -255,8 +255,7 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }
-    let values: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&values.join(&b"; "[..])) {
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies(headers)) {
         headers.insert(COOKIE, joined);
     }
 }
