@@ -308,3 +308,25 @@ fn one_edge_session_serves_several_envoys() {
     assert_eq!(other.get("/count", FETCH).status, 200);
     assert_eq!(one.get("/free", FETCH).json()["told"], json!({ "user": "ada", "count": 1 }));
 }
+
+#[test]
+fn an_envoy_that_only_observes_is_an_error_in_the_log() {
+    let edit = |text: String| text.replace("allow_mode_override: true", "observability_mode: true");
+    let chain = Chain::edited(Front::Envoy, Launch::new("memory:"), "", &edit);
+    assert_eq!(chain.caller().get("/account", FETCH).status, 200, "nothing is guarded");
+    wait_for("the log to say so", Duration::from_secs(5), || {
+        chain.fronted.edge().log().contains("observability_mode").then_some(())
+    });
+}
+
+#[test]
+fn of_two_edge_sessions_in_a_row_the_outer_one_says_why_nobody_can_log_in() {
+    let app = Upstream::parrot();
+    let inner = Launch::new("memory:").upstream(&app.url()).start();
+    let port = inner.address().rsplit_once(':').unwrap().1.parse().unwrap();
+    let outer = Front::Envoy.start(Launch::new("memory:"), "", port, &as_it_is);
+    let mut caller = outer.caller();
+    caller.get("/", &[r#"Say: Edge-Session: {"user":"ada"}"#]);
+    assert_eq!(caller.cookie, None);
+    assert!(outer.edge().log().contains("nobody can log in there"), "{}", outer.edge().log());
+}
