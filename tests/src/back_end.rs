@@ -1,18 +1,17 @@
 //! Back ends that each parse a request's target in a different way: `tests/node/back-end.mjs`,
 //! `tests/python/back_end.py` and `tests/php/index.php`.
 
-use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::{checkout, free_port, node, wait_for};
+use crate::{Process, checkout, free_port, node, wait_for};
 
 /// A running back end. It answers with its reading of the target: `SECRET` for `/internal` or
 /// below, `PUBLIC` for `/public` or below, otherwise `OTHER`; and at `/public/headers` with the
 /// headers that it received, as JSON.
 pub struct BackEnd {
-    child: Child,
+    _process: Process,
     port: u16,
 }
 
@@ -38,14 +37,13 @@ impl BackEnd {
     #[track_caller]
     pub fn php() -> Self {
         let port = free_port();
-        let child = Command::new("php")
+        let mut command = Command::new("php");
+        command
             .args(["-S", &format!("127.0.0.1:{port}"), "index.php"])
             .current_dir(checkout().join("tests/php"))
             // It logs every request.
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("PHP is missing: run scripts/setup php");
-        let back_end = Self { child, port };
+            .stderr(Stdio::null());
+        let back_end = Self { _process: Process::start(&mut command), port };
         wait_for("PHP to listen", Duration::from_secs(10), || {
             TcpStream::connect(("127.0.0.1", port)).ok()
         });
@@ -54,11 +52,9 @@ impl BackEnd {
 
     #[track_caller]
     fn printing_its_port(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("it can be run");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("its output is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("its output can be read");
-        Self { child, port: line.trim().parse().expect("the back end prints its port") }
+        let (process, line) = Process::printing(command);
+        let port = line.trim().parse().expect("the back end prints its port");
+        Self { _process: process, port }
     }
 
     /// `http://127.0.0.1:PORT`
@@ -69,12 +65,5 @@ impl BackEnd {
     /// `127.0.0.1:PORT`
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for BackEnd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -2,13 +2,16 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::server::target_dir;
-use crate::{Caller, Launch, SECRET, Server, Wire, checkout, free_port, temp_dir, wait_for};
+use crate::{
+    Asked, Caller, Launch, Process, SECRET, Server, Wire, checkout, free_port, temp_dir, wait_for,
+};
 
 /// The token of the session API in these tests.
 pub const AUTH_TOKEN: &str = "only-for-tests-of-the-session-api";
@@ -34,7 +37,7 @@ pub enum Front {
 
 /// A running gateway with its edge-session, until it is dropped.
 pub struct Fronted {
-    child: Child,
+    process: Process,
     port: u16,
     asked: u16,
     edge: Option<Server>,
@@ -113,12 +116,11 @@ impl Front {
         let mut command = self.command(path);
         command.current_dir(path);
         command.stdout(log.try_clone().expect("the log can be shared")).stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let mut fronted = Fronted { child, port, asked, edge: Some(edge), dir };
+        let process = Process::start(&mut command);
+        let mut fronted = Fronted { process, port, asked, edge: Some(edge), dir };
         wait_for("the gateway to answer", Duration::from_secs(30), || {
-            if let Some(status) = fronted.child.try_wait().expect("the child can be asked") {
-                panic!("{self:?} ended with {status}, having said: {}", fronted.log());
-            }
+            let log = || read_log(&fronted.dir);
+            fronted.process.must_run(log);
             // Without its routes, it answers with 404; without the others, with 502 or 503.
             let config = ureq::Agent::config_builder().http_status_as_error(false).build();
             let answer = ureq::Agent::new_with_config(config).get(fronted.url()).call().ok()?;
@@ -176,6 +178,32 @@ pub fn as_it_is(text: String) -> String {
     text
 }
 
+/// Calls the session API at `api` for the visitor of a request, who has this cookie. Returns the
+/// cookie to relay.
+#[track_caller]
+pub fn call_session_api(
+    api: &str,
+    asked: &Asked,
+    cookie: &str,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Option<String> {
+    let mut request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("{api}{path}"))
+        .header("authorization", format!("Bearer {AUTH_TOKEN}"))
+        .header("x-forwarded-uri", &asked.target)
+        .header("cookie", cookie);
+    if body.is_some() {
+        request = request.header("content-type", "application/json");
+    }
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let answer = ureq::run(request.body(body).expect("it is valid")).expect("the API answers");
+    assert_eq!(answer.status(), 204, "{method} {path}");
+    answer.headers().get("set-cookie").and_then(|it| it.to_str().ok()).map(str::to_owned)
+}
+
 /// Returns a program that `scripts/setup gateways` has fetched, or the system's.
 pub(crate) fn tool(name: &str) -> PathBuf {
     let tools = std::env::var_os("EDGE_SESSION_TOOLS");
@@ -224,16 +252,18 @@ impl Fronted {
 
     /// Returns what the gateway has logged.
     pub fn log(&self) -> String {
-        let log = fs::read(self.dir.path().join("log")).expect("the log can be read");
-        String::from_utf8_lossy(&log).into_owned()
+        read_log(&self.dir)
     }
+}
+
+pub(crate) fn read_log(dir: &TempDir) -> String {
+    let log = fs::read(dir.path().join("log")).expect("the log can be read");
+    String::from_utf8_lossy(&log).into_owned()
 }
 
 impl Drop for Fronted {
     fn drop(&mut self) {
-        // A failure means that it has already exited.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.end();
         if std::thread::panicking() {
             eprintln!("the gateway's log:\n{}", self.log());
         }

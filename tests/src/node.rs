@@ -1,12 +1,11 @@
 //! The programs in `tests/node`: the reference implementations, and a browser.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::checkout;
+use crate::{Process, checkout};
 
 /// Runs a program to its end and returns its output.
 #[track_caller]
@@ -58,7 +57,7 @@ impl App {
 
 /// A running view counter on Express, express-session and connect-mongo.
 pub struct ExpressApp {
-    child: Child,
+    _process: Process,
     port: u16,
 }
 
@@ -103,30 +102,16 @@ impl ExpressApp {
 
     #[track_caller]
     fn run(mut command: Command, secret: &str, store: &str) -> Self {
-        let mut child = command
-            .env("SECRET", secret)
-            .env("STORE_URL", store)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it can be run");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("its output is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("its output can be read");
+        let (process, line) =
+            Process::printing(command.env("SECRET", secret).env("STORE_URL", store));
         // Either the port or an address that ends with it.
         let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
-        Self { child, port: port.expect("the application prints its port") }
+        Self { _process: process, port: port.expect("the application prints its port") }
     }
 
     /// Returns `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for ExpressApp {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,17 +1,17 @@
 //! The middleware with the tests' application and a key-value store, in wasmCloud (`wash dev`).
 
 use std::fs::{self, File};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::front::tool;
-use crate::{checkout, free_port, temp_dir, wait_for};
+use crate::front::{read_log, tool};
+use crate::{Process, checkout, free_port, temp_dir, wait_for};
 
 /// A running `wash dev`, until it is dropped.
 pub struct Wash {
-    child: Child,
+    process: Process,
     port: u16,
     dir: TempDir,
 }
@@ -60,13 +60,12 @@ impl Wash {
             command.env_remove(name);
         }
         command.stdout(log.try_clone().expect("the log can be shared")).stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let mut wash = Self { child, port, dir };
+        let process = Process::start(&mut command);
+        let mut wash = Self { process, port, dir };
         // It compiles the component first.
         wait_for("wasmCloud to serve", Duration::from_secs(90), || {
-            if let Some(status) = wash.child.try_wait().expect("the child can be asked") {
-                panic!("wash ended with {status}, having said: {}", wash.log());
-            }
+            let log = || read_log(&wash.dir);
+            wash.process.must_run(log);
             ureq::get(wash.url()).call().ok()
         });
         wash
@@ -76,26 +75,20 @@ impl Wash {
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
 }
 
 impl Drop for Wash {
     fn drop(&mut self) {
-        // A failure means that it has already exited.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.end();
         if std::thread::panicking() {
-            eprintln!("wasmCloud's log:\n{}", self.log());
+            eprintln!("wasmCloud's log:\n{}", read_log(&self.dir));
         }
     }
 }
 
 /// A NATS server with JetStream, until it is dropped.
 pub struct Nats {
-    child: Child,
+    _process: Process,
     port: u16,
     _dir: TempDir,
 }
@@ -108,23 +101,15 @@ impl Nats {
         let mut command = Command::new(tool("nats-server"));
         command.args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"]).arg(dir.path());
         command.arg("-l").arg(dir.path().join("log"));
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let process = Process::start(&mut command);
         wait_for("NATS to serve", Duration::from_secs(10), || {
             std::net::TcpStream::connect(("127.0.0.1", port)).ok()
         });
-        Self { child, port, _dir: dir }
+        Self { _process: process, port, _dir: dir }
     }
 
     /// Returns `nats://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Nats {
-    fn drop(&mut self) {
-        // A failure means that it has already exited.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

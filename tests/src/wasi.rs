@@ -2,18 +2,19 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::front::read_log;
 use crate::server::Confidential;
-use crate::{Caller, built, checkout, free_port, temp_dir, wait_for};
+use crate::{Caller, Process, built, checkout, free_port, temp_dir, wait_for};
 
 /// The middleware with the tests' application (`tests/wasi-app`) and a store in the instance's
 /// memory. It stops when dropped.
 pub struct Served {
-    child: Child,
+    process: Process,
     address: SocketAddr,
     dir: TempDir,
     confidential: Confidential,
@@ -44,13 +45,12 @@ impl Served {
         }
         command.arg(component);
         command.stdout(log.try_clone().expect("the log can be shared")).stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let mut served = Self { child, address, dir, confidential: Confidential::default() };
+        let process = Process::start(&mut command);
+        let mut served = Self { process, address, dir, confidential: Confidential::default() };
         // It compiles the components first.
         wait_for("wasmtime to serve", Duration::from_secs(60), || {
-            if let Some(status) = served.child.try_wait().expect("the child can be asked") {
-                panic!("wasmtime ended with {status}, having said: {}", served.log());
-            }
+            let log = || read_log(&served.dir);
+            served.process.must_run(log);
             std::net::TcpStream::connect(address).ok()
         });
         served
@@ -68,15 +68,13 @@ impl Served {
 
     /// Returns the output so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).expect("the log can be read")
+        read_log(&self.dir)
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // A failure means that it has already exited.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.end();
         let log = self.log();
         if std::thread::panicking() {
             eprintln!("the log of wasmtime:\n{log}");

@@ -5,20 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use edge_session_tests::{
-    AUTH_TOKEN, Asked, Database, Front, Fronted, KeyValue, Launch, Nats, Redis, Reply, SECRET,
-    Served, Server, Upstream, Wash, Wire, checkout, free_port, temp_dir, wait_for,
+    Asked, Database, Front, Fronted, KeyValue, Launch, Nats, Process, Redis, Reply, SECRET, Served,
+    Server, Upstream, Wash, Wire, call_session_api, checkout, free_port, temp_dir, wait_for,
 };
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 /// A running gateway server. Dropping it ends the server.
 enum Running {
-    Process { child: Child, port: u16, _dir: Option<TempDir> },
+    Process { _process: Process, port: u16, _dir: Option<TempDir> },
     Proxy { server: Server, _app: Upstream },
     App(Server),
     Wasi(Served),
@@ -34,16 +34,6 @@ impl Running {
             Self::Wasi(served) => served.url(),
             Self::Wash { wash, .. } => wash.url(),
             Self::Fronted { fronted, .. } => fronted.url(),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Self::Process { child, .. } = self {
-            // A failure means that it has already exited.
-            let _ = child.kill();
-            let _ = child.wait();
         }
     }
 }
@@ -168,15 +158,13 @@ fn start_process_at(
     store: &str,
     options: &Value,
 ) -> Running {
-    let child = command
+    command
         .env("EDGE_SESSION_COMPONENT", component())
         .env("EDGE_SESSION_SECRET", SECRET)
         .env("EDGE_SESSION_STORE", store)
         .env("EDGE_SESSION_OPTIONS", options.to_string())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
-    let running = Running::Process { child, port, _dir: dir };
+        .stdout(Stdio::null());
+    let running = Running::Process { _process: Process::start(&mut command), port, _dir: dir };
     let url = running.url();
     wait_for("the gateway to answer", Duration::from_secs(20), || ureq::get(&url).call().ok());
     running
@@ -335,21 +323,9 @@ fn perform_by_api(asked: &Asked, api: &str) -> Reply {
     let mut cookie = asked.header("cookie").unwrap_or_default().to_owned();
     let mut relayed = None;
     let mut ask = |method: &str, path: &str, body: Option<&Value>| {
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{api}{path}"))
-            .header("authorization", format!("Bearer {AUTH_TOKEN}"))
-            .header("x-forwarded-uri", &asked.target)
-            .header("cookie", &cookie);
-        if body.is_some() {
-            request = request.header("content-type", "application/json");
-        }
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let answer = ureq::run(request.body(body).expect("it is valid")).expect("the API answers");
-        assert_eq!(answer.status(), 204, "{method} {path}");
-        if let Some(new) = answer.headers().get("set-cookie").and_then(|it| it.to_str().ok()) {
+        if let Some(new) = call_session_api(api, asked, &cookie, method, path, body) {
             new.split(';').next().unwrap_or_default().clone_into(&mut cookie);
-            relayed = Some(new.to_owned());
+            relayed = Some(new);
         }
     };
     let mut data = told.as_object().cloned().unwrap_or_default();

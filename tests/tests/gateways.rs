@@ -8,7 +8,7 @@ mod session_api;
 use std::sync::{Arc, OnceLock};
 
 use edge_session_tests::{
-    AUTH_TOKEN, Asked, Caller, Front, Fronted, Launch, Reply, Upstream, as_it_is,
+    Asked, Caller, Front, Fronted, Launch, Reply, Upstream, as_it_is, call_session_api,
 };
 use serde_json::{Value, json};
 
@@ -65,20 +65,6 @@ fn port(app: &Upstream) -> u16 {
     address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("it has a port")
 }
 
-/// Calls the session API for a visitor, and returns the cookie to relay.
-fn call(api: &str, asked: &Asked, method: &str, path: &str, body: Value) -> Option<String> {
-    let request = ureq::http::Request::builder()
-        .method(method)
-        .uri(format!("{api}{path}"))
-        .header("authorization", format!("Bearer {AUTH_TOKEN}"))
-        .header("content-type", "application/json")
-        .header("cookie", asked.header("cookie").unwrap_or_default())
-        .body(body.to_string())
-        .unwrap();
-    let answer = ureq::run(request).expect("the API answers");
-    answer.headers().get("set-cookie").and_then(|it| it.to_str().ok()).map(str::to_owned)
-}
-
 /// The application; `api` is the address of the session API, unless it answers by headers.
 fn answer(asked: &Asked, api: Option<&str>) -> Reply {
     let (path, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));
@@ -99,7 +85,9 @@ fn answer(asked: &Asked, api: Option<&str>) -> Reply {
         None => reply = reply.line(format!("Edge-Session-Merge: {patch}")),
         Some(api) => {
             // Before its own cookies: nginx before 1.23 looks only at the first.
-            if let Some(cookie) = call(api, asked, "PATCH", "/session", patch) {
+            let own = asked.header("cookie").unwrap_or_default();
+            let new = call_session_api(api, asked, own, "PATCH", "/session", Some(&patch));
+            if let Some(cookie) = new {
                 reply = reply.line(format!("Set-Cookie: {cookie}"));
             }
         }

@@ -1,10 +1,10 @@
 //! What gateways that ask do beyond the answers of edge-session.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use edge_session_tests::{
-    AUTH_TOKEN, Front, Launch, Mongod, Upstream, as_it_is, checkout, wait_for,
+    AUTH_TOKEN, Front, Launch, Mongod, Process, Upstream, as_it_is, checkout, wait_for,
 };
 
 use super::{Chain, FETCH, NAVIGATION};
@@ -66,16 +66,6 @@ fn a_session_of_many_kilobytes_reaches_the_application() {
     }
 }
 
-/// A process that ends with the test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_application_of_the_folder_counts_logs_in_and_is_logged_out() {
     let python = std::env::var_os("EDGE_SESSION_PYTHON").expect("run scripts/setup python");
@@ -95,15 +85,10 @@ fn the_application_of_the_folder_counts_logs_in_and_is_logged_out() {
             .replace("http://127.0.0.1:9091", &fronted.asked())
             .replace("3000)", &format!("{port})"));
         std::fs::write(dir.path().join("app.py"), source).unwrap();
-        let app = Command::new(&python)
-            .arg("app.py")
-            .current_dir(dir.path())
-            .env("EDGE_SESSION_AUTH_TOKEN_FILE", "token")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let _app = Ended(app);
+        let mut app = Command::new(&python);
+        app.arg("app.py").current_dir(dir.path());
+        app.env("EDGE_SESSION_AUTH_TOKEN_FILE", "token");
+        let _app = Process::start(app.stdout(Stdio::null()).stderr(Stdio::null()));
         wait_for("the application to serve", Duration::from_secs(10), || {
             let mut page = ureq::get(format!("http://127.0.0.1:{port}/bye")).call().ok()?;
             (page.body_mut().read_to_string().ok()? == "Good-bye.").then_some(())
