@@ -19,15 +19,6 @@ mod found;
 
 // Also for host/src/session.rs: the contract's types are the same on both of its sides.
 use edge_session_component::wit::Origin;
-mod bindings {
-    pub(crate) mod exports {
-        pub(crate) mod edge {
-            pub(crate) mod session {
-                pub(crate) use edge_session_component::wit as engine;
-            }
-        }
-    }
-}
 
 mod store {
     pub(crate) use edge_session_component::wit::Stored;
