@@ -49,8 +49,10 @@ const FEW_FILES: u64 = 1024;
 
 pub(super) const CASES: &[Case] = &[
     Case {
-        name: "conflict storm: 1,000 parallel changes of one session, MongoDB",
+        name: "conflict storm: 1,000 parallel changes of one session, MongoDB; nginx: the same requests without sessions",
         attack: "storm",
+        // Without sessions: 1,000 connections that ask for a page as soon as they are answered.
+        nginx_has_it: true,
         // 1,000 connections with requests: 128 KiB each.
         bound: 128.0,
         in_database: true,
