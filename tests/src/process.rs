@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A running program. Dropping it ends the program.
 pub struct Process(Child);
 
@@ -30,6 +32,18 @@ impl Process {
         if let Some(status) = self.0.try_wait().expect("the child can be asked") {
             panic!("a program ended with {status}, having said: {}", log());
         }
+    }
+
+    /// Freezes it for as long as `during` takes: `kill -STOP`.
+    pub(crate) fn frozen<T>(&self, during: impl FnOnce() -> T) -> T {
+        let send = |signal| {
+            let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("it is a pid"));
+            kill_process(pid.expect("it is not 0"), signal).expect("it runs");
+        };
+        send(Signal::STOP);
+        let result = during();
+        send(Signal::CONT);
+        result
     }
 
     /// Kills it: `kill -9`.

@@ -228,8 +228,20 @@ fn start_wasmcloud(_: &str, options: &Value) -> Running {
     Running::Wash { wash, _kv: kv }
 }
 
+/// The same with the store that compares and swaps.
+const WASMCLOUD_SWAPS: Gateway = Gateway {
+    name: "wasmCloud, wasmcloud:keyvalue",
+    lacks: &["renew", "maxAge"],
+    start: start_wasmcloud_swaps,
+};
+
+fn start_wasmcloud_swaps(_: &str, options: &Value) -> Running {
+    let wash = Wash::start(KeyValue::SwapsInMemory, &of_middleware(options));
+    Running::Wash { wash, _kv: temp_dir("keyvalue-") }
+}
+
 /// Returns the options as the middleware's environment variables.
-fn of_middleware(options: &Value) -> Vec<(String, String)> {
+pub(crate) fn of_middleware(options: &Value) -> Vec<(String, String)> {
     let options = options.as_object().expect("options are an object");
     let mut env = vec![("EDGE_SESSION_SECRET".to_owned(), SECRET.to_owned())];
     let mut say = |key: &str, value: &Value| {
@@ -692,13 +704,24 @@ fn the_middleware_plays_all_scenarios_in_wasmcloud() {
 }
 
 #[test]
+fn the_middleware_plays_all_scenarios_with_the_store_that_swaps_in_wasmcloud() {
+    compare(&WASMCLOUD_SWAPS, "memory:", &stored_in_wasi_http);
+}
+
+#[test]
 fn sessions_of_wasmcloud_survive_its_restart_on_disk_in_nats_and_in_redis() {
     let folder = temp_dir("keyvalue-");
     let folder = folder.path().display().to_string();
-    let (nats, redis) = (Nats::start(), Redis::start());
+    let (nats, swaps, redis) = (Nats::start(), Nats::start(), Redis::start());
+    swaps.add_bucket("default");
     let (nats, redis) = (nats.url(), redis.url().to_owned());
     let env = of_middleware(&json!({}));
-    for store in [KeyValue::Folder(&folder), KeyValue::Nats(&nats), KeyValue::Redis(&redis)] {
+    for store in [
+        KeyValue::Folder(&folder),
+        KeyValue::Nats(&nats),
+        KeyValue::SwapsInNats(&swaps.url()),
+        KeyValue::Redis(&redis),
+    ] {
         let mut cookie: Option<String> = None;
         for (before, after) in [(json!({}), 1), (json!({ "n": 1 }), 2)] {
             let wash = Wash::start(store, &env);
@@ -721,7 +744,7 @@ fn ask(gateway: &Running, cookie: Option<&str>, deeds: &Value) -> (Value, Option
     ask_at(&gateway.url(), cookie, deeds)
 }
 
-fn ask_at(url: &str, cookie: Option<&str>, deeds: &Value) -> (Value, Option<String>) {
+pub(crate) fn ask_at(url: &str, cookie: Option<&str>, deeds: &Value) -> (Value, Option<String>) {
     let mut request = ureq::get(url).header("x-deeds", ascii(deeds));
     if let Some(cookie) = cookie {
         request = request.header("cookie", cookie);

@@ -22,4 +22,5 @@ mod postgres;
 mod redis;
 mod refusals;
 mod start;
+mod wasmcloud;
 mod with_express;

@@ -192,10 +192,14 @@ fn large_bodies_pass_both_ways() {
 #[test]
 fn the_store_in_keyvalue_keeps_the_promises_of_a_store() {
     let served = served(&[]);
-    let ask = |asked: Value| {
+    keeps_the_promises_of_a_store(|asked| {
         let body = asked.to_string();
         served.caller().ask("POST", "/store", &[], body.as_bytes()).json()
-    };
+    });
+}
+
+/// Checks a store that performs the operations passed to `ask` (`tests/wasi-store`).
+pub(crate) fn keeps_the_promises_of_a_store(ask: impl Fn(Value) -> Value) {
     let far = 4_000_000_000_000_u64;
     let is = |data: &str, expires: u64| json!({ "data": data, "expires": expires });
 

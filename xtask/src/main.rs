@@ -126,6 +126,8 @@ fn middleware() -> Result<()> {
     let target = Target::find()?;
     let packages = [
         "edge-session-store-keyvalue",
+        "edge-session-store-keyvalue-draft2",
+        "edge-session-store-wasmcloud",
         "example-wasi-app",
         "edge-session-tests-wasi-app",
         "edge-session-tests-wasi-store",
@@ -137,14 +139,23 @@ fn middleware() -> Result<()> {
     let Some((filter, modules)) = modules.split_last() else { unreachable!() };
     target.write("filter.wasm", filter)?;
     let components = modules.iter().map(|module| encode(module)).collect::<Result<Vec<_>>>()?;
-    let [store, app, tests_app, tests_store, middleware] = &components[..] else { unreachable!() };
+    let [store, draft2, wasmcloud, app, tests_app, tests_store, middleware] = &components[..]
+    else {
+        unreachable!()
+    };
     target.write("middleware.wasm", middleware)?;
     target.write("store-keyvalue.wasm", store)?;
+    target.write("store-keyvalue-draft2.wasm", draft2)?;
+    target.write("store-wasmcloud.wasm", wasmcloud)?;
     target.write("wasi-app.wasm", app)?;
     target.write("served.wasm", &join(&[store, app, middleware])?)?;
     target.write("wasi-app-for-tests.wasm", tests_app)?;
     let joined = join(&[store, tests_app, tests_store, middleware])?;
-    target.write("served-for-tests.wasm", &joined)
+    target.write("served-for-tests.wasm", &joined)?;
+    target.write("middleware-spin.wasm", &join(&[draft2, middleware])?)?;
+    target.write("served-wasmcloud.wasm", &join(&[wasmcloud, app, middleware])?)?;
+    let joined = join(&[wasmcloud, tests_app, tests_store, middleware])?;
+    target.write("served-wasmcloud-for-tests.wasm", &joined)
 }
 
 /// The paths of the build.

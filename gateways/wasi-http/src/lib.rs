@@ -59,7 +59,7 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
         Ok(refusal(500, "Sessions are not configured."))
     })?;
     session_headers::strip(&mut request.headers);
-    let begun = sessions.begin(&request.facts(sessions.believes_proto()));
+    let begun = sessions.begin(&request.facts(sessions.believes_proto())).await;
     let Some(begun) = begun.map_err(|failure| Ok(failed(&failure)))? else {
         session_headers::tell(&mut request.headers, None);
         let mut response = application(request).await?;
@@ -72,7 +72,7 @@ async fn answer(mut request: Incoming) -> Result<Response, Early> {
     let change = take(&mut response, &data);
     let is_valid = change.is_some();
     let change = change.unwrap_or_else(change::nothing);
-    let outcome = sessions.finish(begun, &change).map_err(|failure| Ok(failed(&failure)))?;
+    let outcome = sessions.finish(begun, &change).await.map_err(|failure| Ok(failed(&failure)))?;
     if !is_valid {
         return Err(Ok(refusal(502, "The application sent no valid response.")));
     }

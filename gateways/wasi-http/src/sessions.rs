@@ -83,7 +83,7 @@ impl Sessions {
     }
 
     /// Begins a request; none: the path has no session.
-    pub(crate) fn begin(&self, request: &Request) -> Result<Option<Begun>, Failure> {
+    pub(crate) async fn begin(&self, request: &Request) -> Result<Option<Begun>, Failure> {
         let mut stored = None;
         let mut beginning = self.engine.begin(&Wasi, request);
         loop {
@@ -91,7 +91,7 @@ impl Sessions {
                 Beginning::None => return Ok(None),
                 Beginning::Ready(session) => return Ok(Some(Begun { session, stored })),
                 Beginning::Load(visit) => {
-                    let loaded = store::load(&visit.id).map_err(report);
+                    let loaded = store::load(visit.id.clone()).await.map_err(report);
                     stored = loaded.clone().unwrap_or_default();
                     let loaded = loaded.as_ref().map(Option::as_ref).map_err(Clone::clone);
                     self.engine.loaded(&Wasi, visit, loaded)?
@@ -101,15 +101,19 @@ impl Sessions {
     }
 
     /// Stores the application's change.
-    pub(crate) fn finish(&self, begun: Begun, change: &Change) -> Result<Outcome, Failure> {
+    pub(crate) async fn finish(&self, begun: Begun, change: &Change) -> Result<Outcome, Failure> {
         let Begun { session, stored } = begun;
         let stored = stored.as_ref();
         let mut plan = self.engine.finish(&Wasi, session.visit, stored, change)?;
         let mut seen = stored.cloned();
         loop {
-            let mut writes = plan.writes.into_iter().enumerate();
-            let met =
-                writes.find_map(|(at, write)| Some((at, perform(write, seen.as_ref()).err()?)));
+            let mut met = None;
+            for (at, write) in plan.writes.into_iter().enumerate() {
+                if let Err(obstacle) = perform(write, seen.as_ref()).await {
+                    met = Some((at, obstacle));
+                    break;
+                }
+            }
             let Some((at, obstacle)) = met else { return Ok(plan.outcome) };
             if let Obstacle::Conflict(current) = &obstacle {
                 seen = Some(current.clone());
@@ -120,23 +124,23 @@ impl Sessions {
 }
 
 /// Performs an operation of a plan.
-fn perform(write: Write, seen: Option<&Stored>) -> Result<(), Obstacle> {
+async fn perform(write: Write, seen: Option<&Stored>) -> Result<(), Obstacle> {
     let Write { id, operation, if_unchanged } = write;
-    let expected = seen.filter(|_| if_unchanged).map(|it| &*it.data);
+    let expected = seen.filter(|_| if_unchanged).map(|it| it.data.clone());
     let changed = match operation {
         Operation::Load => {
-            let stored = store::load(&id).map_err(obstacle)?;
+            let stored = store::load(id).await.map_err(obstacle)?;
             return Err(stored.map_or(Obstacle::Missing, Obstacle::Conflict));
         }
         Operation::Create(content) => {
-            return match store::create(&id, &content).map_err(obstacle)? {
+            return match store::create(id, content).await.map_err(obstacle)? {
                 Created::Done => Ok(()),
                 Created::Taken => Err(Obstacle::Taken),
             };
         }
-        Operation::Replace(content) => store::replace(&id, &content, expected),
-        Operation::Touch(expires) => store::touch(&id, expires),
-        Operation::Delete => store::delete(&id, expected),
+        Operation::Replace(content) => store::replace(id, content, expected).await,
+        Operation::Touch(expires) => store::touch(id, expires).await,
+        Operation::Delete => store::delete(id, expected).await,
     };
     match changed.map_err(obstacle)? {
         Changed::Done => Ok(()),

@@ -22,7 +22,7 @@ impl Guest for Store {
         }
         let (body, _) = Request::consume_body(request, wit_future::new(|| Ok(())).1);
         let asked = serde_json::from_slice(&body.collect().await).expect("it is JSON");
-        let said = ask(&asked).to_string();
+        let said = ask(&asked).await.to_string();
         let (mut writer, content) = wit_stream::new();
         wit_bindgen::spawn_local(async move {
             writer.write_all(said.into_bytes()).await;
@@ -33,26 +33,27 @@ impl Guest for Store {
 }
 
 /// Performs a store operation.
-fn ask(asked: &Value) -> Value {
-    let id = asked[1].as_str().expect("there is an identifier");
+async fn ask(asked: &Value) -> Value {
+    let id = asked[1].as_str().expect("there is an identifier").to_owned();
+    let expected = |at: usize| asked[at].as_str().map(str::to_owned);
     let content = || store::Content {
         data: asked[2].as_str().expect("there are data").to_owned(),
         expires: asked[3].as_u64().expect("there is an expiry"),
     };
     let changed = match asked[0].as_str().expect("there is an operation") {
         "load" => {
-            let stored = store::load(id).expect("the store answers");
+            let stored = store::load(id).await.expect("the store answers");
             return stored.map_or(Value::Null, shown);
         }
         "create" => {
-            return match store::create(id, &content()).expect("the store answers") {
+            return match store::create(id, content()).await.expect("the store answers") {
                 Created::Done => "done".into(),
                 Created::Taken => "taken".into(),
             };
         }
-        "replace" => store::replace(id, &content(), asked[4].as_str()),
-        "touch" => store::touch(id, asked[2].as_u64().expect("there is an expiry")),
-        "delete" => store::delete(id, asked[2].as_str()),
+        "replace" => store::replace(id, content(), expected(4)).await,
+        "touch" => store::touch(id, asked[2].as_u64().expect("there is an expiry")).await,
+        "delete" => store::delete(id, expected(2)).await,
         other => panic!("a store cannot {other}"),
     };
     match changed.expect("the store answers") {

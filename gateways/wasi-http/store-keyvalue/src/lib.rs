@@ -1,4 +1,5 @@
-//! Sessions in `wasi:keyvalue`: `store-keyvalue.wasm`.
+//! Sessions in `wasi:keyvalue`: `store-keyvalue.wasm`, and `store-keyvalue-draft2.wasm` for hosts
+//! that have its second draft.
 //!
 //! The key is the session's identifier, the value a JSON object: `data` (the text), `expires` and
 //! `touched` (milliseconds since the Unix epoch). The bucket is the host's `default`, or the
@@ -21,13 +22,13 @@
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 mod bindings;
+mod value;
 
 use edge_session_component::wit::{Content, Millis, Stored};
-use serde::{Deserialize, Serialize};
 
 use bindings::exports::edge::session::store::{Changed, Created, Error, Guest};
-use bindings::wasi::clocks0_3_0::system_clock;
-use bindings::wasi::keyvalue::store::{self, Bucket};
+use bindings::keyvalue::{self as store, Bucket};
+use value::Value;
 
 /// Tried in this order.
 const BUCKETS: [&str; 2] = ["default", ""];
@@ -37,22 +38,14 @@ thread_local! {
     static BUCKET: Result<Bucket, store::Error> = open();
 }
 
-/// A stored value.
-#[derive(Deserialize, Serialize)]
-struct Value {
-    data: String,
-    expires: Millis,
-    touched: Millis,
-}
-
 struct KeyValueStore;
 
 impl Guest for KeyValueStore {
-    fn load(id: String) -> Result<Option<Stored>, Error> {
-        bucket(|bucket| Ok(find(bucket, &id)?.map(stored)))
+    async fn load(id: String) -> Result<Option<Stored>, Error> {
+        bucket(|bucket| Ok(find(bucket, &id)?.map(Stored::from)))
     }
 
-    fn create(id: String, content: Content) -> Result<Created, Error> {
+    async fn create(id: String, content: Content) -> Result<Created, Error> {
         bucket(|bucket| match find(bucket, &id)? {
             Some(_) => Ok(Created::Taken),
             None => {
@@ -62,7 +55,11 @@ impl Guest for KeyValueStore {
         })
     }
 
-    fn replace(id: String, content: Content, expected: Option<String>) -> Result<Changed, Error> {
+    async fn replace(
+        id: String,
+        content: Content,
+        expected: Option<String>,
+    ) -> Result<Changed, Error> {
         bucket(|bucket| {
             if let Some(expected) = expected
                 && let Some(other) = differing(bucket, &id, &expected)?
@@ -74,7 +71,7 @@ impl Guest for KeyValueStore {
         })
     }
 
-    fn touch(id: String, expires: Millis) -> Result<Changed, Error> {
+    async fn touch(id: String, expires: Millis) -> Result<Changed, Error> {
         bucket(|bucket| match find(bucket, &id)? {
             None => Ok(Changed::Missing),
             Some(Value { data, .. }) => {
@@ -84,7 +81,7 @@ impl Guest for KeyValueStore {
         })
     }
 
-    fn delete(id: String, expected: Option<String>) -> Result<Changed, Error> {
+    async fn delete(id: String, expected: Option<String>) -> Result<Changed, Error> {
         bucket(|bucket| {
             let other = match expected {
                 Some(expected) => differing(bucket, &id, &expected)?,
@@ -123,9 +120,8 @@ fn find(bucket: &Bucket, id: &str) -> Result<Option<Value>, Error> {
     let Some(bytes) = bucket.get(id).map_err(|error| failed("get", &error))? else {
         return Ok(None);
     };
-    let unreadable = |_| Error::Unavailable("a value in the bucket is not a session".to_owned());
-    let value: Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
-    if value.expires <= now() {
+    let value = Value::read(&bytes)?;
+    if value.has_expired() {
         bucket.delete(id).map_err(|error| failed("delete", &error))?;
         return Ok(None);
     }
@@ -137,19 +133,13 @@ fn differing(bucket: &Bucket, id: &str, expected: &str) -> Result<Option<Changed
     Ok(match find(bucket, id)? {
         None => Some(Changed::Missing),
         Some(value) if value.data == expected => None,
-        Some(value) => Some(Changed::Conflict(stored(value))),
+        Some(value) => Some(Changed::Conflict(value.into())),
     })
 }
 
-fn write(bucket: &Bucket, id: &str, Content { data, expires }: Content) -> Result<(), Error> {
-    let value = Value { data, expires, touched: now() };
-    let bytes = serde_json::to_vec(&value)
-        .map_err(|_| Error::Refused("a session cannot be written as JSON".to_owned()))?;
+fn write(bucket: &Bucket, id: &str, content: Content) -> Result<(), Error> {
+    let bytes = Value::of(content).write()?;
     bucket.set(id, &bytes).map_err(|error| failed("set", &error))
-}
-
-fn stored(Value { data, expires, touched }: Value) -> Stored {
-    Stored { data, expires: Some(expires), touched: Some(touched) }
 }
 
 /// Omits the host's message, which may quote the key, a secret.
@@ -161,12 +151,6 @@ fn failed(operation: &str, error: &store::Error) -> Error {
         store::Error::AccessDenied => format!("wasi:keyvalue denied access to {operation}"),
         store::Error::Other(_) => format!("wasi:keyvalue failed to {operation}"),
     })
-}
-
-fn now() -> Millis {
-    let now = system_clock::now();
-    // A clock before 1970 has not been set.
-    u64::try_from(now.seconds).unwrap_or(0) * 1000 + u64::from(now.nanoseconds / 1_000_000)
 }
 
 #[cfg(target_arch = "wasm32")]

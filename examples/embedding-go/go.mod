@@ -1,0 +1,3 @@
+module embedding-go
+
+go 1.19
