@@ -1,7 +1,12 @@
 package main
 
-// The types of wit/engine.wit, in its order of fields. An option is a pointer. A variant is a struct
-// with the name of its case, and a field for each case with a payload.
+// The types of wit/engine.wit, with its order of fields; see there for their meaning. An option is a
+// pointer. A variant or a result is a struct with the name of its case, and a field for the payload of
+// each case that has one. A tag is the contract's name of a field, if it is not the Go name in lower
+// case. values.go converts them.
+
+// Enum is the name of a case of an enum.
+type Enum string
 
 // Setting is an option and its value.
 type Setting struct {
@@ -9,23 +14,22 @@ type Setting struct {
 	Value Value
 }
 
-// Value is the value of an option: `json`, `text` as in an environment variable, or `bytes`, which
-// is one secret.
+// Value is the value of an option: json, text or bytes.
 type Value struct {
 	Case       string
 	JSON, Text string
 	Bytes      []byte
 }
 
-// Problem says what is wrong with an option, without its value if that is a secret.
+// Problem says what is wrong with an option. It contains no secret.
 type Problem struct{ Name, Message string }
 
-// Request has the properties of a request that affect its session.
+// Request has what the component has to know of a request.
 type Request struct {
 	Cookies        []byte
 	Path           string
 	TLS, Secure    bool
-	ForwardedProto *[]byte
+	ForwardedProto *[]byte `wit:"forwarded-proto"`
 }
 
 // Stored is a stored session. Times are milliseconds since the Unix epoch.
@@ -40,84 +44,74 @@ type Content struct {
 	Expires uint64
 }
 
-// Loaded is what the store has loaded, `ok`, or the reason why it is unavailable, `err`.
+// Loaded is what the store has loaded (ok), or why it is unavailable (err).
 type Loaded struct {
 	Case string
 	Ok   *Stored
 	Err  string
 }
 
-// Beginning says how a request begins: `load`, `ready`, or `none` if the path has no session.
-type Beginning struct {
-	Case  string
-	Load  Visit
-	Ready Ready
-}
-
-// State is opaque, and must not leave this program.
+// State is opaque. It must not leave this program, not even for a log.
 type State struct {
 	Bits uint64
 	Text *string
 }
 
-// Visit is one request, as the component knows it. Its ID is a secret.
+// Visit is one request. Its ID is a secret.
 type Visit struct {
 	ID    string
 	State State
 }
 
-// Ready is the session at the beginning of a request (`session` in the contract). Without a Text,
-// its text is the one that was loaded.
+// Ready is the contract's session: Text is nil if it is the text that was loaded.
 type Ready struct {
 	Visit  Visit
 	Origin Enum
 	Text   *string
 }
 
-// Change is what the application did: an Action on the whole session, changes of its data, and
-// assignments to the settings of its cookie.
-type Change struct {
-	Action Enum
-	Data   DataChange
-	Cookie []Edit
+// Beginning is how a request begins: load, ready or none.
+type Beginning struct {
+	Case  string
+	Load  Visit
+	Ready Ready
 }
 
-// DataChange is `nothing`, `edits` of single keys in their order, or the `whole` object.
+// Edit is a key and its new value as JSON text. No value removes the key.
+type Edit struct {
+	Key   string
+	Value *string
+}
+
+// DataChange is how the data is changed: nothing, edits or whole.
 type DataChange struct {
 	Case  string
 	Edits []Edit
 	Whole string
 }
 
-// Edit is a key and its new value as JSON, or nil, which removes it.
-type Edit struct {
-	Key   string
-	Value *string
+// Change is what the application did with its session.
+type Change struct {
+	Action Enum
+	Data   DataChange
+	Cookie []Edit
 }
 
-// Plan has the writes to perform, and the result that they earn.
-type Plan struct {
-	Visit   Visit
-	Writes  []Write
-	Outcome Outcome
-}
-
-// Write is one operation on the store.
-type Write struct {
-	ID          string
-	Operation   Operation
-	IfUnchanged bool
-}
-
-// Operation is `create`, `replace`, `touch`, `delete` or `load`.
+// Operation is an operation on the store: create, replace, touch, delete or load.
 type Operation struct {
 	Case            string
 	Create, Replace Content
 	Touch           uint64
 }
 
-// Obstacle says why a write was not performed: `missing`, `taken`, `conflict`, `refused` or
-// `unavailable`.
+// Write is one operation of a plan.
+type Write struct {
+	ID          string
+	Operation   Operation
+	IfUnchanged bool `wit:"if-unchanged"`
+}
+
+// Obstacle is why a write was not performed: missing, taken, conflict, refused or unavailable.
 type Obstacle struct {
 	Case                 string
 	Conflict             Stored
@@ -126,17 +120,25 @@ type Obstacle struct {
 
 // Outcome is the result of a request.
 type Outcome struct {
-	Event            Enum
-	NewID, SetCookie *string
-	NoStore          bool
+	Event     Enum
+	NewID     *string `wit:"new-id"`
+	SetCookie *string `wit:"set-cookie"`
+	NoStore   bool    `wit:"no-store"`
 }
 
-// Failure is why a request fails: the status and the text of the response, and a reason for the log.
+// Plan is what to store, and the outcome that it earns.
+type Plan struct {
+	Visit   Visit
+	Writes  []Write
+	Outcome Outcome
+}
+
+// Failure is why a request fails, with the status and the text of its response.
 type Failure struct {
 	Kind            Enum
 	Status          uint16
 	Message, Reason string
 }
 
-// Error returns the kind and the reason.
+// Error returns what is for the log.
 func (f *Failure) Error() string { return string(f.Kind) + ": " + f.Reason }

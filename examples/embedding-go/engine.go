@@ -230,20 +230,19 @@ func (i *instance) call(name string, answer any, args []any) error {
 	if err := failed(C.wasmtime_context_set_fuel(context, fuel)); err != nil {
 		return err
 	}
-	var memory arena
-	defer memory.free()
-	vals := memory.vals(1 + len(args))
+	var vals C.wasmtime_component_vallist_t
+	C.wasmtime_component_vallist_new_uninit(&vals, C.size_t(1+len(args)))
+	defer C.wasmtime_component_vallist_delete(&vals)
+	places := unsafe.Slice(vals.data, 1+len(args))
 	for n, arg := range args {
-		memory.put(&vals[1+n], reflect.ValueOf(arg))
+		put(&places[1+n], reflect.ValueOf(arg))
 	}
-	returned := &vals[0]
-	defer C.wasmtime_component_val_delete(returned)
 	function := i.functions[name]
-	err := failed(C.wasmtime_component_func_call(&function, context, &vals[1], C.size_t(len(args)), returned, 1))
+	err := failed(C.wasmtime_component_func_call(&function, context, &places[1], C.size_t(len(args)), &places[0], 1))
 	if err != nil {
 		return err
 	}
-	return take(reflect.ValueOf(answer).Elem(), returned)
+	return take(reflect.ValueOf(answer).Elem(), &places[0])
 }
 
 // failed converts an error of wasmtime and frees it.

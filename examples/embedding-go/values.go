@@ -1,193 +1,120 @@
 package main
 
-// #include <stdlib.h>
 // #include "wasmtime.h"
+// // Go must not write pointers to memory that is not initialized.
+// static void set_kind(wasmtime_component_val_t *to, uint8_t kind) {
+// 	*to = (wasmtime_component_val_t){.kind = kind};
+// }
+// static void set_text(wasm_byte_vec_t *to, _GoString_ text) {
+// 	wasm_byte_vec_new(to, _GoStringLen(text), _GoStringPtr(text));
+// }
 import "C"
 
 import (
-	"fmt"
+	"errors"
 	"reflect"
 	"strings"
-	"sync"
-	"unicode"
 	"unsafe"
 )
 
-// Enum is the name of a case of an enum.
-type Enum string
-
 type (
+	// val is a value of the component. It is always in C memory: Go takes the address of an empty text
+	// or list, which may be any number, for a damaged pointer.
 	val   = C.wasmtime_component_val_t
 	entry = C.wasmtime_component_valrecord_entry_t
 )
 
-// kindOf returns the kind of value that a type of contract.go is.
+var kinds = map[reflect.Kind]C.uint8_t{
+	reflect.Bool:    C.WASMTIME_COMPONENT_BOOL,
+	reflect.Uint8:   C.WASMTIME_COMPONENT_U8,
+	reflect.Uint16:  C.WASMTIME_COMPONENT_U16,
+	reflect.Uint32:  C.WASMTIME_COMPONENT_U32,
+	reflect.Uint64:  C.WASMTIME_COMPONENT_U64,
+	reflect.String:  C.WASMTIME_COMPONENT_STRING,
+	reflect.Slice:   C.WASMTIME_COMPONENT_LIST,
+	reflect.Pointer: C.WASMTIME_COMPONENT_OPTION,
+}
+
 func kindOf(t reflect.Type) C.uint8_t {
-	switch t.Kind() {
-	case reflect.Bool:
-		return C.WASMTIME_COMPONENT_BOOL
-	case reflect.Uint8:
-		return C.WASMTIME_COMPONENT_U8
-	case reflect.Uint16:
-		return C.WASMTIME_COMPONENT_U16
-	case reflect.Uint32:
-		return C.WASMTIME_COMPONENT_U32
-	case reflect.Uint64:
-		return C.WASMTIME_COMPONENT_U64
-	case reflect.Slice:
-		return C.WASMTIME_COMPONENT_LIST
-	case reflect.Pointer:
-		return C.WASMTIME_COMPONENT_OPTION
-	case reflect.String:
-		if t == reflect.TypeOf(Enum("")) {
-			return C.WASMTIME_COMPONENT_ENUM
-		}
-		return C.WASMTIME_COMPONENT_STRING
-	}
-	switch names := namesOf(t); {
-	case names[0] != "case":
+	switch {
+	case t == reflect.TypeOf(Enum("")):
+		return C.WASMTIME_COMPONENT_ENUM
+	case t.Kind() != reflect.Struct:
+		return kinds[t.Kind()]
+	case t.Field(0).Name != "Case":
 		return C.WASMTIME_COMPONENT_RECORD
-	case names[1] == "ok":
+	case t.Field(1).Name == "Ok":
 		return C.WASMTIME_COMPONENT_RESULT
 	}
 	return C.WASMTIME_COMPONENT_VARIANT
 }
 
-var names sync.Map
-
-// namesOf returns the contract's names of a struct's fields: `if-unchanged` for IfUnchanged.
-func namesOf(t reflect.Type) []string {
-	if known, ok := names.Load(t); ok {
-		return known.([]string)
-	}
-	all := make([]string, t.NumField())
-	for n := range all {
-		var name strings.Builder
-		wasLower := false
-		for _, c := range t.Field(n).Name {
-			if wasLower && unicode.IsUpper(c) {
-				name.WriteByte('-')
-			}
-			wasLower = unicode.IsLower(c)
-			name.WriteRune(unicode.ToLower(c))
-		}
-		all[n] = name.String()
-	}
-	names.Store(t, all)
-	return all
+// payloadOf returns the field for the payload of a case. It is not valid if there is none.
+func payloadOf(v reflect.Value, name string) reflect.Value {
+	return v.FieldByNameFunc(func(field string) bool { return strings.EqualFold(field, name) })
 }
 
-// payloadOf returns the field for the payload of a case, if it has one.
-func payloadOf(v reflect.Value, name string) (reflect.Value, bool) {
-	for n, known := range namesOf(v.Type()) {
-		if known == name && n > 0 {
-			return v.Field(n), true
-		}
-	}
-	return reflect.Value{}, false
-}
-
-// arena is C memory for the values of one call, which is freed as a whole.
-type arena struct {
-	blocks []unsafe.Pointer
-	next   unsafe.Pointer
-	left   uintptr
-}
-
-func (a *arena) free() {
-	for _, block := range a.blocks {
-		C.free(block)
-	}
-}
-
-func (a *arena) alloc(size uintptr) unsafe.Pointer {
-	size = (size + 7) &^ 7
-	if size > a.left || a.next == nil {
-		a.left = size + 4096
-		a.next = C.malloc(C.size_t(a.left))
-		a.blocks = append(a.blocks, a.next)
-	}
-	at := a.next
-	a.next, a.left = unsafe.Add(at, size), a.left-size
-	return at
-}
-
-// vals returns the place for some values.
-func (a *arena) vals(count int) []val {
-	vals := unsafe.Slice((*val)(a.alloc(uintptr(count)*unsafe.Sizeof(val{}))), count)
-	for n := range vals {
-		vals[n] = val{}
-	}
-	return vals
-}
-
-// text copies a text. wasmtime aborts the process if it is not UTF-8, so it is made UTF-8.
-func (a *arena) text(s string) (C.size_t, unsafe.Pointer) {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	at := a.alloc(uintptr(len(s)))
-	copy(unsafe.Slice((*byte)(at), len(s)), s)
-	return C.size_t(len(s)), at
-}
-
-// box copies a Go value to a place of its own.
-func (a *arena) box(from reflect.Value) unsafe.Pointer {
-	to := &a.vals(1)[0]
-	a.put(to, from)
-	return unsafe.Pointer(to)
-}
-
-// put copies a Go value of the contract to its place.
-func (a *arena) put(to *val, from reflect.Value) {
-	to.kind = kindOf(from.Type())
+// put copies a Go value to an empty value.
+func put(to *val, from reflect.Value) {
+	C.set_kind(to, kindOf(from.Type()))
 	switch to.kind {
 	case C.WASMTIME_COMPONENT_BOOL:
 		if from.Bool() {
 			to.word = 1
 		}
 	case C.WASMTIME_COMPONENT_STRING, C.WASMTIME_COMPONENT_ENUM:
-		to.word, to.first = a.text(from.String())
+		// wasmtime aborts the process if a text is not UTF-8.
+		C.set_text((*C.wasm_byte_vec_t)(words(to)), strings.ToValidUTF8(from.String(), "\uFFFD"))
 	case C.WASMTIME_COMPONENT_LIST:
-		vals := a.vals(from.Len())
-		for n := range vals {
-			a.put(&vals[n], from.Index(n))
-			to.word, to.first = C.size_t(len(vals)), unsafe.Pointer(&vals[0])
+		C.wasmtime_component_vallist_new_uninit((*C.wasmtime_component_vallist_t)(words(to)), C.size_t(from.Len()))
+		for n, vals := 0, elements[val](to); n < len(vals); n++ {
+			put(&vals[n], from.Index(n))
 		}
 	case C.WASMTIME_COMPONENT_RECORD:
-		names := namesOf(from.Type())
-		to.word, to.first = C.size_t(len(names)), a.alloc(uintptr(len(names))*unsafe.Sizeof(entry{}))
-		entries := unsafe.Slice((*entry)(to.first), len(names))
-		for n, name := range names {
-			size, data := a.text(name)
-			entries[n] = entry{name: C.wasm_byte_vec_t{size: size, data: (*C.char)(data)}}
-			a.put(&entries[n].val, from.Field(n))
+		C.wasmtime_component_valrecord_new_uninit((*C.wasmtime_component_valrecord_t)(words(to)), C.size_t(from.NumField()))
+		for n, entries := 0, elements[entry](to); n < len(entries); n++ {
+			field := from.Type().Field(n)
+			name := field.Tag.Get("wit")
+			if name == "" {
+				name = strings.ToLower(field.Name)
+			}
+			C.set_text(&entries[n].name, name)
+			put(&entries[n].val, from.Field(n))
 		}
 	case C.WASMTIME_COMPONENT_OPTION:
 		if !from.IsNil() {
-			to.word = C.size_t(uintptr(a.box(from.Elem())))
+			*(**val)(words(to)) = box(from.Elem())
 		}
 	case C.WASMTIME_COMPONENT_VARIANT:
 		name := from.Field(0).String()
-		to.word, to.first = a.text(name)
-		if payload, ok := payloadOf(from, name); ok {
-			to.second = a.box(payload)
-		}
+		C.set_text((*C.wasm_byte_vec_t)(words(to)), name)
+		to.second = unsafe.Pointer(box(payloadOf(from, name)))
 	case C.WASMTIME_COMPONENT_RESULT:
 		name := from.Field(0).String()
 		if name == "ok" {
 			to.word = 1
 		}
-		if payload, ok := payloadOf(from, name); ok {
-			to.first = a.box(payload)
-		}
+		to.first = unsafe.Pointer(box(payloadOf(from, name)))
 	default:
 		to.word = C.size_t(from.Uint())
 	}
 }
 
-// take copies a value of the component to a Go value.
-func take(to reflect.Value, from *val) error {
+// box copies a Go value to a place of its own, if there is a value.
+func box(from reflect.Value) *val {
+	if !from.IsValid() {
+		return nil
+	}
+	var empty val
+	to := C.wasmtime_component_val_new(&empty)
+	put(to, from)
+	return to
+}
+
+// take copies a value to a Go value.
+func take(to reflect.Value, from *val) (err error) {
 	if from == nil || from.kind != kindOf(to.Type()) {
-		return fmt.Errorf("it returned a value that is no %s", to.Type())
+		return errors.New("it returned a value that is no " + to.Type().String())
 	}
 	switch from.kind {
 	case C.WASMTIME_COMPONENT_BOOL:
@@ -197,52 +124,51 @@ func take(to reflect.Value, from *val) error {
 	case C.WASMTIME_COMPONENT_LIST:
 		vals := elements[val](from)
 		to.Set(reflect.MakeSlice(to.Type(), len(vals), len(vals)))
-		for n := range vals {
-			if err := take(to.Index(n), &vals[n]); err != nil {
-				return err
-			}
+		for n := 0; n < len(vals) && err == nil; n++ {
+			err = take(to.Index(n), &vals[n])
 		}
 	case C.WASMTIME_COMPONENT_RECORD:
 		entries := elements[entry](from)
 		if len(entries) != to.NumField() {
-			return fmt.Errorf("it returned a record that is no %s", to.Type())
+			return errors.New("it returned another record than " + to.Type().String())
 		}
-		for n := range entries {
-			if err := take(to.Field(n), &entries[n].val); err != nil {
-				return err
-			}
+		for n := 0; n < len(entries) && err == nil; n++ {
+			err = take(to.Field(n), &entries[n].val)
 		}
 	case C.WASMTIME_COMPONENT_OPTION:
-		if some := *(**val)(unsafe.Pointer(&from.word)); some != nil {
+		if some := *(**val)(words(from)); some != nil {
 			to.Set(reflect.New(to.Type().Elem()))
-			return take(to.Elem(), some)
+			err = take(to.Elem(), some)
 		}
 	case C.WASMTIME_COMPONENT_VARIANT:
-		return takeCase(to, string(elements[byte](from)), from.second)
+		err = takeCase(to, string(elements[byte](from)), from.second)
 	case C.WASMTIME_COMPONENT_RESULT:
+		name := "err"
 		if byte(from.word) != 0 {
-			return takeCase(to, "ok", from.first)
+			name = "ok"
 		}
-		return takeCase(to, "err", from.first)
+		err = takeCase(to, name, from.first)
 	default:
 		to.SetUint(uint64(from.word))
 	}
-	return nil
+	return err
 }
 
 func takeCase(to reflect.Value, name string, payload unsafe.Pointer) error {
 	to.Field(0).SetString(name)
-	if field, ok := payloadOf(to, name); ok {
+	if field := payloadOf(to, name); field.IsValid() {
 		return take(field, (*val)(payload))
 	}
 	return nil
 }
 
-// elements returns what a text, a list or a record consists of. The address of an empty one must not
-// be read: it may be one that Go takes for a damaged pointer.
-func elements[T any](from *val) []T {
-	if from.word == 0 {
+// words returns the place of the words of a value.
+func words(v *val) unsafe.Pointer { return unsafe.Pointer(&v.word) }
+
+// elements returns what a text, a list or a record consists of.
+func elements[T any](v *val) []T {
+	if v.word == 0 {
 		return nil
 	}
-	return unsafe.Slice((*T)(from.first), int(from.word))
+	return unsafe.Slice((*T)(v.first), int(v.word))
 }

@@ -66,6 +66,16 @@ typedef struct {
 	wasmtime_component_val_t val;
 } wasmtime_component_valrecord_entry_t;
 
+typedef struct {
+	size_t size;
+	wasmtime_component_val_t *data;
+} wasmtime_component_vallist_t;
+
+typedef struct {
+	size_t size;
+	wasmtime_component_valrecord_entry_t *data;
+} wasmtime_component_valrecord_t;
+
 _Static_assert(sizeof(void *) == 8 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "these words are others");
 
 // Functions that return an error return NULL on success.
@@ -101,7 +111,12 @@ wasmtime_error_t *wasmtime_context_set_fuel(wasmtime_context_t *, uint64_t);
 void wasmtime_store_delete(wasmtime_store_t *);
 
 bool wasmtime_component_instance_get_func(const wasmtime_component_instance_t *, wasmtime_context_t *, const wasmtime_component_export_index_t *, wasmtime_component_func_t *out);
-// Copies the arguments, whose texts must be UTF-8: otherwise the process is aborted. Replaces the
-// results, which must be values before; the caller deletes them.
+// Copies the arguments, and replaces the results. Aborts the process if a text is not UTF-8.
 wasmtime_error_t *wasmtime_component_func_call(const wasmtime_component_func_t *, wasmtime_context_t *, const wasmtime_component_val_t *args, size_t args_size, wasmtime_component_val_t *results, size_t results_size);
-void wasmtime_component_val_delete(wasmtime_component_val_t *); // what it owns, not the value itself
+
+// What a value refers to belongs to it, and is made by these. New values and entries are empty.
+void wasm_byte_vec_new(wasm_byte_vec_t *out, size_t size, const char *data); // copies
+void wasmtime_component_vallist_new_uninit(wasmtime_component_vallist_t *out, size_t size);
+void wasmtime_component_valrecord_new_uninit(wasmtime_component_valrecord_t *out, size_t size);
+wasmtime_component_val_t *wasmtime_component_val_new(wasmtime_component_val_t *empty);
+void wasmtime_component_vallist_delete(wasmtime_component_vallist_t *);

@@ -5,6 +5,8 @@
 //! This does what cargo cannot: it finds a way to compile to WebAssembly on this machine, turns
 //! core modules into components, and composes them.
 
+#[cfg(test)]
+mod links;
 mod oci;
 
 use std::collections::BTreeMap;
@@ -354,7 +356,7 @@ fn output(command: &mut Command) -> Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use wac_graph::types::{ItemKind, Types};
 
     use super::*;
@@ -362,7 +364,7 @@ mod tests {
     /// Interfaces, each with its number of functions.
     type Interfaces = Vec<(String, usize)>;
 
-    fn built(name: &str) -> PathBuf {
+    pub(crate) fn built(name: &str) -> PathBuf {
         let path = Target::find().unwrap().root.join("target").join(name);
         assert!(path.exists(), "{} is missing: run make middleware", path.display());
         path
@@ -444,6 +446,45 @@ mod tests {
         );
         assert_eq!(imports[0].1, 0, "of the engine, the types of the store alone");
         assert_eq!(names(&exports), ["edge:session/store@0.2.0"]);
+    }
+
+    #[test]
+    fn a_store_for_wasmcloud_needs_its_swaps_and_clocks() {
+        let (imports, exports) = world("store-wasmcloud.wasm");
+        assert_eq!(
+            names(&imports),
+            [
+                "edge:session/engine@0.2.0",
+                "wasi:clocks/monotonic-clock@0.3.0",
+                "wasi:clocks/system-clock@0.3.0",
+                "wasi:clocks/types@0.3.0",
+                "wasmcloud:keyvalue/cas@0.2.0",
+                "wasmcloud:keyvalue/store@0.2.0",
+                "wasmcloud:keyvalue/types@0.2.0",
+            ]
+        );
+        assert_eq!(names(&exports), ["edge:session/store@0.2.0"]);
+    }
+
+    /// Spin composes it with the application.
+    #[test]
+    fn the_middleware_for_spin_needs_the_second_draft_of_keyvalue_and_a_handler() {
+        let (imports, exports) = world("middleware-spin.wasm");
+        assert_eq!(
+            names(&imports),
+            [
+                "edge:session/engine@0.2.0",
+                "wasi:cli/environment@0.3.0",
+                "wasi:cli/stderr@0.3.0",
+                "wasi:cli/types@0.3.0",
+                "wasi:clocks/system-clock@0.3.0",
+                "wasi:http/handler@0.3.0",
+                "wasi:http/types@0.3.0",
+                "wasi:keyvalue/store@0.2.0-draft2",
+                "wasi:random/random@0.3.0",
+            ]
+        );
+        assert_eq!(names(&exports), [HANDLER]);
     }
 
     /// Composes the components as `wac plug` does, which the documentation describes.
