@@ -6,40 +6,38 @@ import (
 	"net/http"
 )
 
-// conformance is the application of docs/embedding.md, section Conformance: it performs the operations
-// in the header X-Deeds on its session, and responds with the data before them.
+// conformance performs the actions in the header X-Deeds on the session, and responds with the data
+// before them: see docs/embedding.md, section Conformance.
 func conformance(w http.ResponseWriter, r *http.Request) {
+	var answer struct {
+		Data map[string]json.RawMessage `json:"data"`
+	}
 	session := SessionOf(r)
-	if session == nil {
-		fmt.Fprint(w, `{"data":null}`)
-		return
+	if session != nil {
+		answer.Data = session.data
 	}
-	answer, err := encode(map[string]any{"data": session.Data()})
+	text, err := encode(answer)
 	var deeds [][]json.RawMessage
-	if text := r.Header.Get("X-Deeds"); err == nil && text != "" {
-		err = json.Unmarshal([]byte(text), &deeds)
+	if header := r.Header.Get("X-Deeds"); err == nil && header != "" {
+		err = json.Unmarshal([]byte(header), &deeds)
 	}
-	for _, deed := range deeds {
-		if err == nil {
-			err = perform(session, deed)
-		}
+	for n := 0; n < len(deeds) && err == nil && session != nil; n++ {
+		err = perform(session, deeds[n])
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	fmt.Fprint(w, answer)
+	fmt.Fprint(w, text)
 }
 
 func perform(session *Session, deed []json.RawMessage) error {
-	var texts [2]string
-	for n := range deed {
-		if n < len(texts) {
-			_ = json.Unmarshal(deed[n], &texts[n]) // The argument of maxAge is no text.
-		}
+	var words [2]string
+	for n := 0; n < len(deed) && n < len(words); n++ {
+		_ = json.Unmarshal(deed[n], &words[n]) // a maxAge is no text
 	}
-	switch name, key := texts[0], texts[1]; {
+	switch name, key := words[0], words[1]; {
 	case name == "set" && len(deed) == 3:
 		return session.Set(key, deed[2])
 	case name == "remove" && len(deed) == 2:

@@ -1,11 +1,17 @@
 package main
 
 // #include "wasmtime.h"
+// static wasmtime_component_export_index_t *find(const wasmtime_component_t *component,
+// 	const wasmtime_component_export_index_t *parent, _GoString_ name) {
+// 	return wasmtime_component_get_export_index(component, parent, _GoStringPtr(name), _GoStringLen(name));
+// }
 import "C"
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 	"strings"
 	"sync"
@@ -16,19 +22,19 @@ const (
 	contract = "edge:session/engine@"
 	version  = "0.2.0"
 
-	// maxMemory is the limit for the memory of an instance. It holds a session several times.
+	// maxMemory limits the memory of an instance, which holds a session several times.
 	maxMemory = 128 << 20
 
-	// fuel is the limit for the instructions of a call. A call with a session of 1 MiB takes tens of
-	// millions.
+	// fuel limits the instructions of a call, to about half a second. A call takes tens of thousands,
+	// or tens of millions with a session of 1 MiB.
 	fuel = 2_000_000_000
 )
 
-// Engine is the component with its options. It may be used concurrently: calls take turns.
+// Engine is the component with its options. Concurrent calls take turns.
 type Engine struct {
 	engine    *C.wasm_engine_t
-	component *C.wasmtime_component_t
 	linker    *C.wasmtime_component_linker_t
+	component *C.wasmtime_component_t
 	settings  []Setting
 
 	mutex sync.Mutex
@@ -36,7 +42,7 @@ type Engine struct {
 	instance *instance
 }
 
-// instance is an instance of the component, and the functions of the contract.
+// instance is an instance of the component, in a store of wasmtime.
 type instance struct {
 	store     *C.wasmtime_store_t
 	functions map[string]C.wasmtime_component_func_t
@@ -49,24 +55,19 @@ type result[T, E any] struct {
 	Err  E
 }
 
-// Open compiles the component, which takes about half a second, and configures it. The error has all
-// problems of the options.
+// Open compiles the component and configures it. Its error names all problems of the options.
 func Open(wasm []byte, settings []Setting) (*Engine, error) {
-	if len(wasm) == 0 {
-		return nil, errors.New("the component is empty")
+	if !bytes.HasPrefix(wasm, []byte("\x00asm")) {
+		// wasmtime would read a text format, and quote the file in its error.
+		return nil, errors.New("this is no WebAssembly component")
 	}
 	config := C.wasm_config_new()
 	C.wasmtime_config_consume_fuel_set(config, true)
 	e := &Engine{engine: C.wasm_engine_new_with_config(config), settings: settings}
 	e.linker = C.wasmtime_component_linker_new(e.engine)
-	err := failed(C.wasmtime_component_new(e.engine, (*C.uint8_t)(&wasm[0]), C.size_t(len(wasm)), &e.component))
-	if err != nil {
-		err = fmt.Errorf("this is no WebAssembly component: %w", err)
-	} else {
-		err = e.checkVersion()
-	}
+	err := check(C.wasmtime_component_linker_add_wasip2(e.linker))
 	if err == nil {
-		err = failed(C.wasmtime_component_linker_add_wasip2(e.linker))
+		err = check(C.wasmtime_component_new(e.engine, (*C.uint8_t)(&wasm[0]), C.size_t(len(wasm)), &e.component))
 	}
 	if err == nil {
 		e.instance, err = e.instantiate()
@@ -91,65 +92,65 @@ func (e *Engine) Close() {
 }
 
 // Begin begins a request.
-func (e *Engine) Begin(request Request) (Beginning, error) {
+func (e *Engine) Begin(request Request) (Beginning, *Failure) {
 	return call[Beginning](e, "begin", request)
 }
 
 // Loaded continues with what the store has loaded.
-func (e *Engine) Loaded(visit Visit, loaded Loaded) (Beginning, error) {
+func (e *Engine) Loaded(visit Visit, loaded Loaded) (Beginning, *Failure) {
 	return call[Beginning](e, "loaded", visit, loaded)
 }
 
 // Finish decides what to store. stored is what was loaded last.
-func (e *Engine) Finish(visit Visit, stored *Stored, change Change) (Plan, error) {
+func (e *Engine) Finish(visit Visit, stored *Stored, change Change) (Plan, *Failure) {
 	return call[Plan](e, "finish", visit, stored, change)
 }
 
-// Resume decides again after the write number at of the plan has met an obstacle.
-func (e *Engine) Resume(visit Visit, stored *Stored, change Change, at int, obstacle Obstacle) (Plan, error) {
+// Resume decides again, after the write with the index at has met an obstacle.
+func (e *Engine) Resume(visit Visit, stored *Stored, change Change, at int, obstacle Obstacle) (Plan, *Failure) {
 	return call[Plan](e, "resume", visit, stored, change, uint32(at), obstacle)
 }
 
-// call calls a function of a request. Its error is a *Failure.
-func call[T any](e *Engine, name string, args ...any) (T, error) {
+// call calls a function for a request.
+func call[T any](e *Engine, name string, args ...any) (T, *Failure) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
 	var answer result[T, Failure]
-	if err := e.call(name, &answer, args); err != nil {
-		reason := "the component failed: " + err.Error()
-		return answer.Ok, &Failure{"unavailable", 503, "Sessions are unavailable. Please try again.", reason}
+	var err error
+	if e.instance == nil {
+		e.instance, err = e.instantiate()
 	}
-	if answer.Case != "ok" {
+	if err == nil {
+		if err = e.instance.call(name, &answer, args); err != nil {
+			// After a trap, the instance may be inconsistent.
+			C.wasmtime_store_delete(e.instance.store)
+			e.instance = nil
+		}
+	}
+	switch {
+	case err != nil:
+		// The last line has the cause. Those above it name functions.
+		lines := strings.Split(err.Error(), "\n")
+		return answer.Ok, &Failure{"unavailable", http.StatusServiceUnavailable,
+			"Sessions are unavailable. Please try again.",
+			"the component failed: " + strings.TrimSpace(lines[len(lines)-1])}
+	case answer.Case != "ok":
 		return answer.Ok, &answer.Err
 	}
 	return answer.Ok, nil
 }
 
-func (e *Engine) call(name string, answer any, args []any) (err error) {
-	e.mutex.Lock()
-	defer e.mutex.Unlock()
-	if e.instance == nil {
-		if e.instance, err = e.instantiate(); err != nil {
-			return err
-		}
-	}
-	if err = e.instance.call(name, answer, args); err != nil {
-		// After a trap, the instance may be inconsistent.
-		C.wasmtime_store_delete(e.instance.store)
-		e.instance = nil
-	}
-	return err
-}
-
-// instantiate creates an instance and configures it.
+// instantiate returns a new instance with the options.
 func (e *Engine) instantiate() (*instance, error) {
 	i := &instance{C.wasmtime_store_new(e.engine, nil, nil), map[string]C.wasmtime_component_func_t{}}
-	err := i.open(e)
-	var answer result[[]Setting, []Problem]
+	err := i.link(e)
+	var configured result[[]Setting, []Problem]
 	if err == nil {
-		err = i.call("configure", &answer, []any{e.settings})
+		err = i.call("configure", &configured, []any{e.settings})
 	}
-	if err == nil && answer.Case != "ok" {
+	if err == nil && configured.Case != "ok" {
 		text := "the options cannot be used:"
-		for _, problem := range answer.Err {
+		for _, problem := range configured.Err {
 			text += "\n  " + problem.Name + ": " + problem.Message
 		}
 		err = errors.New(text)
@@ -161,73 +162,58 @@ func (e *Engine) instantiate() (*instance, error) {
 	return i, nil
 }
 
-// open instantiates the component in a new store, with a clock and randomness. The WASI
-// configuration has no files, environment or network.
-func (i *instance) open(e *Engine) error {
+// link instantiates the component with a clock and random numbers. Nothing else of WASI is configured:
+// there are no files, no environment and no network.
+func (i *instance) link(e *Engine) error {
+	engine := C.find(e.component, nil, contract+version)
+	if engine == nil {
+		return e.otherVersion()
+	}
+	defer C.wasmtime_component_export_index_delete(engine)
 	context := C.wasmtime_store_context(i.store)
 	C.wasmtime_store_limiter(i.store, maxMemory, -1, -1, -1, -1)
-	if err := failed(C.wasmtime_context_set_wasi(context, C.wasi_config_new())); err != nil {
+	if err := check(C.wasmtime_context_set_wasi(context, C.wasi_config_new())); err != nil {
 		return err
 	}
-	if err := failed(C.wasmtime_context_set_fuel(context, fuel)); err != nil {
+	if err := check(C.wasmtime_context_set_fuel(context, fuel)); err != nil {
 		return err
 	}
 	var made C.wasmtime_component_instance_t
-	if err := failed(C.wasmtime_component_linker_instantiate(e.linker, context, e.component, &made)); err != nil {
+	if err := check(C.wasmtime_component_linker_instantiate(e.linker, context, e.component, &made)); err != nil {
 		return err
 	}
-	engine := e.export(nil, contract+version)
-	if engine == nil {
-		return errors.New("the component does not export " + contract + version)
-	}
-	defer C.wasmtime_component_export_index_delete(engine)
 	for _, name := range []string{"configure", "begin", "loaded", "finish", "resume"} {
-		index := e.export(engine, name)
-		if index == nil {
+		var function C.wasmtime_component_func_t
+		index := C.find(e.component, engine, name)
+		if index == nil || !C.wasmtime_component_instance_get_func(&made, context, index, &function) {
 			return errors.New("the component has no function " + name)
 		}
-		var function C.wasmtime_component_func_t
-		isFunction := C.wasmtime_component_instance_get_func(&made, context, index, &function)
 		C.wasmtime_component_export_index_delete(index)
-		if !isFunction {
-			return errors.New("the component has something else than a function " + name)
-		}
 		i.functions[name] = function
 	}
 	return nil
 }
 
-// export finds an export of the component, or of an interface of it.
-func (e *Engine) export(parent *C.wasmtime_component_export_index_t, name string) *C.wasmtime_component_export_index_t {
-	text := []byte(name)
-	return C.wasmtime_component_get_export_index(e.component, parent, (*C.char)(unsafe.Pointer(&text[0])), C.size_t(len(text)))
-}
-
-// checkVersion refuses a component for another version of the contract.
-func (e *Engine) checkVersion() error {
+// otherVersion returns why a component cannot be used that does not export the contract's version.
+func (e *Engine) otherVersion() error {
 	exports := C.wasmtime_component_type(e.component)
 	defer C.wasmtime_component_type_delete(exports)
-	for n := C.size_t(0); ; n++ {
-		var name *C.char
-		var size C.size_t
-		var item *C.wasmtime_component_extern_t
-		if !C.wasmtime_component_type_export_nth(exports, e.engine, n, &name, &size, &item) {
-			return errors.New("the component does not export " + contract + version)
-		}
+	var name *C.char
+	var size C.size_t
+	var item *C.wasmtime_component_extern_t
+	for n := C.size_t(0); C.wasmtime_component_type_export_nth(exports, e.engine, n, &name, &size, &item); n++ {
 		C.wasmtime_component_extern_delete(item)
-		exported := C.GoStringN(name, C.int(size))
-		if exported == contract+version {
-			return nil
-		}
-		if strings.HasPrefix(exported, contract) {
+		if exported := C.GoStringN(name, C.int(size)); strings.HasPrefix(exported, contract) {
 			return fmt.Errorf("the component exports %s, and this program needs %s", exported, version)
 		}
 	}
+	return errors.New("the component does not export " + contract + version)
 }
 
+// call calls a function of the component.
 func (i *instance) call(name string, answer any, args []any) error {
 	context := C.wasmtime_store_context(i.store)
-	if err := failed(C.wasmtime_context_set_fuel(context, fuel)); err != nil {
+	if err := check(C.wasmtime_context_set_fuel(context, fuel)); err != nil {
 		return err
 	}
 	var vals C.wasmtime_component_vallist_t
@@ -238,23 +224,21 @@ func (i *instance) call(name string, answer any, args []any) error {
 		put(&places[1+n], reflect.ValueOf(arg))
 	}
 	function := i.functions[name]
-	err := failed(C.wasmtime_component_func_call(&function, context, &places[1], C.size_t(len(args)), &places[0], 1))
+	err := check(C.wasmtime_component_func_call(&function, context, &places[1], C.size_t(len(args)), &places[0], 1))
 	if err != nil {
 		return err
 	}
 	return take(reflect.ValueOf(answer).Elem(), &places[0])
 }
 
-// failed converts an error of wasmtime and frees it.
-func failed(from *C.wasmtime_error_t) error {
-	if from == nil {
+// check converts an error of wasmtime, and frees it.
+func check(failed *C.wasmtime_error_t) error {
+	if failed == nil {
 		return nil
 	}
-	defer C.wasmtime_error_delete(from)
+	defer C.wasmtime_error_delete(failed)
 	var message C.wasm_byte_vec_t
-	C.wasmtime_error_message(from, &message)
+	C.wasmtime_error_message(failed, &message)
 	defer C.wasm_byte_vec_delete(&message)
-	// The last line has the cause; those above it name functions.
-	lines := strings.Split(strings.TrimSpace(C.GoStringN(message.data, C.int(message.size))), "\n")
-	return errors.New(strings.TrimSpace(lines[len(lines)-1]))
+	return errors.New(strings.TrimSpace(C.GoStringN(message.data, C.int(message.size))))
 }

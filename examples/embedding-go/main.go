@@ -1,4 +1,5 @@
-// Command embedding-go runs session.wasm in wasmtime and serves a page with a view counter.
+// Command embedding-go serves a page with a view counter, whose sessions are those of session.wasm in
+// wasmtime.
 package main
 
 import (
@@ -12,41 +13,33 @@ import (
 	"time"
 )
 
-// maxHeaderBytes limits all headers of a request. Each byte of the Cookie header takes 32 bytes on
-// the way to the component, which reads 16 KiB of it at most.
+// maxHeaderBytes limits the headers of a request. A byte of the Cookie header takes 32 bytes on its way
+// to the component, which reads no more than 16 KiB.
 const maxHeaderBytes = 32 << 10
 
 func main() {
-	listen := flag.String("listen", "127.0.0.1:8080", "the `address` to listen on")
+	address := flag.String("listen", "127.0.0.1:8080", "the address of the page")
 	isConformance := flag.Bool("conformance", false, "serve the conformance scenarios on the port in the last argument")
-	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: embedding-go [-listen ADDRESS] [SESSION.WASM]\n       embedding-go -conformance PORT")
-		flag.PrintDefaults()
-	}
 	flag.Parse()
-	path, address, application := os.Getenv("EDGE_SESSION_COMPONENT"), *listen, counter()
-	switch {
-	case flag.NArg() > 1 || *isConformance && flag.NArg() == 0:
-		flag.Usage()
-		os.Exit(2)
-	case *isConformance:
-		address, application = "127.0.0.1:"+flag.Arg(0), http.HandlerFunc(conformance)
-	case flag.NArg() == 1:
+	path, application := os.Getenv("EDGE_SESSION_COMPONENT"), http.Handler(http.HandlerFunc(counter))
+	if *isConformance {
+		*address, application = "127.0.0.1:"+flag.Arg(0), http.HandlerFunc(conformance)
+	} else if flag.NArg() > 0 {
 		path = flag.Arg(0)
 	}
-	if err := serve(path, address, application); err != nil {
+	if err := serve(path, *address, application); err != nil {
 		fmt.Fprintln(os.Stderr, "embedding-go:", err)
 		os.Exit(1)
 	}
 }
 
-// serve opens the component with the options in the environment, and serves an application.
+// serve gives an application sessions, with the options in the environment.
 func serve(path, address string, application http.Handler) error {
 	if path == "" {
-		return errors.New("no component: name session.wasm in an argument or in EDGE_SESSION_COMPONENT")
+		return errors.New("no component: the argument or EDGE_SESSION_COMPONENT names the file session.wasm")
 	}
 	if store := os.Getenv("EDGE_SESSION_STORE"); store != "" && store != "memory:" {
-		return errors.New("EDGE_SESSION_STORE: this program has no store but memory:")
+		return errors.New("EDGE_SESSION_STORE names another store than memory:, which is the only one")
 	}
 	wasm, err := os.ReadFile(path)
 	if err != nil {
@@ -76,58 +69,48 @@ func serve(path, address string, application http.Handler) error {
 	return server.Serve(listener)
 }
 
-// flatten appends options in JSON, with the names of docs/configuration.md: `cookie.max_age` is the
-// option `max_age` in the object `cookie`.
-func flatten(settings []Setting, prefix string, options json.RawMessage) ([]Setting, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(options, &members); err != nil {
-		return nil, err
-	}
-	for name, value := range members {
-		if value[0] != '{' {
+// flatten appends the options of a JSON object. Those of an object in it have both names: cookie.path.
+func flatten(settings []Setting, prefix string, object json.RawMessage) ([]Setting, error) {
+	var options map[string]json.RawMessage
+	err := json.Unmarshal(object, &options)
+	for name, value := range options {
+		if value[0] == '{' {
+			settings, err = flatten(settings, prefix+name+".", value)
+		} else {
 			settings = append(settings, Setting{prefix + name, Value{Case: "json", JSON: string(value)}})
-			continue
-		}
-		var err error
-		if settings, err = flatten(settings, prefix+name+".", value); err != nil {
-			return nil, err
 		}
 	}
-	return settings, nil
+	return settings, err
 }
 
-// counter is the page with a view counter, and a logout.
-func counter() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		session := SessionOf(r)
-		if r.URL.Path != "/" || session == nil {
-			http.NotFound(w, r)
-			return
-		}
-		views := 0
+// counter is the page with a view counter, and its logout.
+func counter(w http.ResponseWriter, r *http.Request) {
+	session := SessionOf(r)
+	if session == nil {
+		http.Error(w, "This page needs a session.", http.StatusInternalServerError)
+		return
+	}
+	views := 0
+	switch r.Method + r.URL.Path {
+	case "GET/", "HEAD/":
 		err := session.Get("views", &views)
 		if err == nil {
-			err = session.Set("views", views+1)
+			views++
+			err = session.Set("views", views)
 		}
 		if err != nil {
-			http.Error(w, "The page failed.", http.StatusInternalServerError)
+			http.Error(w, "The views cannot be counted.", http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprintf(w, "<!doctype html><p>%d views</p><form method=post action=/logout><button>log out</button></form>\n", views+1)
-	})
-	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) {
-		session := SessionOf(r)
-		if r.Method != http.MethodPost || session == nil {
-			http.Error(w, "A logout is a POST.", http.StatusMethodNotAllowed)
-			return
-		}
+		fmt.Fprintf(w, "<!doctype html>\n<p>%d views\n<form method=post action=/logout><button>Log out</button></form>\n", views)
+	case "POST/logout":
 		if err := session.Destroy(); err != nil {
-			http.Error(w, "The logout failed.", http.StatusInternalServerError)
+			http.Error(w, "You are still logged in.", http.StatusInternalServerError)
 			return
 		}
 		http.Redirect(w, r, "/", http.StatusSeeOther)
-	})
-	return mux
+	default:
+		http.NotFound(w, r)
+	}
 }

@@ -13,8 +13,6 @@ import (
 // ErrSent says that a change of the session came too late.
 var ErrSent = errors.New("the session cannot be changed after the response has begun")
 
-var errReplaced = errors.New("the response was replaced because its session failed")
-
 // Session is the session of one request. It must not be used concurrently.
 type Session struct {
 	visit  Visit
@@ -32,9 +30,6 @@ func SessionOf(r *http.Request) *Session {
 	return session
 }
 
-// Data returns the data, which must not be changed.
-func (s *Session) Data() map[string]json.RawMessage { return s.data }
-
 // Get decodes the value of a key. If there is none, the target stays as it is.
 func (s *Session) Get(key string, target any) error {
 	if value, ok := s.data[key]; ok {
@@ -49,18 +44,14 @@ func (s *Session) Set(key string, value any) error {
 	if err != nil {
 		return err
 	}
-	return s.apply(func(change *Change) {
-		s.data[key] = json.RawMessage(text)
-		change.Data.Edits = append(change.Data.Edits, Edit{key, &text})
-	})
+	s.data[key] = json.RawMessage(text)
+	return s.apply(func(c *Change) { c.Data.Edits = append(c.Data.Edits, Edit{key, &text}) })
 }
 
 // Remove removes a key.
 func (s *Session) Remove(key string) error {
-	return s.apply(func(change *Change) {
-		delete(s.data, key)
-		change.Data.Edits = append(change.Data.Edits, Edit{key, nil})
-	})
+	delete(s.data, key)
+	return s.apply(func(c *Change) { c.Data.Edits = append(c.Data.Edits, Edit{key, nil}) })
 }
 
 // SetCookie assigns to a setting of the session's cookie: SetCookie("maxAge", 60000).
@@ -69,45 +60,39 @@ func (s *Session) SetCookie(setting string, value any) error {
 	if err != nil {
 		return err
 	}
-	return s.apply(func(change *Change) {
-		change.Cookie = append(change.Cookie, Edit{setting, &text})
-	})
+	return s.apply(func(c *Change) { c.Cookie = append(c.Cookie, Edit{setting, &text}) })
 }
 
-// Renew continues the session under a new identifier, for example after a login.
+// Renew continues the session under a new identifier: call it after a login.
 func (s *Session) Renew() error {
-	return s.apply(func(change *Change) {
-		if change.Action == "keep" {
-			change.Action = "renew"
+	return s.apply(func(c *Change) {
+		if c.Action == "keep" {
+			c.Action = "renew"
 		}
 	})
 }
 
 // Regenerate deletes the session, and begins an empty one under a new identifier.
 func (s *Session) Regenerate() error {
-	return s.apply(func(change *Change) {
-		s.data = map[string]json.RawMessage{}
-		*change = Change{Action: "regenerate"}
-	})
+	s.data = map[string]json.RawMessage{}
+	return s.apply(func(c *Change) { *c = Change{Action: "regenerate"} })
 }
 
-// Destroy deletes the session and the browser's cookie: a logout.
+// Destroy deletes the session and the browser's cookie: call it at a logout.
 func (s *Session) Destroy() error {
-	return s.apply(func(change *Change) {
-		s.data = map[string]json.RawMessage{}
-		*change = Change{Action: "destroy"}
-	})
+	s.data = map[string]json.RawMessage{}
+	return s.apply(func(c *Change) { *c = Change{Action: "destroy"} })
 }
 
-func (s *Session) apply(apply func(*Change)) error {
+func (s *Session) apply(change func(*Change)) error {
 	if s.isSent {
 		return ErrSent
 	}
-	apply(&s.change)
+	change(&s.change)
 	return nil
 }
 
-// encode returns JSON as JavaScript writes it, without escapes for HTML.
+// encode returns a value as JSON, without the escapes that only HTML needs.
 func encode(value any) (string, error) {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
@@ -116,12 +101,12 @@ func encode(value any) (string, error) {
 	return strings.TrimSuffix(text.String(), "\n"), err
 }
 
-// Middleware gives the requests of a handler their session, and saves it before the response begins.
+// Middleware gives each request its session, and saves it before the response is sent.
 func (s *Sessions) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		begun, stored, err := s.begin(facts(r))
-		if err != nil {
-			refuse(w, err)
+		begun, stored, failure := s.begin(factsOf(r))
+		if failure != nil {
+			refuse(w, failure)
 			return
 		}
 		if begun.Case != "ready" {
@@ -133,15 +118,16 @@ func (s *Sessions) Middleware(next http.Handler) http.Handler {
 		if text == nil && stored != nil {
 			text = &stored.Data
 		}
-		if text != nil {
-			err = json.Unmarshal([]byte(*text), &session.data)
+		if text == nil {
+			text = new(string)
 		}
-		if err != nil || session.data == nil {
-			refuse(w, &Failure{"misuse", 500, "The session could not be read.", "encoding/json cannot read it"})
+		if err := json.Unmarshal([]byte(*text), &session.data); err != nil {
+			const message = "The session could not be read."
+			refuse(w, &Failure{"unavailable", http.StatusInternalServerError, message, err.Error()})
 			return
 		}
-		delete(session.data, "cookie") // Its settings are not data.
-		answer := &response{w, w.Header().Clone(), s, session, false}
+		delete(session.data, "cookie") // Its settings are no data.
+		answer := &response{w, s, session, w.Header().Clone(), false}
 		next.ServeHTTP(answer, r.WithContext(context.WithValue(r.Context(), sessionKey{}, session)))
 		if !session.isSent {
 			answer.WriteHeader(http.StatusOK)
@@ -149,38 +135,38 @@ func (s *Sessions) Middleware(next http.Handler) http.Handler {
 	})
 }
 
-// facts returns what the component has to know of a request.
-func facts(r *http.Request) Request {
-	path, _, _ := strings.Cut(r.RequestURI, "?") // as received, whatever routers do with r.URL
+// factsOf returns what the component has to know of a request.
+func factsOf(r *http.Request) Request {
+	// As it was received: routers change r.URL.
+	path, _, _ := strings.Cut(r.RequestURI, "?")
 	if !strings.HasPrefix(path, "/") {
 		path = r.URL.EscapedPath()
 	}
 	isTLS := r.TLS != nil
-	request := Request{[]byte(strings.Join(r.Header.Values("Cookie"), "; ")), path, isTLS, isTLS, nil}
+	facts := Request{[]byte(strings.Join(r.Header["Cookie"], "; ")), path, isTLS, isTLS, nil}
 	if proto := []byte(r.Header.Get("X-Forwarded-Proto")); len(proto) > 0 {
-		request.ForwardedProto = &proto
+		facts.ForwardedProto = &proto
 	}
-	return request
+	return facts
 }
 
-// response saves the session when the headers are sent.
+// response saves the session when its headers are sent.
 type response struct {
 	http.ResponseWriter
-	// before is what the headers were before the application.
-	before     http.Header
-	sessions   *Sessions
-	session    *Session
-	isReplaced bool
+	sessions *Sessions
+	session  *Session
+	// before has the headers from before the application.
+	before    http.Header
+	isRefused bool
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *response) WriteHeader(status int) {
 	isInterim := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
-	switch {
-	case w.isReplaced:
-		return
-	case w.session.isSent || isInterim:
-		w.ResponseWriter.WriteHeader(status)
+	if w.session.isSent || isInterim {
+		if !w.isRefused {
+			w.ResponseWriter.WriteHeader(status)
+		}
 		return
 	}
 	w.session.isSent = true
@@ -189,17 +175,17 @@ func (w *response) WriteHeader(status int) {
 	if len(change.Data.Edits) > 0 {
 		change.Data.Case = "edits"
 	}
-	outcome, err := w.sessions.finish(w.session.visit, w.session.stored, change)
+	outcome, failure := w.sessions.finish(w.session.visit, w.session.stored, change)
 	headers := w.Header()
-	if err != nil {
+	if failure != nil {
+		w.isRefused = true
 		for name := range headers {
 			delete(headers, name)
 		}
 		for name, values := range w.before {
 			headers[name] = values
 		}
-		refuse(w.ResponseWriter, err)
-		w.isReplaced = true
+		refuse(w.ResponseWriter, failure)
 		return
 	}
 	if outcome.SetCookie != nil {
@@ -216,44 +202,29 @@ func (w *response) Write(body []byte) (int, error) {
 	if !w.session.isSent {
 		w.WriteHeader(http.StatusOK)
 	}
-	if w.isReplaced {
-		return 0, errReplaced
+	if w.isRefused {
+		return 0, errors.New("the response was replaced, because its session failed")
 	}
 	return w.ResponseWriter.Write(body)
 }
 
-// Flush implements http.Flusher.
-func (w *response) Flush() {
-	if !w.session.isSent {
-		w.WriteHeader(http.StatusOK)
-	}
-	if flusher, ok := w.ResponseWriter.(http.Flusher); ok {
-		flusher.Flush()
-	}
-}
-
-// refuse answers a request whose session failed.
-func refuse(w http.ResponseWriter, err error) {
-	log.Print("a request failed: ", err)
-	status, message := http.StatusInternalServerError, "The session failed."
-	var failure *Failure
-	if errors.As(err, &failure) {
-		status, message = int(failure.Status), failure.Message
-	}
+// refuse sends the response to a request that fails.
+func refuse(w http.ResponseWriter, failure *Failure) {
+	log.Print("a request failed: ", failure)
 	w.Header().Set("Cache-Control", "no-store")
-	http.Error(w, message, status)
+	http.Error(w, failure.Message, int(failure.Status))
 }
 
-// keepPrivate keeps a response with a cookie out of caches.
+// keepPrivate keeps a response with a session's cookie out of shared caches.
 func keepPrivate(headers http.Header) {
 	headers.Set("Cache-Control", "no-store")
 	for name := range headers {
-		// These override Cache-Control (RFC 9213).
+		// These replace Cache-Control in some caches (RFC 9213).
 		if strings.HasSuffix(name, "-Cache-Control") || name == "Surrogate-Control" {
 			headers.Set(name, "no-store")
 		}
 	}
-	for _, name := range strings.Split(strings.Join(headers.Values("Vary"), ","), ",") {
+	for _, name := range strings.Split(strings.Join(headers["Vary"], ","), ",") {
 		if name = strings.TrimSpace(name); name == "*" || strings.EqualFold(name, "Cookie") {
 			return
 		}

@@ -88,33 +88,42 @@ void wasmtime_config_consume_fuel_set(wasm_config_t *, bool);
 wasm_engine_t *wasm_engine_new_with_config(wasm_config_t *); // takes the configuration
 void wasm_engine_delete(wasm_engine_t *);
 
-wasmtime_error_t *wasmtime_component_new(const wasm_engine_t *, const uint8_t *wasm, size_t size, wasmtime_component_t **out);
-wasmtime_component_export_index_t *wasmtime_component_get_export_index(const wasmtime_component_t *, const wasmtime_component_export_index_t *interface, const char *name, size_t size);
+wasmtime_error_t *wasmtime_component_new(const wasm_engine_t *, const uint8_t *wasm, size_t size,
+	wasmtime_component_t **out);
+wasmtime_component_export_index_t *wasmtime_component_get_export_index(const wasmtime_component_t *,
+	const wasmtime_component_export_index_t *interface, const char *name, size_t size);
 void wasmtime_component_export_index_delete(wasmtime_component_export_index_t *);
 void wasmtime_component_delete(wasmtime_component_t *);
 wasmtime_component_type_t *wasmtime_component_type(const wasmtime_component_t *);
-bool wasmtime_component_type_export_nth(const wasmtime_component_type_t *, const wasm_engine_t *, size_t nth, const char **name, size_t *size, wasmtime_component_extern_t **out);
+bool wasmtime_component_type_export_nth(const wasmtime_component_type_t *, const wasm_engine_t *,
+	size_t nth, const char **name, size_t *size, wasmtime_component_extern_t **out);
 void wasmtime_component_extern_delete(wasmtime_component_extern_t *);
 void wasmtime_component_type_delete(wasmtime_component_type_t *);
 
 wasmtime_component_linker_t *wasmtime_component_linker_new(const wasm_engine_t *);
 wasmtime_error_t *wasmtime_component_linker_add_wasip2(wasmtime_component_linker_t *);
-wasmtime_error_t *wasmtime_component_linker_instantiate(const wasmtime_component_linker_t *, wasmtime_context_t *, const wasmtime_component_t *, wasmtime_component_instance_t *out);
+wasmtime_error_t *wasmtime_component_linker_instantiate(const wasmtime_component_linker_t *,
+	wasmtime_context_t *, const wasmtime_component_t *, wasmtime_component_instance_t *out);
 void wasmtime_component_linker_delete(wasmtime_component_linker_t *);
 
 wasmtime_store_t *wasmtime_store_new(wasm_engine_t *, void *data, void (*finalizer)(void *));
-void wasmtime_store_limiter(wasmtime_store_t *, int64_t memory, int64_t table_elements, int64_t instances, int64_t tables, int64_t memories); // -1: the default
+void wasmtime_store_limiter(wasmtime_store_t *, int64_t memory, int64_t table_elements, int64_t instances,
+	int64_t tables, int64_t memories); // -1: the default
 wasmtime_context_t *wasmtime_store_context(wasmtime_store_t *);
 wasi_config_t *wasi_config_new(void);
 wasmtime_error_t *wasmtime_context_set_wasi(wasmtime_context_t *, wasi_config_t *); // takes the configuration
 wasmtime_error_t *wasmtime_context_set_fuel(wasmtime_context_t *, uint64_t);
 void wasmtime_store_delete(wasmtime_store_t *);
 
-bool wasmtime_component_instance_get_func(const wasmtime_component_instance_t *, wasmtime_context_t *, const wasmtime_component_export_index_t *, wasmtime_component_func_t *out);
+bool wasmtime_component_instance_get_func(const wasmtime_component_instance_t *, wasmtime_context_t *,
+	const wasmtime_component_export_index_t *, wasmtime_component_func_t *out);
 // Copies the arguments, and replaces the results. Aborts the process if a text is not UTF-8.
-wasmtime_error_t *wasmtime_component_func_call(const wasmtime_component_func_t *, wasmtime_context_t *, const wasmtime_component_val_t *args, size_t args_size, wasmtime_component_val_t *results, size_t results_size);
+wasmtime_error_t *wasmtime_component_func_call(const wasmtime_component_func_t *, wasmtime_context_t *,
+	const wasmtime_component_val_t *args, size_t args_size, wasmtime_component_val_t *results,
+	size_t results_size);
 
-// What a value refers to belongs to it, and is made by these. New values and entries are empty.
+// These make what a value refers to, which belongs to the value. The kind of a new value is BOOL, and
+// its words are not initialized.
 void wasm_byte_vec_new(wasm_byte_vec_t *out, size_t size, const char *data); // copies
 void wasmtime_component_vallist_new_uninit(wasmtime_component_vallist_t *out, size_t size);
 void wasmtime_component_valrecord_new_uninit(wasmtime_component_valrecord_t *out, size_t size);

@@ -71,6 +71,9 @@ const BUN: Gateway = Gateway { name: "Bun", lacks: &[], start: start_bun };
 /// Its store is in the isolate's memory.
 const WORKERD: Gateway = Gateway { name: "workerd", lacks: &[], start: start_workerd };
 
+/// Its store is in memory.
+const GO: Gateway = Gateway { name: "Go", lacks: &[], start: start_go };
+
 /// Returns a runtime that npm installs in `tests/runtimes`.
 fn runtime(path: &str) -> Command {
     let program = checkout().join("tests/runtimes/node_modules").join(path);
@@ -145,6 +148,13 @@ fn start_python(store: &str, options: &Value) -> Running {
     start_process(command, store, options)
 }
 
+fn start_go(store: &str, options: &Value) -> Running {
+    let program = beside_the_tests("example-embedding-go", "scripts/setup go");
+    let mut command = Command::new(program);
+    command.arg("-conformance");
+    start_process(command, store, options)
+}
+
 fn start_process(mut command: Command, store: &str, options: &Value) -> Running {
     let port = free_port();
     command.arg(port.to_string());
@@ -175,12 +185,17 @@ fn component() -> PathBuf {
         .map_or_else(|| checkout().join("host/session.wasm"), PathBuf::from)
 }
 
-fn start_layer(store: &str, options: &Value) -> Running {
-    // Located relative to the test binary, which is in TARGET/PROFILE/deps.
+/// Returns a program in TARGET/PROFILE. The tests are in TARGET/PROFILE/deps.
+fn beside_the_tests(path: &str, remedy: &str) -> PathBuf {
     let tests = std::env::current_exe().expect("a program knows its path");
-    let profile = tests.ancestors().nth(2).expect("it is in a profile's folder");
-    let server = profile.join("examples/conformance_server");
-    assert!(server.exists(), "run cargo build -p edge-session --examples");
+    let program = tests.ancestors().nth(2).expect("it is in a profile's folder").join(path);
+    assert!(program.exists(), "{} is missing: run {remedy}", program.display());
+    program
+}
+
+fn start_layer(store: &str, options: &Value) -> Running {
+    let remedy = "cargo build -p edge-session --examples";
+    let server = beside_the_tests("examples/conformance_server", remedy);
     start_process(Command::new(server), store, options)
 }
 
@@ -627,6 +642,25 @@ fn workerd_plays_all_scenarios_in_memory() {
 }
 
 #[test]
+fn go_plays_all_scenarios_in_memory() {
+    play(&GO, "memory:", None);
+}
+
+#[test]
+fn parallel_changes_of_a_session_are_all_kept_in_go() {
+    let running = (GO.start)("memory:", &json!({}));
+    let (_, cookie) = ask(&running, None, &json!([["set", "first", true]]));
+    let visit = &|n: i32| ask(&running, cookie.as_deref(), &json!([["set", n.to_string(), n]]));
+    std::thread::scope(|scope| {
+        for n in 0..64 {
+            scope.spawn(move || visit(n));
+        }
+    });
+    let (data, _) = ask(&running, cookie.as_deref(), &json!([]));
+    assert_eq!(data.as_object().expect("it is an object").len(), 65, "{data}");
+}
+
+#[test]
 fn a_websocket_has_the_session_in_deno_bun_and_workerd() {
     for gateway in [&DENO, &BUN, &WORKERD] {
         let running = (gateway.start)("memory:", &json!({}));
@@ -712,16 +746,10 @@ fn the_middleware_plays_all_scenarios_with_the_store_that_swaps_in_wasmcloud() {
 fn sessions_of_wasmcloud_survive_its_restart_on_disk_in_nats_and_in_redis() {
     let folder = temp_dir("keyvalue-");
     let folder = folder.path().display().to_string();
-    let (nats, swaps, redis) = (Nats::start(), Nats::start(), Redis::start());
-    swaps.add_bucket("default");
+    let (nats, redis) = (Nats::start(), Redis::start());
     let (nats, redis) = (nats.url(), redis.url().to_owned());
     let env = of_middleware(&json!({}));
-    for store in [
-        KeyValue::Folder(&folder),
-        KeyValue::Nats(&nats),
-        KeyValue::SwapsInNats(&swaps.url()),
-        KeyValue::Redis(&redis),
-    ] {
+    for store in [KeyValue::Folder(&folder), KeyValue::Nats(&nats), KeyValue::Redis(&redis)] {
         let mut cookie: Option<String> = None;
         for (before, after) in [(json!({}), 1), (json!({ "n": 1 }), 2)] {
             let wash = Wash::start(store, &env);

@@ -10,7 +10,7 @@ use crate::conformance::{ask_at, of_middleware};
 use crate::middleware::keeps_the_promises_of_a_store;
 
 /// How many visits come at the same time.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 32;
 
 /// Performs a store operation (`tests/wasi-store`).
 fn store(wash: &Wash, asked: &Value) -> Value {
