@@ -1,7 +1,7 @@
 // Builds generated/ from the component: jco's JavaScript, the core modules as files and as text,
 // the SHA-256 of the component, and the CommonJS form of the drop-in.
 import { createHash } from 'node:crypto'
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 
 const [{ transpile }, { build, transform }] = await Promise.all([import('@bytecodealliance/jco'), import('esbuild')])
@@ -94,25 +94,39 @@ source = source.replace(SECONDS,
 source = source.replace(DECODE, 'decode($1, $2)')
 const { code } = await transform(source, { format: 'esm', minifySyntax: true, minifyWhitespace: true })
 
-await rm(path('generated'), { recursive: true, force: true })
-await mkdir(path('generated'))
+await mkdir(path('generated'), { recursive: true })
+const kept = new Set()
+
+// Writes a file, unless it is there already: others may be reading it.
+async function write (name, content) {
+  kept.add(name)
+  const file = path(`generated/${name}`)
+  const old = await readFile(file).catch(() => undefined)
+  if (!old?.equals(Buffer.from(content))) await writeFile(file, content)
+}
+
 const modules = Object.keys(files).filter(name => name.endsWith('.wasm'))
-for (const name of modules) await writeFile(path(`generated/${name}`), files[name])
-await writeFile(path('generated/session.js'), code)
+for (const name of modules) await write(name, files[name])
+await write('session.js', code)
 const sha256 = createHash('sha256').update(component).digest('hex')
-await writeFile(path('generated/about.js'),
+await write('about.js',
   `// The SHA-256 of the component that this is from.\nexport const sha256 = '${sha256}'\n` +
   `export const modules = ${JSON.stringify(modules)}\n`)
 const texts = Object.fromEntries(modules.map(name => [name, Buffer.from(files[name]).toString('base64')]))
-await writeFile(path('generated/modules.js'),
+await write('modules.js',
   `// The core modules in base64, by their names.\nexport const texts = ${JSON.stringify(texts, null, 2)}\n`)
-await build({
+const { outputFiles: [commonJs] } = await build({
   entryPoints: [path('src/express/index.js')],
   outfile: path('generated/express.cjs'),
   bundle: true,
+  write: false,
   external: ['cookie', 'on-headers'],
   format: 'cjs',
   platform: 'node',
   target: 'node20'
 })
+await write('express.cjs', commonJs.contents)
+for (const name of await readdir(path('generated'))) {
+  if (!kept.has(name)) await rm(path(`generated/${name}`), { recursive: true })
+}
 console.log(`generated/ is from the component ${sha256}`)

@@ -4,11 +4,11 @@ use std::fs;
 use std::ops::Deref;
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use crate::store_server::{self, StoreServer};
-use crate::temp_dir;
+use crate::{process, temp_dir};
 
 /// A PostgreSQL server with its data on disk, which a test may disrupt.
 pub struct Postgres(StoreServer);
@@ -59,26 +59,31 @@ impl Postgres {
     pub fn kill(&self) {
         // So that it does not start others in between.
         self.0.freeze();
-        self.signal_connections("-KILL");
+        self.signal_connections(Signal::KILL);
         self.0.kill();
     }
 
     /// Suspends the server and the processes of its connections.
     pub fn freeze(&self) {
         self.0.freeze();
-        self.signal_connections("-STOP");
+        self.signal_connections(Signal::STOP);
     }
 
     /// Ends [`Postgres::freeze`].
     pub fn thaw(&self) {
-        self.signal_connections("-CONT");
+        self.signal_connections(Signal::CONT);
         self.0.thaw();
     }
 
-    fn signal_connections(&self, signal: &str) {
+    fn signal_connections(&self, signal: Signal) {
         let pid = fs::read_to_string(self.dir().join("pid")).expect("the server wrote its pid");
-        let sent = Command::new("pkill").args([signal, "-P", pid.trim()]).status();
-        assert!(sent.expect("pkill can be run").success());
+        let found = Command::new("pgrep").args(["-P", pid.trim()]).output();
+        let found = String::from_utf8(found.expect("pgrep can be run").stdout);
+        let pids: Vec<_> = found.expect("it prints pids").lines().map(str::to_owned).collect();
+        assert!(!pids.is_empty(), "the server has no processes");
+        for pid in pids.iter().filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw)) {
+            process::send(pid, signal);
+        }
     }
 
     /// Runs SQL and returns the result, as `psql -At` prints it.

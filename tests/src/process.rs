@@ -1,9 +1,13 @@
 //! A program that ends with the test that started it.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait_for;
 
 /// A running program. Dropping it ends the program.
 pub struct Process(Child);
@@ -36,13 +40,10 @@ impl Process {
 
     /// Freezes it for as long as `during` takes: `kill -STOP`.
     pub(crate) fn frozen<T>(&self, during: impl FnOnce() -> T) -> T {
-        let send = |signal| {
-            let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("it is a pid"));
-            kill_process(pid.expect("it is not 0"), signal).expect("it runs");
-        };
-        send(Signal::STOP);
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).expect("it is a pid");
+        send(pid, Signal::STOP);
         let result = during();
-        send(Signal::CONT);
+        send(pid, Signal::CONT);
         result
     }
 
@@ -52,6 +53,26 @@ impl Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Sends a signal, and waits until a `STOP` has arrived: the kernel stops one thread after another,
+/// and on a busy machine some still answer a request meanwhile.
+#[track_caller]
+pub(crate) fn send(pid: Pid, signal: Signal) {
+    // A failure means that it has already exited.
+    if kill_process(pid, signal).is_ok() && signal == Signal::STOP {
+        wait_for("a process to stop", Duration::from_secs(10), || is_stopped(pid).then_some(()));
+    }
+}
+
+/// Returns whether all threads of a process are stopped, or it has exited.
+fn is_stopped(pid: Pid) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    threads.into_iter().flatten().flatten().all(|thread| {
+        // PID (NAME) STATE …, where the name may contain anything.
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with(['T', 'Z']))
+    })
 }
 
 impl Drop for Process {

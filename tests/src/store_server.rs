@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use crate::{checkout, temp_dir};
+use crate::{checkout, process, temp_dir};
 
 /// A running server. Dropping it kills it.
 pub struct StoreServer {
@@ -76,6 +76,5 @@ pub(crate) fn run(script: &str, action: &str, dir: &Path, options: &[&str]) -> S
 pub(crate) fn send(signal: Signal, dir: &Path) {
     let pid = fs::read_to_string(dir.join("pid")).expect("the server wrote its pid");
     let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("it is a pid");
-    // A failure means that it has already exited.
-    let _ = kill_process(pid, signal);
+    process::send(pid, signal);
 }

@@ -39,6 +39,24 @@ const BUNDLED: &str = "host/session.wasm";
 /// The sources of session.wasm. Different compilers build different bytes from them.
 const SOURCES: [&str; 3] = ["component/Cargo.toml", "component/src", "wit"];
 
+/// What all components are compiled from, and more.
+const INPUTS: [&str; 11] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "component/Cargo.toml",
+    "component/src",
+    "examples/wasi-app",
+    "gateways/proxy-wasm",
+    "gateways/wasi-http",
+    "headers",
+    "tests/wasi-app",
+    "tests/wasi-store",
+    "wit",
+];
+
+/// How many compilations are kept.
+const KEPT: usize = 8;
+
 /// The custom section of session.wasm that records its sources.
 const ORIGIN: &str = "edge-session";
 
@@ -179,25 +197,63 @@ impl Target {
 
     /// Returns the sources of session.wasm and the compiler, as text.
     fn origin(&self) -> Result<String> {
+        // The middleware's directory is not part of them.
+        let is_source = |path: &Path| !path.starts_with(self.root.join("wit/middleware"));
+        let hash = hexadecimal(&self.hash(&SOURCES, is_source)?.finalize());
+        let compiler = output(Command::new(compiler(&cargo()?)).arg("--version"))?;
+        Ok(format!("sources {hash}\ncompiler {compiler}\n"))
+    }
+
+    /// Returns a hash of all files below these paths, with their names.
+    fn hash(&self, paths: &[&str], is_input: impl Fn(&Path) -> bool) -> Result<Sha256> {
         let mut files = Vec::new();
-        for source in SOURCES {
-            collect(&self.root.join(source), &mut files)?;
+        for path in paths {
+            collect(&self.root.join(path), &mut files)?;
         }
         files.sort();
         let mut hash = Sha256::new();
-        for file in files {
+        for file in files.into_iter().filter(|file| is_input(file)) {
             let name = file.strip_prefix(&self.root)?.display().to_string();
             let text = fs::read(&file)?;
             hash.update(format!("{name} {}\n", text.len()));
             hash.update(text);
         }
-        let hash = hexadecimal(&hash.finalize());
-        let compiler = output(Command::new(compiler(&cargo()?)).arg("--version"))?;
-        Ok(format!("sources {hash}\ncompiler {compiler}\n"))
+        Ok(hash)
     }
 
-    /// Compiles these packages to core modules.
+    /// Compiles these packages to core modules. What was compiled from the same inputs before is
+    /// not compiled again: to cargo, all files of a new checkout have changed, and the optimisation
+    /// takes minutes.
     fn compile(&self, packages: &[&str], flags: &str) -> Result<Vec<Vec<u8>>> {
+        let mut hash = self.hash(&INPUTS, |_| true)?;
+        hash.update(format!("{packages:?} {:?}\n", rustflags(flags)?));
+        hash.update(output(Command::new(compiler(&cargo()?)).arg("-vV"))?);
+        let kept = self.wasm_dir.join("kept");
+        let modules = kept.join(hexadecimal(&hash.finalize()));
+        if modules.is_dir() {
+            return packages.iter().map(|package| Ok(fs::read(modules.join(package))?)).collect();
+        }
+        let compiled = self.compile_anew(packages, flags)?;
+        let aside = kept.join(format!("new-{}", std::process::id()));
+        fs::create_dir_all(&aside)?;
+        for (package, module) in packages.iter().zip(&compiled) {
+            fs::write(aside.join(package), module)?;
+        }
+        fs::rename(aside, modules)?;
+        let mut all = fs::read_dir(kept)?
+            .map(|entry| {
+                let entry = entry?;
+                Ok((entry.metadata()?.modified()?, entry.path()))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        all.sort();
+        for (_, oldest) in all.iter().rev().skip(KEPT) {
+            fs::remove_dir_all(oldest)?;
+        }
+        Ok(compiled)
+    }
+
+    fn compile_anew(&self, packages: &[&str], flags: &str) -> Result<Vec<Vec<u8>>> {
         let mut cargo = cargo()?;
         cargo
             .current_dir(&self.root)
@@ -236,11 +292,11 @@ impl Target {
     }
 }
 
-/// Collects all files below `path`, except the middleware's own directory.
+/// Collects all files below `path`.
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !path.is_dir() {
         files.push(path.to_owned());
-    } else if !path.ends_with("wit/middleware") {
+    } else {
         for entry in fs::read_dir(path)? {
             collect(&entry?.path(), files)?;
         }
