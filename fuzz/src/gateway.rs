@@ -9,6 +9,8 @@ pub(crate) mod headers;
 #[allow(dead_code)]
 #[path = "../../gateways/server/src/proxy/path.rs"]
 mod path;
+#[path = "../../gateways/server/src/net/query.rs"]
+pub(crate) mod query;
 #[path = "../../gateways/server/src/proxy/target.rs"]
 mod target;
 
@@ -34,8 +36,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Takes the head of a request: its target, then its headers, one per line.
 pub fn request(data: &[u8]) {
     let (target, headers) = head::parse(data);
+    check_query(target);
     // hyper refuses an invalid target.
-    if let Ok(uri) = Uri::try_from(target) {
+    if let Some(uri) = query::parse(target) {
         check_path(&uri);
         check_host(&uri, &headers);
     }
@@ -48,6 +51,31 @@ pub fn request(data: &[u8]) {
     check_cookies(&headers);
     check_trace(&headers);
     check_trailers(headers);
+}
+
+/// Escaping changes nothing but the query, whatever the pieces in which a request arrives.
+fn check_query(target: &[u8]) {
+    let line = [b"GET ", target, b" HTTP/1.1\r\nX: /?\"\r\n\r\n"].concat();
+    let feed = |pieces: &[&[u8]]| -> Vec<u8> {
+        let mut line = query::Line::default();
+        pieces.iter().flat_map(|it| line.escape(it).unwrap_or_else(|| it.to_vec())).collect()
+    };
+    let whole = feed(&[&line]);
+    let (one, other) = line.split_at(target.len() / 2);
+    assert_eq!(feed(&[one, other]), whole);
+    let path = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+    assert_eq!(whole[..4 + path], line[..4 + path], "the path has changed");
+    assert!(whole.ends_with(b"\r\nX: /?\"\r\n\r\n"), "a header has changed");
+    if let Ok(uri) = Uri::try_from(target) {
+        assert_eq!(query::parse(target), Some(uri));
+    }
+    if let Some(uri) = query::parse(target)
+        && let Some(query) = uri.query()
+    {
+        let sent: Vec<u8> = target[path + 1..].split(|byte| *byte == b'#').next().unwrap().to_vec();
+        let decoded = |bytes: &[u8]| percent_encoding::percent_decode(bytes).collect::<Vec<_>>();
+        assert_eq!(decoded(query.as_bytes()), decoded(&sent));
+    }
 }
 
 fn check_path(uri: &Uri) {

@@ -29,6 +29,9 @@ extern crate axum_core as axum;
 mod proxy {
     pub(crate) use crate::gateway::headers::clean_trailers;
 }
+mod net {
+    pub(crate) use crate::gateway::query;
+}
 
 // For host/src/store/mongodb: reading documents does not require the driver.
 extern crate self as mongodb;

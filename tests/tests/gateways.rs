@@ -228,6 +228,17 @@ fn nothing_that_a_visitor_says_reaches_the_application_as_ours() {
 }
 
 #[test]
+fn a_query_with_quotes_and_angle_brackets_passes() {
+    for front in Front::ALL {
+        let chain = Chain::start(front, "memory:", "");
+        let mut caller = chain.logged_in("ada");
+        let reply = caller.get("/account?q=\"<b>\"", FETCH);
+        assert_eq!(reply.status, 200, "{front:?}: {reply:#?}");
+        assert_eq!(reply.json()["told"]["user"], "ada", "{front:?}");
+    }
+}
+
+#[test]
 fn nothing_of_ours_reaches_a_browser_and_the_applications_cookies_do() {
     for front in Front::ALL {
         let chain = Chain::start(front, "memory:", "");

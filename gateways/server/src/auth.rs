@@ -35,6 +35,7 @@ pub(crate) use self::values::ValueHeader;
 use crate::admin::Key;
 use crate::health::healthz;
 use crate::net::connections::{Answers, Peer, TurnedAway};
+use crate::net::query;
 use crate::proxy::{Exchange, Forwarded, Proxy, Refusal, Relayed, TrustedProxies};
 
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -303,7 +304,7 @@ fn question(request: Request<Body>) -> Result<Question, String> {
     let mut request = Request::new(Body::empty());
     // The request is refused as any other whose path is ambiguous. Applications may read what comes
     // after # as a part of the path; a URI drops it.
-    let target = Uri::try_from(target).ok().filter(|_| !has_fragment);
+    let target = query::parse(&target).filter(|_| !has_fragment);
     *request.uri_mut() = target.unwrap_or_else(|| Uri::from_static("//"));
     *request.method_mut() = method;
     *request.version_mut() = Version::HTTP_11;

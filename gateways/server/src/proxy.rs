@@ -60,7 +60,7 @@ use self::upstreams::AnsweredBy;
 pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
 pub(crate) use self::wasi_app::App;
 use crate::admin;
-use crate::net::connections::{Answers, Peer, TurnedAway};
+use crate::net::connections::{Answers, Interim, Peer, TurnedAway};
 use crate::net::tunnel;
 use crate::telemetry::traces::Traces;
 
@@ -592,7 +592,13 @@ impl Shared {
         let is_http2 = request.version() == Version::HTTP_2;
         let visitor = request.extensions_mut().remove::<OnUpgrade>();
         let wants = headers::upgrade(request.headers()).filter(|_| visitor.is_some());
+        let interim = request.extensions_mut().remove::<Interim>();
         request.extensions_mut().clear();
+        if let Some(interim) = interim {
+            hyper::ext::on_informational(request, move |response| {
+                interim.send(response.status(), response.headers());
+            });
+        }
         let sent = request.headers_mut();
         headers::remove_hop_by_hop(sent);
         if let Some(protocol) = &wants {

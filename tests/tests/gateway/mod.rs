@@ -10,6 +10,7 @@ mod forwarded;
 mod guards;
 mod http2;
 mod limits;
+mod queries;
 mod session_headers;
 mod smuggling;
 mod streams;

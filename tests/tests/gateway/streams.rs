@@ -184,10 +184,6 @@ fn answers_without_a_body_stay_so() {
     let upstream = Upstream::raw(|call| match &*call.asked.target {
         "/head" => call.say("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"),
         "/304" => call.say("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n"),
-        "/early" => call.say(
-            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
-             HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-        ),
         "/old" => {
             call.say("HTTP/1.0 200 OK\r\n\r\nuntil the end");
             call.hang_up();
@@ -204,13 +200,66 @@ fn answers_without_a_body_stay_so() {
     assert_eq!((head.status(), head.header("etag")), (304, Some("\"x\"")));
     let mut caller = server.caller();
     assert_eq!(caller.get("/old", &[]).text(), "until the end");
-    let mut early = caller.begin("GET", "/early", &[], b"");
-    let mut head = early.head();
-    if head.status() == 103 {
-        head = early.head();
+    server.stop();
+}
+
+#[test]
+fn early_hints_arrive_before_the_response() {
+    let (go_on, may_go_on) = channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let upstream = Upstream::raw(move |call| {
+        call.say(
+            "HTTP/1.1 102 Processing\r\n\r\n\
+             HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nLink: </b.js>\r\n\
+             Set-Cookie: a=b\r\nEdge-Session: {}\r\nConnection: close\r\n\r\n\
+             HTTP/1.1 103 Early Hints\r\nX-Other: 1\r\n\r\n",
+        );
+        if call.asked.target == "/slow" {
+            let _ = may_go_on.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        }
+        call.say("HTTP/1.1 200 OK\r\nEdge-Session: {\"a\":1}\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let mut wire = server.wire();
+    for target in ["/slow", "/", "/"] {
+        wire.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let hints = wire.head();
+        let all: Vec<_> = hints.headers().collect();
+        assert_eq!(hints.status(), 103, "{target}");
+        assert_eq!(all, [("link", "</a.css>; rel=preload"), ("link", "</b.js>")], "no others");
+        let _ = go_on.send(());
+        let answer = wire.answer();
+        assert_eq!((answer.status, &*answer.text()), (200, "ok"));
+        assert!(answer.head.header("set-cookie").is_some());
     }
-    assert_eq!(head.status(), 200);
-    assert_eq!(early.rest(), b"ok");
+    // HTTP/1.0 knows none (RFC 9110, section 15.2).
+    wire.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert_eq!(wire.head().status(), 200);
+    server.stop();
+}
+
+#[test]
+fn early_hints_that_are_too_large_or_too_many_are_left_out() {
+    let upstream = Upstream::raw(|call| {
+        let hints =
+            |length| format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "a".repeat(length));
+        call.say(hints(20_000) + &hints(1_000).repeat(50));
+        call.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let server = Launch::new("memory:").upstream(&upstream.url()).start();
+    let mut wire = server.wire();
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut count = 0;
+    loop {
+        let head = wire.head();
+        if head.status() == 200 {
+            break;
+        }
+        assert!(head.header("link").unwrap().len() < 2_000);
+        count += 1;
+    }
+    assert!((1..=50).contains(&count), "{count} hints");
+    assert_eq!(wire.exactly(2).unwrap(), b"ok");
     server.stop();
 }
 

@@ -5,7 +5,8 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use edge_session_tests::{
-    Front, Launch, Mongod, ReplicaSet, Upstream, as_it_is, new_certificate, temp_dir, wait_for,
+    Front, Launch, Mongod, ReplicaSet, Reply, Upstream, as_it_is, new_certificate, temp_dir,
+    wait_for,
 };
 use serde_json::json;
 
@@ -102,6 +103,52 @@ fn bodies_that_envoy_sends_are_left_alone_and_the_log_says_so() {
             1,
             "{log}"
         );
+    }
+}
+
+#[test]
+fn bodies_that_envoy_sends_and_waits_for_are_refused_and_the_log_says_so() {
+    let edit = |text: String| {
+        text.replace("request_body_mode: NONE", "request_body_mode: FULL_DUPLEX_STREAMED")
+            .replace("response_body_mode: NONE", "response_body_mode: FULL_DUPLEX_STREAMED")
+            // Envoy requires it.
+            .replace("response_trailer_mode: SKIP", "response_trailer_mode: SEND")
+    };
+    let app = Upstream::parrot();
+    let fronted = Front::Envoy.start(Launch::new("memory:"), "", port(&app), &edit);
+    assert!(fronted.caller().ask("POST", "/", FETCH, b"some body").status >= 500);
+    assert_eq!(app.count(), 0);
+    let log = fronted.edge().log();
+    assert!(log.contains("in FULL_DUPLEX_STREAMED"), "{log}");
+}
+
+/// Envoy repeats a request behind external processing: its session is loaded and stored once.
+#[test]
+fn a_request_that_envoy_repeats_changes_the_session_once() {
+    let tries = AtomicUsize::new(0);
+    let app = Upstream::raw(move |call| {
+        let told = call.asked.session();
+        let count = told["count"].as_u64().unwrap_or(0) + 1;
+        let status = if tries.fetch_add(1, Relaxed) % 3 < 2 { 503 } else { 200 };
+        call.reply(
+            Reply::new(status)
+                .line(format!("Edge-Session-Merge: {{\"count\":{count}}}"))
+                .body(count.to_string()),
+        );
+    });
+    let edit = |text: String| {
+        text.replace(
+            "timeout: 60s",
+            "timeout: 60s, retry_policy: { retry_on: 5xx, num_retries: 2 }",
+        )
+    };
+    let fronted = Front::Envoy.start(Launch::new("memory:"), "", port(&app), &edit);
+    let mut caller = fronted.caller();
+    let before = app.count();
+    for count in 1..4 {
+        let reply = caller.get("/", FETCH);
+        assert_eq!((reply.status, &*reply.text()), (200, &*count.to_string()));
+        assert_eq!(app.count(), before + 3 * count);
     }
 }
 

@@ -81,7 +81,8 @@ class Component:
             config.macos_use_mach_ports = False
         self._engine = Engine(config)
         if not wasm.startswith(b"\0asm"):
-            # wasmtime would read it as the text format, and quote it in the error: it may be a secret.
+            # wasmtime would read it as the text format, and quote it in its error: it may be
+            # a secret.
             raise ComponentError("not a WebAssembly component")
         try:
             self._compiled = Compiled(self._engine, wasm)

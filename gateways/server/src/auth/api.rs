@@ -19,6 +19,7 @@ use tower_layer::Layer as _;
 use tower_service::Service;
 
 use super::{X_FORWARDED_PROTO, X_FORWARDED_URI, single};
+use crate::net::query;
 use crate::proxy::apply;
 
 const ID: HeaderName = HeaderName::from_static("edge-session-id");
@@ -83,7 +84,8 @@ impl Api {
         }
         let path = match single(&head.headers, &X_FORWARDED_URI).map_err(bad)? {
             Some(path) => {
-                Uri::try_from(path).map_err(|_| bad("X-Forwarded-Uri is not a path".to_owned()))?
+                let path = query::parse(path.as_bytes());
+                path.ok_or_else(|| bad("X-Forwarded-Uri is not a path".to_owned()))?
             }
             None => self.cookie_path.clone(),
         };

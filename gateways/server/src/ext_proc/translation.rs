@@ -3,13 +3,14 @@
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version, response};
+use http::{Method, Request, Response, StatusCode, Version, response};
 use http_body_util::BodyExt as _;
 
 use super::messages::{
     CommonReply, Header, HeaderMutation, HeaderOption, HeadersReply, HttpHeaders, HttpStatus,
     HttpTrailers, ImmediateResponse, TrailersReply,
 };
+use crate::net::query;
 use crate::proxy::clean_trailers;
 
 /// The pseudo-headers of a message, and the others.
@@ -60,10 +61,10 @@ pub(super) fn request(message: HttpHeaders) -> Result<Request<Body>, &'static st
         // A URI drops what follows, which applications may read as a part of the path.
         return Err("The request target has a fragment.");
     }
-    let target = Uri::from_maybe_shared(path);
+    let target = query::parse(&path);
     let mut request = Request::new(if has_body { Body::new(Elsewhere) } else { Body::empty() });
     *request.method_mut() = method.map_err(|_| "The method is not valid.")?;
-    *request.uri_mut() = target.map_err(|_| "The request target is not valid.")?;
+    *request.uri_mut() = target.ok_or("The request target is not valid.")?;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers;
     Ok(request)

@@ -1,5 +1,6 @@
 //! Connections: accepting, limits, timeouts and draining.
 
+mod http1_io;
 mod places;
 mod streams;
 
@@ -23,6 +24,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, join};
 use tokio::sync::watch;
@@ -31,6 +33,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
+pub(crate) use self::http1_io::Interim;
+use self::http1_io::{Answered, Http1};
 pub(crate) use self::places::{Bounds, Connection, Full, client_of};
 use self::places::{Place, Places};
 use self::streams::{Offered, Streams};
@@ -256,20 +260,21 @@ impl<S: Answers> Accepted<S> {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { connection, limits, service, idle_closing, is_draining, .. } = self;
-        let service = hyper::service::service_fn({
+        let answered = {
             let connection = connection.clone();
-            move |request: Request<Incoming>| {
+            move |request: Request<Body>| {
                 connection.requests.fetch_add(1, Ordering::Relaxed);
                 let (connection, service) = (connection.clone(), service.clone());
-                answer(connection, is_draining.clone(), service, request.map(Body::new))
+                answer(connection, is_draining.clone(), service, request)
             }
-        });
+        };
         // A client that does not read its response must not hold the connection forever.
         let mut io = Box::pin(TimeoutStream::new(io));
         io.as_mut().set_write_timeout_pinned(Some(limits.idle));
-        let io = TokioIo::new(io);
         let result = if is_http2 {
             let header_bytes = limits.header_bytes.min(HTTP2_HEADER_BYTES);
+            let service =
+                service_fn(move |request: Request<Incoming>| answered(request.map(Body::new)));
             let serving = http2::Builder::new(Streams { idle: limits.idle })
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_HTTP2_STREAMS)
@@ -279,7 +284,7 @@ impl<S: Answers> Accepted<S> {
                 .max_send_buf_size(HTTP2_SEND_BUFFER)
                 .keep_alive_interval(limits.header)
                 .keep_alive_timeout(limits.header)
-                .serve_connection(io, service);
+                .serve_connection(TokioIo::new(io), service);
             // hyper has no idle timeout for HTTP/2 connections.
             let serving = Box::pin(serving);
             let serving = while_busy(serving, &connection, limits.header, idle_closing, |it| {
@@ -295,11 +300,20 @@ impl<S: Answers> Accepted<S> {
                 }
             }
         } else {
+            let (io, requests) = Http1::new(io);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (requests, answer) = (requests.clone(), answered(requests.begin(request)));
+                async move {
+                    let mut response = answer.await?;
+                    response.body_mut().answered = requests.answer(response.status());
+                    Ok::<_, Infallible>(response)
+                }
+            });
             let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits.header)
                 .max_buf_size(limits.header_bytes)
-                .serve_connection(io, service)
+                .serve_connection(TokioIo::new(io), service)
                 .with_upgrades();
             until_closed(Box::pin(serving), idle_closing, |it| it.graceful_shutdown()).await
         };
@@ -332,7 +346,7 @@ async fn answer(
     let complete = |response: Response<Body>, peer| {
         // hyper does this only for HTTP/1.
         let response = if is_head && !is_http1 { without_body(response) } else { response };
-        response.map(|body| Placed { body, _peer: peer })
+        response.map(|body| Placed { body, _peer: peer, answered: None })
     };
     let turn_away =
         |request, why| complete(service.turn_away(request, connection.address, why), None);
@@ -388,6 +402,7 @@ fn has_too_many_fields(headers: &HeaderMap) -> bool {
 struct Placed {
     body: Body,
     _peer: Option<Peer>,
+    answered: Option<Answered>,
 }
 
 impl http_body::Body for Placed {
