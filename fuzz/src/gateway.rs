@@ -9,6 +9,7 @@ pub(crate) mod headers;
 #[allow(dead_code)]
 #[path = "../../gateways/server/src/proxy/path.rs"]
 mod path;
+#[allow(dead_code)]
 #[path = "../../gateways/server/src/net/query.rs"]
 pub(crate) mod query;
 #[path = "../../gateways/server/src/proxy/target.rs"]
@@ -66,7 +67,10 @@ fn check_query(target: &[u8]) {
     let path = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     assert_eq!(whole[..4 + path], line[..4 + path], "the path has changed");
     assert!(whole.ends_with(b"\r\nX: /?\"\r\n\r\n"), "a header has changed");
-    if let Ok(uri) = Uri::try_from(target) {
+    // hyper knows UTF-8, and no other bytes.
+    if target.is_ascii()
+        && let Ok(uri) = Uri::try_from(target)
+    {
         assert_eq!(query::parse(target), Some(uri));
     }
     if let Some(uri) = query::parse(target)

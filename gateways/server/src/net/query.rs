@@ -1,6 +1,6 @@
 //! Bytes of a query that clients send as they are and `http::Uri` refuses: `"`, `<`, `>` and those
-//! that are not ASCII. nginx and Node pass them on; here they are escaped (RFC 3986, section 2.1),
-//! which no application that decodes its query can tell from them.
+//! that are not UTF-8. nginx and Node pass them on; here they are escaped (RFC 3986, section 2.1), as
+//! is all that is not ASCII. No application that decodes its query can tell.
 
 use http::Uri;
 
