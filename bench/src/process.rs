@@ -19,15 +19,20 @@ impl Process {
     /// From now on, measures the child of this process.
     pub(crate) fn look_at_worker(&mut self) -> Result<()> {
         let parent = self.child.id().to_string();
-        for entry in std::fs::read_dir("/proc")? {
-            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            // The parent is the 2nd field after the name. Processes may appear and disappear.
-            if stat(pid).is_ok_and(|fields| fields.get(1) == Some(&parent)) {
-                self.worker = Some(pid);
-                return Ok(());
+        // The socket accepts connections before there is a worker.
+        for _ in 0..100 {
+            for entry in std::fs::read_dir("/proc")? {
+                let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok())
+                else {
+                    continue;
+                };
+                // The parent is the 2nd field after the name. Processes may appear and disappear.
+                if stat(pid).is_ok_and(|fields| fields.get(1) == Some(&parent)) {
+                    self.worker = Some(pid);
+                    return Ok(());
+                }
             }
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
         Err("a server has no worker".into())
     }
