@@ -522,7 +522,6 @@ pub(crate) mod tests {
         assert_eq!(names(&exports), ["edge:session/store@0.2.0"]);
     }
 
-    /// Spin composes it with the application.
     #[test]
     fn the_middleware_for_spin_needs_the_second_draft_of_keyvalue_and_a_handler() {
         let (imports, exports) = world("middleware-spin.wasm");
@@ -543,9 +542,9 @@ pub(crate) mod tests {
         assert_eq!(names(&exports), [HANDLER]);
     }
 
-    /// Composes the components as `wac plug` does, which the documentation describes.
-    #[test]
-    fn wac_plug_joins_them_too() {
+    /// Composes components as `wac plug` does, which the documentation describes. Returns what
+    /// the result imports.
+    fn plug(plugs: &[&str], socket: &str) -> Vec<String> {
         let mut graph = CompositionGraph::new();
         let mut register = |name: &str| {
             let path = built(&format!("{name}.wasm"));
@@ -553,13 +552,24 @@ pub(crate) mod tests {
             let package = Package::from_file(&name, None, path, graph.types_mut()).unwrap();
             graph.register_package(package).unwrap()
         };
-        let plugs = vec![register("store-keyvalue"), register("wasi-app")];
-        let middleware = register("middleware");
-        wac_graph::plug(&mut graph, plugs, middleware).unwrap();
-        let imports: Vec<_> = graph.imports().map(|(name, ..)| name).collect();
-        assert!(!imports.contains(&HANDLER) && !imports.contains(&"edge:session/store@0.2.0"));
+        let plugs = plugs.iter().map(|name| register(name)).collect();
+        let socket = register(socket);
+        wac_graph::plug(&mut graph, plugs, socket).unwrap();
         assert!(graph.get_export(HANDLER).is_some());
         graph.encode(EncodeOptions::default()).unwrap();
+        graph.imports().map(|(name, ..)| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn wac_plug_joins_them_too() {
+        let needs_neither = |imports: &[String]| {
+            !imports.iter().any(|it| [HANDLER, "edge:session/store@0.2.0"].contains(&&**it))
+        };
+        let imports = plug(&["store-keyvalue", "wasi-app"], "middleware");
+        assert!(needs_neither(&imports), "{imports:?}");
+        let imports = plug(&["wasi-app"], "middleware-spin");
+        assert!(needs_neither(&imports), "{imports:?}");
+        assert!(imports.contains(&"wasi:keyvalue/store@0.2.0-draft2".to_owned()), "{imports:?}");
     }
 
     #[test]
