@@ -415,6 +415,10 @@ impl Shared {
             // Nothing could reduce the application's response to its CORS headers.
             return Refusal::LoginRequired.respond();
         }
+        if matches!(verdict, Verdict::Preflight) {
+            // Their headers are not reduced.
+            request.extensions_mut().remove::<Interim>();
+        }
         let mut response = match self.forward(request, &admitted, session.as_ref()).await {
             Ok(response) if matches!(verdict, Verdict::Preflight) => guards::only_cors(response),
             Ok(response) => response,

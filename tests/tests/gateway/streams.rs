@@ -221,7 +221,7 @@ fn early_hints_arrive_before_the_response() {
     });
     let server = Launch::new("memory:").upstream(&upstream.url()).start();
     let mut wire = server.wire();
-    for target in ["/slow", "/", "/"] {
+    for target in ["/slow", "/slow"] {
         wire.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let hints = wire.head();
         let all: Vec<_> = hints.headers().collect();
@@ -233,8 +233,59 @@ fn early_hints_arrive_before_the_response() {
         assert!(answer.head.header("set-cookie").is_some());
     }
     // HTTP/1.0 knows none (RFC 9110, section 15.2).
+    let _ = go_on.send(());
     wire.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
     assert_eq!(wire.head().status(), 200);
+    server.stop();
+}
+
+/// hyper takes the next request before the client has read the last response, if its body came late.
+#[test]
+fn early_hints_are_never_inside_another_response() {
+    const REQUESTS: usize = 40;
+    let upstream = Upstream::raw(|call| {
+        call.say("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        thread::sleep(Duration::from_millis(5));
+        let large = format!("X-Large: {}\r\n", "x".repeat(60_000));
+        call.say(format!("HTTP/1.1 200 OK\r\n{large}Content-Length: 0\r\n\r\n"));
+        let _ = call.read_body();
+    });
+    let config = "[limits]\nbuffer_bytes = 0\n";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let mut wire = server.wire();
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+    wire.send(head);
+    for _ in 1..REQUESTS {
+        thread::sleep(Duration::from_millis(15));
+        wire.send(format!("x{head}"));
+    }
+    wire.send("x");
+    let mut answers = 0;
+    while answers < REQUESTS {
+        let head = wire.head();
+        match head.status() {
+            103 => assert_eq!(head.header("link"), Some("</a>")),
+            status => {
+                assert_eq!((status, head.header("x-large").map(str::len)), (200, Some(60_000)));
+                answers += 1;
+            }
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn early_hints_do_not_pass_a_guard_with_a_preflight() {
+    let upstream = Upstream::raw(|call| {
+        call.say("HTTP/1.1 103 Early Hints\r\nLink: </private>\r\n\r\n");
+        thread::sleep(Duration::from_millis(50));
+        call.reply(Reply::text("secret").line("Access-Control-Allow-Origin: *"));
+    });
+    let config = "[[guard]]\npaths = [\"/account\"]\nrequire = \"/user\"\npreflights = true\n";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let lines = ["Origin: http://b", "Access-Control-Request-Method: GET"];
+    let head = server.caller().begin("OPTIONS", "/account", &lines, b"").head();
+    assert_eq!((head.status(), head.header("link")), (200, None));
     server.stop();
 }
 
@@ -244,6 +295,7 @@ fn early_hints_that_are_too_large_or_too_many_are_left_out() {
         let hints =
             |length| format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "a".repeat(length));
         call.say(hints(20_000) + &hints(1_000).repeat(50));
+        thread::sleep(Duration::from_millis(100));
         call.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     });
     let server = Launch::new("memory:").upstream(&upstream.url()).start();

@@ -33,8 +33,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
+use self::http1_io::Http1;
 pub(crate) use self::http1_io::Interim;
-use self::http1_io::{Answered, Http1};
 pub(crate) use self::places::{Bounds, Connection, Full, client_of};
 use self::places::{Place, Places};
 use self::streams::{Offered, Streams};
@@ -301,12 +301,13 @@ impl<S: Answers> Accepted<S> {
             }
         } else {
             let (io, requests) = Http1::new(io);
-            let service = service_fn(move |request: Request<Incoming>| {
-                let (requests, answer) = (requests.clone(), answered(requests.begin(request)));
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                requests.begin(&mut request);
+                let (requests, answer) = (requests.clone(), answered(request.map(Body::new)));
                 async move {
-                    let mut response = answer.await?;
-                    response.body_mut().answered = requests.answer(response.status());
-                    Ok::<_, Infallible>(response)
+                    let response = answer.await;
+                    requests.end().await;
+                    response
                 }
             });
             let serving = http1::Builder::new()
@@ -346,7 +347,7 @@ async fn answer(
     let complete = |response: Response<Body>, peer| {
         // hyper does this only for HTTP/1.
         let response = if is_head && !is_http1 { without_body(response) } else { response };
-        response.map(|body| Placed { body, _peer: peer, answered: None })
+        response.map(|body| Placed { body, _peer: peer })
     };
     let turn_away =
         |request, why| complete(service.turn_away(request, connection.address, why), None);
@@ -402,7 +403,6 @@ fn has_too_many_fields(headers: &HeaderMap) -> bool {
 struct Placed {
     body: Body,
     _peer: Option<Peer>,
-    answered: Option<Answered>,
 }
 
 impl http_body::Body for Placed {

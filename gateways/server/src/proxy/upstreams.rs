@@ -322,6 +322,8 @@ fn copy(request: &Request<Body>) -> Request<Body> {
     request.method().clone_into(copy.method_mut());
     request.uri().clone_into(copy.uri_mut());
     request.headers().clone_into(copy.headers_mut());
+    // Who is told about interim responses.
+    request.extensions().clone_into(copy.extensions_mut());
     copy
 }
 

@@ -3,17 +3,16 @@
 //!
 //! # When bytes are changed
 //!
-//! Only in a request line, where escaping a byte does not change where messages begin and end. A
-//! line is looked for when hyper can have nothing of the next request in its buffer and reads no
-//! more of the last one: at the beginning of a connection, and when the last request has been read
-//! to its end and its response has ended. A client that sends requests before they are due
-//! (pipelining) is served as by hyper alone.
+//! Only in a request line. Where one begins is known exactly, or nothing is changed: from a line,
+//! heads are followed to the empty line that ends them (RFC 9112, section 2.1), hyper gets no byte
+//! behind it before it has parsed the head, and then says how long the body is. After a request
+//! whose end only hyper knows (chunks), or which may change the protocol, the rest of the connection
+//! passes as it is.
 //!
 //! # When interim responses are sent
 //!
-//! Between a request's head and its response's, when hyper has nothing to write: it reads the next
-//! request only after it has written the last response. What is waiting goes out before whatever
-//! hyper writes next.
+//! When hyper flushes the connection, which it does with nothing left to write, and as long as it
+//! has not got the response: what is waiting then comes behind the last response and before this one.
 
 use std::io;
 use std::pin::Pin;
@@ -21,36 +20,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use axum::body::{Body, Bytes};
-use http::header::{CONTENT_SECURITY_POLICY, LINK};
-use http::{HeaderMap, Request, StatusCode, Version};
-use http_body::{Frame, SizeHint};
+use http::header::{CONTENT_SECURITY_POLICY, LINK, UPGRADE};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::yield_now;
 
-use crate::net::query;
+use crate::net::query::{Heads, Next};
 
 /// The fields of an interim response that are passed on: those that browsers use.
-const INTERIM_FIELDS: [http::HeaderName; 2] = [LINK, CONTENT_SECURITY_POLICY];
+const INTERIM_FIELDS: [HeaderName; 2] = [LINK, CONTENT_SECURITY_POLICY];
 
-/// How much an interim response may have, so that clients that wait need not store more.
+/// How much of interim responses may wait until it is written.
 const MAX_INTERIM_BYTES: usize = 16 * 1024;
 
 /// The state of a connection, which hyper's two sides share.
 #[derive(Default)]
 struct Shared {
-    /// Whether the next bytes that are read are a request line.
-    is_line_next: AtomicBool,
-    /// Whether the current request has been read to its end.
-    is_read: AtomicBool,
+    /// What follows the head that hyper has parsed last, until it is used.
+    next: Mutex<Option<Next>>,
     /// Interim responses to send.
     interim: Mutex<Vec<u8>>,
     has_interim: AtomicBool,
-}
-
-impl Shared {
-    fn interim(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.interim.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The side of a connection where requests are answered.
@@ -58,40 +48,29 @@ impl Shared {
 pub(super) struct Requests(Arc<Shared>);
 
 impl Requests {
-    /// Notes that a request's head has been read.
-    pub(super) fn begin<B>(&self, request: Request<B>) -> Request<Body>
-    where
-        B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
-    {
-        self.0.is_line_next.store(false, Ordering::Relaxed);
-        self.0.is_read.store(request.body().is_end_stream(), Ordering::Relaxed);
-        let interim = Interim(self.0.clone());
-        let mut request = request.map(|body| match body.is_end_stream() {
-            true => Body::empty(),
-            false => Body::new(Received { body, shared: self.0.clone() }),
-        });
+    /// Notes what follows the head of a request, and lets it be sent interim responses.
+    pub(super) fn begin<B: http_body::Body>(&self, request: &mut Request<B>) {
+        let may_switch =
+            request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
+        let length = request.body().size_hint().exact().filter(|_| !may_switch);
+        *lock(&self.0.next) = Some(length.map_or(Next::Unknown, Next::Body));
         // Clients of HTTP/1.0 do not know them (RFC 9110, section 15.2).
         if request.version() == Version::HTTP_11 {
-            request.extensions_mut().insert(interim);
+            request.extensions_mut().insert(Interim(self.0.clone()));
         }
-        request
-    }
-
-    /// Returns a guard that is dropped when a response with this status has ended.
-    pub(super) fn answer(&self, status: StatusCode) -> Option<Answered> {
-        // What follows is another protocol.
-        let is_last = status == StatusCode::SWITCHING_PROTOCOLS;
-        (!is_last).then(|| Answered(self.0.clone()))
     }
 }
 
-/// A response, until it has ended.
-pub(super) struct Answered(Arc<Shared>);
-
-impl Drop for Answered {
-    fn drop(&mut self) {
-        let is_read = self.0.is_read.load(Ordering::Relaxed);
-        self.0.is_line_next.store(is_read, Ordering::Relaxed);
+impl Requests {
+    /// Notes that a response is there. What is still waiting is sent before it, if that is possible
+    /// at once.
+    pub(super) async fn end(&self) {
+        if self.0.has_interim.load(Ordering::Relaxed) {
+            // hyper flushes while this is pending.
+            yield_now().await;
+            self.0.has_interim.store(false, Ordering::Relaxed);
+            *lock(&self.0.interim) = Vec::new();
+        }
     }
 }
 
@@ -112,67 +91,31 @@ impl Interim {
                 text.extend_from_slice(part);
             }
         }
-        if text.len() > before && text.len() <= MAX_INTERIM_BYTES {
-            text.extend_from_slice(b"\r\n");
-            let mut interim = self.0.interim();
-            // A client that does not read does not make them pile up.
-            if interim.len() + text.len() <= MAX_INTERIM_BYTES {
-                interim.extend_from_slice(&text);
-                self.0.has_interim.store(true, Ordering::Relaxed);
-            }
+        if text.len() == before {
+            return;
+        }
+        text.extend_from_slice(b"\r\n");
+        let mut interim = lock(&self.0.interim);
+        if interim.len() + text.len() <= MAX_INTERIM_BYTES {
+            interim.extend_from_slice(&text);
+            self.0.has_interim.store(true, Ordering::Relaxed);
         }
     }
 }
 
-/// A request's body.
-struct Received<B> {
-    body: B,
-    shared: Arc<Shared>,
-}
-
-impl<B: http_body::Body> Received<B> {
-    fn look(&self) {
-        if self.body.is_end_stream() {
-            self.shared.is_read.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-impl<B> http_body::Body for Received<B>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-{
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        match frame {
-            None => self.shared.is_read.store(true, Ordering::Relaxed),
-            Some(_) => self.look(),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The side of a connection where hyper reads and writes.
 pub(super) struct Http1<IO> {
     io: IO,
     shared: Arc<Shared>,
-    line: query::Line,
-    /// Bytes that were read, and did not fit into the reader's buffer after escaping.
-    rest: Vec<u8>,
+    heads: Heads,
+    /// Bytes for hyper, as it gets them.
+    ready: Vec<u8>,
+    /// Bytes that were read and come behind those.
+    later: Vec<u8>,
     /// Interim responses that are being written.
     writing: Vec<u8>,
 }
@@ -180,31 +123,47 @@ pub(super) struct Http1<IO> {
 impl<IO> Http1<IO> {
     /// Returns both sides of a connection.
     pub(super) fn new(io: IO) -> (Self, Requests) {
-        let shared = Arc::new(Shared::default());
-        shared.is_line_next.store(true, Ordering::Relaxed);
-        let line = query::Line::default();
-        (Self { io, shared: shared.clone(), line, rest: vec![], writing: vec![] }, Requests(shared))
+        let shared = Arc::<Shared>::default();
+        let (heads, ready, later, writing) = (Heads::default(), vec![], vec![], vec![]);
+        (Self { io, shared: shared.clone(), heads, ready, later, writing }, Requests(shared))
+    }
+
+    /// Fills hyper's buffer with what is ready.
+    fn hand_over(&mut self, buffer: &mut ReadBuf<'_>) {
+        let count = self.ready.len().min(buffer.remaining());
+        buffer.put_slice(&self.ready[..count]);
+        shorten(&mut self.ready, count);
     }
 }
 
+/// Follows bytes that were read: see [`Heads::follow`].
+fn follow(heads: &mut Heads, shared: &Shared, bytes: &[u8]) -> (usize, Option<Vec<u8>>) {
+    if heads.needs_next() {
+        heads.go_on(lock(&shared.next).take().unwrap_or(Next::Unknown));
+    }
+    heads.follow(bytes)
+}
+
 impl<IO: AsyncWrite + Unpin> Http1<IO> {
-    /// Writes the interim responses that are waiting.
-    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.writing.is_empty() {
-                if !self.shared.has_interim.swap(false, Ordering::Relaxed) {
-                    return Poll::Ready(Ok(()));
-                }
-                self.writing = std::mem::take(&mut *self.shared.interim());
+    /// Writes the rest of interim responses of which a part has been written.
+    fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.writing.is_empty() {
+            let count = ready!(Pin::new(&mut self.io).poll_write(context, &self.writing))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            while !self.writing.is_empty() {
-                let count = ready!(Pin::new(&mut self.io).poll_write(context, &self.writing))?;
-                if count == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                self.writing.drain(..count);
-            }
+            shorten(&mut self.writing, count);
         }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Removes what has been used. An idle connection keeps no memory for it.
+fn shorten(bytes: &mut Vec<u8>, used: usize) {
+    if used == bytes.len() {
+        *bytes = Vec::new();
+    } else {
+        bytes.drain(..used);
     }
 }
 
@@ -215,25 +174,25 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Http1<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if !this.rest.is_empty() {
-            let count = this.rest.len().min(buffer.remaining());
-            buffer.put_slice(&this.rest[..count]);
-            this.rest.drain(..count);
+        if this.ready.is_empty() && !this.later.is_empty() {
+            let bytes = std::mem::take(&mut this.later);
+            let (count, escaped) = follow(&mut this.heads, &this.shared, &bytes);
+            this.ready = escaped.unwrap_or_else(|| bytes[..count].to_vec());
+            this.later = bytes[count..].to_vec();
+        }
+        if !this.ready.is_empty() {
+            this.hand_over(buffer);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
-        if this.shared.is_line_next.load(Ordering::Relaxed) {
-            if let Some(escaped) = this.line.escape(&buffer.filled()[before..]) {
-                buffer.set_filled(before);
-                let count = escaped.len().min(buffer.remaining());
-                buffer.put_slice(&escaped[..count]);
-                this.rest = escaped[count..].to_vec();
-            }
-            if this.line.has_ended() {
-                this.line = query::Line::default();
-                this.shared.is_line_next.store(false, Ordering::Relaxed);
-            }
+        let bytes = &buffer.filled()[before..];
+        let (count, escaped) = follow(&mut this.heads, &this.shared, bytes);
+        if count < bytes.len() || escaped.is_some() {
+            this.later = bytes[count..].to_vec();
+            this.ready = escaped.unwrap_or_else(|| bytes[..count].to_vec());
+            buffer.set_filled(before);
+            this.hand_over(buffer);
         }
         Poll::Ready(Ok(()))
     }
@@ -245,7 +204,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Http1<IO> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_interim(context))?;
+        ready!(self.poll_begun(context))?;
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -254,7 +213,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Http1<IO> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_interim(context))?;
+        ready!(self.poll_begun(context))?;
         Pin::new(&mut self.io).poll_write_vectored(context, pieces)
     }
 
@@ -263,12 +222,17 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Http1<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_interim(context))?;
+        ready!(self.poll_begun(context))?;
+        if self.shared.has_interim.swap(false, Ordering::Relaxed) {
+            let waiting = std::mem::take(&mut *lock(&self.shared.interim));
+            self.writing = waiting;
+            ready!(self.poll_begun(context))?;
+        }
         Pin::new(&mut self.io).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_interim(context))?;
+        ready!(self.poll_begun(context))?;
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
