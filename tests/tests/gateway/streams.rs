@@ -242,11 +242,11 @@ fn early_hints_arrive_before_the_response() {
 /// hyper takes the next request before the client has read the last response, if its body came late.
 #[test]
 fn early_hints_are_never_inside_another_response() {
-    const REQUESTS: usize = 40;
+    const REQUESTS: usize = 100;
     let upstream = Upstream::raw(|call| {
         call.say("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
         thread::sleep(Duration::from_millis(5));
-        let large = format!("X-Large: {}\r\n", "x".repeat(60_000));
+        let large = format!("X-Large: {}\r\n", "x".repeat(100_000));
         call.say(format!("HTTP/1.1 200 OK\r\n{large}Content-Length: 0\r\n\r\n"));
         let _ = call.read_body();
     });
@@ -266,7 +266,7 @@ fn early_hints_are_never_inside_another_response() {
         match head.status() {
             103 => assert_eq!(head.header("link"), Some("</a>")),
             status => {
-                assert_eq!((status, head.header("x-large").map(str::len)), (200, Some(60_000)));
+                assert_eq!((status, head.header("x-large").map(str::len)), (200, Some(100_000)));
                 answers += 1;
             }
         }
