@@ -403,6 +403,7 @@ test('what MongoDB refuses is told without the document', async () => {
   ]) {
     const error = await ask(failing(refusal)).catch(error => error)
     assert.match(error.message, /DocumentValidationFailure \(121\)/)
+    assert.ok(error instanceof Refused, 'no outage')
     assert.doesNotMatch(inspect(error, { depth: 9 }), /hunter2/)
     await assert.rejects(ask(failing(unreachable)), /ECONNREFUSED/)
   }
@@ -425,6 +426,38 @@ test('the store in MongoDB', { skip: !MONGODB_URI && 'MONGODB_URI is not set' },
     await store.close()
   })
   const content = (data, left = 10000) => ({ data, expires: Date.now() + left })
+
+  await t.test('a collection that is not quite as wished is used, and what is missing is named', async t => {
+    const warn = t.mock.method(console, 'warn', () => {})
+    const used = async (name, prepare) => {
+      await prepare(client.db(dbName).collection(name))
+      warn.mock.resetCalls()
+      const store = await MongoStore.connect(MONGODB_URI, { dbName, collection: name, appName: `${dbName}_${name}` })
+      assert.equal(await store.create('a', content('{}')), true, name)
+      await store.close()
+      return warn.mock.calls.map(call => call.arguments[0]).join()
+    }
+    const another = await used('another_name', it => it.createIndex({ expires: 1 }, { name: 'ours', expireAfterSeconds: 0 }))
+    assert.equal(another, '', 'an equal index is enough')
+    assert.match(await used('other_options', it => it.createIndex({ expires: 1 }, { expireAfterSeconds: 60 })),
+      /other_options: its index expires_1 removes sessions 60 s after .*autoRemove to "disabled"/)
+    assert.match(await used('no_ttl', it => it.createIndex({ expires: 1 })), /does not remove expired sessions/)
+    const capped = () => client.db(dbName).createCollection('capped', { capped: true, size: 1 << 20 })
+    assert.match(await used('capped', capped), /capped and also drops live sessions: use another one/)
+    const admin = client.db('admin')
+    // Of this client alone: other tests use the server at the same time.
+    const failing = { failCommands: ['createIndexes'], errorCode: 13, appName: `${dbName}_no_right` }
+    await admin.command({ configureFailPoint: 'failCommand', mode: { times: 1 }, data: failing })
+    assert.match(await used('no_right', async () => {}), /Unauthorized, code 13\. Grant the user createIndex/)
+  })
+
+  await t.test('what a validator refuses is no outage', async () => {
+    await client.db(dbName).createCollection('validated', { validator: { session: { $regex: 'never' } } })
+    const store = await MongoStore.connect(MONGODB_URI, { dbName, collection: 'validated' })
+    const handle = withSession(count, { secret, store, onError: quiet })
+    assert.equal((await handle(new Request('http://localhost/'))).status, 500)
+    await store.close()
+  })
 
   await t.test('five operations', async () => {
     assert.equal(await store.load('a'), undefined)

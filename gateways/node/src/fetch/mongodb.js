@@ -1,8 +1,13 @@
 // Sessions in MongoDB for `edge-session/fetch`, with connect-mongo's documents and queries: {_id,
 // expires: Date, session: JSON text}.
 import { MongoClient } from 'mongodb'
+import { Refused } from './refused.js'
 
 const DUPLICATE_KEY = 11000
+const UNAUTHORIZED = 13
+
+/** The server's codes for documents that it never accepts: a validator, a capped collection, the size. */
+const REFUSALS = new Set([121, 10003, 10334, 17419, 17420])
 
 export class MongoStore {
   #collection
@@ -17,7 +22,10 @@ export class MongoStore {
       : collection)
   }
 
-  /** Connects, and creates the TTL index unless `autoRemove` is "disabled". */
+  /**
+   * Connects, and creates the TTL index unless `autoRemove` is "disabled". Sessions work without it:
+   * expired ones are not served, but stay. A warning then says why.
+   */
   static async connect (uri, { dbName, collection = 'sessions', autoRemove = 'native', ...options } = {}) {
     const client = await MongoClient.connect(uri, {
       appName: 'edge-session',
@@ -26,7 +34,7 @@ export class MongoStore {
       ...options
     })
     const sessions = client.db(dbName).collection(collection, { readPreference: 'primary' })
-    if (autoRemove === 'native') await sessions.createIndex({ expires: 1 }, { expireAfterSeconds: 0 })
+    if (autoRemove === 'native') await makeIndex(sessions)
     const store = new MongoStore(sessions)
     store.#client = client
     return store
@@ -81,6 +89,38 @@ export class MongoStore {
   }
 }
 
+async function makeIndex (sessions) {
+  try {
+    await sessions.createIndex({ expires: 1 }, { expireAfterSeconds: 0 })
+  } catch (error) {
+    if (typeof error?.code !== 'number') throw error
+    const problem = await withoutIndex(sessions, error)
+    if (problem) {
+      console.warn(`edge-session: MongoDB: collection ${sessions.collectionName}: ${problem}; or set autoRemove to ` +
+        '"disabled" if sessions are deleted in another way')
+    }
+  }
+}
+
+/** Returns what is wrong with the index, and the remedy; undefined if expired sessions are removed anyway. */
+async function withoutIndex (sessions, error) {
+  const indexes = await sessions.indexes().catch(() => [])
+  for (const { name, key, expireAfterSeconds: after, partialFilterExpression } of indexes) {
+    if (Object.entries(key).join() !== 'expires,1' || partialFilterExpression) continue
+    if (after === 0) return undefined
+    const effect = after === undefined
+      ? 'does not remove expired sessions'
+      : `removes sessions ${after} s after they have expired`
+    return `its index ${name} ${effect}. Drop the index, and a correct one is created`
+  }
+  const why = `the index that removes expired sessions was not created: ${error.codeName ?? '?'}, code ${error.code}`
+  if (await sessions.isCapped().catch(() => false)) {
+    return `${why}. The collection is capped and also drops live sessions: use another one`
+  }
+  const grant = error.code === UNAUTHORIZED ? 'Grant the user createIndex, or create' : 'Create'
+  return `${why}. ${grant} it manually: createIndex({expires: 1}, {expireAfterSeconds: 0})`
+}
+
 /**
  * Wraps a collection's operations. The server's messages may quote the document, its identifier and
  * the session's values, and errors are logged, so only the code is kept.
@@ -92,7 +132,8 @@ function discreet (collection) {
     } catch (error) {
       if (typeof error?.code !== 'number') throw error
       const { code, codeName } = error
-      throw Object.assign(new Error(`MongoDB refused the operation: ${codeName ?? 'code'} (${code})`), { code })
+      const Kind = REFUSALS.has(code) ? Refused : Error
+      throw Object.assign(new Kind(`MongoDB refused the operation: ${codeName ?? 'code'} (${code})`), { code })
     }
   }
   const names = ['findOne', 'insertOne', 'updateOne', 'deleteOne']

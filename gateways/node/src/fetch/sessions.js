@@ -6,13 +6,11 @@ import { Engine, SessionError } from '../engine.js'
 import { OptionsError } from '../options.js'
 import { BUSY, pause } from '../turns.js'
 import { MemoryStore } from './memory.js'
+import { Refused } from './refused.js'
 import { Session } from './session.js'
 import { Upgrade } from './upgrade.js'
 
-export { MemoryStore, OptionsError }
-
-/** Thrown by a store that can never store a text. */
-export class Refused extends Error {}
+export { MemoryStore, OptionsError, Refused }
 
 /** How long a store may take for one operation, in milliseconds. */
 const DEADLINE = 2000
