@@ -11,7 +11,8 @@ use edge_session_component::{Engine, Environment};
 use rand::RngExt as _;
 #[cfg(feature = "bench")]
 use rand::SeedableRng as _;
-use rand::rngs::StdRng;
+use rand::TryRng as _;
+use rand::rngs::{StdRng, SysRng};
 
 use crate::engine::{Call, Clock, Kind, LARGE, Loaded, Logic};
 use crate::error::OptionsError;
@@ -110,7 +111,12 @@ impl Environment for System {
     fn random(&self) -> [u8; 24] {
         let mut bytes = [0; 24];
         match &self.random {
-            None => rand::rng().fill(&mut bytes),
+            // The system's, as in the component; a generator only where it has none.
+            None => {
+                if SysRng.try_fill_bytes(&mut bytes).is_err() {
+                    rand::rng().fill(&mut bytes);
+                }
+            }
             // In the order of the component.
             Some(random) => {
                 let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);

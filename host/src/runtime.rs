@@ -10,7 +10,7 @@ use edge_session_component::wit::{
     Stored, Visit,
 };
 use rand::rngs::{StdRng, SysRng};
-use rand::{RngExt as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _, TryRng as _};
 use wasmtime::component::{
     ComponentExportIndex, ComponentNamedList, ComponentType, InstancePre, Lift, Linker, Lower,
     TypedFunc,
@@ -117,14 +117,9 @@ impl Runtime {
 
     /// Creates an instance with its own memory and source of randomness.
     pub(crate) fn instantiate(&self) -> wasmtime::Result<(Store<State>, Functions)> {
-        let random = match self.seed {
-            Some(seed) => Ok(StdRng::seed_from_u64(seed)),
-            None => StdRng::try_from_rng(&mut SysRng),
-        };
         let state = State {
             clock: self.clock.clone(),
-            random: random
-                .map_err(|error| wasmtime::Error::msg(format!("no random numbers: {error}")))?,
+            random: self.seed.map(StdRng::seed_from_u64),
             limits: StoreLimitsBuilder::new().memory_size(MAX_MEMORY).build(),
         };
         let mut store = Store::new(self.pre.engine(), state);
@@ -158,7 +153,8 @@ impl Runtime {
 /// What an instance can access: the time, randomness, and its memory limit.
 pub(crate) struct State {
     clock: Clock,
-    random: StdRng,
+    /// For comparisons; otherwise the numbers are the system's.
+    random: Option<StdRng>,
     limits: StoreLimits,
 }
 
@@ -181,7 +177,15 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     linker.instance("wasi:random/random@0.2.0")?.func_wrap(
         "get-random-u64",
         |mut store: wasmtime::StoreContextMut<'_, State>, (): ()| {
-            Ok((store.data_mut().random.random::<u64>(),))
+            let number = match &mut store.data_mut().random {
+                Some(random) => random.random::<u64>(),
+                // Read when it is needed: a process that forks, or is restored twice from one
+                // snapshot, repeats nothing.
+                None => SysRng.try_next_u64().map_err(|error| {
+                    wasmtime::Error::msg(format!("the system has no random numbers: {error}"))
+                })?,
+            };
+            Ok((number,))
         },
     )?;
     Ok(linker)

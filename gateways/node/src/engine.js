@@ -13,18 +13,11 @@ const imports = {
   'wasi:random/random': { getRandomU64 }
 }
 
-// Requesting many numbers at once is cheaper. Each is used once and erased.
-const pool = new BigUint64Array(96)
-let left = 0
+// Requested when it is needed: a process that is restored twice from one snapshot repeats nothing.
+const number = new BigUint64Array(1)
 
 function getRandomU64 () {
-  if (left === 0) {
-    crypto.getRandomValues(pool)
-    left = pool.length
-  }
-  const random = pool[--left]
-  pool[left] = 0n
-  return random
+  return crypto.getRandomValues(number)[0]
 }
 
 /** Why a request fails. `message` is for the visitor, `reason` for the log. */

@@ -56,6 +56,16 @@ test('a session is kept from request to request', async () => {
   ])
 })
 
+test('random numbers are read when an identifier is made, and none ahead', async t => {
+  const draw = t.mock.method(crypto, 'getRandomValues')
+  const visit = visitor(withSession(count, { secret }))
+  await visit()
+  const bytes = () => draw.mock.calls.reduce((sum, call) => sum + call.arguments[0].byteLength, 0)
+  assert.equal(bytes(), 24, 'an identifier')
+  await visit()
+  assert.equal(bytes(), 24, 'no new one')
+})
+
 test('who only looks gets no session', async () => {
   const store = new OpenStore()
   const visit = visitor(withSession((request, session) => new Response(JSON.stringify(session.data)), { secret, store }))
