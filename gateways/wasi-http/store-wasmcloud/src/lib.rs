@@ -16,7 +16,7 @@
 //! - The interface cannot delete under a condition. A session is ended by a swap to a value that
 //!   has expired, which is then deleted. A session that is saved unconditionally between the two
 //!   ends as well.
-//! - A call takes at most 2 s ([`DEADLINE`]); then the host's operation is cancelled.
+//! - A call takes at most 2 s; then the host's operation is cancelled.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 mod bindings;
