@@ -6,10 +6,11 @@ mod context;
 #[allow(dead_code)]
 #[path = "../../gateways/server/src/proxy/headers.rs"]
 pub(crate) mod headers;
+#[path = "../../gateways/server/src/net/connections/heads.rs"]
+mod heads;
 #[allow(dead_code)]
 #[path = "../../gateways/server/src/proxy/path.rs"]
 mod path;
-#[allow(dead_code)]
 #[path = "../../gateways/server/src/net/query.rs"]
 pub(crate) mod query;
 #[path = "../../gateways/server/src/proxy/target.rs"]
@@ -58,12 +59,12 @@ pub fn request(data: &[u8]) {
 fn check_query(target: &[u8]) {
     let line = [b"GET ", target, b" HTTP/1.1\r\nX: /?\"\r\n\r\n"].concat();
     let feed = |pieces: &[&[u8]]| -> Vec<u8> {
-        let mut heads = query::Heads::default();
+        let mut heads = heads::Heads::default();
         let mut all = Vec::new();
         for mut piece in pieces.iter().copied() {
             while !piece.is_empty() {
                 if heads.needs_next() {
-                    heads.go_on(query::Next::Body(3));
+                    heads.go_on(heads::Next::Body(3));
                 }
                 let (count, escaped) = heads.follow(piece);
                 all.extend(escaped.unwrap_or_else(|| piece[..count].to_vec()));

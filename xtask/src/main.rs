@@ -6,7 +6,7 @@
 //! core modules into components, and composes them.
 
 #[cfg(test)]
-mod links;
+mod keyvalue_host;
 mod oci;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! Connections: accepting, limits, timeouts and draining.
 
+mod heads;
 mod http1_io;
 mod places;
 mod streams;

@@ -25,7 +25,7 @@ use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
 
-use crate::net::query::{Heads, Next};
+use super::heads::{Heads, Next};
 
 /// The fields of an interim response that are passed on: those that browsers use.
 const INTERIM_FIELDS: [HeaderName; 2] = [LINK, CONTENT_SECURITY_POLICY];
