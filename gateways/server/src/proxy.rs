@@ -409,18 +409,16 @@ impl Shared {
         if let Verdict::Refused(response) = verdict {
             return response;
         }
-        if matches!(verdict, Verdict::Preflight)
-            && let Via::Gateway(Exchange { sees_response: false, .. }) = &admitted.via
-        {
-            // Nothing could reduce the application's response to its CORS headers.
-            return Refusal::LoginRequired.respond();
-        }
-        if matches!(verdict, Verdict::Preflight) {
-            // Their headers are not reduced.
+        let is_preflight = matches!(verdict, Verdict::Preflight);
+        if is_preflight {
+            // Nothing would reduce these responses to their CORS headers.
             request.extensions_mut().remove::<Interim>();
+            if let Via::Gateway(Exchange { sees_response: false, .. }) = &admitted.via {
+                return Refusal::LoginRequired.respond();
+            }
         }
         let mut response = match self.forward(request, &admitted, session.as_ref()).await {
-            Ok(response) if matches!(verdict, Verdict::Preflight) => guards::only_cors(response),
+            Ok(response) if is_preflight => guards::only_cors(response),
             Ok(response) => response,
             Err(refusal) => refusal.respond(),
         };

@@ -16,10 +16,10 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use axum::body::Bytes;
 use http::header::{CONTENT_SECURITY_POLICY, LINK, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -40,7 +40,6 @@ struct Shared {
     next: Mutex<Option<Next>>,
     /// Interim responses to send.
     interim: Mutex<Vec<u8>>,
-    has_interim: AtomicBool,
 }
 
 /// The side of a connection where requests are answered.
@@ -59,17 +58,14 @@ impl Requests {
             request.extensions_mut().insert(Interim(self.0.clone()));
         }
     }
-}
 
-impl Requests {
     /// Notes that a response is there. What is still waiting is sent before it, if that is possible
     /// at once.
     pub(super) async fn end(&self) {
-        if self.0.has_interim.load(Ordering::Relaxed) {
+        if !lock(&self.0.interim).is_empty() {
             // hyper flushes while this is pending.
             yield_now().await;
-            self.0.has_interim.store(false, Ordering::Relaxed);
-            *lock(&self.0.interim) = Vec::new();
+            lock(&self.0.interim).clear();
         }
     }
 }
@@ -98,7 +94,6 @@ impl Interim {
         let mut interim = lock(&self.0.interim);
         if interim.len() + text.len() <= MAX_INTERIM_BYTES {
             interim.extend_from_slice(&text);
-            self.0.has_interim.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -113,35 +108,42 @@ pub(super) struct Http1<IO> {
     shared: Arc<Shared>,
     heads: Heads,
     /// Bytes for hyper, as it gets them.
-    ready: Vec<u8>,
+    ready: Bytes,
     /// Bytes that were read and come behind those.
-    later: Vec<u8>,
+    later: Bytes,
     /// Interim responses that are being written.
-    writing: Vec<u8>,
+    writing: Bytes,
 }
 
 impl<IO> Http1<IO> {
     /// Returns both sides of a connection.
     pub(super) fn new(io: IO) -> (Self, Requests) {
         let shared = Arc::<Shared>::default();
-        let (heads, ready, later, writing) = (Heads::default(), vec![], vec![], vec![]);
+        let [ready, later, writing] = [const { Bytes::new() }; 3];
+        let heads = Heads::default();
         (Self { io, shared: shared.clone(), heads, ready, later, writing }, Requests(shared))
+    }
+
+    /// Follows bytes that were read: see [`Heads::follow`].
+    fn follow(&mut self, bytes: &[u8]) -> (usize, Option<Vec<u8>>) {
+        if self.heads.needs_next() {
+            self.heads.go_on(lock(&self.shared.next).take().unwrap_or(Next::Unknown));
+        }
+        self.heads.follow(bytes)
+    }
+
+    /// Divides bytes into those that hyper gets now and those behind them.
+    fn divide(&mut self, mut bytes: Bytes, (count, escaped): (usize, Option<Vec<u8>>)) {
+        self.later = bytes.split_off(count);
+        self.ready = escaped.map_or(bytes, Bytes::from);
     }
 
     /// Fills hyper's buffer with what is ready.
     fn hand_over(&mut self, buffer: &mut ReadBuf<'_>) {
         let count = self.ready.len().min(buffer.remaining());
         buffer.put_slice(&self.ready[..count]);
-        shorten(&mut self.ready, count);
+        advance(&mut self.ready, count);
     }
-}
-
-/// Follows bytes that were read: see [`Heads::follow`].
-fn follow(heads: &mut Heads, shared: &Shared, bytes: &[u8]) -> (usize, Option<Vec<u8>>) {
-    if heads.needs_next() {
-        heads.go_on(lock(&shared.next).take().unwrap_or(Next::Unknown));
-    }
-    heads.follow(bytes)
 }
 
 impl<IO: AsyncWrite + Unpin> Http1<IO> {
@@ -152,19 +154,15 @@ impl<IO: AsyncWrite + Unpin> Http1<IO> {
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            shorten(&mut self.writing, count);
+            advance(&mut self.writing, count);
         }
         Poll::Ready(Ok(()))
     }
 }
 
 /// Removes what has been used. An idle connection keeps no memory for it.
-fn shorten(bytes: &mut Vec<u8>, used: usize) {
-    if used == bytes.len() {
-        *bytes = Vec::new();
-    } else {
-        bytes.drain(..used);
-    }
+fn advance(bytes: &mut Bytes, used: usize) {
+    *bytes = if used == bytes.len() { Bytes::new() } else { bytes.slice(used..) };
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Http1<IO> {
@@ -176,9 +174,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Http1<IO> {
         let this = &mut *self;
         if this.ready.is_empty() && !this.later.is_empty() {
             let bytes = std::mem::take(&mut this.later);
-            let (count, escaped) = follow(&mut this.heads, &this.shared, &bytes);
-            this.ready = escaped.unwrap_or_else(|| bytes[..count].to_vec());
-            this.later = bytes[count..].to_vec();
+            let followed = this.follow(&bytes);
+            this.divide(bytes, followed);
         }
         if !this.ready.is_empty() {
             this.hand_over(buffer);
@@ -187,10 +184,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Http1<IO> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
         let bytes = &buffer.filled()[before..];
-        let (count, escaped) = follow(&mut this.heads, &this.shared, bytes);
-        if count < bytes.len() || escaped.is_some() {
-            this.later = bytes[count..].to_vec();
-            this.ready = escaped.unwrap_or_else(|| bytes[..count].to_vec());
+        let followed = this.follow(bytes);
+        // Nearly always, hyper can have them as they are, where they are.
+        if followed != (bytes.len(), None) {
+            this.divide(Bytes::copy_from_slice(bytes), followed);
             buffer.set_filled(before);
             this.hand_over(buffer);
         }
@@ -223,9 +220,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Http1<IO> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_begun(context))?;
-        if self.shared.has_interim.swap(false, Ordering::Relaxed) {
-            let waiting = std::mem::take(&mut *lock(&self.shared.interim));
-            self.writing = waiting;
+        let waiting = std::mem::take(&mut *lock(&self.shared.interim));
+        if !waiting.is_empty() {
+            self.writing = waiting.into();
             ready!(self.poll_begun(context))?;
         }
         Pin::new(&mut self.io).poll_flush(context)
