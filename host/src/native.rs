@@ -111,12 +111,8 @@ impl Environment for System {
     fn random(&self) -> [u8; 24] {
         let mut bytes = [0; 24];
         match &self.random {
-            // The system's, as in the component; a generator only where it has none.
-            None => {
-                if SysRng.try_fill_bytes(&mut bytes).is_err() {
-                    rand::rng().fill(&mut bytes);
-                }
-            }
+            // Read when it is needed, as for the component.
+            None => SysRng.try_fill_bytes(&mut bytes).expect("the system has random numbers"),
             // In the order of the component.
             Some(random) => {
                 let mut random = random.lock().unwrap_or_else(PoisonError::into_inner);

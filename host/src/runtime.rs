@@ -115,7 +115,7 @@ impl Runtime {
         Self { seed: Some(seed), ..self }
     }
 
-    /// Creates an instance with its own memory and source of randomness.
+    /// Creates an instance with its own memory.
     pub(crate) fn instantiate(&self) -> wasmtime::Result<(Store<State>, Functions)> {
         let state = State {
             clock: self.clock.clone(),
