@@ -53,6 +53,51 @@ async fn mongodb(collection: &str, options: MongoOptions) -> MongoStore {
     MongoStore::connect(&uri, &options).await.unwrap()
 }
 
+/// The server removes expired sessions at any time, also between two commands of one operation.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_session_that_mongodb_removes_meanwhile_leaves_its_identifier_free() {
+    use ::mongodb::{
+        Client,
+        bson::{Document, doc},
+    };
+
+    // The test removes it.
+    let options = MongoOptions { auto_remove: AutoRemove::Disabled, ..MongoOptions::default() };
+    let store = mongodb("removed-meanwhile", options).await;
+    let until = |expires| Content { data: "{}".into(), expires };
+    store.replace("a", until(1), None).await.unwrap();
+    let uri = std::env::var("MONGODB_URI").expect("MONGODB_URI names a MongoDB server");
+    let client = Client::with_uri_str(&uri).await.unwrap();
+    let namespace = "edge-session-conformance.removed-meanwhile";
+    let admin = async |command| client.database("admin").run_command(command).await.unwrap();
+    admin(doc! {
+        "configureFailPoint": "failCommand",
+        "mode": { "times": 1 },
+        "data": {
+            "failCommands": ["update"],
+            "namespace": namespace,
+            "blockConnection": true,
+            "blockTimeMS": 500,
+        },
+    })
+    .await;
+    let removed = async {
+        let entered = doc! {
+            "waitForFailPoint": "failCommand",
+            "timesEntered": 1,
+            "maxTimeMS": 10_000,
+        };
+        admin(entered).await;
+        let sessions = client.database("edge-session-conformance");
+        let sessions = sessions.collection::<Document>("removed-meanwhile");
+        sessions.delete_one(doc! { "_id": "a" }).await.unwrap();
+    };
+    let (created, ()) = tokio::join!(store.create("a", until(4_102_444_800_000)), removed);
+    assert_eq!(created.unwrap(), Created::Done);
+    assert_eq!(store.create("a", until(4_102_444_800_000)).await.unwrap(), Created::Taken);
+    assert_eq!(store.delete("a", None).await.unwrap(), Changed::Done);
+}
+
 /// The driver's pool stalls for good when those who wait for a connection are dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_who_leave_do_not_block_the_mongodb_store() {

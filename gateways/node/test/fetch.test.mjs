@@ -461,6 +461,20 @@ test('the store in MongoDB', { skip: !MONGODB_URI && 'MONGODB_URI is not set' },
     assert.match(await used('no_right', async () => {}), /Unauthorized, code 13\. Grant the user createIndex/)
   })
 
+  await t.test('what the server removes while its identifier is taken again leaves it free', async () => {
+    const sessions = client.db(dbName).collection('removed_meanwhile')
+    await sessions.insertOne({ _id: 'a', expires: new Date(0), session: '{}' })
+    const store = new MongoStore({
+      insertOne: document => sessions.insertOne(document),
+      updateOne: async (...args) => {
+        await sessions.deleteOne({ _id: 'a' })
+        return sessions.updateOne(...args)
+      }
+    })
+    assert.equal(await store.create('a', content('{}')), true)
+    assert.equal(await new MongoStore(sessions).create('a', content('{}')), false)
+  })
+
   await t.test('what a validator refuses is no outage', async () => {
     await client.db(dbName).createCollection('validated', { validator: { session: { $regex: 'never' } } })
     const store = await MongoStore.connect(MONGODB_URI, { dbName, collection: 'validated' })

@@ -501,6 +501,24 @@ async def test_a_capped_collection_is_told_of(database: Any, caplog: Any) -> Non
     assert "The collection is capped and also drops live sessions" in text
 
 
+async def test_a_session_that_is_removed_while_its_identifier_is_taken_again_leaves_it_free(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MongoStore(database.client, db_name=database.name)
+    await store.replace("a", Content("{}", 1), None)
+    sessions = type(database["sessions"])
+    replace_one = sessions.replace_one
+
+    async def after_a_removal(self: Any, *args: Any, **how: Any) -> Any:
+        await self.delete_one({"_id": "a"})
+        return await replace_one(self, *args, **how)
+
+    monkeypatch.setattr(sessions, "replace_one", after_a_removal)
+    assert await store.create("a", Content("{}", LATER)) == "done"
+    monkeypatch.undo()
+    assert await store.create("a", Content("{}", LATER)) == "taken"
+
+
 @pytest.fixture
 async def failing(database: Any) -> AsyncIterator[Any]:
     """Returns a client whose commands fail on request, and a function that requests it."""

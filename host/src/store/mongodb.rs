@@ -471,20 +471,22 @@ impl Documents {
         if self.timestamps {
             document.insert("updatedAt", self.now);
         }
+        let is_duplicate = |error: &mongodb::error::Error| {
+            matches!(error.kind.as_ref(), ErrorKind::Write(WriteFailure::WriteError(write))
+                if write.code == DUPLICATE_KEY)
+        };
         match self.sessions.insert_one(&document).await {
+            Ok(_) => return Ok(Created::Done),
+            Err(error) if is_duplicate(&error) => {}
+            Err(error) => return Err(store_error(error)),
+        }
+        // It may have expired, and not have been removed yet. An upsert, because the server may
+        // remove it just now.
+        let expired = doc! { "_id": self.key(id), "expires": { "$lte": self.now } };
+        match self.sessions.replace_one(expired, document).upsert(true).await {
             Ok(_) => Ok(Created::Done),
-            Err(error) => match error.kind.as_ref() {
-                ErrorKind::Write(WriteFailure::WriteError(write))
-                    if write.code == DUPLICATE_KEY =>
-                {
-                    // It may have expired, and not have been removed yet.
-                    let expired = doc! { "_id": self.key(id), "expires": { "$lte": self.now } };
-                    let replaced = self.sessions.replace_one(expired, document).await;
-                    let is_replaced = replaced.map_err(store_error)?.matched_count > 0;
-                    Ok(if is_replaced { Created::Done } else { Created::Taken })
-                }
-                _ => Err(store_error(error)),
-            },
+            Err(error) if is_duplicate(&error) => Ok(Created::Taken),
+            Err(error) => Err(store_error(error)),
         }
     }
 

@@ -50,16 +50,15 @@ export class MongoStore {
 
   async create (id, { data, expires }) {
     const document = { _id: id, expires: new Date(expires), session: data }
-    try {
-      await this.#collection.insertOne(document)
-      return true
-    } catch (error) {
+    const isFree = written => written.then(() => true, error => {
       if (error.code !== DUPLICATE_KEY) throw error
-    }
-    // It may have expired, and not have been removed yet.
+      return false
+    })
+    if (await isFree(this.#collection.insertOne(document))) return true
+    // It may have expired, and not have been removed yet. An upsert, because the server may remove it
+    // just now.
     const expired = { _id: id, expires: { $lte: new Date() } }
-    const { matchedCount } = await this.#collection.updateOne(expired, { $set: document })
-    return matchedCount > 0
+    return await isFree(this.#collection.updateOne(expired, { $set: document }, { upsert: true }))
   }
 
   async replace (id, { data, expires }, expected) {

@@ -6,7 +6,7 @@ share them. Needs the extra `edge-session[mongodb]`.
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
@@ -111,15 +111,16 @@ class MongoStore:
             # The field order of an upsert by connect-mongo.
             document = {"_id": id, "expires": _date(content), "session": _text(content)}
             sessions = await self._clients.sessions()
-            try:
+            with suppress(DuplicateKeyError):
                 await sessions.insert_one(document)
                 return "done"
-            except DuplicateKeyError:
-                pass
-            # It may have expired, and not have been removed yet.
+            # It may have expired, and not have been removed yet. An upsert, because the server may
+            # remove it just now.
             expired = {"_id": id, "expires": {"$lte": DatetimeMS(now())}}
-            replaced = await sessions.replace_one(expired, document)
-            return "done" if replaced.matched_count else "taken"
+            with suppress(DuplicateKeyError):
+                await sessions.replace_one(expired, document, upsert=True)
+                return "done"
+            return "taken"
 
     async def replace(self, id: str, content: Content, expected: str | None) -> Changed:
         update = {"$set": {"_id": id, "session": _text(content), "expires": _date(content)}}
