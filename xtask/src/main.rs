@@ -39,19 +39,14 @@ const BUNDLED: &str = "host/session.wasm";
 /// The sources of session.wasm. Different compilers build different bytes from them.
 const SOURCES: [&str; 3] = ["component/Cargo.toml", "component/src", "wit"];
 
-/// What all components are compiled from, and more.
-const INPUTS: [&str; 11] = [
-    "Cargo.lock",
-    "Cargo.toml",
-    "component/Cargo.toml",
-    "component/src",
+/// What the other components are compiled from, beside that.
+const OTHER_SOURCES: [&str; 6] = [
     "examples/wasi-app",
     "gateways/proxy-wasm",
     "gateways/wasi-http",
     "headers",
     "tests/wasi-app",
     "tests/wasi-store",
-    "wit",
 ];
 
 /// How many compilations are kept.
@@ -94,7 +89,7 @@ fn run() -> Result<()> {
 
 fn component() -> Result<()> {
     let target = Target::find()?;
-    let module = target.compile(&["edge-session-component"], SMALL_STACK)?.remove(0);
+    let module = target.compile(&["edge-session-component"], SMALL_STACK, &[])?.remove(0);
     let mut component = encode(&module)?;
     // Runtimes ignore custom sections.
     let origin = target.origin()?;
@@ -154,7 +149,7 @@ fn middleware() -> Result<()> {
         "edge-session-wasi-http",
         "edge-session-proxy-wasm",
     ];
-    let modules = target.compile(&packages, "")?;
+    let modules = target.compile(&packages, "", &OTHER_SOURCES)?;
     // A core module: proxy-wasm knows no components.
     let Some((filter, modules)) = modules.split_last() else { unreachable!() };
     target.write("filter.wasm", filter)?;
@@ -221,11 +216,12 @@ impl Target {
         Ok(hash)
     }
 
-    /// Compiles these packages to core modules. What was compiled from the same inputs before is
-    /// not compiled again: to cargo, all files of a new checkout have changed, and the optimisation
-    /// takes minutes.
-    fn compile(&self, packages: &[&str], flags: &str) -> Result<Vec<Vec<u8>>> {
-        let mut hash = self.hash(&INPUTS, |_| true)?;
+    /// Compiles these packages, of the sources of session.wasm and `more`, to core modules. What was
+    /// compiled from the same inputs before is not compiled again: to cargo, all files of a new
+    /// checkout have changed, and the optimisation takes minutes.
+    fn compile(&self, packages: &[&str], flags: &str, more: &[&str]) -> Result<Vec<Vec<u8>>> {
+        let inputs = [&["Cargo.lock", "Cargo.toml"], &SOURCES[..], more].concat();
+        let mut hash = self.hash(&inputs, |_| true)?;
         hash.update(format!("{packages:?} {:?}\n", rustflags(flags)?));
         hash.update(output(Command::new(compiler(&cargo()?)).arg("-vV"))?);
         let kept = self.wasm_dir.join("kept");
