@@ -32,7 +32,7 @@ pub struct Launch {
     config: Option<String>,
     is_gateway: bool,
     admin: Option<u16>,
-    open_files: Option<u32>,
+    before: Option<String>,
     listen: Option<String>,
     confidential: Confidential,
 }
@@ -45,7 +45,7 @@ impl Launch {
             config: None,
             is_gateway: false,
             admin: None,
-            open_files: None,
+            before: None,
             listen: None,
             confidential: Confidential::default(),
         };
@@ -67,7 +67,14 @@ impl Launch {
 
     /// Limits the number of open files.
     pub fn open_files(mut self, most: u32) -> Self {
-        self.open_files = Some(most);
+        self.before = Some(format!("ulimit -n {most}"));
+        self
+    }
+
+    /// Mounts an empty disk of this size at a folder, for the server alone. See [`Server::sees`].
+    pub fn disk(mut self, folder: &Path, bytes: u64) -> Self {
+        let folder = folder.display();
+        self.before = Some(format!("mount -t tmpfs -o size={bytes} none '{folder}'"));
         self
     }
 
@@ -112,6 +119,11 @@ impl Launch {
     #[track_caller]
     pub fn start(&self) -> Server {
         self.ready(self.spawn(free_port(), None))
+    }
+
+    /// Starts the server on a free port and waits for nothing.
+    pub fn begin(&self) -> Server {
+        self.spawn(free_port(), None)
     }
 
     /// Starts the server on a handed-over socket and waits until it is healthy.
@@ -187,12 +199,12 @@ impl Launch {
         let log = File::create(dir.path().join("log")).expect("the log can be created");
         let binary = binary();
         let mut command = match handed {
-            None => match self.open_files {
+            None => match &self.before {
                 None => Command::new(binary),
-                Some(most) => {
-                    let mut command = Command::new("sh");
-                    let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
-                    command.args(["-c", &script]).arg(binary);
+                Some(before) => {
+                    let mut command = Command::new("unshare");
+                    let script = format!("{before} && exec \"$0\" \"$@\"");
+                    command.args(["--mount", "sh", "-c", &script]).arg(binary);
                     command
                 }
             },
@@ -329,6 +341,12 @@ impl Server {
         let fields = stat.rsplit_once(')').expect("it has a name").1.split_whitespace();
         let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number"));
         Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
+    /// Returns the path at which the test finds what the server finds at `path`.
+    pub fn sees(&self, path: &Path) -> PathBuf {
+        let path = path.strip_prefix("/").expect("it is absolute");
+        PathBuf::from(format!("/proc/{}/root", self.pid().as_raw_nonzero())).join(path)
     }
 
     /// Sends SIGHUP.

@@ -10,8 +10,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use edge_session_tests::{
-    Asked, Database, Front, Fronted, KeyValue, Launch, Nats, Process, Redis, Reply, SECRET, Served,
-    Server, Upstream, Wash, Wire, call_session_api, checkout, free_port, temp_dir, wait_for,
+    Asked, Database, Front, Fronted, Head, KeyValue, Launch, Nats, Process, Redis, Reply, SECRET,
+    Served, Server, Upstream, Wash, Wire, call_session_api, checkout, free_port, temp_dir,
+    wait_for,
 };
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -667,15 +668,8 @@ fn a_websocket_has_the_session_in_deno_bun_and_workerd() {
         let (_, cookie) = ask(&running, None, &json!([["set", "a", 1]]));
         let cookie = cookie.expect("a new session has a cookie");
         for count in 1..3 {
-            let url = running.url();
-            let mut wire = Wire::open(url.trim_start_matches("http://"));
-            wire.send(format!(
-                "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                 Cookie: {cookie}\r\n\r\n"
-            ));
-            let head = wire.head();
-            assert_eq!(head.status(), 101, "{}: {head:#?}", gateway.name);
+            let (mut wire, head) = upgraded(&running, &cookie);
+            assert_eq!(head.header("set-cookie"), None, "{}", gateway.name);
             // A text frame, masked by zeros (RFC 6455, section 5.2).
             wire.send([&[0x81, 0x82, 0, 0, 0, 0][..], b"hi"].concat());
             let expected = format!("hi {count}");
@@ -684,7 +678,26 @@ fn a_websocket_has_the_session_in_deno_bun_and_workerd() {
         }
         let (data, _) = ask(&running, Some(&cookie), &json!([]));
         assert_eq!(data, json!({ "a": 1, "sockets": 2 }), "{}", gateway.name);
+
+        let (_wire, head) = upgraded(&running, "theme=dark");
+        let new = head.header("set-cookie").expect("a new session has a cookie");
+        let new = new.split(';').next();
+        let (data, _) = ask(&running, new, &json!([]));
+        assert_eq!(data, json!({ "sockets": 1 }), "{}", gateway.name);
     }
+}
+
+/// Opens a WebSocket with this cookie.
+fn upgraded(gateway: &Running, cookie: &str) -> (Wire, Head) {
+    let mut wire = Wire::open(gateway.url().trim_start_matches("http://"));
+    wire.send(format!(
+        "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Cookie: {cookie}\r\n\r\n"
+    ));
+    let head = wire.head();
+    assert_eq!(head.status(), 101, "{head:#?}");
+    (wire, head)
 }
 
 #[test]

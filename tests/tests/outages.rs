@@ -1,9 +1,13 @@
 //! A store that becomes unavailable and returns, and a server that is stopped.
 
+use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edge_session_tests::{Database, Launch, Mongod, Postgres, Redis, Server, Visitor, wait_for};
+use edge_session_tests::{
+    Database, Launch, Mongod, Postgres, Redis, Server, Visitor, temp_dir, wait_for,
+};
 use mongodb::bson::doc;
 
 /// The maximum time until a 503. The server's own deadline is 2 s per operation.
@@ -75,6 +79,44 @@ fn a_postgresql_that_hangs_is_a_503_until_it_goes_on() {
 }
 
 #[test]
+fn a_file_store_on_a_full_disk_can_be_read_and_is_written_again_when_there_is_space() {
+    let folder = temp_dir("disk-");
+    let store = format!("file:{}", folder.path().join("sessions.redb").display());
+    // Every visit is a touch.
+    let launch = Launch::new(&store).config("[store]\ntouch_after = 0\n");
+    let server = launch.disk(folder.path(), 8 << 20).start();
+    let mut ada = server.visitor();
+    ada.log_in("ada");
+    let cookie = ada.cookie().to_owned();
+
+    let filler = server.sees(folder.path()).join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    let full = loop {
+        if let Err(error) = file.write_all(&[0; 4096]) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), ErrorKind::StorageFull);
+    // The database has some space of its own.
+    wait_for("the database to be full", PATIENCE, || {
+        (server.visitor().get("/").status == 503).then_some(())
+    });
+    for _ in 0..3 {
+        assert_eq!(server.visitor().get("/").status, 503);
+        assert_eq!(server.visitor().get("/healthz").status, 503);
+        let account = ada.get("/account");
+        assert!(account.status == 200 && account.body.contains("ada"), "{account:?}");
+    }
+    assert_eq!(ada.cookie(), cookie);
+
+    fs::remove_file(filler).unwrap();
+    drop(file);
+    assert_eq!(recovered_count(&server, &mut ada), 1);
+    assert_eq!(ada.cookie(), cookie);
+    server.stop();
+}
+
+#[test]
 fn sigterm_lets_a_request_in_flight_finish() {
     let mongod = Mongod::start();
     let server = Launch::new(&mongod.url()).start();
@@ -136,6 +178,23 @@ fn a_collection_that_is_not_quite_as_wished_is_used_and_what_is_missing_is_named
         assert_eq!(server.log().contains(warning), is_warned_of, "{case}: {}", server.log());
         server.stop();
     }
+}
+
+#[test]
+fn a_user_who_may_not_make_the_index_is_told_of_it_and_served() {
+    let mongod = Mongod::start();
+    mongod.admin(doc! {
+        "configureFailPoint": "failCommand",
+        "mode": "alwaysOn",
+        "data": { "failCommands": ["createIndexes", "listIndexes"], "errorCode": 13 },
+    });
+    let server = Launch::new(&mongod.url()).start();
+    let mut visitor = server.visitor();
+    assert_eq!([visitor.get("/").count(), visitor.get("/").count()], [1, 2]);
+    let log = server.log();
+    assert!(log.contains("expired sessions are not removed from MongoDB"), "{log}");
+    assert!(log.contains("Unauthorized (13). Create an index on expires"), "{log}");
+    server.stop();
 }
 
 #[test]

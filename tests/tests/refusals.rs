@@ -87,6 +87,21 @@ fn a_mongodb_that_cannot_be_reached_is_named_without_its_password() {
 }
 
 #[test]
+fn a_mongodb_address_without_servers_in_dns_is_told_from_other_mistakes() {
+    // RFC 6761, section 6.4: no name below `invalid` exists.
+    let password = "hunter2";
+    for (address, expected) in [
+        ("mongodb+srv://a:hunter2@nowhere.invalid/", "DNS has no servers for the mongodb+srv://"),
+        ("mongodb+srv://a:hunter2@nowhere.invalid/?foo=1", "the option foo of the mongodb:// address"),
+        ("mongodb://a:hunter2@127.0.0.1:1/?w=0", "sets w=0: failed writes would go unnoticed"),
+    ] {
+        let output = Launch::new(address).refusal();
+        assert_says(&output, &[expected]);
+        assert!(!output.contains(password), "the password is shown: {output}");
+    }
+}
+
+#[test]
 fn a_configuration_file_that_is_not_toml_is_refused() {
     assert_says(&Launch::new("memory:").config("name = \n").refusal(), &["config.toml"]);
 }

@@ -1,13 +1,15 @@
 // The output of bundlers runs without any other files.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { build } from 'esbuild'
+import webpack from 'webpack'
 
 const require = createRequire(import.meta.url)
 const path = relative => fileURLToPath(new URL(relative, import.meta.url))
@@ -39,7 +41,23 @@ for (const [entry, options, name] of BUNDLES) {
   })
 }
 
-// It contains webpack.
+const WEBPACKS = [
+  ['drop-in.cjs', 'out.cjs', { target: 'node' }],
+  ['fetch.mjs', 'out.mjs', { target: 'node', experiments: { outputModule: true } }],
+  ['fetch.mjs', 'out.mjs', { target: ['web', 'es2023'], experiments: { outputModule: true } }]
+]
+for (const [entry, name, options] of WEBPACKS) {
+  test(`webpack: ${entry} for ${options.target}`, async t => {
+    const directory = await mkdtemp(join(tmpdir(), 'edge-session-webpack-'))
+    t.after(() => rm(directory, { recursive: true }))
+    const output = { path: directory, filename: name, ...(name.endsWith('.mjs') && { module: true }) }
+    const compiler = webpack({ mode: 'production', entry: path(`bundles/${entry}`), output, ...options })
+    const stats = await promisify(compiler.run.bind(compiler))()
+    assert.deepEqual(stats.toJson('errors-warnings').errors, [])
+    assert.equal(await run(t, name, await readFile(join(directory, name))), '2 true\n')
+  })
+}
+
 for (const [entry, name] of [['drop-in.cjs', 'out.cjs'], ['fetch.mjs', 'out.mjs']]) {
   test(`ncc: ${entry}`, async t => {
     const { code } = await require('@vercel/ncc')(path(`bundles/${entry}`), { quiet: true, cache: false })

@@ -13,6 +13,9 @@ import httpx
 import pytest
 from authlib.integrations.starlette_client import OAuth
 from conftest import SECRET, Visitor, asgi
+from sqladmin import Admin
+from sqladmin.authentication import AuthenticationBackend
+from sqlalchemy import StaticPool, create_engine
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as SignedCookie
@@ -20,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette_wtf import CSRFProtectMiddleware, StarletteForm
 from test_session import edits, session
 
 from edge_session import MemoryStore, SessionError, SessionMiddleware
@@ -226,6 +230,62 @@ async def test_authlib_keeps_its_state_there(visitor: New) -> None:
     (state,) = parse_qs(target.query)["state"]
     response = await http.get("/back", params={"code": "the-code", "state": state})
     assert response.json() == {"token": "token"}
+
+
+async def test_sqladmin_logs_in_and_out_there(visitor: New) -> None:
+    class Backend(AuthenticationBackend):
+        def __init__(self) -> None:
+            self.middlewares = []  # Its own sessions, in a signed cookie.
+
+        async def login(self, request: Request) -> bool:
+            request.state.session.renew()
+            request.session.update(user_id=(await request.form())["username"])
+            return True
+
+        async def logout(self, request: Request) -> bool:
+            request.session.clear()
+            return True
+
+        async def authenticate(self, request: Request) -> bool:
+            return "user_id" in request.session
+
+    store = MemoryStore()
+    application = Starlette(middleware=[Middleware(SessionMiddleware, secret=SECRET, store=store)])
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    Admin(application, engine, authentication_backend=Backend())
+    http = visitor(application).http
+    response = await http.get("/admin/")
+    assert response.headers["location"] == "http://test/admin/login"
+    response = await http.post("/admin/login", data={"username": "ada", "password": "x"})
+    assert response.status_code == 302 and "connect.sid=" in response.headers["set-cookie"]
+    assert (await http.get("/admin/")).status_code == 200
+    await http.get("/admin/logout")
+    assert (await http.get("/admin/")).headers["location"] == "http://test/admin/login"
+
+
+async def test_the_tokens_of_starlette_wtf_are_kept_there(visitor: New) -> None:
+    class Form(StarletteForm):
+        pass
+
+    async def endpoint(request: Request) -> Response:
+        form = await Form.from_formdata(request)
+        if await form.validate_on_submit():
+            return JSONResponse("accepted")
+        return JSONResponse([form.csrf_token.current_token, form.errors])
+
+    application = Starlette(
+        routes=[Route("/", endpoint, methods=["GET", "POST"])],
+        middleware=[
+            Middleware(SessionMiddleware, secret=SECRET, store=MemoryStore()),
+            Middleware(CSRFProtectMiddleware, csrf_secret="a secret of its own"),
+        ],
+    )
+    one, other = visitor(application).http, visitor(application).http
+    token, _ = (await one.get("/")).json()
+    await other.get("/")
+    assert (await one.post("/", data={"csrf_token": token})).json() == "accepted"
+    _, errors = (await other.post("/", data={"csrf_token": token})).json()
+    assert errors == {"csrf_token": ["The CSRF tokens do not match."]}
 
 
 def test_the_application_in_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 //! `edge-session serve --app`: the application is a component in the same process.
 
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +35,23 @@ fn the_sample_counts_visits_and_logs_in_and_out() {
     assert!(caller.get("/", &[]).text().contains(" 4 times"), "the store has kept it");
     caller.ask("POST", "/logout", &[], b"");
     assert!(caller.get("/", &[]).text().contains(" 1 times"));
+    server.stop();
+}
+
+#[test]
+fn it_listens_when_the_application_is_compiled() {
+    // Nothing has been compiled before.
+    let cache = tempfile::tempdir().unwrap();
+    let launch = Launch::new("memory:").app("wasi-app.wasm");
+    let server = launch.env("XDG_CACHE_HOME", cache.path().to_str().unwrap()).begin();
+    let admin = format!("127.0.0.1:{}", server.admin_port());
+    let listens = |address: &str| {
+        wait_for("it to listen", Duration::from_secs(120), || TcpStream::connect(address).ok())
+    };
+    listens(&server.address());
+    assert_eq!(server.caller().get("/", &[]).status, 200);
+    listens(&admin);
+    assert_eq!(ureq::get(format!("http://{admin}/readyz")).call().unwrap().status(), 200);
     server.stop();
 }
 
