@@ -65,7 +65,7 @@ async fn an_expired_session_that_mongodb_removes_meanwhile_leaves_its_identifier
     let options = MongoOptions { auto_remove: AutoRemove::Disabled, ..MongoOptions::default() };
     let store = mongodb("removed-meanwhile", options).await;
     let until = |expires| Content { data: "{}".into(), expires };
-    store.replace("a", until(1), None).await.unwrap();
+    assert_eq!(store.replace("a", until(1), None).await.unwrap(), Changed::Done);
     let uri = std::env::var("MONGODB_URI").expect("MONGODB_URI names a MongoDB server");
     let client = Client::with_uri_str(&uri).await.unwrap();
     let namespace = "edge-session-conformance.removed-meanwhile";
