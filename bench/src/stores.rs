@@ -94,16 +94,19 @@ enum Who {
     OursTouching,
     /// Ours behind a cache of one second.
     OursCached,
+    /// Ours with `prepare = true`, which only PostgreSQL has.
+    OursPreparing,
     Express,
 }
 
 impl Who {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Client,
         Self::Comparing,
         Self::Ours,
         Self::OursTouching,
         Self::OursCached,
+        Self::OursPreparing,
         Self::Express,
     ];
 
@@ -114,6 +117,7 @@ impl Who {
             Self::Ours => "ours",
             Self::OursTouching => "touching",
             Self::OursCached => "cached",
+            Self::OursPreparing => "preparing",
             Self::Express => "express",
         }
     }
@@ -129,6 +133,7 @@ impl Who {
             Self::Ours => "edge-session".to_owned(),
             Self::OursTouching => "edge-session, `touch_after = 0`".to_owned(),
             Self::OursCached => "edge-session, `cache_ms = 1000`".to_owned(),
+            Self::OursPreparing => "edge-session, `prepare = true`".to_owned(),
             Self::Express => format!("Express with {}", database.package()),
         }
     }
@@ -164,13 +169,14 @@ impl Case {
 fn path(who: Who, case: Case) -> Option<&'static str> {
     Some(match (who, case) {
         (Who::Client, Case::Touch) => "/touch",
-        (Who::Client | Who::Ours | Who::OursCached, Case::Read)
+        (Who::Client | Who::Ours | Who::OursCached | Who::OursPreparing, Case::Read)
         // Express touches whatever it reads.
         | (Who::OursTouching | Who::Express, Case::Touch) => "/read",
-        (Who::Client | Who::Comparing | Who::Ours | Who::OursCached | Who::Express, Case::Change)
-        | (Who::Client | Who::Ours | Who::Express, Case::New) => "/count",
         (Who::Ours, Case::Bare) => "/bare",
-        _ => return None,
+        (Who::OursTouching, _) | (_, Case::Bare | Case::Read | Case::Touch) => return None,
+        (_, Case::Change) => "/count",
+        (Who::Comparing | Who::OursCached, Case::New) => return None,
+        (_, Case::New) => "/count",
     })
 }
 
@@ -259,6 +265,9 @@ fn measure(
     data.fill(0..effort.few)?;
     let mut subjects = Vec::new();
     for who in Who::ALL {
+        if who == Who::OursPreparing && database != Database::Postgres {
+            continue;
+        }
         subjects.push(Subject::start(who, database, &name, folder)?);
     }
     // Connections are opened, and code is compiled.
@@ -303,6 +312,7 @@ fn measure(
                 Who::Ours => ("edge-session", "#2563eb"),
                 Who::OursTouching => ("touch_after = 0", "#2563eb"),
                 Who::OursCached => ("cache_ms = 1000", "#93c5fd"),
+                Who::OursPreparing => ("prepare = true", "#93c5fd"),
                 Who::Express => ("Express", "#d97706"),
             };
             Some(Bar { name: name.to_owned(), value, shown: format!("{value:.0} µs"), colour })

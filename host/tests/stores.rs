@@ -260,12 +260,13 @@ async fn the_redis_store_can_be_browsed() {
     conformance::check_browsing(Arc::new(redis("browsed[*]:").await)).await;
 }
 
-async fn postgres(table: &str) -> PostgresStore {
+async fn postgres(table: &str, prepare: bool) -> PostgresStore {
     let uri =
         std::env::var("POSTGRES_URL").expect("POSTGRES_URL names a server: `make test` starts one");
     let options = PostgresOptions {
         table: table.to_owned(),
         create_table: true,
+        prepare,
         ..PostgresOptions::default()
     };
     PostgresStore::connect(&uri, &options).await.unwrap()
@@ -273,12 +274,13 @@ async fn postgres(table: &str) -> PostgresStore {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_postgres_store_conforms() {
-    conformance::check(Arc::new(postgres("conforms").await)).await;
+    conformance::check(Arc::new(postgres("conforms", false).await)).await;
+    conformance::check(Arc::new(postgres("conforms", true).await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_postgres_store_can_be_browsed() {
-    conformance::check_browsing(Arc::new(postgres("of \"visitors\"").await)).await;
+    conformance::check_browsing(Arc::new(postgres("of \"visitors\"", false).await)).await;
 }
 
 /// A memory store with a flaw.

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use edge_session_tests::node::ExpressApp;
-use edge_session_tests::{Launch, Postgres, SECRET, new_certificate, temp_dir, wait_for};
+use edge_session_tests::{
+    Launch, PgBouncer, Postgres, SECRET, new_certificate, temp_dir, wait_for,
+};
 
 #[test]
 fn express_and_the_edge_count_in_one_session() {
@@ -222,6 +225,64 @@ fn schema_table_and_the_other_options_of_connect_pg_simple_are_respected() {
     assert_eq!(kinds, "character varying, json, timestamp(6) without time zone");
     server.stop();
     other.stop();
+}
+
+#[test]
+fn sessions_that_never_end_or_ended_before_all_time_are_what_they_are() {
+    let postgres = Postgres::start();
+    let server = Launch::new(postgres.url()).start();
+    let mut visitor = server.visitor();
+    assert_eq!(visitor.get("/").count(), 1);
+    for (end, count) in [("infinity", 2), ("294276-12-31 23:59:59", 3), ("-infinity", 1)] {
+        postgres.run(&format!("UPDATE session SET expire = '{end}'"));
+        assert_eq!(visitor.get("/").count(), count, "{end}");
+    }
+    server.stop();
+}
+
+#[test]
+fn statements_are_prepared_by_name_if_that_is_wanted() {
+    let postgres = Postgres::with(&["-c", "log_statement=all"]);
+    for (prepare, is_named) in [("false", false), ("true", true)] {
+        let log = postgres.dir().join("log");
+        let before = fs::read_to_string(&log).unwrap().len();
+        let server = Launch::new(postgres.url())
+            .env("EDGE_SESSION_STORE_PREPARE", prepare)
+            .env("EDGE_SESSION_STORE_CREATE_TABLE", "true")
+            .start();
+        let mut visitor = server.visitor();
+        assert_eq!([visitor.get("/").count(), visitor.get("/").count()], [1, 2]);
+        let log = fs::read_to_string(&log).unwrap();
+        let loads = log[before..].lines().filter(|line| line.contains("SELECT left(sess"));
+        let loads: Vec<_> = loads.collect();
+        assert!(!loads.is_empty(), "{log}");
+        for load in loads {
+            assert_eq!(!load.contains("execute <unnamed>"), is_named, "{load}");
+        }
+        server.stop();
+    }
+}
+
+/// PgBouncer gives each transaction another connection, where what was prepared is missing.
+#[test]
+fn behind_a_pooler_that_loses_prepared_statements_no_request_fails() {
+    let postgres = PgBouncer::start();
+    let server = Launch::new(postgres.url())
+        .env("EDGE_SESSION_STORE_PREPARE", "true")
+        .env("EDGE_SESSION_STORE_CREATE_TABLE", "true")
+        .start();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut visitor = server.visitor();
+                for count in 1..30 {
+                    assert_eq!(visitor.get("/").count(), count);
+                }
+            });
+        }
+    });
+    assert!(server.log().contains("Set store.prepare to false"), "nothing was lost");
+    server.stop();
 }
 
 #[test]

@@ -92,7 +92,10 @@ fn a_mongodb_address_without_servers_in_dns_is_told_from_other_mistakes() {
     let password = "hunter2";
     for (address, expected) in [
         ("mongodb+srv://a:hunter2@nowhere.invalid/", "DNS has no servers for the mongodb+srv://"),
-        ("mongodb+srv://a:hunter2@nowhere.invalid/?foo=1", "the option foo of the mongodb:// address"),
+        (
+            "mongodb+srv://a:hunter2@nowhere.invalid/?foo=1",
+            "the option foo of the mongodb:// address",
+        ),
         ("mongodb://a:hunter2@127.0.0.1:1/?w=0", "sets w=0: failed writes would go unnoticed"),
     ] {
         let output = Launch::new(address).refusal();

@@ -42,7 +42,9 @@ pub(crate) fn serve(database: &str, who: &str, name: &str, port: &str) -> Result
     runtime.block_on(async {
         let app = match who {
             Who::Client | Who::Comparing => client(database, who, name).await?,
-            Who::Ours | Who::OursTouching | Who::OursCached => ours(database, who, name).await?,
+            Who::Ours | Who::OursTouching | Who::OursCached | Who::OursPreparing => {
+                ours(database, who, name).await?
+            }
             Who::Express => return Err("express is another program".into()),
         };
         let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
@@ -68,7 +70,8 @@ async fn ours(database: Database, who: Who, name: &str) -> Result<Router> {
         }
         Database::Postgres => {
             let table = name.to_owned();
-            let options = PostgresOptions { table, timeout, ..PostgresOptions::default() };
+            let prepare = who == Who::OursPreparing;
+            let options = PostgresOptions { table, prepare, timeout, ..PostgresOptions::default() };
             Arc::new(PostgresStore::connect(&uri, &options).await?)
         }
     };

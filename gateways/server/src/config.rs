@@ -141,6 +141,7 @@ const OTHERS: &[&str] = &[
     "store.create_table",
     "store.prune_interval",
     "store.connections",
+    "store.prepare",
     "gateway.sessions",
     "gateway.identity",
     "gateway.login",
@@ -359,6 +360,7 @@ impl File {
         let interval = interval.map(|it| Some(it).filter(|it| !it.is_zero()));
         set(&mut settings.postgres.prune_interval, interval);
         set(&mut settings.postgres.connections, store.take("connections", wrong));
+        set(&mut settings.postgres.prepare, store.take("prepare", wrong));
         if settings.postgres.connections == 0 {
             let message = "must be at least 1".to_owned();
             wrong.push(Problem { name: "store.connections".to_owned(), message });

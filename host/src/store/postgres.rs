@@ -1,10 +1,11 @@
 //! `postgres://…` — sessions in PostgreSQL, in the table of connect-pg-simple, so that a Node
 //! application shares them.
 //!
-//! Statements are sent with their parameters in one message each, and are not prepared by name:
-//! they need no state of a connection, and work through PgBouncer in its transaction mode.
+//! Statements are sent with their parameters in one message each. By default they are not prepared
+//! by name: they need no state of a connection, and work through PgBouncer in its transaction mode.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -40,6 +41,11 @@ pub struct PostgresOptions {
     pub disable_touch: bool,
     /// The most connections to the server. Default: 10.
     pub connections: usize,
+    /// Prepare each statement by name, once for each connection: PostgreSQL then parses and plans it
+    /// only once. Not for connections through a pooler that hands out another connection for each
+    /// transaction, such as PgBouncer with `pool_mode = transaction` and without
+    /// `max_prepared_statements`: names are not unique there. Default: false.
+    pub prepare: bool,
     /// Of a larger session, only so much is fetched that it counts as damaged: set it together with
     /// the option `max_session_bytes`. Default: 1 MiB.
     pub max_session_bytes: u32,
@@ -56,6 +62,7 @@ impl Default for PostgresOptions {
             prune_interval: Some(Duration::from_secs(15 * 60)),
             disable_touch: false,
             connections: 10,
+            prepare: false,
             max_session_bytes: 1 << 20,
             timeout: Duration::from_secs(2),
         }
@@ -75,6 +82,8 @@ struct Inner {
     tls: MakeRustlsConnect,
     statements: Statements,
     options: PostgresOptions,
+    /// Whether statements are prepared by name: until one was lost.
+    prepares: AtomicBool,
     clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
 }
 
@@ -111,11 +120,13 @@ impl PostgresStore {
             .map_err(|_| StoreError::new("the connections to PostgreSQL cannot be managed"))?;
         let statements = Statements::new(options, "json");
         let clock: Arc<dyn Fn() -> SystemTime + Send + Sync> = Arc::new(SystemTime::now);
-        let mut inner = Inner { pool, tls, statements, options: options.clone(), clock };
+        let prepares = AtomicBool::new(options.prepare);
+        let options = options.clone();
+        let mut inner = Inner { pool, tls, statements, options, prepares, clock };
         let kind = inner.prepare_table().await?;
-        inner.statements = Statements::new(options, kind);
+        inner.statements = Statements::new(&inner.options, kind);
         let inner = Arc::new(inner);
-        let pruning = options.prune_interval.map(|interval| {
+        let pruning = inner.options.prune_interval.map(|interval| {
             let inner = inner.clone();
             tokio::spawn(async move { inner.prune_often(interval).await })
         });
@@ -130,12 +141,13 @@ impl PostgresStore {
     /// Takes the time from `clock` instead of the system: for tests. Nothing is pruned.
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        let Inner { pool, tls, statements, options, .. } = &*self.inner;
+        let Inner { pool, tls, statements, options, prepares, .. } = &*self.inner;
         let inner = Inner {
             pool: pool.clone(),
             tls: tls.clone(),
             statements: statements.clone(),
             options: options.clone(),
+            prepares: AtomicBool::new(prepares.load(Ordering::Relaxed)),
             clock: Arc::new(clock),
         };
         Self { inner: Arc::new(inner), pruning: None }
@@ -170,7 +182,8 @@ fn tls() -> MakeRustlsConnect {
     }
 }
 
-/// The statements, with the table's name in them. Times are seconds since the Unix epoch.
+/// The statements, with the table's name in them. Simple ones: PostgreSQL may parse and plan them
+/// each time.
 #[derive(Clone)]
 struct Statements {
     load: String,
@@ -192,28 +205,24 @@ impl Statements {
     /// decides.
     fn new(options: &PostgresOptions, kind: &str) -> Self {
         let table = table(options);
-        // `infinity` is no number.
-        let what = "CASE WHEN isfinite(expire) \
-                    THEN (extract(epoch FROM expire::timestamptz) * 1000)::int8 END";
         let upsert = format!(
-            "INSERT INTO {table} AS it (sid, sess, expire) VALUES ($1, $2::{kind}, to_timestamp($3)) \
+            "INSERT INTO {table} AS it (sid, sess, expire) VALUES ($1, $2::{kind}, $3) \
              ON CONFLICT (sid) DO UPDATE SET sess = excluded.sess, expire = excluded.expire"
         );
-        let is_live = |now: &str| format!("expire > to_timestamp({now})");
+        let is_live = |now: &str| format!("expire > {now}");
         Self {
             load: format!(
-                "SELECT left(sess::text, $3), {what} FROM {table} WHERE sid = $1 AND {}",
-                is_live("$2")
+                "SELECT left(sess::text, $2), expire::timestamptz FROM {table} WHERE sid = $1"
             ),
             // An expired session may not have been pruned yet.
-            create: format!("{upsert} WHERE it.expire <= to_timestamp($4) RETURNING 1"),
+            create: format!("{upsert} WHERE it.expire <= $4 RETURNING 1"),
             replace: format!(
-                "UPDATE {table} SET sess = $2::{kind}, expire = to_timestamp($3) \
+                "UPDATE {table} SET sess = $2::{kind}, expire = $3 \
                  WHERE sid = $1 AND {} AND sess::text = $5 RETURNING 1",
                 is_live("$4")
             ),
             touch: format!(
-                "UPDATE {table} SET expire = to_timestamp($2) WHERE sid = $1 AND {} RETURNING 1",
+                "UPDATE {table} SET expire = $2 WHERE sid = $1 AND {} RETURNING 1",
                 is_live("$3")
             ),
             delete: format!("DELETE FROM {table} WHERE sid = $1 RETURNING {}", is_live("$2")),
@@ -221,9 +230,9 @@ impl Statements {
                 "DELETE FROM {table} WHERE sid = $1 AND {} AND sess::text = $3 RETURNING 1",
                 is_live("$2")
             ),
-            prune: format!("DELETE FROM {table} WHERE expire < to_timestamp($1)"),
+            prune: format!("DELETE FROM {table} WHERE expire < $1"),
             page: format!(
-                "SELECT sid, left(sess::text, $3), {what} FROM {table} \
+                "SELECT sid, left(sess::text, $3), expire::timestamptz FROM {table} \
                  WHERE sid > $1 AND {} ORDER BY sid LIMIT {PAGE}",
                 is_live("$2")
             ),
@@ -266,6 +275,13 @@ impl Drop for Busy<'_> {
     }
 }
 
+/// What PostgreSQL says where a prepared statement is on another connection, or has been removed.
+const LOST: [SqlState; 3] = [
+    SqlState::INVALID_SQL_STATEMENT_NAME,
+    SqlState::DUPLICATE_PSTATEMENT,
+    SqlState::PROTOCOL_VIOLATION,
+];
+
 /// How long canceling a statement may take: it needs a connection of its own.
 const CANCELING: Duration = Duration::from_secs(5);
 
@@ -289,14 +305,8 @@ impl From<Fault> for StoreError {
 }
 
 impl Inner {
-    fn now(&self) -> u64 {
-        let since = (self.clock)().duration_since(UNIX_EPOCH);
-        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    /// Returns the time now, in seconds.
-    fn seconds(&self) -> f64 {
-        self.now() as f64 / 1000.0
+    fn now(&self) -> SystemTime {
+        (self.clock)()
     }
 
     /// How many characters of a session are read at most.
@@ -313,13 +323,43 @@ impl Inner {
         })?;
         let mut busy = Busy { connection: Some(connection), tls: &self.tls };
         let Some(connection) = &busy.connection else { return Err(late().into()) };
-        match timeout_at(deadline, connection.query_typed(sql, with)).await {
+        match timeout_at(deadline, self.run(connection, sql, with)).await {
             Ok(rows) => {
                 drop(busy.connection.take());
                 rows.map_err(|error| fault(&error))
             }
             Err(_) => Err(late().into()),
         }
+    }
+
+    async fn run(
+        &self,
+        connection: &Object,
+        sql: &str,
+        with: &Parameters<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if self.prepares.load(Ordering::Relaxed) {
+            let rows = async {
+                let types: Vec<_> = with.iter().map(|(_, kind)| kind.clone()).collect();
+                let statement = connection.prepare_typed_cached(sql, &types).await?;
+                let values: Vec<_> = with.iter().map(|(value, _)| *value).collect();
+                connection.query(&statement, &values).await
+            };
+            match rows.await {
+                // PostgreSQL refuses these before the statement does anything.
+                Err(error) if error.code().is_some_and(|code| LOST.contains(code)) => {
+                    if self.prepares.swap(false, Ordering::Relaxed) {
+                        tracing::warn!(
+                            "PostgreSQL does not have a prepared statement any longer, or another \
+                             one: statements are no longer prepared. Set store.prepare to false \
+                             behind a pooler that hands out connections by transaction"
+                        );
+                    }
+                }
+                rows => return rows,
+            }
+        }
+        connection.query_typed(sql, with).await
     }
 
     /// Runs a statement that returns a row for each one that it changes, and returns whether there
@@ -329,14 +369,16 @@ impl Inner {
     }
 
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
-        let (now, most) = (self.seconds(), self.most());
-        let with: &Parameters<'_> = &[(&id, Type::TEXT), (&now, Type::FLOAT8), (&most, Type::INT4)];
+        let (now, most) = (self.now(), self.most());
+        let with: &Parameters<'_> = &[(&id, Type::TEXT), (&most, Type::INT4)];
         let rows = match self.query(&self.statements.load, with).await {
             // The server may have been restarted since the last request.
             Err(Fault { is_closed: true, .. }) => self.query(&self.statements.load, with).await?,
             rows => rows?,
         };
-        rows.first().map(|row| stored(row, 0)).transpose()
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (stored, end) = stored(row, 0)?;
+        Ok(Some(stored).filter(|_| end > now))
     }
 
     /// Returns why a conditional change did nothing.
@@ -402,8 +444,8 @@ impl Inner {
     async fn prune_often(&self, interval: Duration) {
         loop {
             sleep(interval.mul_f64(0.5 + rand::random::<f64>())).await;
-            let now = self.seconds();
-            let pruned = self.query(&self.statements.prune, &[(&now, Type::FLOAT8)]).await;
+            let now = self.now();
+            let pruned = self.query(&self.statements.prune, &[(&now, Type::TIMESTAMPTZ)]).await;
             if let Err(Fault { error, .. }) = pruned {
                 tracing::warn!("expired sessions were not removed: {error}");
             }
@@ -412,19 +454,23 @@ impl Inner {
 }
 
 /// Reads a session's text and expiry from two columns.
-fn stored(row: &Row, at: usize) -> Result<Stored, StoreError> {
-    let read =
-        || Some((row.try_get::<_, String>(at).ok()?, row.try_get::<_, Option<i64>>(at + 1).ok()?));
-    let (data, expires) =
+fn stored(row: &Row, at: usize) -> Result<(Stored, SystemTime), StoreError> {
+    let read = || Some((row.try_get(at).ok()?, row.try_get::<_, SystemTime>(at + 1).ok()?));
+    let (data, end) =
         read().ok_or_else(|| StoreError::new("PostgreSQL returned another type than expected"))?;
-    let expires = expires.map(|it| u64::try_from(it).unwrap_or(0));
-    Ok(Stored { data, expires, touched: None })
+    let since = end.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let expires = u64::try_from(since.as_millis()).ok().filter(|millis| *millis <= LAST);
+    Ok((Stored { data, expires, touched: None }, end))
 }
 
 /// Returns the whole second in which a session expires, as connect-pg-simple rounds it.
-fn expiry(expires: u64) -> f64 {
-    expires.div_ceil(1000) as f64
+fn expiry(expires: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(expires.min(LAST).div_ceil(1000))
 }
+
+/// The greatest time of JavaScript, in milliseconds since the Unix epoch. PostgreSQL's is greater,
+/// and `infinity` even more so.
+const LAST: u64 = 8_640_000_000_000_000;
 
 #[async_trait]
 impl Store for PostgresStore {
@@ -438,12 +484,12 @@ impl Store for PostgresStore {
 
     async fn create(&self, id: &str, content: Content) -> Result<Created, StoreError> {
         let (it, expires) = (&self.inner, expiry(content.expires));
-        let now = it.seconds();
+        let now = it.now();
         let with: &Parameters<'_> = &[
             (&id, Type::TEXT),
             (&content.data, Type::TEXT),
-            (&expires, Type::FLOAT8),
-            (&now, Type::FLOAT8),
+            (&expires, Type::TIMESTAMPTZ),
+            (&now, Type::TIMESTAMPTZ),
         ];
         let is_new = it.changes(&it.statements.create, with).await?;
         Ok(if is_new { Created::Done } else { Created::Taken })
@@ -456,12 +502,12 @@ impl Store for PostgresStore {
         expected: Option<&str>,
     ) -> Result<Changed, StoreError> {
         let (it, expires) = (&self.inner, expiry(content.expires));
-        let now = it.seconds();
+        let now = it.now();
         let with: &Parameters<'_> = &[
             (&id, Type::TEXT),
             (&content.data, Type::TEXT),
-            (&expires, Type::FLOAT8),
-            (&now, Type::FLOAT8),
+            (&expires, Type::TIMESTAMPTZ),
+            (&now, Type::TIMESTAMPTZ),
             (&expected, Type::TEXT),
         ];
         match expected {
@@ -476,17 +522,17 @@ impl Store for PostgresStore {
         if it.options.disable_touch {
             return Ok(Changed::Done);
         }
-        let (expires, now) = (expiry(expires), it.seconds());
+        let (expires, now) = (expiry(expires), it.now());
         let with: &Parameters<'_> =
-            &[(&id, Type::TEXT), (&expires, Type::FLOAT8), (&now, Type::FLOAT8)];
+            &[(&id, Type::TEXT), (&expires, Type::TIMESTAMPTZ), (&now, Type::TIMESTAMPTZ)];
         let exists = it.changes(&it.statements.touch, with).await?;
         Ok(if exists { Changed::Done } else { Changed::Missing })
     }
 
     async fn delete(&self, id: &str, expected: Option<&str>) -> Result<Changed, StoreError> {
-        let (it, now) = (&self.inner, self.inner.seconds());
+        let (it, now) = (&self.inner, self.inner.now());
         let with: &Parameters<'_> =
-            &[(&id, Type::TEXT), (&now, Type::FLOAT8), (&expected, Type::TEXT)];
+            &[(&id, Type::TEXT), (&now, Type::TIMESTAMPTZ), (&expected, Type::TEXT)];
         if expected.is_some() {
             return match it.changes(&it.statements.delete_if, with).await? {
                 true => Ok(Changed::Done),
@@ -502,15 +548,15 @@ impl Store for PostgresStore {
 #[async_trait]
 impl Browse for PostgresStore {
     async fn page(&self, after: Option<&str>) -> Result<Page, StoreError> {
-        let (it, now, most) = (&self.inner, self.inner.seconds(), self.inner.most());
+        let (it, now, most) = (&self.inner, self.inner.now(), self.inner.most());
         let after = after.unwrap_or_default();
         let with: &Parameters<'_> =
-            &[(&after, Type::TEXT), (&now, Type::FLOAT8), (&most, Type::INT4)];
+            &[(&after, Type::TEXT), (&now, Type::TIMESTAMPTZ), (&most, Type::INT4)];
         let rows = it.query(&it.statements.page, with).await?;
         let mut entries = Vec::with_capacity(rows.len());
         for row in &rows {
             let id: String = row.try_get(0).map_err(|error| fault(&error))?;
-            let (digest, stored) = (digest(&id), stored(row, 1)?);
+            let (digest, (stored, _)) = (digest(&id), stored(row, 1)?);
             entries.push(Entry { key: id, digest, stored, created: None });
         }
         let is_last = (entries.len() as i64) < PAGE;

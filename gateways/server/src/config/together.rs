@@ -103,6 +103,7 @@ pub(crate) fn problems(settings: &Settings, store_url: &str) -> Vec<Problem> {
         ("create_table", set.create_table),
         ("prune_interval", set.prune_interval != prune_interval),
         ("connections", set.connections != connections),
+        ("prepare", set.prepare),
     ];
     let (is_redis, is_postgres) = (is_redis(store_url), is_postgres(store_url));
     for (schemes, is_used, options) in [
