@@ -5,9 +5,10 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use edge_session_tests::{
-    Front, Launch, Mongod, ReplicaSet, Reply, Upstream, as_it_is, new_certificate, temp_dir,
-    wait_for,
+    Front, Launch, Mongod, ReplicaSet, Reply, Upstream, as_it_is, free_port, new_certificate,
+    temp_dir, wait_for,
 };
+use mongodb::bson::doc;
 use serde_json::json;
 
 use super::{Chain, FETCH, NAVIGATION, port};
@@ -310,6 +311,28 @@ fn a_primary_that_freezes_and_one_that_dies_cost_no_acknowledged_change() {
 }
 
 #[test]
+fn a_change_is_stored_to_its_end_although_the_visitor_has_left() {
+    let mongod = Mongod::start();
+    let chain = Chain::edited(Front::Envoy, Launch::new(&mongod.url()), "", &as_it_is);
+    let mut caller = chain.logged_in("ada");
+    mongod.admin(doc! {
+        "configureFailPoint": "failCommand",
+        "mode": { "times": 1 },
+        "data": { "failCommands": ["update"], "blockConnection": true, "blockTimeMS": 500 },
+    });
+    let wire = caller.begin("GET", "/count", FETCH, b"");
+    mongod.admin(doc! {
+        "waitForFailPoint": "failCommand",
+        "timesEntered": 1,
+        "maxTimeMS": 10_000,
+    });
+    drop(wire);
+    wait_for("the change to be stored", Duration::from_secs(5), || {
+        (caller.get("/free", FETCH).json()["told"]["count"] == 1).then_some(())
+    });
+}
+
+#[test]
 fn envoy_reaches_edge_session_by_a_unix_socket_and_by_tls() {
     let dir = temp_dir("ext-proc-");
     let own = "socket_address: { address: 127.0.0.1, port_value: 9092 }";
@@ -364,6 +387,21 @@ fn an_envoy_that_only_observes_is_an_error_in_the_log() {
     wait_for("the log to say so", Duration::from_secs(5), || {
         chain.fronted.edge().log().contains("observability_mode").then_some(())
     });
+}
+
+#[test]
+fn external_processing_that_is_sent_to_auth_listen_passes_nobody_and_is_an_error_in_the_log() {
+    let auth = free_port();
+    let edit = |text: String| text.replace("9092", &auth.to_string());
+    let options = format!("auth.listen = \"127.0.0.1:{auth}\"");
+    let chain = Chain::edited(Front::Envoy, Launch::new("memory:"), &options, &edit);
+    let before = chain.app.count();
+    for path in ["/account", "/free"] {
+        assert_eq!(chain.caller().get(path, FETCH).status, 500, "{path}");
+    }
+    assert_eq!(chain.app.count(), before, "nothing passes");
+    let log = chain.fronted.edge().log();
+    assert!(log.contains("give it the address in ext_proc.listen"), "{log}");
 }
 
 #[test]
