@@ -193,7 +193,7 @@ struct Effort {
 
 impl Effort {
     const FULL: Self =
-        Self { rounds: 3, seconds: 3, few: 10_000, many: 1_000_000, rest: Duration::from_secs(75) };
+        Self { rounds: 5, seconds: 3, few: 10_000, many: 1_000_000, rest: Duration::from_secs(75) };
     /// For checking that the bench itself works. Its figures are inaccurate and are not kept.
     const QUICK: Self =
         Self { rounds: 1, seconds: 1, few: 2000, many: 20_000, rest: Duration::ZERO };
