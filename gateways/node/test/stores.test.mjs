@@ -1,6 +1,11 @@
 // All stores pass the same conformance suite.
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { check } from 'edge-session/conformance'
 import { MemoryStore, withSession } from 'edge-session/fetch'
 import { MongoStore } from 'edge-session/mongodb'
@@ -73,6 +78,37 @@ test('the Redis store conforms', inRedis, async () => {
   const store = await RedisStore.connect(REDIS_URL, { prefix: 'node-conformance:' })
   try { await check(store) } finally { await store.close() }
 })
+
+/** Starts servers by scripts/redis, and passes on their addresses. */
+async function withServers (what, use) {
+  const folder = await mkdtemp(join(process.env.EDGE_SESSION_TEST_DIR ?? tmpdir(), 'node-redis-'))
+  const script = fileURLToPath(new URL('../../../scripts/redis', import.meta.url))
+  try {
+    const url = execFileSync(script, [what, folder], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+    await use(url.trim().replace(/^[^:]+:[/][/]/, '').replace(/[/].*/, '').split(','))
+  } finally {
+    for (const member of await readdir(folder)) {
+      const pid = await readFile(join(folder, member, 'pid'), 'utf8').catch(() => undefined)
+      if (pid) process.kill(Number(pid), 'SIGKILL')
+    }
+    await rm(folder, { recursive: true, maxRetries: 10 })
+  }
+}
+
+test('the Redis store conforms in a cluster', inRedis, () => withServers('start-cluster', async servers => {
+  const { createCluster } = await import('redis')
+  const client = createCluster({ rootNodes: servers.slice(0, 2).map(server => ({ url: `redis://${server}` })) })
+  client.on('error', () => {})
+  await client.connect()
+  try { await check(new RedisStore(client)) } finally { await client.close() }
+}))
+
+test('the Redis store conforms with sentinels', inRedis, () => withServers('start-sentinels', async servers => {
+  const { createSentinel } = await import('redis')
+  const sentinelRootNodes = servers.map(server => server.split(':')).map(([host, port]) => ({ host, port: Number(port) }))
+  const client = await createSentinel({ name: 'edge', sentinelRootNodes }).on('error', () => {}).connect()
+  try { await check(new RedisStore(client)) } finally { client.destroy() }
+}))
 
 test('the Redis store keeps what connect-redis does, and its options', inRedis, async () => {
   const { createClient } = await import('redis')

@@ -11,10 +11,21 @@ export interface RedisStoreOptions {
   disableTouch?: boolean | undefined
 }
 
+/** The commands that the store uses. */
+export interface RedisCommands {
+  get (key: string): Promise<any>
+  pTTL (key: string): Promise<any>
+  set (key: string, value: string, options?: any): Promise<any>
+  expire (key: string, seconds: number): Promise<any>
+  exists (key: string): Promise<any>
+  del (key: string): Promise<any>
+  eval (script: string, options?: any): Promise<any>
+}
+
 /** Sessions in connect-redis's keys and values. */
 export class RedisStore implements Store {
-  /** `client`: a connected client of the package `redis`. */
-  constructor (client: { sendCommand (command: string[]): Promise<any> }, options?: RedisStoreOptions)
+  /** `client`: a connected client of the package `redis`, of a server, a cluster or sentinels. */
+  constructor (client: RedisCommands, options?: RedisStoreOptions)
   /**
    * Connects, or rejects with the reason. Other options are those of the package `redis`. A connection
    * that is lost later is opened again.

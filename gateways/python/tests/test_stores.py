@@ -3,10 +3,14 @@
 import asyncio
 import os
 import secrets
+import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -14,6 +18,9 @@ from conftest import Visitor, deeds
 from psycopg_pool import AsyncConnectionPool
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
+from redis import RedisCluster
+from redis.asyncio import RedisCluster as AsyncRedisCluster
+from redis.asyncio import Sentinel
 
 from edge_session import (
     Content,
@@ -173,6 +180,44 @@ async def test_a_server_that_is_not_there_is_told_without_the_password(
     with pytest.raises(StoreError, match=message) as raised:
         await store().load("a")
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.fixture
+def redis_servers() -> Iterator[Callable[[str], list[str]]]:
+    """Returns a function that starts servers by scripts/redis and returns their addresses."""
+    server("REDIS_URL")
+    script = Path(__file__).parents[3] / "scripts/redis"
+    with TemporaryDirectory(
+        prefix="python-redis-",
+        dir=os.environ.get("EDGE_SESSION_TEST_DIR"),
+        ignore_cleanup_errors=True,
+    ) as folder:
+
+        def start(what: str) -> list[str]:
+            command = [script, what, folder]
+            url = subprocess.check_output(command, stdin=subprocess.DEVNULL, text=True).strip()
+            return url.partition("://")[2].partition("/")[0].split(",")
+
+        try:
+            yield start
+        finally:
+            for pid in Path(folder).glob("*/pid"):
+                os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+async def test_the_redis_store_keeps_every_promise_in_a_cluster(redis_servers: Any) -> None:
+    host, port = redis_servers("start-cluster")[0].split(":")
+    async with AsyncRedisCluster(host=host, port=int(port)) as client:
+        await conformance.check(RedisStore(client))
+    with RedisCluster(host=host, port=int(port)) as in_threads:
+        await conformance.check(RedisStore(in_threads, prefix="in-threads:"))
+
+
+async def test_the_redis_store_keeps_every_promise_with_sentinels(redis_servers: Any) -> None:
+    servers = [address.split(":") for address in redis_servers("start-sentinels")]
+    sentinel = Sentinel([(host, int(port)) for host, port in servers])
+    async with sentinel.master_for("edge") as client:
+        await conformance.check(RedisStore(client))
 
 
 @pytest.mark.parametrize("url", ["redis//a", "http://a", "redis://a:port", "redis://:hunter2/b@a"])

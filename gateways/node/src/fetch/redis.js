@@ -24,7 +24,10 @@ export class RedisStore {
   #disableTTL
   #disableTouch
 
-  /** Uses the application's client, which is connected. The options are connect-redis's. */
+  /**
+   * Uses the application's client, which is connected: of one server, a cluster or sentinels. The
+   * options are connect-redis's.
+   */
   constructor (client, { prefix = 'sess:', disableTTL = false, disableTouch = false, ...unknown } = {}) {
     const [name] = Object.keys(unknown)
     if (name !== undefined) throw new TypeError(`${name} is not an option of RedisStore: there are prefix, disableTTL, disableTouch`)
@@ -64,54 +67,56 @@ export class RedisStore {
 
   async load (id) {
     const key = this.#prefix + id
-    const [data, left] = await Promise.all([this.#run('GET', key), this.#run('PTTL', key)])
+    const [data, left] = await this.#run(it => Promise.all([it.get(key), it.pTTL(key)]))
     return data === null ? undefined : stored(data, left)
   }
 
   async create (id, content) {
-    const [command, ...rest] = this.#set(content)
     const key = this.#prefix + id
-    if (command === 'DEL') return await this.#run('EXISTS', key) === 0
-    return await this.#run(command, key, ...rest, 'NX') !== null
+    const left = seconds(content.expires)
+    if (left <= 0) return await this.#run(it => it.exists(key)) === 0
+    return await this.#run(it => it.set(key, content.data, { ...this.#expiring(left), NX: true })) !== null
   }
 
-  async replace (id, content, expected) {
-    const [command, ...rest] = this.#set(content)
-    if (expected !== undefined) return await this.#ifUnchanged(id, expected, command, ...rest)
-    await this.#run(command, this.#prefix + id, ...rest)
+  async replace (id, { data, expires }, expected) {
+    const key = this.#prefix + id
+    const left = seconds(expires)
+    if (expected !== undefined) {
+      if (left <= 0) return await this.#ifUnchanged(key, expected, 'DEL')
+      return await this.#ifUnchanged(key, expected, 'SET', data, ...this.#disableTTL ? [] : ['EX', String(left)])
+    }
+    // A session that is over is deleted.
+    await this.#run(it => left <= 0 ? it.del(key) : it.set(key, data, this.#expiring(left)))
     return true
   }
 
   async touch (id, expires) {
     const key = this.#prefix + id
     if (this.#disableTouch) return true
-    const exists = this.#disableTTL ? this.#run('EXISTS', key) : this.#run('EXPIRE', key, String(seconds(expires)))
-    return await exists === 1
+    return await this.#run(it => this.#disableTTL ? it.exists(key) : it.expire(key, seconds(expires))) === 1
   }
 
   async delete (id, expected) {
-    if (expected !== undefined) return await this.#ifUnchanged(id, expected, 'DEL')
-    return await this.#run('DEL', this.#prefix + id) === 1
+    const key = this.#prefix + id
+    if (expected !== undefined) return await this.#ifUnchanged(key, expected, 'DEL')
+    return await this.#run(it => it.del(key)) === 1
   }
 
-  /** The command that stores a session, without the key. A session that is over is deleted. */
-  #set ({ data, expires }) {
-    const left = seconds(expires)
-    if (left <= 0) return ['DEL']
-    return this.#disableTTL ? ['SET', data] : ['SET', data, 'EX', String(left)]
+  #expiring (left) {
+    return this.#disableTTL ? {} : { EX: left }
   }
 
-  async #ifUnchanged (id, expected, ...command) {
-    const found = await this.#run('EVAL', IF_UNCHANGED, '1', this.#prefix + id, expected, ...command)
+  async #ifUnchanged (key, expected, ...command) {
+    const found = await this.#run(it => it.eval(IF_UNCHANGED, { keys: [key], arguments: [expected, ...command] }))
     if (found === null) return false
     const [left, data] = found
     return data === null ? true : stored(data, left)
   }
 
   /** The server's messages may quote a key, which contains an identifier: only the code is kept. */
-  async #run (...command) {
+  async #run (commands) {
     try {
-      return await this.#client.sendCommand(command)
+      return await commands(this.#client)
     } catch (error) {
       const [, code] = /^([A-Z]+)\b/.exec(error?.message ?? '') ?? []
       throw code === undefined ? error : new Error(`Redis refused the operation: ${code}`)

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias, cast
 
-from redis import Redis
+from redis import Redis, RedisCluster
 from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio import RedisCluster as AsyncRedisCluster
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -28,7 +29,10 @@ from ._loops import asyncio_loop
 from .options import OptionsError, Problem
 from .store import Changed, Content, Stored, StoreError, now
 
-_Client: TypeAlias = "AsyncRedis | Redis"
+_Client: TypeAlias = "AsyncRedis | AsyncRedisCluster | Redis | RedisCluster"
+
+#: Clients that are called in threads.
+_IN_THREADS = (Redis, RedisCluster)
 
 #: What `PTTL` returns for a key without an expiry.
 _PERMANENT = -1
@@ -48,8 +52,9 @@ class RedisStore:
     them: by default, Redis loses some of them with the server or in a fail-over.
 
     - `client`: a `redis://` URL (`rediss://` with TLS, `unix://PATH`), or a client of the
-      application: a `redis.asyncio.Redis`, in the event loop that it belongs to, or a
-      `redis.Redis`, which is called in threads.
+      application: a `redis.asyncio.Redis` or `RedisCluster`, in the event loop that it belongs to,
+      or a `redis.Redis` or `RedisCluster`, which is called in threads. `Sentinel.master_for` makes
+      such a client.
     - `prefix`, `disable_ttl`, `disable_touch`: connect-redis's options.
 
     With a URL, each asyncio event loop has its own client, which is closed when the loop ends; on
@@ -58,7 +63,7 @@ class RedisStore:
 
     def __init__(
         self,
-        client: "str | AsyncRedis | Redis",
+        client: "str | AsyncRedis | AsyncRedisCluster | Redis | RedisCluster",
         *,
         prefix: str = "sess:",
         disable_ttl: bool = False,
@@ -99,7 +104,7 @@ class RedisStore:
         commands.pttl(self._prefix + id)
 
         async def execute() -> Any:
-            if isinstance(client, Redis):
+            if isinstance(client, _IN_THREADS):
                 return await in_thread(commands.execute)
             return await cast(Awaitable[Any], commands.execute())
 
@@ -162,7 +167,7 @@ class RedisStore:
 
     async def _client(self) -> _Client:
         client = self._given or await self._own.get()
-        if not isinstance(client, Redis) and asyncio_loop() is None:
+        if not isinstance(client, _IN_THREADS) and asyncio_loop() is None:
             raise StoreError(
                 "a redis.asyncio.Redis needs asyncio: give the store the URL, or a redis.Redis"
             )
@@ -171,7 +176,7 @@ class RedisStore:
     async def _run(self, *command: str) -> Any:
         client = await self._client()
         with _store_errors():
-            if isinstance(client, Redis):
+            if isinstance(client, _IN_THREADS):
                 return await in_thread(client.execute_command, *command)
             run: Callable[..., Awaitable[Any]] = client.execute_command
             return await run(*command)
@@ -185,7 +190,7 @@ def _connect(kind: Any, url: str, retry: Any) -> Any:
 
 
 async def _close(client: _Client) -> None:
-    if isinstance(client, Redis):
+    if isinstance(client, _IN_THREADS):
         await in_thread(client.close)
     else:
         await client.aclose()
