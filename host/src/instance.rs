@@ -14,7 +14,7 @@ use wasmtime::Store;
 use crate::engine::{Call, LARGE, Loaded};
 use crate::error::{OptionsError, trapped};
 use crate::options::{InForce, Options};
-use crate::runtime::{Functions, Runtime, State, TICKS_PER_CALL};
+use crate::runtime::{Functions, Runtime, State, TICKS_PER_CALL, allow};
 
 /// A configured instance.
 pub(crate) struct Instance {
@@ -162,7 +162,7 @@ impl Instances {
                 // Held until the call ends, even if its caller has gone.
                 let _permit = permit;
                 let mut instance = shared.instance()?;
-                instance.store.set_epoch_deadline(ticks(bytes));
+                allow(&mut instance.store, ticks(bytes));
                 call(&mut instance).inspect_err(|_| count_trap())
             };
             let answer = tokio::task::spawn_blocking(large).await;
@@ -204,7 +204,7 @@ impl Shared {
             Some(instance) => instance,
             empty => empty.insert(self.instance()?),
         };
-        instance.store.set_epoch_deadline(ticks(0));
+        allow(&mut instance.store, ticks(0));
         let result = call(instance);
         if result.is_err() {
             *slot = None;
@@ -225,4 +225,58 @@ fn thread_number() -> usize {
             new
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::{BUNDLED_COMPONENT, runtime};
+
+    /// The clock is read in the middle of a call.
+    #[test]
+    fn a_call_is_not_aborted_because_the_machine_was_stopped_meanwhile() {
+        let engine = runtime::engine(None).unwrap();
+        let component = wasmtime::component::Component::new(&engine, BUNDLED_COMPONENT).unwrap();
+        let ticking = engine.clone();
+        let was_read = Arc::new(AtomicBool::new(false));
+        let read = was_read.clone();
+        let clock = move || {
+            read.store(true, Ordering::Relaxed);
+            for _ in 0..100 * TICKS_PER_CALL {
+                ticking.increment_epoch();
+            }
+            SystemTime::now()
+        };
+        let runtime = Runtime::new(&engine, &component).unwrap().with_clock(Arc::new(clock));
+        let mut options = Options::default();
+        options.secret("a secret for tests, long enough to sign with");
+        let instances = Instances::open(runtime, &options).unwrap();
+        let request = Request {
+            cookies: Vec::new(),
+            path: "/".to_owned(),
+            tls: false,
+            secure: false,
+            forwarded_proto: None,
+        };
+        instances.begin(request).unwrap();
+        assert!(was_read.load(Ordering::Relaxed), "the call went by the clock");
+    }
+
+    #[test]
+    fn a_call_that_has_had_its_ticks_is_aborted() {
+        let engine = runtime::engine(None).unwrap();
+        let component = wasmtime::component::Component::new(&engine, BUNDLED_COMPONENT).unwrap();
+        let runtime = Runtime::new(&engine, &component).unwrap();
+        for (ticks, is_aborted) in [(1, false), (0, true)] {
+            let (mut store, functions) = runtime.instantiate().unwrap();
+            allow(&mut store, ticks);
+            engine.increment_epoch();
+            let called = functions.options.call(&mut store, ());
+            let trap = called.err().map(|error| error.downcast::<wasmtime::Trap>().unwrap());
+            assert_eq!(trap, is_aborted.then_some(wasmtime::Trap::Interrupt), "{ticks} ticks");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use wasmtime::component::{
 };
 use wasmtime::{
     Cache, CacheConfig, Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
-    StoreLimits, StoreLimitsBuilder,
+    StoreLimits, StoreLimitsBuilder, UpdateDeadline,
 };
 
 use crate::code_cache::CodeCache;
@@ -27,7 +27,8 @@ use crate::engine::{Clock, Loaded};
 const TICK: Duration = Duration::from_millis(10);
 
 /// A call into the component that takes this many ticks is aborted; a normal call takes
-/// microseconds.
+/// microseconds. Each is counted while the call runs, so that a call is not aborted because its
+/// thread, or the machine, was stopped for a while.
 pub(crate) const TICKS_PER_CALL: u64 = 20;
 
 /// The maximum memory of one instance. The component copies a session a few times.
@@ -121,10 +122,16 @@ impl Runtime {
             clock: self.clock.clone(),
             random: self.seed.map(StdRng::seed_from_u64),
             limits: StoreLimitsBuilder::new().memory_size(MAX_MEMORY).build(),
+            ticks: 0,
         };
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.limits);
-        store.set_epoch_deadline(TICKS_PER_CALL);
+        store.epoch_deadline_callback(|mut store| {
+            let left = &mut store.data_mut().ticks;
+            *left = left.checked_sub(1).ok_or(wasmtime::Trap::Interrupt)?;
+            Ok(UpdateDeadline::Continue(1))
+        });
+        allow(&mut store, TICKS_PER_CALL);
         let instance = self.pre.instantiate(&mut store)?;
         let Exports { options, configure, begin, loaded, finish, resume } = self.exports;
         fn typed<Params, Return>(
@@ -156,6 +163,14 @@ pub(crate) struct State {
     /// For comparisons; otherwise the numbers are the system's.
     random: Option<StdRng>,
     limits: StoreLimits,
+    /// How many more ticks the call may take.
+    ticks: u64,
+}
+
+/// Sets how many ticks the next call may take.
+pub(crate) fn allow(store: &mut Store<State>, ticks: u64) {
+    store.data_mut().ticks = ticks;
+    store.set_epoch_deadline(1);
 }
 
 /// The record of `wasi:clocks/wall-clock`.
