@@ -270,7 +270,7 @@ mod tests {
         let engine = runtime::engine(None).unwrap();
         let component = wasmtime::component::Component::new(&engine, BUNDLED_COMPONENT).unwrap();
         let runtime = Runtime::new(&engine, &component).unwrap();
-        for (ticks, is_aborted) in [(1, false), (0, true)] {
+        for (ticks, is_aborted) in [(TICKS_PER_CALL, false), (0, true)] {
             let (mut store, functions) = runtime.instantiate().unwrap();
             allow(&mut store, ticks);
             engine.increment_epoch();

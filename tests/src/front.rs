@@ -124,7 +124,9 @@ impl Front {
             // Without its routes, it answers with 404; without the others, with 502 or 503.
             let config = ureq::Agent::config_builder().http_status_as_error(false).build();
             let answer = ureq::Agent::new_with_config(config).get(fronted.url()).call().ok()?;
-            let is_misconfigured = || fronted.edge().log().contains("is misconfigured");
+            let log = || fronted.edge().log();
+            let is_misconfigured =
+                || ["is misconfigured", "give it the address"].iter().any(|it| log().contains(it));
             let serves = ![404, 502, 503].contains(&answer.status().as_u16());
             (serves || is_misconfigured()).then_some(())
         });

@@ -32,7 +32,8 @@ pub struct Launch {
     config: Option<String>,
     is_gateway: bool,
     admin: Option<u16>,
-    before: Option<String>,
+    open_files: Option<u32>,
+    disk: Option<String>,
     listen: Option<String>,
     confidential: Confidential,
 }
@@ -45,7 +46,8 @@ impl Launch {
             config: None,
             is_gateway: false,
             admin: None,
-            before: None,
+            open_files: None,
+            disk: None,
             listen: None,
             confidential: Confidential::default(),
         };
@@ -67,14 +69,14 @@ impl Launch {
 
     /// Limits the number of open files.
     pub fn open_files(mut self, most: u32) -> Self {
-        self.before = Some(format!("ulimit -n {most}"));
+        self.open_files = Some(most);
         self
     }
 
     /// Mounts an empty disk of this size at a folder, for the server alone. See [`Server::sees`].
     pub fn disk(mut self, folder: &Path, bytes: u64) -> Self {
         let folder = folder.display();
-        self.before = Some(format!("mount -t tmpfs -o size={bytes} none '{folder}'"));
+        self.disk = Some(format!("mount -t tmpfs -o size={bytes} none '{folder}'"));
         self
     }
 
@@ -199,11 +201,17 @@ impl Launch {
         let log = File::create(dir.path().join("log")).expect("the log can be created");
         let binary = binary();
         let mut command = match handed {
-            None => match &self.before {
-                None => Command::new(binary),
-                Some(before) => {
+            None => match (&self.disk, self.open_files) {
+                (None, None) => Command::new(binary),
+                (None, Some(most)) => {
+                    let mut command = Command::new("sh");
+                    let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+                    command.args(["-c", &script]).arg(binary);
+                    command
+                }
+                (Some(mount), _) => {
                     let mut command = Command::new("unshare");
-                    let script = format!("{before} && exec \"$0\" \"$@\"");
+                    let script = format!("{mount} && exec \"$0\" \"$@\"");
                     command.args(["--mount", "sh", "-c", &script]).arg(binary);
                     command
                 }

@@ -98,7 +98,7 @@ fn a_file_store_on_a_full_disk_can_be_read_and_is_written_again_when_there_is_sp
     };
     assert_eq!(full.kind(), ErrorKind::StorageFull);
     // The database has some space of its own.
-    wait_for("the database to be full", PATIENCE, || {
+    wait_for("the database to be full", RECOVERED_WITHIN, || {
         (server.visitor().get("/").status == 503).then_some(())
     });
     for _ in 0..3 {

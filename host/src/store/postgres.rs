@@ -15,7 +15,7 @@ use deadpool_postgres::{
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -43,8 +43,8 @@ pub struct PostgresOptions {
     pub connections: usize,
     /// Prepare each statement by name, once for each connection: PostgreSQL then parses and plans it
     /// only once. Not for connections through a pooler that hands out another connection for each
-    /// transaction, such as PgBouncer with `pool_mode = transaction` and without
-    /// `max_prepared_statements`: names are not unique there. Default: false.
+    /// transaction, such as PgBouncer with `pool_mode = transaction` and `max_prepared_statements =
+    /// 0` (its default before 1.24): names are not unique there. Default: false.
     pub prepare: bool,
     /// Of a larger session, only so much is fetched that it counts as damaged: set it together with
     /// the option `max_session_bytes`. Default: 1 MiB.
@@ -275,12 +275,17 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// What PostgreSQL says where a prepared statement is on another connection, or has been removed.
-const LOST: [SqlState; 3] = [
-    SqlState::INVALID_SQL_STATEMENT_NAME,
-    SqlState::DUPLICATE_PSTATEMENT,
-    SqlState::PROTOCOL_VIOLATION,
-];
+/// Whether PostgreSQL does not have a prepared statement: it is on another connection, or was removed,
+/// and another one may have its name. The statement has done nothing then.
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    let Some(error) = error.as_db_error() else { return false };
+    match *error.code() {
+        SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT => true,
+        // Other parameters were expected. PgBouncer closes connections with the same code.
+        SqlState::PROTOCOL_VIOLATION => error.parsed_severity() == Some(Severity::Error),
+        _ => false,
+    }
+}
 
 /// How long canceling a statement may take: it needs a connection of its own.
 const CANCELING: Duration = Duration::from_secs(5);
@@ -346,13 +351,12 @@ impl Inner {
                 connection.query(&statement, &values).await
             };
             match rows.await {
-                // PostgreSQL refuses these before the statement does anything.
-                Err(error) if error.code().is_some_and(|code| LOST.contains(code)) => {
+                Err(error) if is_lost(&error) => {
                     if self.prepares.swap(false, Ordering::Relaxed) {
                         tracing::warn!(
                             "PostgreSQL does not have a prepared statement any longer, or another \
-                             one: statements are no longer prepared. Set store.prepare to false \
-                             behind a pooler that hands out connections by transaction"
+                             one: statements are no longer prepared. Set `prepare` to false behind \
+                             a pooler that hands out connections by transaction"
                         );
                     }
                 }
@@ -378,7 +382,8 @@ impl Inner {
         };
         let Some(row) = rows.first() else { return Ok(None) };
         let (stored, end) = stored(row, 0)?;
-        Ok(Some(stored).filter(|_| end > now))
+        // To SQL, what has no end is not later than now.
+        Ok(Some(stored).filter(|_| end > Some(now)))
     }
 
     /// Returns why a conditional change did nothing.
@@ -454,12 +459,13 @@ impl Inner {
 }
 
 /// Reads a session's text and expiry from two columns.
-fn stored(row: &Row, at: usize) -> Result<(Stored, SystemTime), StoreError> {
-    let read = || Some((row.try_get(at).ok()?, row.try_get::<_, SystemTime>(at + 1).ok()?));
+fn stored(row: &Row, at: usize) -> Result<(Stored, Option<SystemTime>), StoreError> {
+    let read = || Some((row.try_get(at).ok()?, row.try_get::<_, Option<SystemTime>>(at + 1).ok()?));
     let (data, end) =
         read().ok_or_else(|| StoreError::new("PostgreSQL returned another type than expected"))?;
-    let since = end.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let expires = u64::try_from(since.as_millis()).ok().filter(|millis| *millis <= LAST);
+    let since = end.map(|end| end.duration_since(UNIX_EPOCH).unwrap_or_default());
+    let expires = since.and_then(|since| u64::try_from(since.as_millis()).ok());
+    let expires = expires.filter(|millis| *millis <= LAST);
     Ok((Stored { data, expires, touched: None }, end))
 }
 

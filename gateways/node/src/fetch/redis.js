@@ -31,6 +31,7 @@ export class RedisStore {
   constructor (client, { prefix = 'sess:', disableTTL = false, disableTouch = false, ...unknown } = {}) {
     const [name] = Object.keys(unknown)
     if (name !== undefined) throw new TypeError(`${name} is not an option of RedisStore: there are prefix, disableTTL, disableTouch`)
+    if (typeof client?.pTTL !== 'function') throw new TypeError('client: is no client of the package redis')
     this.#client = client
     this.#prefix = prefix
     this.#disableTTL = disableTTL
@@ -93,7 +94,8 @@ export class RedisStore {
   async touch (id, expires) {
     const key = this.#prefix + id
     if (this.#disableTouch) return true
-    return await this.#run(it => this.#disableTTL ? it.exists(key) : it.expire(key, seconds(expires))) === 1
+    // Some versions of the package answer with a boolean.
+    return Number(await this.#run(it => this.#disableTTL ? it.exists(key) : it.expire(key, seconds(expires)))) === 1
   }
 
   async delete (id, expected) {

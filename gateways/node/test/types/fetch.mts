@@ -4,10 +4,16 @@ import { MemoryStore, OptionsError, Refused, withSession, type Session, type Sto
 import { check } from 'edge-session/conformance'
 import { MongoStore } from 'edge-session/mongodb'
 import { RedisStore } from 'edge-session/redis'
+import { createClient, createCluster, createSentinel } from 'redis'
 
 interface Data { user?: string }
 
 const store: Store = Math.random() < 1 ? new MemoryStore({ maxSessions: 10 }) : await MongoStore.connect('mongodb://localhost')
+const ofClients: Store[] = [
+  new RedisStore(createClient()),
+  new RedisStore(createCluster({ rootNodes: [] })),
+  new RedisStore(createSentinel({ name: 'edge', sentinelRootNodes: [] }))
+]
 const inRedis: Store = await RedisStore.connect('redis://localhost', { prefix: 'app:', disableTouch: true })
 await check(inRedis)
 const app = new Hono<{ Bindings: { session: Session<Data> } }>()
