@@ -235,6 +235,22 @@ mod tests {
     use super::*;
     use crate::{BUNDLED_COMPONENT, runtime};
 
+    fn options() -> Options {
+        let mut options = Options::default();
+        options.secret("a secret for tests, long enough to sign with");
+        options
+    }
+
+    fn request() -> Request {
+        Request {
+            cookies: Vec::new(),
+            path: "/".to_owned(),
+            tls: false,
+            secure: false,
+            forwarded_proto: None,
+        }
+    }
+
     /// The clock is read in the middle of a call.
     #[test]
     fn a_call_is_not_aborted_because_the_machine_was_stopped_meanwhile() {
@@ -251,32 +267,30 @@ mod tests {
             SystemTime::now()
         };
         let runtime = Runtime::new(&engine, &component).unwrap().with_clock(Arc::new(clock));
-        let mut options = Options::default();
-        options.secret("a secret for tests, long enough to sign with");
-        let instances = Instances::open(runtime, &options).unwrap();
-        let request = Request {
-            cookies: Vec::new(),
-            path: "/".to_owned(),
-            tls: false,
-            secure: false,
-            forwarded_proto: None,
-        };
-        instances.begin(request).unwrap();
+        let instances = Instances::open(runtime, &options()).unwrap();
+        instances.begin(request()).unwrap();
         assert!(was_read.load(Ordering::Relaxed), "the call went by the clock");
     }
 
     #[test]
-    fn a_call_that_has_had_its_ticks_is_aborted() {
+    fn a_call_that_has_had_its_ticks_is_aborted_and_the_next_one_works() {
         let engine = runtime::engine(None).unwrap();
         let component = wasmtime::component::Component::new(&engine, BUNDLED_COMPONENT).unwrap();
         let runtime = Runtime::new(&engine, &component).unwrap();
+        let instances = Instances::open(runtime, &options()).unwrap();
         for (ticks, is_aborted) in [(TICKS_PER_CALL, false), (0, true)] {
-            let (mut store, functions) = runtime.instantiate().unwrap();
-            allow(&mut store, ticks);
-            engine.increment_epoch();
-            let called = functions.options.call(&mut store, ());
-            let trap = called.err().map(|error| error.downcast::<wasmtime::Trap>().unwrap());
-            assert_eq!(trap, is_aborted.then_some(wasmtime::Trap::Interrupt), "{ticks} ticks");
+            let called = instances.0.call(|it| {
+                allow(&mut it.store, ticks);
+                engine.increment_epoch();
+                it.functions.options.call(&mut it.store, ())
+            });
+            assert_eq!(called.is_err(), is_aborted, "{ticks} ticks");
+            if let Err(error) = called {
+                assert_eq!(trapped(&error).status, 503);
+                let trap = error.downcast_ref::<wasmtime::Trap>();
+                assert_eq!(trap, Some(&wasmtime::Trap::Interrupt));
+            }
+            instances.begin(request()).unwrap();
         }
     }
 }

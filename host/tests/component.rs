@@ -5,8 +5,6 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
 
 use edge_session::store::{MemoryStore, Store};
 use edge_session::{CodeCache, Component, ComponentError, Options, SessionLayer};
@@ -241,21 +239,4 @@ async fn sessions_as_large_as_they_may_be_are_changed_by_many_at_once() {
     for status in running.join_all().await {
         assert_eq!(status, 200);
     }
-}
-
-#[tokio::test]
-async fn a_call_that_takes_too_long_is_ended_and_the_next_one_works() {
-    let stuck = Arc::new(AtomicBool::new(true));
-    let is_stuck = stuck.clone();
-    let component = component().with_clock(move || {
-        // The clock is the only import that can delay a call.
-        if is_stuck.swap(false, Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(500));
-        }
-        SystemTime::now()
-    });
-    let gateway = Gateway::with(component, |_| {}, Arc::new(MemoryStore::default()));
-    assert_eq!(gateway.get("/", None).await.status(), 503);
-    assert!(!stuck.load(Ordering::SeqCst));
-    assert_eq!(visits(&gateway.get("/", None).await), 1);
 }
