@@ -417,10 +417,8 @@ test('what MongoDB refuses is told without the document', async () => {
     assert.doesNotMatch(inspect(error, { depth: 9 }), /hunter2/)
     await assert.rejects(ask(failing(unreachable)), /ECONNREFUSED/)
   }
-  const taken = new MongoStore({
-    insertOne: () => Promise.reject(Object.assign(new Error('dup key'), { code: 11000 })),
-    updateOne: async () => ({ matchedCount: 0 })
-  })
+  const duplicate = () => Promise.reject(Object.assign(new Error('dup key'), { code: 11000 }))
+  const taken = new MongoStore({ insertOne: duplicate, updateOne: duplicate })
   assert.equal(await taken.create('a', content), false)
 })
 
