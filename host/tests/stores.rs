@@ -281,6 +281,12 @@ async fn the_postgres_store_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_identifier_that_postgresql_cannot_have_is_unknown() {
+    let store = postgres("conforms", false).await;
+    assert_eq!(store.load("a\0b").await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_postgres_store_can_be_browsed() {
     conformance::check_browsing(Arc::new(postgres("of \"visitors\"", false).await)).await;
 }

@@ -182,6 +182,13 @@ async def test_a_server_that_is_not_there_is_told_without_the_password(
     assert "hunter2" not in str(raised.value)
 
 
+async def test_an_identifier_that_postgresql_cannot_have_is_unknown() -> None:
+    table = f"python-{secrets.token_hex(6)}"
+    store = PostgresStore(server("POSTGRES_URL"), table=table, create_table=True)
+    assert await store.load("a\0b") is None
+    await store.close()
+
+
 @pytest.fixture
 def redis_servers() -> Iterator[Callable[[str], list[str]]]:
     """Returns a function that starts servers by scripts/redis and returns their addresses."""

@@ -373,6 +373,10 @@ impl Inner {
     }
 
     async fn load(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        // No text of PostgreSQL has this character.
+        if id.contains('\0') {
+            return Ok(None);
+        }
         let (now, most) = (self.now(), self.most());
         let with: &Parameters<'_> = &[(&id, Type::TEXT), (&most, Type::INT4)];
         let rows = match self.query(&self.statements.load, with).await {
@@ -604,15 +608,21 @@ fn store_error(error: &tokio_postgres::Error) -> StoreError {
         }
         &SqlState::INVALID_CATALOG_NAME => "PostgreSQL does not have the database in the address",
         &SqlState::UNDEFINED_TABLE => {
-            "PostgreSQL no longer has the table of sessions: create it, and restart this program"
+            "PostgreSQL no longer has the table of sessions: create it again"
         }
         &SqlState::INSUFFICIENT_PRIVILEGE => {
             "the PostgreSQL user may not do this: grant it SELECT, INSERT, UPDATE and DELETE on the \
              table of sessions (to create the table: CREATE on the schema)"
         }
-        &SqlState::UNDEFINED_COLUMN | &SqlState::DATATYPE_MISMATCH => {
-            "PostgreSQL's table of sessions has other columns than connect-pg-simple's: sid varchar, \
-             sess json, expire timestamp(6)"
+        // `ON CONFLICT (sid)` needs the primary key; a further column may have to have a value.
+        &SqlState::UNDEFINED_COLUMN
+        | &SqlState::DATATYPE_MISMATCH
+        | &SqlState::CANNOT_COERCE
+        | &SqlState::UNDEFINED_FUNCTION
+        | &SqlState::INVALID_COLUMN_REFERENCE
+        | &SqlState::NOT_NULL_VIOLATION => {
+            "PostgreSQL's table of sessions has other columns than connect-pg-simple's: sid varchar \
+             as the primary key, sess json, expire timestamp(6)"
         }
         &SqlState::READ_ONLY_SQL_TRANSACTION => {
             "this PostgreSQL server is read-only: the address must name the primary, or several \

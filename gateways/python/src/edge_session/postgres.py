@@ -44,6 +44,10 @@ _FAILURES = {
     "the table of sessions",
     "42703": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
     "42804": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
+    "42846": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
+    "42883": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
+    "42P10": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
+    "23502": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
     "25006": "this PostgreSQL server is read-only: the address must name the primary",
     "53100": "PostgreSQL's disk is full",
     "53300": "PostgreSQL has no connection left",
@@ -140,6 +144,9 @@ class PostgresStore:
             await _close(self._given)
 
     async def load(self, id: str) -> Stored | None:
+        # No text of PostgreSQL has this character.
+        if "\0" in id:
+            return None
         values = (id, now() / 1000)
         try:
             rows = await self._run(self._sql.load, values)
