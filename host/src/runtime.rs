@@ -23,11 +23,12 @@ use wasmtime::{
 use crate::code_cache::CodeCache;
 use crate::engine::{Clock, Loaded};
 
-/// The interval at which a running call is counted a tick.
+/// The interval between ticks.
 const TICK: Duration = Duration::from_millis(10);
 
-/// A call into the component that takes more ticks is aborted; a normal call takes microseconds. Each is counted while the call runs, so that a call is not aborted because its
-/// thread, or the machine, was stopped for a while.
+/// A call into the component that takes more ticks is aborted; a normal call takes microseconds.
+/// Ticks count only while the call runs: a call is not aborted because its thread, or the machine,
+/// was stopped for a while.
 pub(crate) const TICKS_PER_CALL: u64 = 20;
 
 /// The maximum memory of one instance. The component copies a session a few times.
