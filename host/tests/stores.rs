@@ -42,15 +42,18 @@ async fn the_mongodb_store_can_be_browsed() {
     }
 }
 
+fn mongodb_uri() -> String {
+    std::env::var("MONGODB_URI")
+        .expect("MONGODB_URI names a MongoDB server: `make test` starts one")
+}
+
 async fn mongodb(collection: &str, options: MongoOptions) -> MongoStore {
-    let uri = std::env::var("MONGODB_URI")
-        .expect("MONGODB_URI names a MongoDB server: `make test` starts one");
     let options = MongoOptions {
         db_name: Some("edge-session-conformance".into()),
         collection: collection.into(),
         ..options
     };
-    MongoStore::connect(&uri, &options).await.unwrap()
+    MongoStore::connect(&mongodb_uri(), &options).await.unwrap()
 }
 
 /// The server removes expired sessions at any time, also between two commands of one operation.
@@ -66,8 +69,7 @@ async fn an_expired_session_that_mongodb_removes_meanwhile_leaves_its_identifier
     let store = mongodb("removed-meanwhile", options).await;
     let until = |expires| Content { data: "{}".into(), expires };
     assert_eq!(store.replace("a", until(1), None).await.unwrap(), Changed::Done);
-    let uri = std::env::var("MONGODB_URI").expect("MONGODB_URI names a MongoDB server");
-    let client = Client::with_uri_str(&uri).await.unwrap();
+    let client = Client::with_uri_str(&mongodb_uri()).await.unwrap();
     let namespace = "edge-session-conformance.removed-meanwhile";
     let admin = async |command| client.database("admin").run_command(command).await.unwrap();
     let set = admin(doc! {
@@ -103,13 +105,12 @@ async fn an_expired_session_that_mongodb_removes_meanwhile_leaves_its_identifier
 /// The driver's pool stalls for good when those who wait for a connection are dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_who_leave_do_not_block_the_mongodb_store() {
-    let uri = std::env::var("MONGODB_URI").expect("MONGODB_URI names a MongoDB server");
     let options = MongoOptions {
         db_name: Some("edge-session-conformance".into()),
         collection: "left".into(),
         ..MongoOptions::default()
     };
-    let uri = format!("{uri}&maxPoolSize=1");
+    let uri = format!("{}&maxPoolSize=1", mongodb_uri());
     let store = MongoStore::connect(&uri, &options).await.unwrap();
     let content = Content { data: "{}".into(), expires: 4_102_444_800_000 };
     for round in 0..200 {
@@ -198,7 +199,7 @@ async fn expired_documents_are_removed_at_intervals() {
         ..MongoOptions::default()
     };
     let store = mongodb("interval", options).await;
-    let uri = std::env::var("MONGODB_URI").unwrap();
+    let uri = mongodb_uri();
     let client = mongodb::Client::with_uri_str(uri).await.unwrap();
     let documents = client
         .database("edge-session-conformance")

@@ -60,6 +60,13 @@ pub fn temp_dir(prefix: &str) -> tempfile::TempDir {
     .expect("a temporary folder can be made")
 }
 
+/// Returns the number of files in a folder, at any depth.
+pub fn count_files(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.map(|path| if path.is_dir() { count_files(&path) } else { 1 }).sum()
+}
+
 /// Repeats `attempt` until it returns a value; panics with `what` after `limit`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> T {

@@ -200,30 +200,26 @@ impl Launch {
         let dir = temp_dir("server-");
         let log = File::create(dir.path().join("log")).expect("the log can be created");
         let binary = binary();
-        let mut command = match handed {
-            None => match (&self.disk, self.open_files) {
-                (None, None) => Command::new(binary),
-                (None, Some(most)) => {
-                    let mut command = Command::new("sh");
-                    let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
-                    command.args(["-c", &script]).arg(binary);
-                    command
-                }
-                (Some(mount), _) => {
-                    let mut command = Command::new("unshare");
-                    let script = format!("{mount} && exec \"$0\" \"$@\"");
-                    command.args(["--mount", "sh", "-c", &script]).arg(binary);
-                    command
-                }
-            },
-            Some(handed) => {
+        // The program replaces the shell, which prepares what it is to find.
+        let prepared = |shell: &[&str], script: &str| {
+            let mut command = Command::new(shell[0]);
+            command.args(&shell[1..]).args(["-c", &format!("{script} exec \"$0\" \"$@\"")]);
+            command.arg(&binary);
+            command
+        };
+        let mut command = match (handed, &self.disk, self.open_files) {
+            (Some(handed), ..) => {
                 // The socket arrives as standard input and is passed on as systemd does.
-                let mut command = Command::new("sh");
-                let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
-                command.args(["-c", script]).arg(binary);
+                let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$";
+                let mut command = prepared(&["sh"], script);
                 command.stdin(handed);
                 command
             }
+            (None, Some(mount), _) => {
+                prepared(&["unshare", "--mount", "sh"], &format!("{mount} &&"))
+            }
+            (None, None, Some(most)) => prepared(&["sh"], &format!("ulimit -n {most};")),
+            (None, None, None) => Command::new(&binary),
         };
         let admin = self.is_gateway.then(|| self.admin.unwrap_or_else(free_port));
         self.settle(&mut command, dir.path());

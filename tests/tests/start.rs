@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use edge_session_tests::{Launch, SECRET, binary, component, free_port, temp_dir, wait_for};
+use edge_session_tests::{
+    Launch, SECRET, binary, component, count_files, free_port, temp_dir, wait_for,
+};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -21,10 +23,9 @@ fn fit() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Whether the folder contains a file of compiled code at any depth.
+/// Whether the folder contains compiled code, which is all that the program puts there.
 fn has_code(directory: &Path) -> bool {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| path.is_file() || has_code(&path))
+    count_files(directory) > 0
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! `edge-session serve --app`: the application is a component in the same process.
 
-use std::fs;
 use std::net::TcpStream;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use edge_session_tests::{Caller, Launch, Server, Upstream, checkout, temp_dir, wait_for};
+use edge_session_tests::{
+    Caller, Launch, Server, Upstream, checkout, count_files, temp_dir, wait_for,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -51,19 +51,12 @@ fn it_listens_when_the_application_is_compiled() {
         wait_for("it to listen", Duration::from_secs(120), || TcpStream::connect(address).ok())
     };
     listens(&server.address());
-    let compiled = files(cache.path());
+    let compiled = count_files(cache.path());
     assert_eq!(server.caller().get("/", &[]).status, 200);
-    assert_eq!(files(cache.path()), compiled, "something was compiled for the first request");
+    assert_eq!(count_files(cache.path()), compiled, "something was compiled for the first request");
     listens(&admin);
     assert_eq!(ureq::get(format!("http://{admin}/readyz")).call().unwrap().status(), 200);
     server.stop();
-}
-
-/// Returns the number of files in a folder, at any depth.
-fn files(folder: &Path) -> usize {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
-    paths.map(|path| if path.is_dir() { files(&path) } else { 1 }).sum()
 }
 
 #[test]
