@@ -172,11 +172,18 @@ fn path(who: Who, case: Case) -> Option<&'static str> {
         (Who::Client | Who::Ours | Who::OursCached | Who::OursPreparing, Case::Read)
         // Express touches whatever it reads.
         | (Who::OursTouching | Who::Express, Case::Touch) => "/read",
+        (
+            Who::Client
+            | Who::Comparing
+            | Who::Ours
+            | Who::OursCached
+            | Who::OursPreparing
+            | Who::Express,
+            Case::Change,
+        )
+        | (Who::Client | Who::Ours | Who::OursPreparing | Who::Express, Case::New) => "/count",
         (Who::Ours, Case::Bare) => "/bare",
-        (Who::OursTouching, _) | (_, Case::Bare | Case::Read | Case::Touch) => return None,
-        (_, Case::Change) => "/count",
-        (Who::Comparing | Who::OursCached, Case::New) => return None,
-        (_, Case::New) => "/count",
+        _ => return None,
     })
 }
 

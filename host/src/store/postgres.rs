@@ -141,13 +141,13 @@ impl PostgresStore {
     /// Takes the time from `clock` instead of the system: for tests. Nothing is pruned.
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        let Inner { pool, tls, statements, options, prepares, .. } = &*self.inner;
+        let Inner { pool, tls, statements, options, .. } = &*self.inner;
         let inner = Inner {
             pool: pool.clone(),
             tls: tls.clone(),
             statements: statements.clone(),
             options: options.clone(),
-            prepares: AtomicBool::new(prepares.load(Ordering::Relaxed)),
+            prepares: AtomicBool::new(options.prepare),
             clock: Arc::new(clock),
         };
         Self { inner: Arc::new(inner), pruning: None }

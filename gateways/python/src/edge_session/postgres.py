@@ -42,12 +42,11 @@ _FAILURES = {
     "42P01": "PostgreSQL has no such table: create it, or set create_table to True",
     "42501": "the PostgreSQL user may not do this: grant it SELECT, INSERT, UPDATE and DELETE on "
     "the table of sessions",
-    "42703": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
-    "42804": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
-    "42846": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
-    "42883": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
-    "42P10": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
-    "23502": "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
+    # Columns, their types, a missing primary key (`ON CONFLICT` needs it), further columns.
+    **dict.fromkeys(
+        ("42703", "42804", "42846", "42883", "42P10", "23502"),
+        "PostgreSQL's table of sessions has other columns than connect-pg-simple's",
+    ),
     "25006": "this PostgreSQL server is read-only: the address must name the primary",
     "53100": "PostgreSQL's disk is full",
     "53300": "PostgreSQL has no connection left",
