@@ -145,7 +145,7 @@ test('what Redis refuses is told without the key', inRedis, async () => {
 test('a server that is not there, an unknown option and a store that was not awaited are told', async () => {
   await assert.rejects(RedisStore.connect('redis://127.0.0.1:1'), /ECONNREFUSED/)
   assert.throws(() => new RedisStore({}, { prefx: 'a:' }), /prefx is not an option of RedisStore/)
-  assert.throws(() => new RedisStore({ get () {}, pttl () {} }), /client: is no client of the package redis/)
+  assert.throws(() => new RedisStore({ get () {}, pttl () {} }), /client: is not a client of the package redis/)
   const secret = 'a secret for tests, long enough to sign with'
   const store = Promise.resolve(new MemoryStore())
   assert.throws(() => withSession(() => new Response(), { secret, store }), /the store has no load.*: it is a promise, await it/)

@@ -354,8 +354,8 @@ impl Inner {
                 Err(error) if is_lost(&error) => {
                     if self.prepares.swap(false, Ordering::Relaxed) {
                         tracing::warn!(
-                            "PostgreSQL does not have a prepared statement any longer, or another \
-                             one: statements are no longer prepared. Set `prepare` to false behind \
+                            "PostgreSQL has lost a prepared statement, or has another one by its \
+                             name: statements are no longer prepared. Set `prepare` to false behind \
                              a pooler that hands out connections by transaction"
                         );
                     }

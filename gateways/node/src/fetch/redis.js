@@ -31,7 +31,7 @@ export class RedisStore {
   constructor (client, { prefix = 'sess:', disableTTL = false, disableTouch = false, ...unknown } = {}) {
     const [name] = Object.keys(unknown)
     if (name !== undefined) throw new TypeError(`${name} is not an option of RedisStore: there are prefix, disableTTL, disableTouch`)
-    if (typeof client?.pTTL !== 'function') throw new TypeError('client: is no client of the package redis')
+    if (typeof client?.pTTL !== 'function') throw new TypeError('client: is not a client of the package redis')
     this.#client = client
     this.#prefix = prefix
     this.#disableTTL = disableTTL
