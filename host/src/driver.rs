@@ -14,7 +14,7 @@ use lru::LruCache;
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::counters::{Counters, event_name, origin_name};
 use crate::engine::{Engine, LARGE, Loaded, Logic};
@@ -27,6 +27,14 @@ use crate::{InForce, Options};
 
 /// The longest time that a request waits for its turn while others change the same session.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many waiting requests one load answers in addition to the first. If more wait, they are
+/// answered one by one, [`PACE`] apart.
+const LOADED_TOGETHER: usize = 64;
+
+/// The time between two requests of a session for which very many wait: 2,000 per second. Without
+/// it, they take a whole core, and the requests of other sessions wait for it.
+const PACE: Duration = Duration::from_micros(500);
 
 /// How many changes of waiting requests one write stores in addition to the first.
 const TAKEN_ALONG: usize = 63;
@@ -265,15 +273,21 @@ impl Driver {
                     Ok(Word::Alone(())) | Err(_) => {}
                     Ok(Word::Answer(loaded)) => return loaded,
                 },
-                Entered::Full => return self.store.load(id).await.map(|it| it.map(Arc::new)),
+                Entered::Full => return Err("too many requests wait for the session".to_owned()),
             }
         };
-        let along = turn.take(usize::MAX, |()| true);
+        let pace = (turn.waiting() > LOADED_TOGETHER).then_some(PACE);
+        let mut along = turn.take(LOADED_TOGETHER, |()| true);
         let (store, id) = (self.store.clone(), id.to_owned());
         let mut loading = Box::pin(async move {
             let loaded = store.load(&id).await.map(|it| it.map(Arc::new));
-            drop(turn);
-            tell(along.into_iter().map(|waiting| (waiting.word, loaded.clone())).collect());
+            if loaded.is_err() {
+                // Those who came meanwhile would wait for the deadline a second time.
+                along.extend(turn.take(usize::MAX, |()| true));
+            }
+            let told = along.into_iter().map(|it| (it.word, loaded.clone())).collect();
+            // The next load begins after the last answer.
+            tell(told, pace, pace.map(|_| turn));
             loaded
         });
         // Without a task, if the store replies at once.
@@ -433,7 +447,8 @@ impl Driver {
             let obstacle = match self.perform(&job, wit::Operation::Replace(content)).await {
                 Ok(()) => {
                     turn.left = Some(left);
-                    tell(along.into_iter().map(|it| (it.word, Ok(it.job.plan.outcome))).collect());
+                    let told = along.into_iter().map(|it| (it.word, Ok(it.job.plan.outcome)));
+                    tell(told.collect(), None, ());
                     return Ok(Ok(job.plan.outcome));
                 }
                 Err(obstacle) => obstacle,
@@ -563,9 +578,13 @@ fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-/// Notifies waiting requests one by one: all at once would delay every other request.
-fn tell<Job, Answer>(all: Vec<(oneshot::Sender<Word<Job, Answer>>, Answer)>)
-where
+/// Notifies waiting requests one by one: all at once would delay every other request. `then` is
+/// dropped after the last one.
+fn tell<Job, Answer>(
+    all: Vec<(oneshot::Sender<Word<Job, Answer>>, Answer)>,
+    pace: Option<Duration>,
+    then: impl Send + 'static,
+) where
     Job: Send + 'static,
     Answer: Send + 'static,
 {
@@ -573,10 +592,15 @@ where
         return;
     }
     tokio::spawn(async move {
+        let mut pace = pace.map(interval);
         for (word, answer) in all {
+            match &mut pace {
+                Some(pace) => drop(pace.tick().await),
+                None => yield_now().await,
+            }
             Waiting::tell(word, answer);
-            yield_now().await;
         }
+        drop(then);
     });
 }
 
