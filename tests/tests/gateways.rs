@@ -174,6 +174,9 @@ fn nothing_that_a_visitor_says_reaches_the_application_as_ours() {
         "Edge-Session-Action: destroy".to_owned(),
         "Edge-Session-Whatever: 1".to_owned(),
         format!("Connection: close, Edge-Session\r\nEdge-Session: {forged}"),
+        "Connection: Edge-Session".to_owned(),
+        "Connection: close, edge-session-id".to_owned(),
+        "Connection: close\r\nConnection: Remote-User, Edge-Session".to_owned(),
         "Remote-User: eve".to_owned(),
         "remote-user: eve".to_owned(),
         "Remote_User: eve".to_owned(),
@@ -192,6 +195,11 @@ fn nothing_that_a_visitor_says_reaches_the_application_as_ours() {
                 continue;
             }
             let asked = chain.app.last();
+            let told = asked.header("edge-session");
+            assert_eq!(told, Some(r#"{"user":"ada"}"#), "{front:?}: {line}");
+            if front != Front::Envoy {
+                assert_eq!(asked.header("remote-user"), Some("ada"), "{front:?}: {line}");
+            }
             for (name, value) in asked.head.headers() {
                 let read =
                     name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");

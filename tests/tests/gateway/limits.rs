@@ -50,8 +50,7 @@ fn who_asks_for_slow_pages_by_the_thousand_leaves_files_and_places_for_others() 
         assert_eq!(other.answer().status, 200);
     }
     let log = server.log();
-    let warnings = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
-    assert!(warnings.count() < 50, "{log}");
+    assert!(log.lines().count() < 50, "{log}");
     drop((go_on, attackers));
     server.stop();
 }

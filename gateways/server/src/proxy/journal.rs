@@ -9,6 +9,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 
 use super::X_REQUEST_ID;
 use super::refusal::Refusal;
+use crate::net::connections::TurnedAway;
 use crate::telemetry::Asked;
 use crate::telemetry::traces::{RequestSpan, Traces};
 
@@ -78,7 +79,12 @@ impl Journal {
             span.answered(response);
         }
         let (request, path) = (asked.id(), asked.uri.path());
-        if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        let refusal = response.extensions_mut().remove::<Refusal>();
+        // Under attack, a request without a place is one of thousands: a warning tells of them, which
+        // is summarized.
+        if let Some(refusal) =
+            refusal.filter(|it| !matches!(it, Refusal::TurnedAway(TurnedAway::Full(_))))
+        {
             let (status, reason) = (status.as_u16(), refusal.reason());
             tracing::info!(status, reason, request, path, "a request was refused");
         }
