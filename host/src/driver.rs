@@ -286,6 +286,7 @@ impl Driver {
                 along.extend(turn.take(usize::MAX, |()| true));
             }
             let told = along.into_iter().map(|it| (it.word, loaded.clone())).collect();
+            let pace = pace.filter(|_| loaded.is_ok());
             // The next load begins after the last answer.
             tell(told, pace, pace.map(|_| turn));
             loaded

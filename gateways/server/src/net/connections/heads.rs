@@ -1,5 +1,7 @@
 //! The heads of requests on a connection of HTTP/1, read in pieces: their queries are escaped.
 
+use memchr::memchr;
+
 use crate::net::query::{must_be_escaped, push};
 
 /// What follows the head of a request.
@@ -88,7 +90,7 @@ impl Heads {
                     }
                 }
                 At::Head { target: Part::End, line } => {
-                    match rest.iter().position(|byte| *byte == b'\n') {
+                    match memchr(b'\n', rest) {
                         Some(length) => {
                             at += length + 1;
                             match since(*line, &rest[..length]) {
