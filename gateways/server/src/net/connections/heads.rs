@@ -62,6 +62,11 @@ impl Heads {
         self.0 == At::Behind
     }
 
+    /// Returns whether the next bytes belong to a head.
+    pub(crate) fn is_head(&self) -> bool {
+        matches!(self.0, At::Head { .. })
+    }
+
     /// Says what follows the head.
     pub(crate) fn go_on(&mut self, next: Next) {
         self.0 = match next {
@@ -89,21 +94,19 @@ impl Heads {
                         self.0 = START;
                     }
                 }
-                At::Head { target: Part::End, line } => {
-                    match memchr(b'\n', rest) {
-                        Some(length) => {
-                            at += length + 1;
-                            match since(*line, &rest[..length]) {
-                                Since::Something => *line = Since::Nothing,
-                                Since::Nothing | Since::Return => self.0 = At::Behind,
-                            }
-                        }
-                        None => {
-                            at = bytes.len();
-                            *line = since(*line, rest);
+                At::Head { target: Part::End, line } => match memchr(b'\n', rest) {
+                    Some(length) => {
+                        at += length + 1;
+                        match since(*line, &rest[..length]) {
+                            Since::Something => *line = Since::Nothing,
+                            Since::Nothing | Since::Return => self.0 = At::Behind,
                         }
                     }
-                }
+                    None => {
+                        at = bytes.len();
+                        *line = since(*line, rest);
+                    }
+                },
                 At::Head { target, .. } => {
                     *target = match (*target, rest[0]) {
                         (Part::Before, b'\r' | b'\n') => Part::Before,

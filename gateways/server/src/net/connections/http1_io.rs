@@ -15,14 +15,14 @@
 //! has not got the response: what is waiting then comes behind the last response and before this one.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use axum::body::Bytes;
 use http::header::{CONTENT_SECURITY_POLICY, LINK, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Version};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
 
 use super::heads::{Heads, Next};
@@ -32,6 +32,10 @@ const INTERIM_FIELDS: [HeaderName; 2] = [LINK, CONTENT_SECURITY_POLICY];
 
 /// How much of interim responses may wait until it is written.
 const MAX_INTERIM_BYTES: usize = 16 * 1024;
+
+/// How much of a head is read at a time. hyper looks at each byte of a head: after so many, the
+/// requests of others get their turn.
+const HEAD_BYTES: usize = 16 * 1024;
 
 /// The state of a connection, which hyper's two sides share.
 #[derive(Default)]
@@ -113,6 +117,8 @@ pub(super) struct Http1<IO> {
     later: Bytes,
     /// Interim responses that are being written.
     writing: Bytes,
+    /// Others get their turn before more is read.
+    has_read_much: bool,
 }
 
 impl<IO> Http1<IO> {
@@ -121,7 +127,10 @@ impl<IO> Http1<IO> {
         let shared = Arc::<Shared>::default();
         let [ready, later, writing] = [const { Bytes::new() }; 3];
         let heads = Heads::default();
-        (Self { io, shared: shared.clone(), heads, ready, later, writing }, Requests(shared))
+        (
+            Self { io, shared: shared.clone(), heads, ready, later, writing, has_read_much: false },
+            Requests(shared),
+        )
     }
 
     /// Follows bytes that were read: see [`Heads::follow`].
@@ -181,9 +190,15 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Http1<IO> {
             this.hand_over(buffer);
             return Poll::Ready(Ok(()));
         }
+        if std::mem::take(&mut this.has_read_much) {
+            return pin!(yield_now()).poll(context).map(Ok);
+        }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
+        let most = if this.heads.is_head() { HEAD_BYTES } else { usize::MAX };
+        let mut io = (&mut this.io).take(most as u64);
+        ready!(Pin::new(&mut io).poll_read(context, buffer))?;
         let bytes = &buffer.filled()[before..];
+        this.has_read_much = bytes.len() == most;
         let followed = this.follow(bytes);
         // Nearly always, hyper can have them as they are, where they are.
         if followed != (bytes.len(), None) {
