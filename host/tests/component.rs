@@ -1,15 +1,14 @@
 //! The built `target/session.wasm`: its capabilities, its limits, and calls that fail.
 //! `make component` builds it.
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
 use edge_session::store::{MemoryStore, Store};
 use edge_session::{CodeCache, Component, ComponentError, Options, SessionLayer};
-use support::{Gateway, component, component_path, visits};
 use wasmtime::component::types::ComponentItem;
+
+use crate::support::{self, Gateway, component, component_path, visits};
 
 #[test]
 fn a_component_comes_with_the_crate_and_others_are_taken_as_bytes() {

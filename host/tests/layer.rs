@@ -1,7 +1,5 @@
 //! Requests through the tower layer, with the real component.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +7,8 @@ use async_trait::async_trait;
 use edge_session::store::{Changed, Content, Created, MemoryStore, Store, StoreError, Stored};
 use http::Request;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use support::{Gateway, component, cookie, signed, text, visits};
+
+use crate::support::{Gateway, component, cookie, signed, text, visits};
 
 fn gateway() -> Gateway {
     Gateway::new(MemoryStore::default())

@@ -1,8 +1,7 @@
 //! A gateway in the test's process: an axum app with a session layer.
-#![allow(dead_code, reason = "every test program uses a part of it")]
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -24,8 +23,11 @@ pub(crate) fn component_path() -> PathBuf {
     path
 }
 
+/// Returns the component, which is compiled once.
 pub(crate) fn component() -> Component {
-    Component::from_file(component_path(), None).unwrap()
+    static COMPONENT: LazyLock<Component> =
+        LazyLock::new(|| Component::from_file(component_path(), None).unwrap());
+    COMPONENT.clone()
 }
 
 pub(crate) fn options() -> Options {

@@ -1,7 +1,5 @@
 //! Many concurrent requests that change one session, through the tower layer.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,9 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use edge_session::store::{Changed, Content, Created, MemoryStore, Store, StoreError, Stored};
 use http::StatusCode;
-use support::{Gateway, component, cookie, text, visits};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+
+use crate::support::{Gateway, component, cookie, text, visits};
 
 /// A store with the latency of a remote one, which counts its operations.
 #[derive(Default)]
