@@ -6,13 +6,18 @@ Edge-Session and changes it by the session API.
 
 import json
 import os
+import sys
+import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 API = "http://127.0.0.1:9091/session"
-with open(os.environ["EDGE_SESSION_AUTH_TOKEN_FILE"]) as file:
-    TOKEN = file.read().strip()
+try:
+    with open(os.environ["EDGE_SESSION_AUTH_TOKEN_FILE"]) as file:
+        TOKEN = file.read().strip()
+except KeyError:
+    sys.exit("set EDGE_SESSION_AUTH_TOKEN_FILE to the file of the token")
 
 
 class App(BaseHTTPRequestHandler):
@@ -28,8 +33,13 @@ class App(BaseHTTPRequestHandler):
         }
         body = None if change is None else json.dumps(change).encode()
         request = urllib.request.Request(API + path, body, headers, method=method)
-        with urllib.request.urlopen(request) as answer:
-            cookie = answer.headers.get("Set-Cookie")
+        try:
+            with urllib.request.urlopen(request) as answer:
+                cookie = answer.headers.get("Set-Cookie")
+        except urllib.error.HTTPError as error:
+            # It says what is wrong. The gateway answers the visitor with 502.
+            print(f"edge-session: {error}: {error.read().decode()}", file=sys.stderr)
+            raise
         # A response with a visitor's cookie must not be cached.
         return {"Set-Cookie": cookie, "Cache-Control": "no-store"} if cookie else {}
 
@@ -60,8 +70,17 @@ class App(BaseHTTPRequestHandler):
     def do_POST(self):
         form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
         # A real application checks a password here.
+        if "user" not in form:
+            return self.answer("Who are you?", status=400)
         relayed = self.change_session("PATCH", change={"user": form["user"][0]})
         self.answer("", status=303, Location="/account", **relayed)
 
 
-ThreadingHTTPServer(("127.0.0.1", 3000), App).serve_forever()
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        # Gateways drop connections that they no longer need.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+Server(("127.0.0.1", 3000), App).serve_forever()

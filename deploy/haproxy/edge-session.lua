@@ -53,8 +53,8 @@ core.register_action("edge_session", { "http-req" }, function(txn)
         end
         return
     end
-    -- If edge-session is unreachable, the request is refused.
-    if answer.status < 300 then
+    -- If edge-session is unreachable, the request is refused. HAProxy's own 503 has no identifier.
+    if answer.status < 300 or answer.status == 503 and not first(answer.headers or {}, "x-request-id") then
         core.Alert("edge-session does not answer at " .. address)
     end
     local reply = txn:reply { status = answer.status >= 300 and answer.status or 503, body = answer.body }

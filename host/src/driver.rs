@@ -28,12 +28,11 @@ use crate::{InForce, Options};
 /// The longest time that a request waits for its turn while others change the same session.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many waiting requests one load answers in addition to the first. If more wait, they are
-/// answered one by one, [`PACE`] apart.
-const LOADED_TOGETHER: usize = 64;
+/// If more requests wait for the same load, they continue one by one, [`PACE`] apart.
+const CROWD: usize = 64;
 
-/// The time between two requests of a session for which very many wait: 2,000 per second. Without
-/// it, they take a whole core, and the requests of other sessions wait for it.
+/// The time between two requests of a crowd: 2,000 per second. Without it, they take a whole core,
+/// and the requests of other sessions wait for it.
 const PACE: Duration = Duration::from_micros(500);
 
 /// How many changes of waiting requests one write stores in addition to the first.
@@ -273,11 +272,10 @@ impl Driver {
                     Ok(Word::Alone(())) | Err(_) => {}
                     Ok(Word::Answer(loaded)) => return loaded,
                 },
-                Entered::Full => return Err("too many requests wait for the session".to_owned()),
+                Entered::Full => return self.store.load(id).await.map(|it| it.map(Arc::new)),
             }
         };
-        let pace = (turn.waiting() > LOADED_TOGETHER).then_some(PACE);
-        let mut along = turn.take(LOADED_TOGETHER, |()| true);
+        let mut along = turn.take(usize::MAX, |()| true);
         let (store, id) = (self.store.clone(), id.to_owned());
         let mut loading = Box::pin(async move {
             let loaded = store.load(&id).await.map(|it| it.map(Arc::new));
@@ -285,9 +283,9 @@ impl Driver {
                 // Those who came meanwhile would wait for the deadline a second time.
                 along.extend(turn.take(usize::MAX, |()| true));
             }
+            let pace = (loaded.is_ok() && along.len() > CROWD).then_some(PACE);
             let told = along.into_iter().map(|it| (it.word, loaded.clone())).collect();
-            let pace = pace.filter(|_| loaded.is_ok());
-            // The next load begins after the last answer.
+            // The next load of a crowd begins after the last answer.
             tell(told, pace, pace.map(|_| turn));
             loaded
         });

@@ -126,11 +126,6 @@ impl<Job, Answer> Turn<Job, Answer> {
         self.id == id
     }
 
-    /// Returns how many requests are waiting.
-    pub(crate) fn waiting(&self) -> usize {
-        self.lines.lock().get(&self.id).map_or(0, VecDeque::len)
-    }
-
     /// Takes up to `most` of the next jobs, as long as they are `fit` to be done together.
     pub(crate) fn take(
         &mut self,

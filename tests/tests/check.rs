@@ -472,6 +472,9 @@ fn every_mistake_in_a_file_is_told_with_its_place_and_no_password() {
 #[test]
 fn mistakes_in_variables_are_told_by_their_names() {
     let dir = temp_dir("check-");
+    for (file, text) in [("short", "short"), ("empty", "\n")] {
+        std::fs::write(dir.path().join(file), text).unwrap();
+    }
     for (name, value, said) in [
         (
             "EDGE_SESSION_COOKIE_MAXAGE",
@@ -500,6 +503,16 @@ fn mistakes_in_variables_are_told_by_their_names() {
             "EDGE_SESSION_LOG: is \"warning\", not error, warn, info, debug, trace or off",
         ),
         ("EDGE_SESSION_ADMIN_TOKEN", "short", "EDGE_SESSION_ADMIN_TOKEN: is shorter than 16 bytes"),
+        (
+            "EDGE_SESSION_AUTH_TOKEN_FILE",
+            "short",
+            "EDGE_SESSION_AUTH_TOKEN: is shorter than 16 bytes in the file in EDGE_SESSION_AUTH_TOKEN_FILE",
+        ),
+        (
+            "EDGE_SESSION_AUTH_TOKEN_FILE",
+            "empty",
+            "EDGE_SESSION_AUTH_TOKEN: the file in EDGE_SESSION_AUTH_TOKEN_FILE is empty: empty",
+        ),
         ("EDGE_SESSION_SECRET", "", "secret: is missing: set EDGE_SESSION_SECRET"),
         (
             "EDGE_SESSION_SECRET",

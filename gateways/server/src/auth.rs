@@ -165,13 +165,11 @@ impl Shared {
         }
     }
 
-    /// Returns a header of a visitor that the application may take for one of ours. The gateway
-    /// replaces a value's header of the same name, but not another spelling of it.
+    /// Returns a header of a visitor that the application may take for one of ours. A gateway
+    /// replaces only those that its own configuration names, and no other spelling of them.
     fn imitation<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderName> {
-        let is_value = |name: &HeaderName| {
-            let names = self.values.iter().map(|it| &it.name);
-            names.filter(|own| *own != name).any(|own| dashed(own) == dashed(name))
-        };
+        let is_value =
+            |name: &HeaderName| self.values.iter().any(|it| dashed(&it.name) == dashed(name));
         headers.keys().find(|name| is_ours(name) || is_value(name))
     }
 
@@ -197,7 +195,10 @@ impl Shared {
             return Ok(());
         }
         tokio::time::sleep(DELAY).await;
-        tracing::warn!("a call of the session API from {address} was refused: the token is wrong");
+        let which = if headers.contains_key(AUTHORIZATION) { "wrong" } else { "missing" };
+        tracing::warn!(
+            "a call of the session API from {address} was refused: its token is {which}"
+        );
         let what = "send Authorization: Bearer TOKEN, with the value of EDGE_SESSION_AUTH_TOKEN";
         let mut response = problem(StatusCode::UNAUTHORIZED, what);
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -434,13 +434,15 @@ const SECTIONS: [&str; 11] = [
 
 /// Returns the message for an unknown key, with the key that was probably meant.
 fn not_an_option(prefix: &str, key: &str) -> String {
-    let of_tables = |keys: &'static [&'static str]| meant(key, keys.iter().copied());
+    let elsewhere = || meant(&format!("{prefix}{key}"), keys().chain(SECTIONS));
+    let of_tables =
+        |keys: &'static [&'static str]| meant(key, keys.iter().copied()).or_else(elsewhere);
     let known = match prefix.split('[').next() {
         Some("guard") => {
             of_tables(&["paths", "except", "require", "equals", "login", "deny", "preflights"])
         }
         Some("route") => of_tables(&["host", "path", "upstream"]),
-        _ => meant(&format!("{prefix}{key}"), keys().chain(SECTIONS)),
+        _ => elsewhere(),
     };
     match known {
         Some(known) => format!("is not an option: did you mean {known}?"),
@@ -490,6 +492,7 @@ fn mismatch(kind: String, message: &str) -> String {
         "u64" | "u32" | "u16" | "u8" | "usize" => "a whole number of 0 or more, such as 60",
         "a boolean" => "true or false",
         "a string" | "path string" => "a string in quotation marks",
+        "a sequence" if kind == "a table" => "a list: write its name in double brackets",
         "a sequence" => "a list in brackets",
         "a map" => "a section of options, such as [log]",
         other => return format!("is {kind}: {other}"),
@@ -888,7 +891,8 @@ mod tests {
             ("max_session_bytes = 1.5", "max_session_bytes: is 1.5, not a whole number up to"),
             ("listen = \"8080\"", "listen: is neither an address with a port, such as 127"),
             ("log = 1", "log: is 1, not a section of options"),
-            ("guard = 1", "guard: is 1, not a list"),
+            ("guard = 1", "guard: is 1, not a list in brackets"),
+            ("[guard]", "guard: is a table, not a list: write its name in double brackets"),
             ("[limits]\nrequests = 2\nper_client = 3", "limits.per_client: is 3, more than"),
             (
                 "upstream = \"http://a\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\ndeny = true",
@@ -927,7 +931,7 @@ mod tests {
             "upstream = [\"http://a/path\", \"ftp://b\", \"http://u:hunter2@c\"]\n\
              [gateway]\nlogin = \"//evil\"\nidentity = \"user\"\ntrusted_proxies = [\"x\"]\n\
              [[guard]]\npaths = [\"account\"]\nrequire = \"/a\"\n[[guard]]\npaths = [\"/b\"]\n\
-             [[route]]\npath = \"/x\"\nhost = \"a:80\"\nspeed = 1\n\
+             [[route]]\npath = \"/x\"\nhost = \"a:80\"\nspeed = 1\nname = \"sid\"\n\
              [timeouts]\nidle_ms = 0\n\
              [limits]\nconnections = 0\nrequests = 0\nper_client = 0\nheader_bytes = 1\n\
              [admin]\nhosts = [\"a:80\"]\n\
@@ -946,6 +950,7 @@ mod tests {
             "route[0].host: ",
             "route[0].upstream: is missing",
             "route[0].speed: is not an option",
+            "route[0].name: is not an option: did you mean name, before the first [section]?",
             "timeouts.idle_ms: must be",
             "limits.connections: must be",
             "limits.requests: must be",

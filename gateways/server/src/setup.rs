@@ -437,9 +437,13 @@ fn from_environment(variable: &str, file: &str) -> Result<(String, bool), String
         (Err(env::VarError::NotUnicode(_)), _) => {
             Err(format!("{variable} is not UTF-8: use {file}"))
         }
-        (Err(env::VarError::NotPresent), Some(path)) => read_text(Path::new(&path))
-            .map(|text| (text, true))
-            .map_err(|error| format!("cannot read {file}: {}: {error}", path.display())),
+        (Err(env::VarError::NotPresent), Some(path)) => match read_text(Path::new(&path)) {
+            Ok(text) if text.trim().is_empty() => {
+                Err(format!("the file in {file} is empty: {}", path.display()))
+            }
+            Ok(text) => Ok((text, true)),
+            Err(error) => Err(format!("cannot read {file}: {}: {error}", path.display())),
+        },
         (Err(env::VarError::NotPresent), None) => Ok((String::new(), false)),
     }
 }
@@ -464,10 +468,11 @@ const AUTH_TOKEN_FILE: &str = "EDGE_SESSION_AUTH_TOKEN_FILE";
 /// do.
 fn token(name: &str, file: &str, risk: &str) -> Result<Option<String>, String> {
     const SHORTEST: usize = 16;
-    let (token, _) = from_environment(name, file)?;
+    let (token, is_file) = from_environment(name, file)?;
     let token = token.trim();
     if (1..SHORTEST).contains(&token.len()) {
-        return Err(format!("is shorter than {SHORTEST} bytes: anyone who guesses it can {risk}"));
+        let place = if is_file { format!(" in the file in {file}") } else { String::new() };
+        return Err(format!("is shorter than {SHORTEST} bytes{place}: who guesses it can {risk}"));
     }
     Ok(Some(token.to_owned()).filter(|token| !token.is_empty()))
 }

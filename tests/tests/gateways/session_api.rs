@@ -225,6 +225,11 @@ fn every_answer_that_lets_a_request_pass_has_all_of_our_headers() {
     assert_eq!(header(&answer, "remote-user").as_deref(), Some("ada"));
     assert_eq!(header(&answer, "x-role").as_deref(), Some("admin"));
     assert_eq!(header(&answer, "edge-session").unwrap(), r#"{"user":"ada","r":["admin"]}"#);
+    // A gateway whose configuration does not name them would pass on a visitor's own.
+    for line in ["Remote-User: eve", "remote_user: eve", "X-Role: admin", "x.role: admin"] {
+        let answer = asked.auth(&mut visitor, "GET", "/free", &[line]);
+        assert_eq!(answer.status, 400, "{line}");
+    }
     // Refusals have none, since gateways pass them on to browsers.
     let answer = asked.auth(&mut visitor, "GET", "/internal", &[]);
     assert_eq!(answer.status, 403);

@@ -62,9 +62,9 @@ impl Heads {
         self.0 == At::Behind
     }
 
-    /// Returns whether the next bytes belong to a head.
-    pub(crate) fn is_head(&self) -> bool {
-        matches!(self.0, At::Head { .. })
+    /// Returns whether the next bytes belong to a body of known length.
+    pub(crate) fn is_body(&self) -> bool {
+        matches!(self.0, At::Body(_))
     }
 
     /// Says what follows the head.
