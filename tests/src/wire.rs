@@ -54,10 +54,12 @@ impl Wire {
     /// Opens a connection to `HOST:PORT` from this local address, such as 127.0.0.2.
     #[track_caller]
     pub fn open_from(source: &str, address: &str) -> Self {
-        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
         let source: SocketAddrV4 = format!("{source}:0").parse().expect("it is an address");
         let address: SocketAddrV4 = address.parse().expect("it is an address");
-        let connected = socket(AddressFamily::INET, SocketType::STREAM, None).and_then(|socket| {
+        let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+        // Programs that other tests start meanwhile must not inherit it.
+        let connected = socket_with(family, kind, SocketFlags::CLOEXEC, None).and_then(|socket| {
             bind(&socket, &source)?;
             connect(&socket, &address)?;
             Ok(socket)
