@@ -283,10 +283,9 @@ impl Driver {
                 // Those who came meanwhile would wait for the deadline a second time.
                 along.extend(turn.take(usize::MAX, |()| true));
             }
-            let pace = (loaded.is_ok() && along.len() > CROWD).then_some(PACE);
-            let told = along.into_iter().map(|it| (it.word, loaded.clone())).collect();
             // The next load of a crowd begins after the last answer.
-            tell(told, pace, pace.map(|_| turn));
+            let crowd = (loaded.is_ok() && along.len() > CROWD).then_some(turn);
+            tell(along.into_iter().map(|it| (it.word, loaded.clone())).collect(), crowd);
             loaded
         });
         // Without a task, if the store replies at once.
@@ -447,7 +446,7 @@ impl Driver {
                 Ok(()) => {
                     turn.left = Some(left);
                     let told = along.into_iter().map(|it| (it.word, Ok(it.job.plan.outcome)));
-                    tell(told.collect(), None, ());
+                    tell(told.collect(), None::<()>);
                     return Ok(Ok(job.plan.outcome));
                 }
                 Err(obstacle) => obstacle,
@@ -577,12 +576,11 @@ fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-/// Notifies waiting requests one by one: all at once would delay every other request. `then` is
-/// dropped after the last one.
+/// Notifies waiting requests one by one: all at once would delay every other request. Those of a
+/// `crowd` are notified [`PACE`] apart; it is held until the last one.
 fn tell<Job, Answer>(
     all: Vec<(oneshot::Sender<Word<Job, Answer>>, Answer)>,
-    pace: Option<Duration>,
-    then: impl Send + 'static,
+    crowd: Option<impl Send + 'static>,
 ) where
     Job: Send + 'static,
     Answer: Send + 'static,
@@ -591,7 +589,7 @@ fn tell<Job, Answer>(
         return;
     }
     tokio::spawn(async move {
-        let mut pace = pace.map(interval);
+        let mut pace = crowd.is_some().then(|| interval(PACE));
         for (word, answer) in all {
             match &mut pace {
                 Some(pace) => drop(pace.tick().await),
@@ -599,7 +597,7 @@ fn tell<Job, Answer>(
             }
             Waiting::tell(word, answer);
         }
-        drop(then);
+        drop(crowd);
     });
 }
 

@@ -79,11 +79,9 @@ impl Journal {
             span.answered(response);
         }
         let (request, path) = (asked.id(), asked.uri.path());
-        let refusal = response.extensions_mut().remove::<Refusal>();
-        // Under attack, a request without a place is one of thousands: a warning tells of them, which
-        // is summarized.
-        if let Some(refusal) =
-            refusal.filter(|it| !matches!(it, Refusal::TurnedAway(TurnedAway::Full(_))))
+        // There may be thousands of requests without a place: a warning is logged, and summarized.
+        if let Some(refusal) = response.extensions_mut().remove::<Refusal>()
+            && !matches!(refusal, Refusal::TurnedAway(TurnedAway::Full(_)))
         {
             let (status, reason) = (status.as_u16(), refusal.reason());
             tracing::info!(status, reason, request, path, "a request was refused");

@@ -33,9 +33,9 @@ const INTERIM_FIELDS: [HeaderName; 2] = [LINK, CONTENT_SECURITY_POLICY];
 /// How much of interim responses may wait until it is written.
 const MAX_INTERIM_BYTES: usize = 16 * 1024;
 
-/// How much is read at a time, except within a body of known length: it may be of a head. hyper
-/// looks at each byte of a head, so the requests of others get their turn in between.
-const HEAD_BYTES: usize = 16 * 1024;
+/// How much is read at a time, except from a body of known length. It may belong to a head, of which
+/// hyper looks at each byte: after so much, the requests of others get their turn.
+const MAX_READ_BYTES: usize = 16 * 1024;
 
 /// The state of a connection, which hyper's two sides share.
 #[derive(Default)]
@@ -194,7 +194,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Http1<IO> {
             return pin!(yield_now()).poll(context).map(Ok);
         }
         let before = buffer.filled().len();
-        let most = if this.heads.is_body() { usize::MAX } else { HEAD_BYTES };
+        let most = if this.heads.is_body() { usize::MAX } else { MAX_READ_BYTES };
         let mut io = (&mut this.io).take(most as u64);
         ready!(Pin::new(&mut io).poll_read(context, buffer))?;
         let bytes = &buffer.filled()[before..];
