@@ -140,7 +140,7 @@ pub enum Action {
 impl Answer {
     /// Takes the application's answer out of the response's headers. An error says what is wrong,
     /// without quoting values, which are secret.
-    pub fn take(headers: &mut HeaderMap) -> Result<Self, &'static str> {
+    pub fn take(headers: &mut HeaderMap) -> Result<Self, String> {
         if !headers.keys().any(is_ours) {
             return Ok(Self::default());
         }
@@ -149,26 +149,28 @@ impl Answer {
         answer
     }
 
-    fn read(headers: &HeaderMap) -> Result<Self, &'static str> {
+    fn read(headers: &HeaderMap) -> Result<Self, String> {
         let known = [SESSION, MERGE, ACTION, ID];
         let stray = |name: &&HeaderName| is_ours(name) && !known.contains(name);
-        if headers.keys().find(stray).is_some() {
-            return Err("an Edge-Session-… header has an unknown name");
+        if let Some(name) = headers.keys().find(stray) {
+            return Err(format!(
+                "{name} is none of Edge-Session, Edge-Session-Merge, Edge-Session-Action"
+            ));
         }
         let change = match (single(headers, &SESSION)?, single(headers, &MERGE)?) {
             (None, None) => Change::Nothing,
             (Some(_), Some(_)) => {
-                return Err("Edge-Session and Edge-Session-Merge exclude each other");
+                return Err("Edge-Session and Edge-Session-Merge exclude each other".to_owned());
             }
             // A lone surrogate is valid JSON, though not Unicode text: values are not parsed.
             (Some(whole), None) => match serde_json::from_str::<BTreeMap<String, &RawValue>>(whole)
             {
                 Ok(_) => Change::Whole(whole.to_owned()),
-                Err(_) => return Err("Edge-Session is not a JSON object"),
+                Err(_) => return Err("Edge-Session is not a JSON object".to_owned()),
             },
             (None, Some(patch)) => match serde_json::from_str(patch) {
                 Ok(patch) => Change::Merge(patch),
-                Err(_) => return Err("Edge-Session-Merge is not a JSON object"),
+                Err(_) => return Err("Edge-Session-Merge is not a JSON object".to_owned()),
             },
         };
         let action = match single(headers, &ACTION)? {
@@ -176,11 +178,12 @@ impl Answer {
             Some("destroy") => Action::Destroy,
             Some("regenerate") => Action::Regenerate,
             Some(_) => {
-                return Err("Edge-Session-Action is not one of destroy, regenerate, touch");
+                let what = "Edge-Session-Action is not one of destroy, regenerate, touch";
+                return Err(what.to_owned());
             }
         };
         if action == Action::Destroy && change != Change::Nothing {
-            return Err("a session that is destroyed cannot be changed");
+            return Err("a session that is destroyed cannot be changed".to_owned());
         }
         Ok(Self { change, action })
     }
@@ -390,14 +393,14 @@ pub fn cookie_name(pair: &[u8]) -> &[u8] {
 }
 
 /// Returns the value of a header that must be text and occur at most once.
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, &'static str> {
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, String> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(_), Some(_)) => Err("an Edge-Session header is repeated"),
+        (Some(_), Some(_)) => Err(format!("{name} is repeated")),
         (Some(value), None) => match std::str::from_utf8(value.as_bytes()) {
             Ok(text) => Ok(Some(text.trim())),
-            Err(_) => Err("an Edge-Session header is not UTF-8"),
+            Err(_) => Err(format!("{name} is not UTF-8")),
         },
     }
 }
@@ -407,7 +410,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn take(list: &[(&'static str, &str)]) -> Result<Answer, &'static str> {
+    fn take(list: &[(&'static str, &str)]) -> Result<Answer, String> {
         let mut headers: HeaderMap = list
             .iter()
             .map(|(name, value)| {
@@ -487,8 +490,8 @@ mod tests {
             (&[("edge-session", "{}"), ("edge-session-merge", "{}")], "exclude"),
             (&[("edge-session-action", "explode")], "not one of"),
             (&[("edge-session-action", "destroy"), ("edge-session", "{}")], "cannot be changed"),
-            (&[("edge-session-marge", "{}")], "has an unknown name"),
-            (&[("edge_session", "{}")], "has an unknown name"),
+            (&[("edge-session-marge", "{}")], "is none of"),
+            (&[("edge_session", "{}")], "is none of"),
         ] {
             let error = take(list).unwrap_err();
             assert!(error.contains(what), "{list:?}: {error}");

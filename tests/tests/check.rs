@@ -420,11 +420,11 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[auth]\nlisten = \":9\"\nheaders = { Edge-Session = \"/user\" }",
-        "auth.headers.Edge-Session: cannot be set: gateways or this program need it",
+        "auth.headers.Edge-Session: cannot be set: gateways or this program need it (and all of cache-control, ",
     ),
     (
         "[auth]\nlisten = \":9\"\nheaders = { Set-Cookie = \"/user\" }",
-        "auth.headers.Set-Cookie: cannot be set: gateways or this program need it",
+        "auth.headers.Set-Cookie: cannot be set: gateways or this program need it (and all of cache-control, ",
     ),
     (
         "[auth]\nlisten = \":9\"\nheaders = { Remote-User = \"user\" }",
@@ -675,6 +675,12 @@ fn what_is_too_long_or_not_there_is_told() {
     for place in ["line 1)", "line 4)", "line 5)"] {
         assert!(all.contains(place), "{place}: {all}");
     }
+    // One problem may follow from another, above it.
+    fs::write(&file, "upstraem = \":9\"\n[[guard]]\npaths = [\"/\"]\nrequire = \"/user\"").unwrap();
+    let (done, all) = Launch::new("memory:").run(dir.path(), &arguments);
+    let [misspelt, follows] = ["upstraem: is not an option", "there is nothing to guard"];
+    let [misspelt, follows] = [misspelt, follows].map(|text| all.find(text).expect(text));
+    assert!(!done && misspelt < follows, "{all}");
     fs::remove_file(&file).unwrap();
     let cannot = "cannot read the configuration edge-session.toml: No such file or directory";
     let (done, all) = Launch::new("memory:").run(dir.path(), &arguments);

@@ -302,9 +302,9 @@ impl Visit {
                 }
                 Ok(change::nothing())
             }
-            answer => answer.and_then(|answer| change::of(answer, data)),
+            answer => answer.and_then(|answer| change::of(answer, data).map_err(str::to_owned)),
         };
-        let report = |what: &&str| {
+        let report = |what: &String| {
             log(
                 LogLevel::Warn,
                 &format!("the application's session headers are not valid: {what}"),

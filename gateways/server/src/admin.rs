@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Extension, Form, FromRequestParts, Path, Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
@@ -27,8 +27,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use self::charts::History;
-pub(crate) use self::key::Key;
 use self::key::LOGIN_LASTS;
+pub(crate) use self::key::{Key, bearer};
 pub(crate) use self::pages::span;
 use crate::admin::inspector::{Ended, InspectError, Inspector};
 use crate::health::healthz;
@@ -206,8 +206,7 @@ impl FromRequestParts<Admin> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Response> {
         let Some(key) = &admin.key else { return Err(StatusCode::NOT_FOUND.into_response()) };
-        let bearer = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        if let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) {
+        if let Some(token) = bearer(&parts.headers) {
             return match parts.extensions.get::<Peer>() {
                 Some(peer) if opens(key, token, peer).await => Ok(Self),
                 _ => Err((StatusCode::UNAUTHORIZED, "the token is wrong\n").into_response()),

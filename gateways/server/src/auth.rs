@@ -32,7 +32,7 @@ use tower_service::Service;
 use self::api::{Api, problem};
 use self::store::StoreApi;
 pub(crate) use self::values::ValueHeader;
-use crate::admin::Key;
+use crate::admin::{Key, bearer};
 use crate::health::healthz;
 use crate::net::connections::{Answers, Peer, TurnedAway};
 use crate::net::query;
@@ -187,11 +187,8 @@ impl Shared {
             );
             return Err(problem(StatusCode::FORBIDDEN, what));
         };
-        let given = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
-        let given = given.and_then(|it| it.split_once(' '));
-        let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         // The right token waits for nobody: one program's wrong token must not stop the others.
-        if given.is_some_and(|(_, token)| key.is_token(token.trim())) {
+        if bearer(headers).is_some_and(|token| key.is_token(token)) {
             return Ok(());
         }
         tokio::time::sleep(DELAY).await;

@@ -225,7 +225,7 @@ impl Source {
         Ok(Self { file: Some(file), text })
     }
 
-    /// Formats all problems, each with its line or variable.
+    /// Formats all problems in the order of the file, each with its line or variable.
     fn tell(&self, problems: &[Problem]) -> String {
         let place = |problem: &Problem| {
             let variable = config::variable(&problem.name);
@@ -239,7 +239,10 @@ impl Source {
         let line = |problem: &Problem| {
             format!("\n  {}: {}{}", problem.name, problem.message, place(problem))
         };
-        let lines: String = problems.iter().map(line).collect();
+        let mut problems: Vec<_> = problems.iter().collect();
+        // What is missing has no line, and comes last: a misspelt option may be the reason.
+        problems.sort_by_key(|it| config::line_of(&self.text, &it.name).unwrap_or(usize::MAX));
+        let lines: String = problems.iter().copied().map(line).collect();
         let count = match problems.len() {
             1 => "a problem".to_owned(),
             n => format!("{n} problems"),

@@ -113,10 +113,10 @@ fn take(response: &mut Outgoing, data: &str) -> Option<Change> {
             }
             Ok(change::nothing())
         }
-        answer => answer.and_then(|answer| change::of(answer, data)),
+        answer => answer.and_then(|answer| change::of(answer, data).map_err(str::to_owned)),
     };
     let report =
-        |what: &&str| log(format!("the application's session headers are not valid: {what}"));
+        |what: &String| log(format!("the application's session headers are not valid: {what}"));
     change.inspect_err(report).ok()
 }
 

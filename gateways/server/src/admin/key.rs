@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use ring::hmac;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
@@ -28,6 +30,13 @@ pub(crate) struct Key {
     /// Signs passes; replacing the key invalidates all of them.
     passes: Arc<Mutex<hmac::Key>>,
     guesses: Arc<Guesses>,
+}
+
+/// Returns the token of a request's `Authorization` (RFC 6750, section 2.1).
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    // The scheme has no case (RFC 9110, section 11.1).
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn random_key() -> hmac::Key {
@@ -133,6 +142,7 @@ impl Drop for Guess {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
     use tokio::time::Instant;
 
     const TOKEN: &str = "a token that opens the admin page";
@@ -152,6 +162,20 @@ mod tests {
         assert!(!Key::new(TOKEN).is_pass(&pass, now), "it is another process's");
         key.end_all_passes();
         assert!(!key.is_pass(&pass, now));
+    }
+
+    #[test]
+    fn a_token_has_its_scheme_in_any_case() {
+        let of = |value| bearer(&HeaderMap::from_iter([(AUTHORIZATION, value)])).map(str::to_owned);
+        for (value, token) in [
+            ("Bearer a-token", Some("a-token")),
+            ("bearer  a-token ", Some("a-token")),
+            ("BEARER ", Some("")),
+            ("Bearer", None),
+            ("Basic a-token", None),
+        ] {
+            assert_eq!(of(HeaderValue::from_static(value)).as_deref(), token, "{value}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

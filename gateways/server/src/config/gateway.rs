@@ -383,23 +383,25 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
     Some(Guard { paths, except, preflights, rule })
 }
 
+/// Headers that have a meaning for gateways.
+const RESERVED: [HeaderName; 13] = [
+    CACHE_CONTROL,
+    CONNECTION,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    COOKIE,
+    HOST,
+    LOCATION,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    VARY,
+];
+
 /// Returns whether a header has a meaning for gateways, so that it cannot transport a value.
 fn is_reserved(name: &HeaderName) -> bool {
-    const RESERVED: [HeaderName; 13] = [
-        CACHE_CONTROL,
-        CONNECTION,
-        CONTENT_LENGTH,
-        CONTENT_TYPE,
-        COOKIE,
-        HOST,
-        LOCATION,
-        SET_COOKIE,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        VARY,
-    ];
     is_ours(name) || RESERVED.contains(name) || name.as_str().starts_with("x-forwarded-")
 }
 
@@ -486,7 +488,11 @@ impl Section {
                     wrong.push(section.problem(&key, message));
                 }
                 Ok(name) if is_reserved(&name) => {
-                    let message = "cannot be set: gateways or this program need it".to_owned();
+                    let message = format!(
+                        "cannot be set: gateways or this program need it (and all of {}, \
+                         edge-session-…, x-forwarded-…)",
+                        RESERVED.map(|name| name.to_string()).join(", ")
+                    );
                     wrong.push(section.problem(&key, message));
                 }
                 Ok(name) => headers.push(ValueHeader { name, pointer }),
