@@ -327,6 +327,7 @@ impl Server {
     }
 
     /// Returns a value of `/proc/PID/status`, such as VmHWM, in KiB.
+    /// The kernel's counts are not exact: a later `VmHWM` may be the smaller one.
     #[track_caller]
     pub fn memory(&self, key: &str) -> u64 {
         let pid = self.pid().as_raw_nonzero();
