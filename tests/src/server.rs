@@ -326,8 +326,8 @@ impl Server {
         self.metric(&format!("edge_session_refused_total{{reason=\"{reason}\"}}"))
     }
 
-    /// Returns a value of `/proc/PID/status`, such as VmHWM, in KiB.
-    /// The kernel's counts are not exact: a later `VmHWM` may be the smaller one.
+    /// Returns a value of `/proc/PID/status`, such as VmHWM, in KiB. The kernel's counts are not
+    /// exact: a later VmHWM may be smaller.
     #[track_caller]
     pub fn memory(&self, key: &str) -> u64 {
         let pid = self.pid().as_raw_nonzero();
