@@ -1,5 +1,7 @@
 //! Addresses to listen on: a port or a unix socket.
 
+mod deferred;
+
 use std::fmt::{Display, Formatter};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,6 +14,8 @@ use listenfd::ListenFd;
 use tokio::io::Join;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, tcp, unix};
 use tokio_util::either::Either;
+
+use self::deferred::defer_accept;
 
 /// How many connections may wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
@@ -129,7 +133,10 @@ impl Bound {
         match self {
             Self::Listening(listener) => Ok(listener),
             // The backlog leaves room for bursts; beyond it the system resets connections.
-            Self::Port(socket) => socket.listen(BACKLOG).map(Listener::Tcp),
+            Self::Port(socket) => {
+                defer_accept(&socket);
+                socket.listen(BACKLOG).map(Listener::Tcp)
+            }
         }
     }
 }
@@ -140,6 +147,7 @@ fn handed_over() -> io::Result<Option<Listener>> {
         Ok(None) => Ok(None),
         Ok(Some(listener)) => {
             listener.set_nonblocking(true)?;
+            defer_accept(&listener);
             TcpListener::from_std(listener).map(Listener::Tcp).map(Some)
         }
         Err(not_tcp) => {
@@ -251,6 +259,21 @@ mod tests {
         drop(owner);
         remove_left_over(&path);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_accepted_when_its_client_has_sent_something() {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = bind(any).map(Bound::Port).unwrap().listen().unwrap();
+        let Listener::Tcp(tcp) = &listener else { panic!("it is a port") };
+        let address = tcp.local_addr().unwrap();
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        client.try_write(b"G").unwrap();
+        let (Either::Left(accepted), _) = listener.accept().await.unwrap() else {
+            panic!("it is a port")
+        };
+        assert_eq!(accepted.peer_addr().unwrap(), client.local_addr().unwrap());
     }
 
     #[test]
