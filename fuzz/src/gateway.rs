@@ -6,6 +6,7 @@ mod context;
 #[allow(dead_code)]
 #[path = "../../gateways/server/src/proxy/headers.rs"]
 pub(crate) mod headers;
+#[allow(dead_code)]
 #[path = "../../gateways/server/src/net/connections/heads.rs"]
 mod heads;
 #[allow(dead_code)]

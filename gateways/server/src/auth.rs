@@ -23,8 +23,8 @@ use edge_session::SessionLayer;
 use edge_session::store::Store;
 use edge_session_headers::{dashed, is_ours};
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
-    HeaderValue, LOCATION, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use tower_service::Service;
@@ -192,7 +192,7 @@ impl Shared {
             return Ok(());
         }
         tokio::time::sleep(DELAY).await;
-        let which = if headers.contains_key(AUTHORIZATION) { "wrong" } else { "missing" };
+        let which = if bearer(headers).is_some() { "wrong" } else { "missing" };
         tracing::warn!(
             "a call of the session API from {address} was refused: its token is {which}"
         );

@@ -32,11 +32,12 @@ pub(crate) struct Key {
     guesses: Arc<Guesses>,
 }
 
-/// Returns the token of a request's `Authorization` (RFC 6750, section 2.1).
+/// Returns the token of a request's `Authorization`, which is not empty (RFC 6750, section 2.1).
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
     // The scheme has no case (RFC 9110, section 11.1).
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 fn random_key() -> hmac::Key {
@@ -170,7 +171,7 @@ mod tests {
         for (value, token) in [
             ("Bearer a-token", Some("a-token")),
             ("bearer  a-token ", Some("a-token")),
-            ("BEARER ", Some("")),
+            ("BEARER ", None),
             ("Bearer", None),
             ("Basic a-token", None),
         ] {
