@@ -82,11 +82,14 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Returns whether an Origin header (RFC 6454, section 7) matches the request's host. Schemes are
-/// not compared, because a proxy in front may have terminated TLS.
+/// Returns whether an Origin header (RFC 6454, section 7) matches the request's host. It may have
+/// either scheme, because a proxy in front may have terminated TLS.
 pub(crate) fn is_own_origin(origin: &[u8], host: &str) -> bool {
     let origin = std::str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
-    origin.is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+    let is_scheme = |it: &str| ["http", "https"].iter().any(|http| it.eq_ignore_ascii_case(http));
+    origin.is_some_and(|(scheme, authority)| {
+        is_scheme(scheme) && authority.eq_ignore_ascii_case(host)
+    })
 }
 
 #[cfg(test)]
@@ -111,10 +114,12 @@ mod tests {
 
     #[test]
     fn an_origin_is_own_when_its_host_and_port_are() {
-        for origin in ["http://a.example:8080", "https://A.example:8080"] {
+        for origin in ["http://a.example:8080", "HTTPS://A.example:8080"] {
             assert!(is_own_origin(origin.as_bytes(), "a.example:8080"), "{origin}");
         }
-        let others: [&[u8]; 8] = [
+        let others: [&[u8]; 10] = [
+            b"://a.example:8080",
+            "http/\u{59a}://a.example:8080".as_bytes(),
             b"http://a.example",
             b"http://b.example:8080",
             b"null",
