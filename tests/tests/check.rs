@@ -88,7 +88,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "upstream = \"http://a/path?k=hunter2\"",
-        "upstream: \"http://a\" is followed by a path: requests keep their own, so give only the host",
+        "upstream: \"http://a\" is followed by a path or a query: requests keep their own, so give only the host",
     ),
     (
         "upstream = \"http://u:hunter2@a\"",
@@ -215,7 +215,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "upstream = \":9\"\n[[guard]]\npaths = [\"a\"]\nrequire = \"/u\"",
-        "guard[0].paths: \"a\" is not a path such as \"/admin\", which includes everything below it (T, line 3)",
+        "guard[0].paths: \"a\" is not a path such as \"/admin\", which includes everything below it: patterns, queries and several paths in one text have no meaning here (T, line 3)",
     ),
     (
         "upstream = \":9\"\n[[guard]]\nrequire = \"/u\"",
@@ -264,6 +264,58 @@ const MISTAKES: &[(&str, &str)] = &[
         "guard[0].except: \"/a*\" is not a path such as \"/public\", which includes everything below it",
     ),
     (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/u/:id\"]\nrequire = \"/u\"",
+        "guard[0].paths: \"/u/:id\" is not a path such as \"/admin\"",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/u/{id}\"]\nrequire = \"/u\"",
+        "guard[0].paths: \"/u/{id}\" is not a path such as \"/admin\"",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/u/<id>\"]\nrequire = \"/u\"",
+        "guard[0].paths: \"/u/<id>\" is not a path such as \"/admin\"",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/a,/b\"]\nrequire = \"/u\"",
+        "guard[0].paths: \"/a,/b\" is not a path such as \"/admin\"",
+    ),
+    (
+        "upstream = \":9\"\n[[guard]]\npaths = [\"/b\", \"/a\"]\nrequire = \"/u\"\nexcept = [\"/a/\"]",
+        "guard[0].except: \"/a/\" would leave nothing of \"/a\" to guard (T, line 5)",
+    ),
+    (
+        "[[route]]\npath = \"/v1\"\nupstream = \":9\"\n[[guard]]\npaths = [\"/v2\"]\nrequire = \"/u\"",
+        "guard[0].paths: \"/v2\" is on no route: no request has this path (T, line 5)",
+    ),
+    (
+        "[[route]]\npath = \"/v1\"\nupstream = \":9\"\n[[guard]]\npaths = [\"/\"]\nrequire = \"/u\"\nlogin = \"/login?a\"",
+        "guard[0].require: leads to /login?a (login), which is on no route: add one (T, line 6)",
+    ),
+    (
+        "upstream = \":9\"\n[gateway]\nlogin = \"/a/login\"\n[[guard]]\npaths = [\"/a\"]\ndeny = true\n[[guard]]\npaths = [\"/\"]\nrequire = \"/u\"",
+        "guard[0].deny: denies everyone /a/login, where other guards let visitors log in (T, line 6)",
+    ),
+    (
+        "upstream = \":9\"\n[gateway]\nlogout = \"/\"",
+        "gateway.logout: is \"/\", where gateway.after_logout leads: the redirect would never end (T, line 3)",
+    ),
+    (
+        "upstream = \":9\"\n[gateway]\nlogout = \"/out\"\nafter_logout = \"/out/?a\"",
+        "gateway.logout: is \"/out\", where gateway.after_logout leads: the redirect would never end (T, line 3)",
+    ),
+    ("[tls]\n", "tls: is empty: set `certificate` and `key`, or remove the section (T, line 1)"),
+    ("upstream = \"\"", "upstream: is empty: set a URL such as http://127.0.0.1:3000 (T, line 1)"),
+    ("[store]\nurl = \"file:///tmp/x.redb\"", "did you mean file:/tmp/x.redb?"),
+    (
+        "[store]\nurl = \"file:~/x.redb\"",
+        "only shells know what ~ is, so give the path of the directory",
+    ),
+    (
+        "[store]\ncrypto_secret = \"x\"",
+        "store.crypto_secret: is not an option: did you mean EDGE_SESSION_CRYPTO_SECRET, an environment variable?",
+    ),
+    ("[limits]\nheader_bytes = 131072.0", "limits.header_bytes: is 131072.0, not a whole number"),
+    (
         "upstream = \":9\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/u\"\nequals = [1]",
         "guard[0].equals: is not a string, a whole number, true or false (T, line 5)",
     ),
@@ -273,11 +325,11 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "upstream = \":9\"\n[gateway]\nlogout = \"/a*\"",
-        "gateway.logout: is \"/a*\": no request can have this path (T, line 3)",
+        "gateway.logout: is \"/a*\": give only a path, without a pattern or a query (T, line 3)",
     ),
     (
         "upstream = \":9\"\n[gateway]\nafter_logout = \"a\"",
-        "gateway.after_logout: is \"a\", not a path such as \"/login\" (T, line 3)",
+        "gateway.after_logout: is \"a\", not a path of this host, which begins with one slash (T, line 3)",
     ),
     ("upstream = \":9\"\n[gateway]\ntrusted_proxies = [\"x\"]", "gateway.trusted_proxies: \"x\""),
     (
@@ -286,9 +338,12 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[[route]]\nupstream = \":9\"\nhost = \"a:80\"",
-        "route[0].host: is not a host name (without a port) (T, line 3)",
+        "route[0].host: \"a:80\" is not a host name (without a port) (T, line 3)",
     ),
-    ("[[route]]\npath = \"/a\"", "route[0].upstream: is missing (T, line 1)"),
+    (
+        "[[route]]\npath = \"/a\"",
+        "route[0].upstream: is missing: set a URL such as http://127.0.0.1:3000 (T, line 1)",
+    ),
     (
         "[[route]]\npath = \"/a\"\nupstream = \":8\"\n[[route]]\npath = \"/a/\"\nupstream = \":9\"",
         "route[1].upstream: has the same host and path as route[0].upstream, which receives all requests (T, line 6)",
@@ -586,6 +641,31 @@ fn what_works_and_may_be_no_good_is_a_warning() {
             "upstream = \":9\"\n[cookie]\npath = \"/app\"\n[[guard]]\npaths = [\"/\"]\nrequire = \"/u\"",
             &[],
             "guard[0].paths: paths outside cookie.path (/app) have no sessions, so nobody passes there",
+        ),
+        (
+            "upstream = \":9\"\n[gateway]\nidentity = \"/usr\"\n[[guard]]\npaths = [\"/a\"]\nrequire = \"/user\"",
+            &[],
+            "gateway.identity: is \"/usr\", but guards require \"/user\": sessions are renewed only when the former changes",
+        ),
+        (
+            "upstream = \":9\"\n[gateway]\ntrusted_proxies = [\"0.0.0.0/0\"]",
+            &[],
+            "gateway.trusted_proxies: 0.0.0.0/0 is every address",
+        ),
+        (
+            "upstream = \":9\"\n[[guard]]\npaths = [\"/\"]\nrequire = \"/u\"",
+            &[],
+            "guard[0]: covers every path without a login page, so that nobody can log in here",
+        ),
+        (
+            "[admin]\nlisten = \":9090\"",
+            &[("EDGE_SESSION_ADMIN_TOKEN", "a-token-of-16-bytes")],
+            "admin.listen: 0.0.0.0:9090 has no TLS, so that the admin token crosses the network unencrypted",
+        ),
+        (
+            "",
+            &[("EDGE_SESSION_SECRET", "['a-secret-of-more-than-thirty-two-bytes']")],
+            "secret: number 1 has a bracket at its end, which is part of the secret",
         ),
         (
             "[store]\nurl = \"mongodb://127.0.0.1:9/a?socketTimeoutMS=1\"",

@@ -88,9 +88,6 @@ impl Admin {
         tracing::info!("metrics at http://{address}/metrics");
         if self.key.is_some() {
             tracing::info!("sessions at http://{address}/sessions");
-            if !address.ip().is_loopback() {
-                tracing::warn!("the admin token crosses the network unencrypted: see admin.listen");
-            }
             let history = self.history.clone();
             tokio::spawn(history.keep(self.layer.clone(), self.inspector.clone()));
         }

@@ -230,6 +230,7 @@ impl File {
 
     fn new(table: Table) -> Self {
         let mut problems = Vec::new();
+        let is_tls_empty = table.get("tls").and_then(Value::as_table).is_some_and(Table::is_empty);
         let mut root = Section { prefix: String::new(), table };
         let mut section = |name: &str| {
             let table = root.take(name, &mut problems).unwrap_or_default();
@@ -239,6 +240,11 @@ impl File {
             ["cookie", "store", "tls", "admin", "log", "telemetry"].map(&mut section);
         let [ext_proc, auth] = ["ext_proc", "auth"].map(&mut section);
         let [gateway, timeouts, limits] = ["gateway", "timeouts", "limits"].map(section);
+        // What was commented out, or not yet filled in: plain HTTP would be a surprise.
+        if is_tls_empty {
+            let message = "is empty: set `certificate` and `key`, or remove the section".to_owned();
+            problems.push(Problem { name: "tls".to_owned(), message });
+        }
         let gateway = gateway::Sections {
             gateway,
             timeouts,
@@ -473,7 +479,8 @@ fn kind(value: &Value) -> String {
     match value {
         Value::String(_) => "a string".to_owned(),
         Value::Integer(number) => number.to_string(),
-        Value::Float(number) => number.to_string(),
+        // With its decimal point.
+        Value::Float(number) => format!("{number:?}"),
         Value::Boolean(word) => word.to_string(),
         Value::Datetime(_) => "a date".to_owned(),
         Value::Array(_) => "a list".to_owned(),

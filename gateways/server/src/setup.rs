@@ -71,6 +71,14 @@ impl Setup {
                 warnings.push(message);
             }
         }
+        if let Some(address) =
+            settings.admin.filter(|it| !it.ip().is_loopback() && admin_token.is_some())
+        {
+            warnings.push(format!(
+                "admin.listen: {address} has no TLS, so that the admin token crosses the network \
+                 unencrypted"
+            ));
+        }
         Ok(Self {
             component,
             options,
@@ -325,6 +333,12 @@ fn configure(
     if !is_store(&store_url) {
         let shown = without_secrets(&store_url);
         let hint = match &store_url {
+            url if url.starts_with("file:~") => {
+                ": only shells know what ~ is, so give the path of the directory".to_owned()
+            }
+            url if url.starts_with("file:///") => {
+                format!(": did you mean file:{}?", &url["file://".len()..])
+            }
             path if path.starts_with('/') || path.ends_with(".redb") => {
                 format!(": did you mean file:{path}?")
             }
@@ -519,17 +533,20 @@ fn split_secrets(text: &str, is_file: bool) -> Result<Vec<Vec<u8>>, String> {
 
 /// Warns about quotation marks around a secret, which some readers of variable files keep.
 fn quoted_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
-    let quoted = secrets.iter().enumerate().filter(|(_, secret)| {
-        let ends = (secret.first(), secret.last());
-        secret.len() > 1 && matches!(ends, (Some(b'"'), Some(b'"')) | (Some(b'\''), Some(b'\'')))
-    });
-    quoted.map(|(at, _)| {
-        format!(
-            "secret: number {} begins and ends with a quotation mark, which is part of the secret. \
-             Docker's --env-file keeps quotation marks; other tools remove them",
-            at + 1
-        )
-    })
+    let what = |secret: &Vec<u8>| match (secret.first(), secret.last()) {
+        _ if secret.len() < 2 => None,
+        (Some(b'"'), Some(b'"')) | (Some(b'\''), Some(b'\'')) => Some(
+            "begins and ends with a quotation mark, which is part of the secret. Docker's \
+             --env-file keeps quotation marks; other tools remove them",
+        ),
+        (Some(b'['), _) | (_, Some(b']')) => Some(
+            "has a bracket at its end, which is part of the secret. A list has only commas between \
+             its secrets, in a file lines",
+        ),
+        _ => None,
+    };
+    let found = secrets.iter().enumerate().filter_map(move |(at, it)| Some((at + 1, what(it)?)));
+    found.map(|(number, what)| format!("secret: number {number} {what}"))
 }
 
 /// Reports pieces that are probably not secrets: a comment, or a line for another program.
@@ -653,7 +670,12 @@ const NO_STORE: &str = "is not one of memory:, file:PATH, mongodb://HOST/DATABAS
 fn is_store(url: &str) -> bool {
     // `file://a/b` means the file /b on the host a.
     let file = url.strip_prefix("file:");
-    let is_path = |path: &str| !path.is_empty() && !path.starts_with("//") && !path.contains("://");
+    let is_path = |path: &str| {
+        !path.is_empty()
+            && !path.starts_with('~')
+            && !path.starts_with("//")
+            && !path.contains("://")
+    };
     url == "memory:" || is_server(url) || file.is_some_and(is_path)
 }
 

@@ -72,7 +72,9 @@ pub(super) fn read(
         places
     };
     let connections = places("connections", 8192, wrong);
-    let requests = places("requests", connections, wrong);
+    // A wrong number is told once, not again for what follows from it.
+    let connections = connections.clamp(1, 1_000_000);
+    let requests = places("requests", connections, wrong).clamp(1, 1_000_000);
     // Prevents a single client from taking all places.
     let per_client = places("per_client", 512.min(requests.div_ceil(4)), wrong);
     if per_client > requests {
@@ -99,10 +101,16 @@ pub(super) fn read(
     let logout = gateway.plain_path("logout", wrong);
     let after_logout = gateway.path("after_logout", wrong).unwrap_or_else(|| "/".to_owned());
     let logout = logout.and_then(|path| Some((RulePath::parse(&path).ok()?, after_logout)));
+    if let Some((logout, after)) = &logout
+        && without_query(after).is_some_and(|after| after == *logout)
+    {
+        let message =
+            format!("is {logout}, where gateway.after_logout leads: the redirect would never end");
+        wrong.push(gateway.problem("logout", message));
+    }
     let identity = gateway.pointer("identity", wrong);
-    let login_path = login.as_deref().and_then(|it| it.split(['?', '#']).next());
-    if let (Some((logout, _)), Some(login)) = (&logout, login_path)
-        && RulePath::parse(login).as_ref() == Ok(logout)
+    if let (Some((logout, _)), Some(login)) = (&logout, &login)
+        && without_query(login).is_some_and(|login| login == *logout)
     {
         let message = "is also the path of gateway.login: nobody could log in";
         wrong.push(gateway.problem("logout", message.to_owned()));
@@ -165,9 +173,16 @@ pub(super) fn read(
     let mut all_guards = Vec::new();
     for (at, table) in guards.into_iter().enumerate() {
         let mut section = Section { prefix: format!("guard[{at}]."), table };
-        all_guards.extend(guard(&mut section, login.as_deref(), wrong));
+        let guard = guard(&mut section, login.as_deref(), wrong);
+        // Other gateways have their own routes.
+        let routes = Some(&all_routes).filter(|it| !it.is_empty() && !is_asked);
+        if let (Some(guard), Some(routes)) = (&guard, routes) {
+            check_routes(guard, routes, &section, wrong);
+        }
+        all_guards.extend(guard);
         section.report_unknown(wrong);
     }
+    check_logins(&all_guards, wrong);
     for section in [gateway, timeouts, limits] {
         section.report_unknown(wrong);
     }
@@ -218,14 +233,15 @@ pub(super) fn read(
 
 fn route(section: &mut Section, wrong: &mut Vec<Problem>) -> Option<RouteConfig> {
     let host = section.take::<String>("host", wrong);
-    if host.as_deref().is_some_and(|host| !is_host_name(host)) {
-        wrong.push(section.problem("host", NO_HOST_NAME.to_owned()));
+    if let Some(host) = host.as_deref().filter(|host| !is_host_name(host)) {
+        wrong.push(section.problem("host", format!("{} {NO_HOST_NAME}", quoted(host))));
     }
     let path = section.plain_path("path", wrong).unwrap_or_else(|| "/".to_owned());
     let path = RulePath::parse(&path).ok()?;
     let urls = section.list("upstream", wrong);
     if urls.as_ref().is_none_or(Vec::is_empty) {
-        wrong.push(section.problem("upstream", "is missing".to_owned()));
+        let message = "is missing: set a URL such as http://127.0.0.1:3000".to_owned();
+        wrong.push(section.problem("upstream", message));
     }
     let mut upstreams = Vec::new();
     for url in urls.unwrap_or_default() {
@@ -246,6 +262,9 @@ fn is_host_name(host: &str) -> bool {
 }
 
 fn upstream(text: &str) -> Result<AppAddress, String> {
+    if text.is_empty() {
+        return Err("is empty: set a URL such as http://127.0.0.1:3000".to_owned());
+    }
     if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
         if path.len() > LONGEST {
             return Err(format!("the path of a socket has at most {LONGEST} bytes"));
@@ -306,10 +325,56 @@ fn upstream(text: &str) -> Result<AppAddress, String> {
     }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(format!(
-            "{shown:?} is followed by a path: requests keep their own, so give only the host"
+            "{shown:?} is followed by a path or a query: requests keep their own, so give only the host"
         ));
     }
     Ok(AppAddress::Url(uri))
+}
+
+/// Returns the path of a target that is redirected to.
+fn without_query(target: &str) -> Option<RulePath> {
+    RulePath::parse(target.split(['?', '#']).next()?).ok()
+}
+
+/// Reports a guard of which no request can reach a path, or the login page.
+fn check_routes(
+    guard: &Guard,
+    routes: &[RouteConfig],
+    section: &Section,
+    wrong: &mut Vec<Problem>,
+) {
+    for path in &guard.paths {
+        if !routes.iter().any(|it| it.path.is_below(path) || path.is_below(&it.path)) {
+            let message = format!("{path} is on no route: no request has this path");
+            wrong.push(section.problem("paths", message));
+        }
+    }
+    if let Some(login) = guard.login()
+        && without_query(login).is_some_and(|it| !routes.iter().any(|to| it.is_below(&to.path)))
+    {
+        let message = format!("leads to {login} (login), which is on no route: add one");
+        wrong.push(section.problem("require", message));
+    }
+}
+
+/// Reports guards that deny everyone the page where another one lets visitors log in.
+fn check_logins(guards: &[Guard], wrong: &mut Vec<Problem>) {
+    for (at, denying) in guards.iter().enumerate().filter(|(_, it)| it.rule == Rule::Deny) {
+        let logins = guards.iter().filter_map(Guard::login);
+        let denied = logins.filter(|it| {
+            let plain = it.split(['?', '#']).next().and_then(PlainPath::parse);
+            let is_excepted =
+                plain.is_some_and(|it| denying.except.iter().any(|other| it.is_below(other)));
+            let path = without_query(it);
+            !is_excepted
+                && path.is_some_and(|it| denying.paths.iter().any(|other| it.is_below(other)))
+        });
+        for login in denied.take(1) {
+            let message =
+                format!("denies everyone {login}, where other guards let visitors log in");
+            wrong.push(Problem { name: format!("guard[{at}].deny"), message });
+        }
+    }
 }
 
 fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -> Option<Guard> {
@@ -319,7 +384,7 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
             for path in list {
                 match RulePath::parse(&path) {
                     Ok(parsed) if is_plain(&path) => paths.push(parsed),
-                    _ => wrong.push(section.problem("paths", format!("{path:?} is not a path such as \"/admin\", which includes everything below it"))),
+                    _ => wrong.push(section.problem("paths", not_plain(&path, "/admin"))),
                 }
             }
         }
@@ -340,14 +405,16 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
                     let message = format!("{path:?} is not below any of the guard's paths");
                     wrong.push(section.problem("except", message));
                 }
+                let is_whole = |guarded: &&RulePath| {
+                    RulePath::parse(&path).is_ok_and(|path| guarded.is_below(&path))
+                };
+                if let Some(guarded) = paths.iter().find(is_whole) {
+                    let message = format!("{path:?} would leave nothing of {guarded} to guard");
+                    wrong.push(section.problem("except", message));
+                }
                 except.push(parsed);
             }
-            _ => wrong.push(section.problem(
-                "except",
-                format!(
-                    "{path:?} is not a path such as \"/public\", which includes everything below it"
-                ),
-            )),
+            _ => wrong.push(section.problem("except", not_plain(&path, "/public"))),
         }
     }
     let before = wrong.len();
@@ -405,9 +472,18 @@ fn is_reserved(name: &HeaderName) -> bool {
     is_ours(name) || RESERVED.contains(name) || name.as_str().starts_with("x-forwarded-")
 }
 
-/// Returns whether a text is only a path: rules would never match a pattern or a query.
+/// Returns whether a text is only a path: rules would never match a pattern or a query. What stands
+/// for itself can be escaped, such as a comma (`%2C`).
 fn is_plain(path: &str) -> bool {
-    path.starts_with('/') && !path.contains(['*', '?', '#'])
+    let is_pattern = path.contains(['*', '{', '<', ',']) || path.contains("/:");
+    path.starts_with('/') && !path.contains(['?', '#']) && !is_pattern
+}
+
+fn not_plain(path: &str, example: &str) -> String {
+    format!(
+        "{path:?} is not a path such as {example:?}, which includes everything below it: patterns, \
+         queries and several paths in one text have no meaning here"
+    )
 }
 
 impl Section {
@@ -439,7 +515,8 @@ impl Section {
         if is_path && is_valid {
             return Some(path);
         }
-        wrong.push(self.problem(key, format!("is {path:?}, not a path such as \"/login\"")));
+        let message = format!("is {path:?}, not a path of this host, which begins with one slash");
+        wrong.push(self.problem(key, message));
         None
     }
 
@@ -460,7 +537,8 @@ impl Section {
         if is_plain(&path) {
             return Some(path);
         }
-        wrong.push(self.problem(key, format!("is {path:?}: no request can have this path")));
+        let message = format!("is {path:?}: give only a path, without a pattern or a query");
+        wrong.push(self.problem(key, message));
         None
     }
 

@@ -4,9 +4,10 @@
 const ALIKE: f64 = 0.85;
 
 /// Settings that are not keys of the file, and the names that people use for them.
-const ELSEWHERE: [(&str, &str); 12] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("secret", "EDGE_SESSION_SECRET, an environment variable"),
     ("secrets", "EDGE_SESSION_SECRET, an environment variable"),
+    ("store.crypto_secret", "EDGE_SESSION_CRYPTO_SECRET, an environment variable"),
     ("store.secret", "EDGE_SESSION_CRYPTO_SECRET, an environment variable"),
     ("admin.token", "EDGE_SESSION_ADMIN_TOKEN, an environment variable"),
     ("auth.token", "EDGE_SESSION_AUTH_TOKEN, an environment variable"),

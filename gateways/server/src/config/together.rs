@@ -7,7 +7,7 @@ use edge_session::store::{AutoRemove, MongoOptions, PostgresOptions, RedisOption
 
 use super::Settings;
 use crate::net::address::Address;
-use crate::proxy::{AppAddress, RouteConfig, RulePath};
+use crate::proxy::{AppAddress, RouteConfig, Rule, RulePath};
 use crate::setup::{is_mongodb, is_postgres, is_redis, is_server};
 
 /// Returns combinations that cannot work.
@@ -151,8 +151,52 @@ pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if let Some(gateway) = &settings.gateway {
+        warnings.extend(of_gateway(gateway));
+    }
     if settings.auth.is_none() && !settings.auth_headers.is_empty() {
         warnings.push("auth.headers: has no effect, since auth.listen is not set".to_owned());
+    }
+    warnings
+}
+
+fn of_gateway(gateway: &crate::proxy::Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(all) = gateway.trusted_proxies.0.iter().find(|it| it.prefix_len() == 0) {
+        warnings.push(format!(
+            "gateway.trusted_proxies: {all} is every address: all clients are believed what they \
+             say about where they come from, and none has a limit of its own"
+        ));
+    }
+    let pointers = gateway.guards.iter().filter_map(|guard| match &guard.rule {
+        Rule::Require { pointer, equals: None, .. } => Some(pointer),
+        _ => None,
+    });
+    let is_part = |one: &str, of: &str| {
+        one.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if let Some(identity) = &gateway.identity
+        && let Some(other) = pointers.clone().next()
+        && !pointers.clone().any(|it| is_part(it, identity) || is_part(identity, it))
+    {
+        warnings.push(format!(
+            "gateway.identity: is {identity:?}, but guards require {other:?}: sessions are renewed \
+             only when the former changes, so that an identifier from before a login stays valid"
+        ));
+    }
+    let root = RulePath::parse("/");
+    for (at, guard) in gateway.guards.iter().enumerate().filter(|_| !gateway.is_shared) {
+        let is_everywhere = guard.paths.iter().any(|it| Ok(it) == root.as_ref());
+        if is_everywhere
+            && guard.except.is_empty()
+            && guard.wants_session()
+            && guard.login().is_none()
+        {
+            warnings.push(format!(
+                "guard[{at}]: covers every path without a login page, so that nobody can log in \
+                 here: set gateway.login, or `except` for what is public"
+            ));
+        }
     }
     warnings
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::anyhow;
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -64,12 +64,20 @@ fn read(files: &TlsFiles) -> anyhow::Result<ServerConfig> {
     if chain.is_empty() {
         return Err(wrong("certificate", certificate, &"it contains no certificate"));
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("key", key, &error))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+        pem::Error::NoItemsFound => wrong("key", key, &"it contains no private key"),
+        error => wrong("key", key, &error),
+    })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|error| wrong("certificate", certificate, &error))?;
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                wrong("key", key, &format_args!("it is not that of {}", certificate.display()))
+            }
+            error => wrong("certificate", certificate, &error),
+        })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -61,6 +61,14 @@ impl Guard {
     pub(crate) fn wants_session(&self) -> bool {
         matches!(self.rule, Rule::Require { .. })
     }
+
+    /// Returns where visitors log in, if it leads them there.
+    pub(crate) fn login(&self) -> Option<&str> {
+        match &self.rule {
+            Rule::Require { login, .. } => login.as_deref(),
+            Rule::Deny => None,
+        }
+    }
 }
 
 /// The guards' decision about a request.
@@ -85,8 +93,12 @@ pub(crate) fn check(
         let plain = plain.as_ref();
         plain.is_some_and(|plain| guard.except.iter().any(|it| plain.is_below(it)))
     };
-    let concerned = guards.iter().filter(|guard| guard.paths.iter().any(|it| path.is_below(it)));
-    for guard in concerned.filter(|guard| !is_excepted(guard)) {
+    // What is denied to everyone needs no login first.
+    let (requiring, denying): (Vec<_>, Vec<_>) = guards
+        .iter()
+        .filter(|guard| guard.paths.iter().any(|it| path.is_below(it)) && !is_excepted(guard))
+        .partition(|guard| guard.wants_session());
+    for guard in denying.into_iter().chain(requiring) {
         if guard.preflights && is_preflight(request) {
             verdict = Verdict::Preflight;
             continue;

@@ -148,9 +148,12 @@ impl Upstreams {
         // Safe to send twice: if one application fails, another one may answer.
         let again = (is_safe && !has_body).then(|| copy(request));
         match (self.try_one(&first, request, progress, true).await, again) {
-            (Err(Failure { may_retry: true, .. }), Some(mut again)) => {
-                metrics::counter!("edge_session_upstream_retries_total").increment(1);
+            (Err(Failure { may_retry: true, refusal }), Some(mut again)) => {
                 let second = self.choose(route, Some(&first));
+                if refusal == Refusal::UpstreamUnreachable && Arc::ptr_eq(&first, &second) {
+                    return Err(refusal);
+                }
+                metrics::counter!("edge_session_upstream_retries_total").increment(1);
                 let progress = &Progress::default();
                 // Another idle connection may have been closed, too.
                 let result = Box::pin(self.try_one(&second, &mut again, progress, false)).await;

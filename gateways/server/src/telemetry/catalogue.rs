@@ -93,11 +93,7 @@ pub(super) const METRICS: [(&str, Kind, &str); 21] = [
         "Requests from which session headers set by the client were removed.",
     ),
     ("edge_session_tunnels", Gauge, "Open WebSockets and other upgraded connections."),
-    (
-        "edge_session_upstream_retries_total",
-        Counter,
-        "Requests that were sent to a second application.",
-    ),
+    ("edge_session_upstream_retries_total", Counter, "Requests that were sent a second time."),
     ("edge_session_upstream_up", Gauge, "Whether an application is healthy: 1, else 0."),
 ];
 

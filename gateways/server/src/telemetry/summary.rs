@@ -1,5 +1,4 @@
-//! Summarizes repeated warnings, so that clients can neither fill a disk nor hide a line among
-//! others.
+//! Summarizes repeated lines, so that clients can neither fill a disk nor hide a line among others.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -18,13 +17,14 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// A location in the source: file and line.
 type Place = (Option<&'static str>, Option<u32>);
 
-/// Counts warnings and errors by source location. Shared by clones.
+/// Counts lines by source location, except those that name a session, which are a record of what
+/// happened to it. Shared by clones.
 #[derive(Clone, Default)]
 pub(crate) struct Summary(Arc<Mutex<HashMap<Place, Lines>>>);
 
 /// The lines of one location in this period.
-#[derive(Default)]
 struct Lines {
+    level: Level,
     count: u64,
     /// The message of the last line that was not shown.
     hidden: Option<String>,
@@ -42,11 +42,15 @@ impl Summary {
     /// Reports suppressed lines, and begins a new period.
     fn tell(&self) {
         let lines = std::mem::take(&mut *self.lock());
-        for Lines { count, hidden } in lines.into_values() {
+        for Lines { level, count, hidden } in lines.into_values() {
             if let Some(last) = hidden {
                 let more = count - SHOWN;
                 let seconds = PERIOD.as_secs();
-                tracing::warn!("{more} more times in the last {seconds} s: {last}");
+                let told = format!("{more} more times in the last {seconds} s: {last}");
+                match level {
+                    Level::INFO => tracing::info!("{told}"),
+                    _ => tracing::warn!("{told}"),
+                }
             }
         }
     }
@@ -58,12 +62,14 @@ impl Summary {
 
 impl<S: Subscriber> Layer<S> for Summary {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        let metadata = event.metadata();
-        if *metadata.level() > Level::WARN || metadata.module_path() == Some(module_path!()) {
+        let (metadata, level) = (event.metadata(), *event.metadata().level());
+        let is_record = level == Level::INFO && metadata.fields().field("session").is_some();
+        if level > Level::INFO || is_record || metadata.module_path() == Some(module_path!()) {
             return true;
         }
         let mut all = self.lock();
-        let lines = all.entry((metadata.file(), metadata.line())).or_default();
+        let new = || Lines { level, count: 0, hidden: None };
+        let lines = all.entry((metadata.file(), metadata.line())).or_insert_with(new);
         lines.count += 1;
         if lines.count <= SHOWN {
             return true;
@@ -125,7 +131,11 @@ mod tests {
     #[test]
     fn a_line_that_comes_again_and_again_is_shown_a_few_times_and_then_counted() {
         let (summary, log) = (Summary::default(), Log::default());
-        let lines = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
+        let lines = tracing_subscriber::fmt()
+            .with_max_level(Level::DEBUG)
+            .with_ansi(false)
+            .without_time()
+            .with_target(false);
         let subscriber = lines.with_writer(log.clone()).finish().with(summary.clone());
         tracing::subscriber::with_default(subscriber, || {
             let flood = |count| {
@@ -133,19 +143,24 @@ mod tests {
             };
             flood(1000);
             tracing::error!("something else");
-            (0..30).for_each(|_| tracing::info!("not a warning"));
+            (0..30).for_each(|_| tracing::info!("a guest has left"));
+            (0..30).for_each(|_| tracing::info!(session = "a", "it has ended"));
+            (0..30).for_each(|_| tracing::debug!("not counted"));
             let shown = log.lines();
             let count = |text| shown.iter().filter(|line| line.contains(text)).count();
-            assert_eq!((count("chairs"), count("else"), count("not a warning")), (20, 1, 30));
+            assert_eq!((count("chairs"), count("else"), count("guest")), (20, 1, 20));
+            assert_eq!((count("ended"), count("not counted")), (30, 30));
             assert!(shown[0].contains("WARN out of chairs, number 0"), "{shown:?}");
 
             summary.tell();
             let told = log.lines();
-            assert_eq!(told.len(), 1, "{told:?}");
-            assert!(
-                told[0].contains("980 more times in the last 10 s: out of chairs, number 999"),
-                "{told:?}"
-            );
+            assert_eq!(told.len(), 2, "{told:?}");
+            for line in [
+                "WARN 980 more times in the last 10 s: out of chairs, number 999",
+                "INFO 10 more times in the last 10 s: a guest has left",
+            ] {
+                assert!(told.iter().any(|it| it.contains(line)), "{told:?}");
+            }
             // A new period has begun, and nothing is reported twice.
             flood(2);
             summary.tell();

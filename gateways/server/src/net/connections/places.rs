@@ -166,14 +166,17 @@ impl Places {
             return self.enter(address, tls, place);
         }
         metrics::counter!("edge_session_connections_full_total").increment(1);
-        tracing::warn!("limits.connections is reached: new connections wait");
+        match self.make_room() {
+            0 => tracing::warn!("limits.connections is reached: new connections wait"),
+            _ => tracing::warn!("limits.connections is reached: idle ones are closed"),
+        }
         loop {
-            self.make_room();
             // The semaphore is never closed.
             let place = self.connections.clone().acquire_owned();
             if let Ok(Ok(place)) = timeout(LEAVING, place).await {
                 return self.enter(address, tls, place);
             }
+            self.make_room();
         }
     }
 
@@ -212,9 +215,9 @@ impl Places {
         connection
     }
 
-    /// Evicts idle connections, longest idle first. If a client has more than its share, only its
-    /// connections are evicted.
-    fn make_room(&self) {
+    /// Evicts idle connections, longest idle first, and returns how many. If a client has more than
+    /// its share, only its connections are evicted.
+    fn make_room(&self) -> usize {
         // The lock is released first, because dropping a connection locks it again.
         let all: Vec<_> = self.lock().connections.values().filter_map(Weak::upgrade).collect();
         let share = (self.bounds.connections / 8).max(8);
@@ -230,7 +233,7 @@ impl Places {
         // worth.
         let count = quiet.len().min(1 + quiet.len() / 64);
         if count == 0 {
-            return;
+            return 0;
         }
         quiet.select_nth_unstable_by_key(count - 1, |it| it.quiet_since.load(Ordering::Relaxed));
         for connection in &quiet[..count] {
@@ -238,6 +241,7 @@ impl Places {
             connection.leave.notify_one();
         }
         metrics::counter!("edge_session_connections_let_go_total").increment(count as u64);
+        count
     }
 
     fn now(&self) -> u64 {
