@@ -32,9 +32,9 @@ pub(crate) enum Command {
 
     /// List, show and end the sessions of a store.
     ///
-    /// MongoDB is queried directly, as is a file that no process has open. Otherwise the process
-    /// that has the sessions is queried: it needs admin.listen in its configuration and
-    /// EDGE_SESSION_ADMIN_TOKEN, and this command needs the same values.
+    /// MongoDB, Redis and PostgreSQL are queried directly, as is a file that no process has open.
+    /// Otherwise the process that has the sessions is queried: it needs admin.listen in its
+    /// configuration and EDGE_SESSION_ADMIN_TOKEN, and this command needs the same values.
     #[command(verbatim_doc_comment)]
     Sessions(Sessions),
 

@@ -42,6 +42,17 @@ const NAVIGATION: &[&str] = &["Sec-Fetch-Mode: navigate"];
 const FETCH: &[&str] = &["Sec-Fetch-Mode: cors", "Accept: text/html"];
 
 #[test]
+fn what_is_denied_to_everyone_needs_no_login_first() {
+    let upstream = Upstream::parrot();
+    let config = "[gateway]\nlogin = \"/login\"\n[[guard]]\npaths = [\"/\"]\nrequire = \"/user\"\n\
+                  [[guard]]\npaths = [\"/internal\"]\ndeny = true";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    for (path, status) in [("/internal/x", 403), ("/x", 302), ("/login", 200)] {
+        assert_eq!(server.caller().get(path, NAVIGATION).status, status, "{path}");
+    }
+}
+
+#[test]
 fn a_guarded_path_is_for_those_who_are_logged_in() {
     let upstream = Upstream::parrot();
     let server = gateway(&upstream);

@@ -25,6 +25,8 @@ fn an_application_that_cannot_be_reached_is_a_bad_gateway() {
     assert_eq!(answer.head.header("cache-control"), Some("no-store"));
     assert!(answer.head.header("x-request-id").is_some());
     assert_eq!(server.refused("upstream-unreachable"), 1);
+    // There is no other one to try.
+    assert_eq!(server.metric("edge_session_upstream_retries_total"), 0);
     server.stop();
 
     // TEST-NET-1: packets may be dropped forever, or refused at once.
