@@ -76,9 +76,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let database = Database::open(&uri, ground.database())?;
     say(format!("proxies on core 0, all else on core {}", last_core()));
     let mut table = String::from(
-        "| under | proxy | p50, p99 before | p50, p99 under attack | p99 beside before | at most \
-         doubled | failed | memory before | more at its peak | bound | within | CPU | what came of \
-         it |\n|---|---|--:|--:|--:|---|--:|--:|--:|--:|---|--:|---|\n",
+        "| under | proxy | p50, p99 before | p50, p99 under attack | p99 under attack ÷ before | at most \
+         doubled | failed | memory before | increase at its peak | bound | within | CPU | outcome |\n|---|---|--:|--:|--:|---|--:|--:|--:|--:|---|--:|---|\n",
     );
     for case in CASES.iter().filter(|case| case.name.contains(only)) {
         for kind in [Kind::EdgeSession, Kind::Nginx] {
@@ -162,7 +161,7 @@ fn measure(
     let answers = outcome.answers();
     if answers > 0 {
         notes.push(format!(
-            "{answers} answers, of them {} good, {} times 503",
+            "{answers} responses: {} good, {} with status 503",
             outcome.good, outcome.unavailable
         ));
     }
@@ -232,9 +231,9 @@ fn python() -> Result<String> {
     let figure = |name: &str| figures[name].as_f64().ok_or(format!("hostile.py says no {name}"));
     let (more, bound) = (figure("mib")?, 64.0);
     Ok(format!(
-        "\nPython's ASGI middleware, a cookie header of 16 MiB: **{more:.0} MiB** more at the peak \
-         (the bound is {bound:.0} MiB: {}), **{:.0} ms** in which the event loop does nothing else \
-         ({:.1} ms with a small one); the answer is {}.\n",
+        "\nPython's ASGI middleware, a cookie header of 16 MiB: memory grows by **{more:.0} MiB** \
+         (within the bound of {bound:.0} MiB: {}), the event loop is blocked for **{:.0} ms** \
+         ({:.1} ms with a small header), and the response has status {}.\n",
         yes(more <= bound),
         figure("milliseconds")?,
         figure("small")?,

@@ -3,6 +3,8 @@
 
 #[path = "../../gateways/server/src/telemetry/traces/context.rs"]
 mod context;
+#[path = "../../gateways/server/src/net/connections/frames.rs"]
+mod frames;
 #[allow(dead_code)]
 #[path = "../../gateways/server/src/proxy/headers.rs"]
 pub(crate) mod headers;
@@ -33,11 +35,15 @@ use opentelemetry::trace::{
 use self::path::{PlainPath, RulePath};
 use crate::{head, readings};
 
+/// For [`frames`].
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Takes the head of a request: its target, then its headers, one per line.
 pub fn request(data: &[u8]) {
+    check_frames(data);
     let (target, headers) = head::parse(data);
     check_query(target);
     // hyper refuses an invalid target.
@@ -54,6 +60,18 @@ pub fn request(data: &[u8]) {
     check_cookies(&headers);
     check_trace(&headers);
     check_trailers(headers);
+}
+
+/// Frames are the same whatever the pieces in which they arrive.
+fn check_frames(data: &[u8]) {
+    let follow = |size: usize| {
+        let mut frames = frames::Frames::default();
+        frames.follow(HTTP2_PREFACE);
+        data.chunks(size).map(|piece| frames.follow(piece)).sum::<u32>()
+    };
+    let count = follow(data.len().max(1));
+    assert!(count as usize <= data.len() / 9);
+    assert!([1, 2, 7, 9, 10].iter().all(|size| follow(*size) == count));
 }
 
 /// Escaping changes nothing but the query, whatever the pieces in which a request arrives.

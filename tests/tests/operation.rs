@@ -441,6 +441,16 @@ fn the_admin_address_is_for_nobody_who_knows_it_by_another_name() {
             assert_eq!(status(path, host), 421, "{path} of {host}");
         }
     }
+    // What is not clear (RFC 9112, section 3.2) is refused before.
+    for head in [
+        "GET /metrics HTTP/1.1\r\nConnection: close",
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: evil.example",
+        "GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost",
+    ] {
+        let mut wire = Wire::open(("127.0.0.1", port));
+        wire.send(format!("{head}\r\n\r\n"));
+        assert_eq!(wire.answer().status, 400, "{head}");
+    }
     server.stop();
 }
 
@@ -470,6 +480,20 @@ fn a_wrong_token_is_answered_late_also_when_many_are_tried() {
         }
     });
     assert!(start.elapsed() >= Duration::from_secs(3), "after {:?}", start.elapsed());
+
+    // Whoever sends many from several addresses does not delay the others.
+    let mut guesses = Vec::new();
+    for at in 0..64 {
+        let mut wire =
+            Wire::open_from(&format!("127.0.0.{}", 2 + at % 8), &format!("127.0.0.1:{port}"));
+        wire.send(
+            "GET /api/sessions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer wrong\r\n\r\n",
+        );
+        guesses.push(wire);
+    }
+    let start = Instant::now();
+    assert_eq!(ask_admin(port, &["GET /readyz HTTP/1.1", "Host: localhost"], "").status, 200);
+    assert!(start.elapsed() < Duration::from_secs(1), "after {:?}", start.elapsed());
     server.stop();
 }
 

@@ -60,7 +60,7 @@ pub(super) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
-        name: "a slow page on 6 × 128 HTTP/2 streams, 1,024 files",
+        name: "a slow page on 6 × 128 HTTP/2 streams, at most 1,024 open files",
         attack: "streams",
         nginx_has_it: true,
         files: FEW_FILES,
@@ -89,7 +89,7 @@ pub(super) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
-        name: "4,000 connections that said one byte, `P`",
+        name: "4,000 connections that sent one byte, `P`",
         attack: "byte",
         nginx_has_it: true,
         // 16 KiB each.
@@ -131,7 +131,7 @@ pub(super) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
-        name: "1,200 silent connections at the admin address, 1,024 files; the bystander asks for \
+        name: "1,200 silent connections at the admin address, at most 1,024 open files; the bystander asks for \
                `/readyz` there",
         attack: "silent",
         bound: 32.0,

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Extension, Form, FromRequestParts, Path, Query, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
@@ -34,6 +34,7 @@ use crate::admin::inspector::{Ended, InspectError, Inspector};
 use crate::health::healthz;
 use crate::net::address::{Address, Bound};
 use crate::net::connections::{self, Bounds, Limits, Peer};
+use crate::proxy::host_of;
 use crate::web::with_safe_headers;
 
 /// The cookie that grants access to the sessions. The proxy hides it from applications.
@@ -45,6 +46,9 @@ const TOLD_AT_ONCE: usize = 10_000;
 
 /// The maximum number of open connections: few people and programs use this address.
 pub(crate) const CONNECTIONS: usize = 64;
+
+/// The maximum number of concurrent requests of one client.
+const PER_CLIENT: usize = CONNECTIONS / 4;
 
 /// How long a request may take in total, and until it has arrived completely.
 const WHOLE: Duration = Duration::from_secs(60);
@@ -95,7 +99,7 @@ impl Admin {
             bounds: Bounds {
                 connections: CONNECTIONS,
                 requests: CONNECTIONS,
-                per_client: CONNECTIONS / 4,
+                per_client: PER_CLIENT,
                 exempt: Vec::new(),
             },
             header_bytes: 16 * 1024,
@@ -144,11 +148,13 @@ async fn of_known_host(
     request: Request,
     next: Next,
 ) -> Response {
-    let header = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
-    let host = header.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    // Every browser sends a host.
-    if host.is_none_or(|host| is_known(host, &hosts)) {
-        return next.run(request).await;
+    match host_of(request.uri(), request.headers(), request.version()) {
+        Err(what) => return (StatusCode::BAD_REQUEST, format!("{what}\n")).into_response(),
+        // Every browser sends a host.
+        Ok(host) if host.as_deref().is_none_or(|host| is_known(host, &hosts)) => {
+            return next.run(request).await;
+        }
+        Ok(_) => {}
     }
     let text = "This host name is not allowed: use an IP address, localhost, or a name in \
                 admin.hosts of the configuration.\n";
@@ -185,14 +191,21 @@ async fn in_time(request: Request, next: Next) -> Response {
     timeout(WHOLE, next.run(request)).await.unwrap_or_else(|_| late())
 }
 
-/// Returns whether `token` is the right one, after a delay if not.
-async fn opens(key: &Key, token: &str, peer: &Peer) -> bool {
-    let is_token = key.opens(token, peer.address).await;
-    if !is_token {
-        let address = peer.address;
-        tracing::warn!("a client at {address} sent a wrong admin token");
+/// Checks a token, with a delay if it is wrong. An error has the response's status and text.
+async fn check(key: &Key, token: &str, peer: &Peer) -> Result<(), (StatusCode, &'static str)> {
+    let address = peer.address;
+    match key.opens(token, address).await {
+        Some(true) => Ok(()),
+        Some(false) => {
+            tracing::warn!("a client at {address} sent a wrong admin token");
+            Err((StatusCode::UNAUTHORIZED, "The token is wrong."))
+        }
+        None => {
+            tracing::warn!("a token of a client at {address} was not compared: too many wait");
+            let text = "Too many tokens are being compared. Please try again in a few seconds.";
+            Err((StatusCode::TOO_MANY_REQUESTS, text))
+        }
     }
-    is_token
 }
 
 /// A client that has authenticated with the token. Every handler of sessions extracts it.
@@ -204,10 +217,13 @@ impl FromRequestParts<Admin> for Operator {
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Response> {
         let Some(key) = &admin.key else { return Err(StatusCode::NOT_FOUND.into_response()) };
         if let Some(token) = bearer(&parts.headers) {
-            return match parts.extensions.get::<Peer>() {
-                Some(peer) if opens(key, token, peer).await => Ok(Self),
-                _ => Err((StatusCode::UNAUTHORIZED, "the token is wrong\n").into_response()),
+            let Some(peer) = parts.extensions.get::<Peer>() else {
+                return Err(StatusCode::UNAUTHORIZED.into_response());
             };
+            let checked = check(key, token, peer).await;
+            return checked
+                .map(|()| Self)
+                .map_err(|(status, text)| (status, format!("{text}\n")).into_response());
         }
         let is_own = parts.method == Method::GET || is_own_form(&parts.headers);
         if is_own && cookie(&parts.headers).is_some_and(|pass| key.is_pass(pass, SystemTime::now()))
@@ -233,7 +249,7 @@ fn is_own_form(headers: &HeaderMap) -> bool {
 }
 
 async fn show_login() -> Response {
-    page(StatusCode::OK, pages::login(false))
+    page(StatusCode::OK, pages::login(None))
 }
 
 #[derive(Deserialize)]
@@ -249,10 +265,13 @@ async fn log_in(
 ) -> Response {
     let Some(key) = &admin.key else { return StatusCode::NOT_FOUND.into_response() };
     if !is_own_form(&headers) {
-        return page(StatusCode::FORBIDDEN, pages::login(true));
+        return page(StatusCode::FORBIDDEN, pages::login(Some("The form is another site's.")));
     }
-    if !opens(key, &form.token, &peer).await {
-        return page(StatusCode::FORBIDDEN, pages::login(true));
+    if let Err((status, text)) = check(key, &form.token, &peer).await {
+        // 401 would need a scheme that browsers know.
+        let status =
+            if status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { status };
+        return page(status, pages::login(Some(text)));
     }
     let (pass, lasts) = (key.pass(SystemTime::now()), LOGIN_LASTS.as_secs());
     let cookie =

@@ -56,6 +56,7 @@ pub(crate) use self::path::{PlainPath, RulePath};
 pub(crate) use self::pool::AppAddress;
 use self::readers::Readers;
 pub(crate) use self::refusal::Refusal;
+pub(crate) use self::target::host as host_of;
 use self::upstreams::AnsweredBy;
 pub(crate) use self::upstreams::{Health, RouteConfig, UpstreamTimeouts, Upstreams};
 pub(crate) use self::wasi_app::App;
@@ -258,6 +259,10 @@ impl Proxy {
         }
         if headers::lists_too_much(request.headers()) {
             return Err(Refusal::BadRequest("The Connection header lists too many names."));
+        }
+        // Only OPTIONS asks about the server as a whole (RFC 9112, section 3.2.4).
+        if request.uri().path() == "*" && *request.method() != Method::OPTIONS {
+            return Err(Refusal::BadRequest("The request target is not a path."));
         }
         let path = target::path(request.uri(), settings.escaped_slashes)
             .map_err(|path::Ambiguous| Refusal::AmbiguousPath)?;

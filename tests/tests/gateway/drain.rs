@@ -113,6 +113,8 @@ fn a_process_that_stops_finishes_what_it_has_begun() {
     let mut kept = server.wire();
     kept.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(!closes(&kept.answer().head));
+    // A connection that a browser has opened for its next request.
+    let mut ahead = server.wire();
     // A request whose body is still being sent.
     let mut sending = server.wire();
     sending.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
@@ -130,6 +132,9 @@ fn a_process_that_stops_finishes_what_it_has_begun() {
     let answer = kept.answer();
     assert_eq!((answer.status, closes(&answer.head)), (200, true), "{answer:#?}");
     assert_eq!(kept.rest(), b"");
+    ahead.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = ahead.answer();
+    assert_eq!((answer.status, closes(&answer.head)), (200, true), "{answer:#?}");
     server.ended();
 }
 

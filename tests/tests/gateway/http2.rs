@@ -10,9 +10,11 @@ use edge_session_tests::{Launch, Reply, Server, Upstream, Wire, wait_for};
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const PRIORITY: u8 = 2;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const ACK: u8 = 1;
@@ -332,6 +334,35 @@ fn floods_of_frames_cost_others_nothing() {
     assert_eq!(connection.end_of(1), End::Answered(200));
     assert!(upstream.count() < 10_000);
     drop(connection);
+    server.stop();
+}
+
+#[test]
+fn a_client_that_sends_little_but_frames_of_no_request_is_sent_away_and_a_proxy_is_not() {
+    let upstream = Upstream::app(|_| Reply::text("ok"));
+    let config = "[gateway]\ntrusted_proxies = [\"127.0.0.9\"]";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let floods = [
+        frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9]),
+        frame(PING, ACK, 0, &[0; 8]),
+        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+        frame(SETTINGS, 0, 0, b""),
+        frame(200, 0, 0, &[0; 8]),
+    ];
+    for (at, flood) in floods.iter().enumerate() {
+        let mut connection = Http2::open(&server);
+        // As many as a browser may have.
+        connection.wire.send(flood.repeat(1000));
+        assert_eq!(connection.get("/"), 1);
+        assert_eq!(connection.end_of(1), End::Answered(200), "{at}");
+        let flood = flood.repeat(1000);
+        let is_sent_away = (0..1000).any(|_| connection.wire.try_send(&flood).is_err());
+        assert!(is_sent_away && server.refused("flood") == at as u64 + 1, "{at}");
+    }
+    let mut proxy = Http2::over(Wire::open_from("127.0.0.9", &server.address()));
+    proxy.wire.send(floods[2].repeat(20_000));
+    assert_eq!(proxy.get("/"), 1);
+    assert_eq!(proxy.end_of(1), End::Answered(200));
     server.stop();
 }
 

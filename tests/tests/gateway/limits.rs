@@ -140,6 +140,28 @@ fn silent_connections_make_room_for_those_that_ask() {
 }
 
 #[test]
+fn silent_connections_stay_with_the_system_while_all_places_are_taken() {
+    let upstream = Upstream::app(|_| Reply::text("ok"));
+    let config = "[gateway]\ntrusted_proxies = []\n[limits]\nconnections = 4";
+    let server = Launch::new("memory:").upstream(&upstream.url()).config(config).start();
+    let mut visitors: Vec<_> = (0..4).map(|_| server.wire()).collect();
+    for visitor in &mut visitors {
+        visitor.send(ASK);
+        assert_eq!(visitor.answer().status, 200);
+    }
+    // The first one shows that all are taken. Then there is nothing to close for the others.
+    let _first = server.wire();
+    assert_eq!(visitors.remove(0).rest(), b"");
+    let _silent: Vec<_> = (0..20).map(|_| server.wire()).collect();
+    for visitor in &mut visitors {
+        visitor.send(ASK);
+        assert_eq!(visitor.answer().status, 200);
+    }
+    assert_eq!(server.metric("edge_session_connections_full_total"), 1);
+    server.stop();
+}
+
+#[test]
 fn a_websocket_keeps_the_place_of_its_request() {
     let upstream = Upstream::raw(|call| {
         if call.asked.target == "/" {

@@ -341,8 +341,23 @@ fn methods_that_are_for_proxies_themselves_are_refused() {
     assert_eq!(wire.answer().status, 200);
     assert_eq!(upstream.last().method, "OPTIONS");
     let mut wire = server.wire();
+    wire.send("GET * HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(wire.answer().status, 400);
+    let mut wire = server.wire();
     wire.send("BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(wire.answer().status, 200, "applications may have their own");
+    server.stop();
+}
+
+#[test]
+fn a_few_empty_lines_before_a_request_are_ignored() {
+    let (_upstream, server) = pair("");
+    let mut wire = server.wire();
+    wire.send(format!("{}GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n".repeat(100)));
+    assert_eq!(wire.answer().status, 200);
+    wire.send("\r\n".repeat(600));
+    assert_eq!(wire.rest(), b"");
+    assert_eq!(server.refused("malformed"), 1);
     server.stop();
 }
 

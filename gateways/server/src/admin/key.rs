@@ -11,6 +11,7 @@ use ring::hmac;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
+use super::{CONNECTIONS, PER_CLIENT};
 use crate::net::connections::client_of;
 use crate::web::hexadecimal;
 
@@ -21,6 +22,11 @@ pub(super) const LOGIN_LASTS: Duration = Duration::from_secs(8 * 60 * 60);
 /// place, even if the request is dropped.
 const COMPARED: usize = 4;
 const DELAY: Duration = Duration::from_secs(1);
+
+/// How many requests with tokens there may be of one client, and in total. Each of them keeps one of
+/// the places for requests, of which those for metrics and health need some, too.
+const OF_CLIENT: usize = PER_CLIENT - 2;
+const IN_ALL: usize = CONNECTIONS / 2;
 
 /// Compares tokens and passes in constant time.
 #[derive(Clone)]
@@ -53,12 +59,13 @@ impl Key {
         Self { comparison, token, passes, guesses: Arc::default() }
     }
 
-    /// Returns whether `given` is the token. The comparison waits for its turn, so that more
-    /// requests do not mean more guesses.
-    pub(super) async fn opens(&self, given: &str, address: IpAddr) -> bool {
-        let guess = self.guesses.clone().turn(client_of(address)).await;
+    /// Returns whether `given` is the token; none if too many tokens are waiting. The comparison
+    /// waits for its turn, so that more requests do not mean more guesses.
+    pub(super) async fn opens(&self, given: &str, address: IpAddr) -> Option<bool> {
+        let mut guess = self.guesses.clone().guess(client_of(address))?;
+        guess.turn().await;
         if self.is_token(given) {
-            return true;
+            return Some(true);
         }
         let wait = async move {
             sleep(DELAY).await;
@@ -66,7 +73,7 @@ impl Key {
         };
         // A separate task ends on time even if the request is dropped. It cannot fail.
         let _ = tokio::spawn(wait).await;
-        false
+        Some(false)
     }
 
     /// Returns whether `given` is the token, at once.
@@ -107,35 +114,60 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The clients whose tokens are being compared.
-#[derive(Default)]
-struct Guesses(Mutex<HashMap<IpAddr, Arc<Semaphore>>>);
+/// The clients whose tokens are being compared, or wait for that.
+struct Guesses {
+    in_all: Arc<Semaphore>,
+    clients: Mutex<HashMap<IpAddr, Client>>,
+}
 
-impl Guesses {
-    /// Waits until another token of the client may be compared.
-    async fn turn(self: Arc<Self>, client: IpAddr) -> Guess {
-        let turns =
-            lock(&self.0).entry(client).or_insert_with(|| Semaphore::new(COMPARED).into()).clone();
-        let mut guess = Guess { all: self, client, permit: None };
-        // The semaphore is never closed.
-        guess.permit = turns.acquire_owned().await.ok();
-        guess
+impl Default for Guesses {
+    fn default() -> Self {
+        Self { in_all: Arc::new(Semaphore::new(IN_ALL)), clients: Mutex::default() }
     }
 }
 
-/// A comparison that waits for its turn or has it. The client's entry is removed with its last one.
+#[derive(Clone)]
+struct Client {
+    all: Arc<Semaphore>,
+    compared: Arc<Semaphore>,
+}
+
+impl Guesses {
+    /// Takes a place for a token, if there is one.
+    fn guess(self: Arc<Self>, address: IpAddr) -> Option<Guess> {
+        let in_all = self.in_all.clone().try_acquire_owned().ok()?;
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        let new = || Client { all: semaphore(OF_CLIENT), compared: semaphore(COMPARED) };
+        let client = lock(&self.clients).entry(address).or_insert_with(new).clone();
+        let of_client = client.all.clone().try_acquire_owned().ok()?;
+        let of = (self, address);
+        Some(Guess { of, client, turn: None, _of_client: of_client, _in_all: in_all })
+    }
+}
+
+/// A token that waits to be compared, or was. The client's entry is removed with its last one.
 struct Guess {
-    all: Arc<Guesses>,
-    client: IpAddr,
-    permit: Option<OwnedSemaphorePermit>,
+    of: (Arc<Guesses>, IpAddr),
+    client: Client,
+    turn: Option<OwnedSemaphorePermit>,
+    _of_client: OwnedSemaphorePermit,
+    _in_all: OwnedSemaphorePermit,
+}
+
+impl Guess {
+    /// Waits until the token may be compared.
+    async fn turn(&mut self) {
+        // The semaphore is never closed.
+        self.turn = self.client.compared.clone().acquire_owned().await.ok();
+    }
 }
 
 impl Drop for Guess {
     fn drop(&mut self) {
-        let mut clients = lock(&self.all.0);
-        self.permit = None;
-        if clients.get(&self.client).is_some_and(|turns| Arc::strong_count(turns) == 1) {
-            clients.remove(&self.client);
+        let (all, address) = &self.of;
+        // This one's place is still taken.
+        if self.client.all.available_permits() == OF_CLIENT - 1 {
+            lock(&all.clients).remove(address);
         }
     }
 }
@@ -188,19 +220,39 @@ mod tests {
             tokio::spawn(async move { key.opens(token, address).await })
         };
         let start = Instant::now();
-        let guesses: Vec<_> = (0..10).map(|_| opens("a wrong one", guesser)).collect();
+        let guesses: Vec<_> = (1..OF_CLIENT).map(|_| opens("a wrong one", guesser)).collect();
         let right = opens(TOKEN, guesser);
-        assert!(opens(TOKEN, other).await.unwrap());
+        assert_eq!(opens(TOKEN, other).await.unwrap(), Some(true));
         assert_eq!(start.elapsed(), Duration::ZERO, "nobody else waits");
         // Comparisons keep their places; waiting requests give theirs up.
         guesses.iter().for_each(|guess| guess.abort());
-        assert!(right.await.unwrap());
+        assert_eq!(right.await.unwrap(), Some(true));
         assert_eq!(start.elapsed(), DELAY, "the right one tells no sooner");
         for _ in 0..9 {
-            assert!(!opens("a wrong one", guesser).await.unwrap());
+            assert_eq!(opens("a wrong one", guesser).await.unwrap(), Some(false));
         }
         assert_eq!(start.elapsed(), 10 * DELAY);
-        assert!(lock(&key.guesses.0).is_empty());
+        assert!(lock(&key.guesses.clients).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_are_no_more_tokens_than_leave_places_for_other_requests() {
+        let key = Key::new(TOKEN);
+        let opens = |address: u8| {
+            let key = key.clone();
+            tokio::spawn(async move {
+                key.opens("a wrong one", IpAddr::from([192, 0, 2, address])).await
+            })
+        };
+        let start = Instant::now();
+        let of_one: Vec<_> = (0..OF_CLIENT + 1).map(|_| opens(0)).collect();
+        let others: Vec<_> = (0..100).map(|at| opens(1 + at)).collect();
+        let mut refused = 0;
+        for guess in of_one.into_iter().chain(others) {
+            refused += usize::from(guess.await.unwrap().is_none());
+        }
+        assert_eq!((refused, start.elapsed()), (1 + 100 + OF_CLIENT - IN_ALL, 4 * DELAY));
+        assert!(lock(&key.guesses.clients).is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -212,7 +264,7 @@ mod tests {
             tokio::spawn(async move { key.opens("a wrong one", address).await })
         });
         for guess in guesses.collect::<Vec<_>>() {
-            assert!(!guess.await.unwrap());
+            assert_eq!(guess.await.unwrap(), Some(false));
         }
         assert_eq!(start.elapsed(), 2 * DELAY);
     }

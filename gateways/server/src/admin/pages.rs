@@ -37,12 +37,12 @@ fn frame(title: &str, is_in: bool, content: &Markup) -> Markup {
     }
 }
 
-pub(super) fn login(is_wrong: bool) -> Markup {
+pub(super) fn login(problem: Option<&str>) -> Markup {
     let content = html! {
         section.card {
             h1 { "Log in" }
             p.quiet { "Enter the token that this program was started with: EDGE_SESSION_ADMIN_TOKEN." }
-            @if is_wrong { p.problem role="alert" { "The token is wrong." } }
+            @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
             form method="post" action="/login" {
                 label for="token" { "Token" }
                 input #token type="password" name="token" required autofocus;

@@ -15,8 +15,6 @@ use tokio::io::Join;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, tcp, unix};
 use tokio_util::either::Either;
 
-use self::deferred::defer_accept;
-
 /// How many connections may wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
 
@@ -133,10 +131,7 @@ impl Bound {
         match self {
             Self::Listening(listener) => Ok(listener),
             // The backlog leaves room for bursts; beyond it the system resets connections.
-            Self::Port(socket) => {
-                defer_accept(&socket);
-                socket.listen(BACKLOG).map(Listener::Tcp)
-            }
+            Self::Port(socket) => socket.listen(BACKLOG).map(Listener::Tcp),
         }
     }
 }
@@ -147,7 +142,6 @@ fn handed_over() -> io::Result<Option<Listener>> {
         Ok(None) => Ok(None),
         Ok(Some(listener)) => {
             listener.set_nonblocking(true)?;
-            defer_accept(&listener);
             TcpListener::from_std(listener).map(Listener::Tcp).map(Some)
         }
         Err(not_tcp) => {
@@ -209,6 +203,13 @@ pub(crate) type Halves = Join<
 >;
 
 impl Listener {
+    /// Sets whether the system keeps new connections until their clients have sent something.
+    pub(crate) fn defer_accept(&self, defers: bool) {
+        if let Self::Tcp(listener) = self {
+            deferred::defer_accept(listener, defers);
+        }
+    }
+
     /// Accepts the next connection, and returns its client's address. Clients of a unix socket are
     /// local and count as 127.0.0.1.
     pub(crate) async fn accept(&self) -> io::Result<(Stream, IpAddr)> {
@@ -262,18 +263,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_accepted_when_its_client_has_sent_something() {
+    async fn connections_are_accepted_when_their_clients_have_sent_something_if_that_is_set() {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = bind(any).map(Bound::Port).unwrap().listen().unwrap();
         let Listener::Tcp(tcp) = &listener else { panic!("it is a port") };
         let address = tcp.local_addr().unwrap();
-        let _silent = TcpStream::connect(address).await.unwrap();
-        let client = TcpStream::connect(address).await.unwrap();
-        client.try_write(b"G").unwrap();
-        let (Either::Left(accepted), _) = listener.accept().await.unwrap() else {
-            panic!("it is a port")
-        };
-        assert_eq!(accepted.peer_addr().unwrap(), client.local_addr().unwrap());
+        let mut open = Vec::new();
+        for (defers, is_first) in [(false, true), (true, false), (false, true)] {
+            listener.defer_accept(defers);
+            let silent = TcpStream::connect(address).await.unwrap();
+            let client = TcpStream::connect(address).await.unwrap();
+            client.try_write(b"G").unwrap();
+            let (Either::Left(accepted), _) = listener.accept().await.unwrap() else {
+                panic!("it is a port")
+            };
+            let expected = if is_first { &silent } else { &client };
+            assert_eq!(accepted.peer_addr().unwrap(), expected.local_addr().unwrap());
+            if is_first {
+                listener.accept().await.unwrap();
+            }
+            open.push((silent, client));
+        }
     }
 
     #[test]

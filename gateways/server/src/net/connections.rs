@@ -1,7 +1,9 @@
 //! Connections: accepting, limits, timeouts and draining.
 
+mod frames;
 mod heads;
 mod http1_io;
+mod http2_io;
 mod places;
 mod streams;
 
@@ -36,6 +38,7 @@ use tower_service::Service;
 
 use self::http1_io::Http1;
 pub(crate) use self::http1_io::Interim;
+use self::http2_io::Http2;
 pub(crate) use self::places::{Bounds, Connection, Full, client_of};
 use self::places::{Place, Places};
 use self::streams::{Offered, Streams};
@@ -154,11 +157,17 @@ pub(crate) async fn serve(
     let drain = limits.drain;
     let limits = Arc::new(limits);
     let mut stop = pin!(stop);
+    let mut is_crowded = false;
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places, tls.is_some()) => accepted,
             () = &mut stop => break,
         };
+        // Not always: connections that the system keeps are lost when the program stops.
+        if is_crowded != places.are_crowded(is_crowded) {
+            is_crowded = !is_crowded;
+            listener.defer_accept(is_crowded);
+        }
         let Some((stream, connection)) = accepted else { continue };
         let accepted = Accepted {
             connection,
@@ -276,6 +285,7 @@ impl<S: Answers> Accepted<S> {
             let header_bytes = limits.header_bytes.min(HTTP2_HEADER_BYTES);
             let service =
                 service_fn(move |request: Request<Incoming>| answered(request.map(Body::new)));
+            let io = Http2::new(io, !connection.is_exempt());
             let serving = http2::Builder::new(Streams { idle: limits.idle })
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_HTTP2_STREAMS)

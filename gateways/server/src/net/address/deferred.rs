@@ -14,7 +14,8 @@ const SECONDS: c_int = 3;
 ///
 /// A system without the option, such as a sandbox's, accepts them at once.
 #[allow(unsafe_code, reason = "the option has no safe interface")]
-pub(super) fn defer_accept(listener: &impl AsFd) {
+pub(super) fn defer_accept(listener: &impl AsFd, defers: bool) {
+    let seconds = if defers { SECONDS } else { 0 };
     // SAFETY: the descriptor is open while it is borrowed, and the system copies the option's value,
     // which has the size that is given, during the call.
     unsafe {
@@ -22,8 +23,8 @@ pub(super) fn defer_accept(listener: &impl AsFd) {
             listener.as_fd().as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_DEFER_ACCEPT,
-            std::ptr::from_ref(&SECONDS).cast(),
-            size_of_val(&SECONDS) as libc::socklen_t,
+            std::ptr::from_ref(&seconds).cast(),
+            size_of_val(&seconds) as libc::socklen_t,
         );
     }
 }

@@ -14,7 +14,11 @@ pub(crate) enum Next {
 }
 
 /// The heads of requests on a connection, read in pieces. Their queries are escaped.
-pub(crate) struct Heads(At);
+pub(crate) struct Heads {
+    at: At,
+    /// How many bytes of empty lines there are before the request line.
+    blank: usize,
+}
 
 #[derive(Clone, Copy, PartialEq)]
 enum At {
@@ -48,28 +52,37 @@ enum Since {
     Something,
 }
 
+/// How many bytes of empty lines may come before a request line, of which RFC 9112, section 2.2, asks
+/// to ignore one.
+const MAX_BLANK_BYTES: usize = 1024;
+
 const START: At = At::Head { target: Part::Before, line: Since::Something };
 
 impl Default for Heads {
     fn default() -> Self {
-        Self(START)
+        Self { at: START, blank: 0 }
     }
 }
 
 impl Heads {
     /// Returns whether a head has ended, so that what follows must be said.
     pub(crate) fn needs_next(&self) -> bool {
-        self.0 == At::Behind
+        self.at == At::Behind
     }
 
     /// Returns whether the next bytes belong to a body of known length.
     pub(crate) fn is_body(&self) -> bool {
-        matches!(self.0, At::Body(_))
+        matches!(self.at, At::Body(_))
+    }
+
+    /// Returns whether so many empty lines have come before a request line that none will.
+    pub(crate) fn is_empty_for_long(&self) -> bool {
+        self.blank > MAX_BLANK_BYTES
     }
 
     /// Says what follows the head.
     pub(crate) fn go_on(&mut self, next: Next) {
-        self.0 = match next {
+        self.at = match next {
             Next::Body(0) => START,
             Next::Body(length) => At::Body(length),
             Next::Unknown => At::Unknown,
@@ -83,7 +96,7 @@ impl Heads {
         let mut escaped: Option<Vec<u8>> = None;
         while at < bytes.len() {
             let (rest, from) = (&bytes[at..], at);
-            match &mut self.0 {
+            match &mut self.at {
                 At::Unknown => at = bytes.len(),
                 At::Behind => break,
                 At::Body(left) => {
@@ -91,7 +104,7 @@ impl Heads {
                     at += count;
                     *left -= count as u64;
                     if *left == 0 {
-                        self.0 = START;
+                        self.at = START;
                     }
                 }
                 At::Head { target: Part::End, line } => match memchr(b'\n', rest) {
@@ -99,7 +112,7 @@ impl Heads {
                         at += length + 1;
                         match since(*line, &rest[..length]) {
                             Since::Something => *line = Since::Nothing,
-                            Since::Nothing | Since::Return => self.0 = At::Behind,
+                            Since::Nothing | Since::Return => self.at = At::Behind,
                         }
                     }
                     None => {
@@ -119,6 +132,7 @@ impl Heads {
                         // This byte may end the line.
                         continue;
                     }
+                    self.blank = if *target == Part::Before { self.blank + 1 } else { 0 };
                     at += 1;
                     if *target == Part::Query && must_be_escaped(rest[0]) {
                         push(escaped.get_or_insert_with(|| bytes[..from].to_vec()), rest[0]);

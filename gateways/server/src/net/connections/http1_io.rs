@@ -200,6 +200,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Http1<IO> {
         let bytes = &buffer.filled()[before..];
         this.has_read_much = bytes.len() == most;
         let followed = this.follow(bytes);
+        if this.heads.is_empty_for_long() {
+            super::refused("malformed");
+            return Poll::Ready(Err(io::Error::other("empty lines without a request")));
+        }
         // Nearly always, hyper can have them as they are, where they are.
         if followed != (bytes.len(), None) {
             this.divide(Bytes::copy_from_slice(bytes), followed);

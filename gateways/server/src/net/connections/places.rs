@@ -153,6 +153,13 @@ impl Places {
         self.bounds.connections - self.connections.available_permits()
     }
 
+    /// Returns whether all places for connections are taken, or, if they were, whether less than a
+    /// quarter has become free.
+    pub(super) fn are_crowded(&self, were_crowded: bool) -> bool {
+        let free = self.connections.available_permits();
+        free == 0 || were_crowded && free < self.bounds.connections / 4
+    }
+
     pub(super) async fn all_closed(&self) {
         let all = u32::try_from(self.bounds.connections).unwrap_or(u32::MAX);
         // The semaphore is never closed.
@@ -329,6 +336,11 @@ impl Connection {
     fn gives_up_too_much(&self) -> bool {
         let given_up = self.given_up.load(Ordering::Relaxed);
         given_up > MAX_GIVEN_UP && given_up > self.requests.load(Ordering::Relaxed) / 2
+    }
+
+    /// Returns whether it stands for many clients, so that it has no limits of its own.
+    pub(super) fn is_exempt(&self) -> bool {
+        self.client.is_none()
     }
 
     fn is_quiet(&self) -> bool {
@@ -612,6 +624,21 @@ mod tests {
         let start = Instant::now();
         connection.quiet_for(10 * SECOND, start).await;
         assert_eq!(start.elapsed(), 10 * SECOND);
+    }
+
+    #[tokio::test]
+    async fn places_are_crowded_from_the_last_one_on_until_a_quarter_is_free() {
+        let places = places(8, 10, 10);
+        let mut all = Vec::new();
+        for _ in 0..8 {
+            assert!(!places.are_crowded(false));
+            all.push(admit(&places, "10.0.0.1").await);
+        }
+        assert!(places.are_crowded(false) && places.are_crowded(true));
+        all.pop();
+        assert!(!places.are_crowded(false) && places.are_crowded(true));
+        all.pop();
+        assert!(!places.are_crowded(true));
     }
 
     #[tokio::test]
