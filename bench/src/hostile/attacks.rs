@@ -15,8 +15,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::Result;
 
-/// Differs from the bystander's address, so that limits per address do not protect the bystander.
-const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+/// Returns the address of this process's connections. It is not the bystander's, so that limits per
+/// address do not protect the bystander. Each process has another one: on an address with thousands
+/// of connections that have ended lately, the system needs milliseconds to find a port.
+fn address() -> Ipv4Addr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 66, high, low)
+}
 
 /// The pause after a connection could not be opened or was closed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -148,7 +153,7 @@ impl Attacker {
     }
 
     async fn connect_by(&self, socket: TcpSocket) -> Result<Open> {
-        socket.bind((ATTACKER, 0).into())?;
+        socket.bind((address(), 0).into())?;
         let stream = timeout(Duration::from_secs(5), socket.connect(self.target)).await??;
         stream.set_nodelay(true)?;
         add(&self.tally.open, 1);
