@@ -19,11 +19,11 @@ const MANY_FRAMES: u32 = 16;
 const MAX_READ_BYTES_BEHIND_MANY: usize = 1024;
 
 /// How many such frames a client may send at once, how many more it may send each second, and how
-/// many bytes that it gets allow one more. Clients announce that they have read (WINDOW_UPDATE) every
-/// 4 KiB or more, for the stream and for the connection.
+/// many bytes that it gets allow one more. Clients announce that they have read (WINDOW_UPDATE), for the
+/// stream and for the connection: usually every 4 KiB or more, with the smallest windows every 512.
 const AT_ONCE: f64 = 4096.0;
 const PER_SECOND: f64 = 1000.0;
-const BYTES_FOR_ONE: f64 = 1024.0;
+const BYTES_FOR_ONE: f64 = 256.0;
 
 /// The side of a connection where hyper reads and writes.
 pub(super) struct Http2<IO> {
@@ -145,7 +145,7 @@ mod tests {
         assert!(allowance.take(4096) && !allowance.take(1));
         advance(Duration::from_secs(2)).await;
         assert!(allowance.take(1999) && !allowance.take(1));
-        allowance.written = 100 * 1024;
+        allowance.written = 100 * 256;
         assert!(allowance.take(99) && !allowance.take(1));
         advance(Duration::from_secs(3600)).await;
         assert!(allowance.take(4096) && !allowance.take(1), "no more is saved");
