@@ -76,8 +76,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let database = Database::open(&uri, ground.database())?;
     say(format!("proxies on core 0, all else on core {}", last_core()));
     let mut table = String::from(
-        "| under | proxy | p50, p99 before | p50, p99 under attack | p99 under attack ÷ before | at most \
-         doubled | failed | memory before | increase at its peak | bound | within | CPU | outcome |\n|---|---|--:|--:|--:|---|--:|--:|--:|--:|---|--:|---|\n",
+        "| under | proxy | p50, p99 before | p50, p99 under attack | p99 under attack ÷ before | \
+         at most doubled | failed | memory before | increase at its peak | bound | within | CPU | \
+         outcome |\n|---|---|--:|--:|--:|---|--:|--:|--:|--:|---|--:|---|\n",
     );
     for case in CASES.iter().filter(|case| case.name.contains(only)) {
         for kind in [Kind::EdgeSession, Kind::Nginx] {

@@ -35,9 +35,6 @@ use opentelemetry::trace::{
 use self::path::{PlainPath, RulePath};
 use crate::{head, readings};
 
-/// For [`frames`].
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -66,7 +63,7 @@ pub fn request(data: &[u8]) {
 fn check_frames(data: &[u8]) {
     let follow = |size: usize| {
         let mut frames = frames::Frames::default();
-        frames.follow(HTTP2_PREFACE);
+        frames.follow(frames::PREFACE);
         data.chunks(size).map(|piece| frames.follow(piece)).sum::<u32>()
     };
     let count = follow(data.len().max(1));

@@ -665,7 +665,7 @@ fn what_works_and_may_be_no_good_is_a_warning() {
         (
             "",
             &[("EDGE_SESSION_SECRET", "['a-secret-of-more-than-thirty-two-bytes']")],
-            "secret: number 1 has a bracket at its end, which is part of the secret",
+            "secret: number 1 begins or ends with a bracket, which is part of the secret",
         ),
         (
             "[store]\nurl = \"mongodb://127.0.0.1:9/a?socketTimeoutMS=1\"",

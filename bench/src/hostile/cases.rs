@@ -131,8 +131,8 @@ pub(super) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
-        name: "1,200 silent connections at the admin address, at most 1,024 open files; the bystander asks for \
-               `/readyz` there",
+        name: "1,200 silent connections at the admin address, at most 1,024 open files; the \
+               bystander asks for `/readyz` there",
         attack: "silent",
         bound: 32.0,
         files: FEW_FILES,

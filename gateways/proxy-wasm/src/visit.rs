@@ -302,7 +302,7 @@ impl Visit {
                 }
                 Ok(change::nothing())
             }
-            answer => answer.and_then(|answer| change::of(answer, data).map_err(str::to_owned)),
+            answer => answer.and_then(|answer| change::of(answer, data)),
         };
         let report = |what: &String| {
             log(

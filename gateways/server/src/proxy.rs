@@ -52,7 +52,7 @@ use self::guards::Verdict;
 pub(crate) use self::guards::{Guard, Rule};
 pub(crate) use self::headers::{TrustedProxies, clean_trailers};
 use self::journal::{Journal, RequestLog};
-pub(crate) use self::path::{PlainPath, RulePath};
+pub(crate) use self::path::{PlainPath, RulePath, path_of};
 pub(crate) use self::pool::AppAddress;
 use self::readers::Readers;
 pub(crate) use self::refusal::Refusal;
@@ -184,12 +184,14 @@ impl Settings {
 impl Proxy {
     /// With `logs_requests`, every request is logged.
     pub(crate) fn new(
-        settings: Settings,
+        mut settings: Settings,
         applications: Applications,
         layer: &SessionLayer,
         traces: Option<Traces>,
         logs_requests: bool,
     ) -> anyhow::Result<Self> {
+        // What is denied to everyone needs no login first.
+        settings.guards.sort_by_key(Guard::wants_session);
         let cookie_name = layer.options().text("name").to_owned();
         let journal = Journal::new(layer.hasher().clone(), traces, logs_requests);
         let readers = settings.min_rate.map(Readers::new);

@@ -540,8 +540,8 @@ fn quoted_secrets(secrets: &[Vec<u8>]) -> impl Iterator<Item = String> {
              --env-file keeps quotation marks; other tools remove them",
         ),
         (Some(b'['), _) | (_, Some(b']')) => Some(
-            "has a bracket at its end, which is part of the secret. A list has only commas between \
-             its secrets, in a file lines",
+            "begins or ends with a bracket, which is part of the secret. Separate secrets by commas, \
+             or in a file by line breaks, without brackets",
         ),
         _ => None,
     };

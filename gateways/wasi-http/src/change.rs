@@ -14,7 +14,7 @@ pub(crate) fn nothing() -> Change {
 }
 
 /// Returns the change that `answer` requests for a session with this data.
-pub(crate) fn of(answer: Answer, data: &str) -> Result<Change, &'static str> {
+pub(crate) fn of(answer: Answer, data: &str) -> Result<Change, String> {
     let (action, data) = match answer.action {
         session_headers::Action::Keep => (Action::Keep, data),
         session_headers::Action::Regenerate => (Action::Regenerate, EMPTY),

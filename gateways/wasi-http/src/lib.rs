@@ -113,7 +113,7 @@ fn take(response: &mut Outgoing, data: &str) -> Option<Change> {
             }
             Ok(change::nothing())
         }
-        answer => answer.and_then(|answer| change::of(answer, data).map_err(str::to_owned)),
+        answer => answer.and_then(|answer| change::of(answer, data)),
     };
     let report =
         |what: &String| log(format!("the application's session headers are not valid: {what}"));

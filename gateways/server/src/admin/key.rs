@@ -115,59 +115,55 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The clients whose tokens are being compared, or wait for that.
-struct Guesses {
-    in_all: Arc<Semaphore>,
-    clients: Mutex<HashMap<IpAddr, Client>>,
-}
+#[derive(Default)]
+struct Guesses(Mutex<HashMap<IpAddr, Client>>);
 
-impl Default for Guesses {
-    fn default() -> Self {
-        Self { in_all: Arc::new(Semaphore::new(IN_ALL)), clients: Mutex::default() }
-    }
-}
-
-#[derive(Clone)]
 struct Client {
-    all: Arc<Semaphore>,
-    compared: Arc<Semaphore>,
+    tokens: usize,
+    turns: Arc<Semaphore>,
 }
 
 impl Guesses {
     /// Takes a place for a token, if there is one.
     fn guess(self: Arc<Self>, address: IpAddr) -> Option<Guess> {
-        let in_all = self.in_all.clone().try_acquire_owned().ok()?;
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        let new = || Client { all: semaphore(OF_CLIENT), compared: semaphore(COMPARED) };
-        let client = lock(&self.clients).entry(address).or_insert_with(new).clone();
-        let of_client = client.all.clone().try_acquire_owned().ok()?;
-        let of = (self, address);
-        Some(Guess { of, client, turn: None, _of_client: of_client, _in_all: in_all })
+        let mut clients = lock(&self.0);
+        let of_client = clients.get(&address).map_or(0, |client| client.tokens);
+        let in_all: usize = clients.values().map(|client| client.tokens).sum();
+        if of_client >= OF_CLIENT || in_all >= IN_ALL {
+            return None;
+        }
+        let new = || Client { tokens: 0, turns: Semaphore::new(COMPARED).into() };
+        let client = clients.entry(address).or_insert_with(new);
+        client.tokens += 1;
+        let turns = client.turns.clone();
+        drop(clients);
+        Some(Guess { all: self, address, turns, turn: None })
     }
 }
 
 /// A token that waits to be compared, or was. The client's entry is removed with its last one.
 struct Guess {
-    of: (Arc<Guesses>, IpAddr),
-    client: Client,
+    all: Arc<Guesses>,
+    address: IpAddr,
+    turns: Arc<Semaphore>,
     turn: Option<OwnedSemaphorePermit>,
-    _of_client: OwnedSemaphorePermit,
-    _in_all: OwnedSemaphorePermit,
 }
 
 impl Guess {
     /// Waits until the token may be compared.
     async fn turn(&mut self) {
         // The semaphore is never closed.
-        self.turn = self.client.compared.clone().acquire_owned().await.ok();
+        self.turn = self.turns.clone().acquire_owned().await.ok();
     }
 }
 
 impl Drop for Guess {
     fn drop(&mut self) {
-        let (all, address) = &self.of;
-        // This one's place is still taken.
-        if self.client.all.available_permits() == OF_CLIENT - 1 {
-            lock(&all.clients).remove(address);
+        let mut clients = lock(&self.all.0);
+        let Some(client) = clients.get_mut(&self.address) else { return };
+        client.tokens -= 1;
+        if client.tokens == 0 {
+            clients.remove(&self.address);
         }
     }
 }
@@ -232,7 +228,7 @@ mod tests {
             assert_eq!(opens("a wrong one", guesser).await.unwrap(), Some(false));
         }
         assert_eq!(start.elapsed(), 10 * DELAY);
-        assert!(lock(&key.guesses.clients).is_empty());
+        assert!(lock(&key.guesses.0).is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -252,7 +248,7 @@ mod tests {
             refused += usize::from(guess.await.unwrap().is_none());
         }
         assert_eq!((refused, start.elapsed()), (1 + 100 + OF_CLIENT - IN_ALL, 4 * DELAY));
-        assert!(lock(&key.guesses.clients).is_empty());
+        assert!(lock(&key.guesses.0).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use crate::net::address::LONGEST;
 use crate::net::connections::{Bounds, Limits};
 use crate::proxy::{
     AppAddress, Guard, Health, PlainPath, RouteConfig, Rule, RulePath, Settings, TrustedProxies,
-    UpstreamTimeouts,
+    UpstreamTimeouts, path_of,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ pub(super) fn read(
     let after_logout = gateway.path("after_logout", wrong).unwrap_or_else(|| "/".to_owned());
     let logout = logout.and_then(|path| Some((RulePath::parse(&path).ok()?, after_logout)));
     if let Some((logout, after)) = &logout
-        && without_query(after).is_some_and(|after| after == *logout)
+        && RulePath::parse(path_of(after)).as_ref() == Ok(logout)
     {
         let message =
             format!("is {logout}, where gateway.after_logout leads: the redirect would never end");
@@ -110,7 +110,7 @@ pub(super) fn read(
     }
     let identity = gateway.pointer("identity", wrong);
     if let (Some((logout, _)), Some(login)) = (&logout, &login)
-        && without_query(login).is_some_and(|login| login == *logout)
+        && RulePath::parse(path_of(login)).as_ref() == Ok(logout)
     {
         let message = "is also the path of gateway.login: nobody could log in";
         wrong.push(gateway.problem("logout", message.to_owned()));
@@ -325,15 +325,11 @@ fn upstream(text: &str) -> Result<AppAddress, String> {
     }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(format!(
-            "{shown:?} is followed by a path or a query: requests keep their own, so give only the host"
+            "{shown:?} is followed by a path or a query: requests keep their own, so give only the \
+             host"
         ));
     }
     Ok(AppAddress::Url(uri))
-}
-
-/// Returns the path of a target that is redirected to.
-fn without_query(target: &str) -> Option<RulePath> {
-    RulePath::parse(target.split(['?', '#']).next()?).ok()
 }
 
 /// Reports a guard of which no request can reach a path, or the login page.
@@ -350,7 +346,8 @@ fn check_routes(
         }
     }
     if let Some(login) = guard.login()
-        && without_query(login).is_some_and(|it| !routes.iter().any(|to| it.is_below(&to.path)))
+        && RulePath::parse(path_of(login))
+            .is_ok_and(|it| !routes.iter().any(|to| it.is_below(&to.path)))
     {
         let message = format!("leads to {login} (login), which is on no route: add one");
         wrong.push(section.problem("require", message));
@@ -362,12 +359,12 @@ fn check_logins(guards: &[Guard], wrong: &mut Vec<Problem>) {
     for (at, denying) in guards.iter().enumerate().filter(|(_, it)| it.rule == Rule::Deny) {
         let logins = guards.iter().filter_map(Guard::login);
         let denied = logins.filter(|it| {
-            let plain = it.split(['?', '#']).next().and_then(PlainPath::parse);
-            let is_excepted =
-                plain.is_some_and(|it| denying.except.iter().any(|other| it.is_below(other)));
-            let path = without_query(it);
-            !is_excepted
-                && path.is_some_and(|it| denying.paths.iter().any(|other| it.is_below(other)))
+            let path = path_of(it);
+            let is_excepted = PlainPath::parse(path)
+                .is_some_and(|it| denying.except.iter().any(|other| it.is_below(other)));
+            let is_guarded = RulePath::parse(path)
+                .is_ok_and(|it| denying.paths.iter().any(|other| it.is_below(other)));
+            is_guarded && !is_excepted
         });
         for login in denied.take(1) {
             let message =
@@ -398,16 +395,15 @@ fn guard(section: &mut Section, login: Option<&str>, wrong: &mut Vec<Problem>) -
                 wrong.push(section.problem("except", message.to_owned()));
             }
             Some(parsed) if is_plain(&path) => {
-                let is_below = |guarded: &RulePath| {
-                    RulePath::parse(&path).is_ok_and(|path| path.is_below(guarded))
-                };
+                let excepted = RulePath::parse(&path).ok();
+                let is_below =
+                    |guarded: &RulePath| excepted.as_ref().is_some_and(|it| it.is_below(guarded));
                 if !paths.is_empty() && !paths.iter().any(is_below) {
                     let message = format!("{path:?} is not below any of the guard's paths");
                     wrong.push(section.problem("except", message));
                 }
-                let is_whole = |guarded: &&RulePath| {
-                    RulePath::parse(&path).is_ok_and(|path| guarded.is_below(&path))
-                };
+                let is_whole =
+                    |guarded: &&RulePath| excepted.as_ref().is_some_and(|it| guarded.is_below(it));
                 if let Some(guarded) = paths.iter().find(is_whole) {
                     let message = format!("{path:?} would leave nothing of {guarded} to guard");
                     wrong.push(section.problem("except", message));
@@ -510,8 +506,8 @@ impl Section {
     fn path(&mut self, key: &str, wrong: &mut Vec<Problem>) -> Option<String> {
         let path: String = self.take(key, wrong)?;
         let is_path = path.starts_with('/') && !path.starts_with("//");
-        let plain = path.split(['?', '#']).next().unwrap_or_default();
-        let is_valid = PathAndQuery::try_from(&*path).is_ok() && RulePath::parse(plain).is_ok();
+        let is_valid =
+            PathAndQuery::try_from(&*path).is_ok() && RulePath::parse(path_of(&path)).is_ok();
         if is_path && is_valid {
             return Some(path);
         }
@@ -523,8 +519,7 @@ impl Section {
     /// Reads the login path. Guards exempt only this exact spelling.
     fn login(&mut self, wrong: &mut Vec<Problem>) -> Option<String> {
         let login = self.path("login", wrong)?;
-        let path = login.split(['?', '#']).next().unwrap_or_default();
-        if PlainPath::parse(path).is_none() {
+        if PlainPath::parse(path_of(&login)).is_none() {
             let message = format!("is {login:?}: use a plain path, without // or ;");
             wrong.push(self.problem("login", message));
         }

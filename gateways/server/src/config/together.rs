@@ -160,6 +160,7 @@ pub(crate) fn warnings(settings: &Settings) -> Vec<String> {
     warnings
 }
 
+/// Returns what is not advisable in the section of the proxy and its guards.
 fn of_gateway(gateway: &crate::proxy::Settings) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(all) = gateway.trusted_proxies.0.iter().find(|it| it.prefix_len() == 0) {

@@ -5,6 +5,7 @@ mod heads;
 mod http1_io;
 mod http2_io;
 mod places;
+mod portions;
 mod streams;
 
 use std::convert::Infallible;
@@ -44,10 +45,6 @@ use self::places::{Place, Places};
 use self::streams::{Offered, Streams};
 use crate::net::address::{self, Listener, Stream};
 use crate::net::tls::Tls;
-
-/// The HTTP/2 preface, for connections where TLS has not negotiated the protocol (RFC 9113, section
-/// 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The maximum number of concurrent requests per connection. A smaller one slows down pages with
 /// many images (RFC 9113, section 6.5.2).
@@ -515,14 +512,14 @@ impl<R: AsyncRead + Unpin> AsyncRead for Begun<R> {
     }
 }
 
-/// Reads the beginning of a connection, and returns whether it is the HTTP/2 preface, with the
-/// bytes read.
+/// Reads the beginning of a connection where TLS has not negotiated the protocol, and returns
+/// whether it is the HTTP/2 preface, with the bytes read.
 async fn preface(stream: &mut Stream) -> std::io::Result<(bool, Vec<u8>)> {
-    let mut begin = Vec::with_capacity(HTTP2_PREFACE.len());
-    while begin.len() < HTTP2_PREFACE.len() {
-        let missing = HTTP2_PREFACE.len() - begin.len();
+    let mut begin = Vec::with_capacity(frames::PREFACE.len());
+    while begin.len() < frames::PREFACE.len() {
+        let missing = frames::PREFACE.len() - begin.len();
         let count = (&mut *stream).take(missing as u64).read_buf(&mut begin).await?;
-        if count == 0 || !HTTP2_PREFACE.starts_with(&begin) {
+        if count == 0 || !frames::PREFACE.starts_with(&begin) {
             return Ok((false, begin));
         }
     }

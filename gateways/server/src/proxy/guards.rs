@@ -12,7 +12,7 @@ use http_body::Body as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::path::{PlainPath, RulePath, return_path};
+use super::path::{PlainPath, RulePath, path_of, return_path};
 use super::refusal::Refusal;
 
 /// Escapes a return path in a query, except unreserved characters.
@@ -79,7 +79,7 @@ pub(crate) enum Verdict {
     Refused(Response<Body>),
 }
 
-/// Decides whether a request may pass. `identity` contains the JSON pointers to the logged-in user.
+/// Decides whether a request may pass: the first guard that refuses it decides. `identity` contains the JSON pointers to the logged-in user.
 pub(crate) fn check(
     guards: &[Guard],
     identity: &[String],
@@ -93,12 +93,8 @@ pub(crate) fn check(
         let plain = plain.as_ref();
         plain.is_some_and(|plain| guard.except.iter().any(|it| plain.is_below(it)))
     };
-    // What is denied to everyone needs no login first.
-    let (requiring, denying): (Vec<_>, Vec<_>) = guards
-        .iter()
-        .filter(|guard| guard.paths.iter().any(|it| path.is_below(it)) && !is_excepted(guard))
-        .partition(|guard| guard.wants_session());
-    for guard in denying.into_iter().chain(requiring) {
+    let concerned = guards.iter().filter(|guard| guard.paths.iter().any(|it| path.is_below(it)));
+    for guard in concerned.filter(|guard| !is_excepted(guard)) {
         if guard.preflights && is_preflight(request) {
             verdict = Verdict::Preflight;
             continue;
@@ -107,8 +103,8 @@ pub(crate) fn check(
             Rule::Deny => return Verdict::Refused(Refusal::Denied.respond()),
             Rule::Require { pointer, equals, login } => {
                 // The login path must be reachable without a login.
-                let login_path = login.as_deref().and_then(|it| it.split(['?', '#']).next());
-                if plain.is_some() && plain == login_path.and_then(PlainPath::parse) {
+                let login_path = login.as_deref().and_then(|it| PlainPath::parse(path_of(it)));
+                if plain.is_some() && plain == login_path {
                     continue;
                 }
                 let at = |pointer| session.and_then(|session| session.pointer(pointer));

@@ -221,6 +221,11 @@ fn has_an_escape(segment: &str) -> bool {
     segment.split('%').skip(1).any(begins)
 }
 
+/// Returns a target's path, without its query and its fragment.
+pub(crate) fn path_of(target: &str) -> &str {
+    target.split(['?', '#']).next().unwrap_or_default()
+}
+
 /// Returns a request's target as a return path, always on this host. Browsers treat `//host` and
 /// `/\host` as another host.
 pub(crate) fn return_path(path_and_query: &str) -> String {

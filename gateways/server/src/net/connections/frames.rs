@@ -1,6 +1,7 @@
 //! The frames of a connection of HTTP/2, read in pieces.
 
-use super::HTTP2_PREFACE;
+/// The preface, which comes before the frames (RFC 9113, section 3.4).
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Follows the frames of a connection (RFC 9113, section 4.1), read in pieces.
 pub(crate) struct Frames {
@@ -17,7 +18,7 @@ const HEAD: usize = 9;
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { preface: HTTP2_PREFACE.len(), head: [0; HEAD], known: 0, left: 0 }
+        Self { preface: PREFACE.len(), head: [0; HEAD], known: 0, left: 0 }
     }
 }
 
@@ -65,7 +66,7 @@ mod tests {
     fn frames_that_belong_to_no_request_are_counted_wherever_they_are_split() {
         let payload = frame(6, &[0; 8]).repeat(8);
         let sent = [
-            HTTP2_PREFACE.to_vec(),
+            PREFACE.to_vec(),
             frame(4, &[]),
             frame(1, &payload),
             frame(6, &[0; 8]),

@@ -15,17 +15,18 @@
 //! has not got the response: what is waiting then comes behind the last response and before this one.
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use axum::body::Bytes;
 use http::header::{CONTENT_SECURITY_POLICY, LINK, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Version};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
 
 use super::heads::{Heads, Next};
+use super::portions::Portions;
 
 /// The fields of an interim response that are passed on: those that browsers use.
 const INTERIM_FIELDS: [HeaderName; 2] = [LINK, CONTENT_SECURITY_POLICY];
@@ -117,8 +118,7 @@ pub(super) struct Http1<IO> {
     later: Bytes,
     /// Interim responses that are being written.
     writing: Bytes,
-    /// Others get their turn before more is read.
-    has_read_much: bool,
+    portions: Portions,
 }
 
 impl<IO> Http1<IO> {
@@ -126,9 +126,9 @@ impl<IO> Http1<IO> {
     pub(super) fn new(io: IO) -> (Self, Requests) {
         let shared = Arc::<Shared>::default();
         let [ready, later, writing] = [const { Bytes::new() }; 3];
-        let heads = Heads::default();
+        let (heads, portions) = (Heads::default(), Portions::default());
         (
-            Self { io, shared: shared.clone(), heads, ready, later, writing, has_read_much: false },
+            Self { io, shared: shared.clone(), heads, ready, later, writing, portions },
             Requests(shared),
         )
     }
@@ -190,15 +190,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Http1<IO> {
             this.hand_over(buffer);
             return Poll::Ready(Ok(()));
         }
-        if std::mem::take(&mut this.has_read_much) {
-            return pin!(yield_now()).poll(context).map(Ok);
-        }
         let before = buffer.filled().len();
         let most = if this.heads.is_body() { usize::MAX } else { MAX_READ_BYTES };
-        let mut io = (&mut this.io).take(most as u64);
-        ready!(Pin::new(&mut io).poll_read(context, buffer))?;
+        ready!(this.portions.poll_read(&mut this.io, most, context, buffer))?;
         let bytes = &buffer.filled()[before..];
-        this.has_read_much = bytes.len() == most;
         let followed = this.follow(bytes);
         if this.heads.is_empty_for_long() {
             super::refused("malformed");

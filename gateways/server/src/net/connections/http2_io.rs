@@ -1,16 +1,17 @@
 //! What hyper's server of HTTP/2 does not watch: frames that belong to no request (RFC 9113, section
 //! 10.5). They cost a client little, no limit on requests counts them, and hyper processes all that
-//! has arrived before others get their turn. Both are done here, between the connection and hyper.
+//! has arrived before others get their turn. Here, between the connection and hyper, they are
+//! counted, and read in small portions.
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::task::yield_now;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::frames::Frames;
+use super::portions::Portions;
 
 /// How much is read at a time: after so much, the requests of others get their turn. Less behind
 /// many frames that belong to no request, since each costs as much as a whole read.
@@ -18,9 +19,10 @@ const MAX_READ_BYTES: usize = 16 * 1024;
 const MANY_FRAMES: u32 = 16;
 const MAX_READ_BYTES_BEHIND_MANY: usize = 1024;
 
-/// How many such frames a client may send at once, how many more it may send each second, and how
-/// many bytes that it gets allow one more. Clients announce that they have read (WINDOW_UPDATE), for the
-/// stream and for the connection: usually every 4 KiB or more, with the smallest windows every 512.
+/// How many such frames a client may send at once, how many more it may send each second, and for
+/// how many bytes that it gets it may send one more. Clients announce what they have read
+/// (WINDOW_UPDATE), for the stream and for the connection: usually every 4 KiB or more, with the
+/// smallest windows every 512 bytes.
 const AT_ONCE: f64 = 4096.0;
 const PER_SECOND: f64 = 1000.0;
 const BYTES_FOR_ONE: f64 = 256.0;
@@ -33,8 +35,7 @@ pub(super) struct Http2<IO> {
     allowance: Option<Allowance>,
     /// How much may be read next.
     most: usize,
-    /// Others get their turn before more is read.
-    has_read_much: bool,
+    portions: Portions,
 }
 
 struct Allowance {
@@ -48,8 +49,8 @@ impl<IO> Http2<IO> {
     pub(super) fn new(io: IO, is_limited: bool) -> Self {
         let allowance =
             is_limited.then(|| Allowance { frames: AT_ONCE, since: Instant::now(), written: 0 });
-        let frames = Frames::default();
-        Self { io, frames, allowance, most: MAX_READ_BYTES, has_read_much: false }
+        let (frames, portions) = (Frames::default(), Portions::default());
+        Self { io, frames, allowance, most: MAX_READ_BYTES, portions }
     }
 
     fn wrote(&mut self, count: usize) {
@@ -78,15 +79,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Http2<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if std::mem::take(&mut this.has_read_much) {
-            return pin!(yield_now()).poll(context).map(Ok);
-        }
         let before = buffer.filled().len();
-        let mut io = (&mut this.io).take(this.most as u64);
-        ready!(Pin::new(&mut io).poll_read(context, buffer))?;
-        let bytes = &buffer.filled()[before..];
-        this.has_read_much = bytes.len() == this.most;
-        let frames = this.frames.follow(bytes);
+        ready!(this.portions.poll_read(&mut this.io, this.most, context, buffer))?;
+        let frames = this.frames.follow(&buffer.filled()[before..]);
         let are_many = frames >= MANY_FRAMES;
         this.most = if are_many { MAX_READ_BYTES_BEHIND_MANY } else { MAX_READ_BYTES };
         if frames > 0 && this.allowance.as_mut().is_some_and(|it| !it.take(frames)) {
