@@ -66,7 +66,8 @@ fn what_postgresql_refuses_is_told_with_the_remedy_and_costs_no_session() {
     let mut visitor = server.visitor();
     assert_eq!(visitor.get("/").count(), 1);
     let cookie = visitor.cookie().to_owned();
-    let end_connections = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+    // Waits until they have ended, for 10 s at most.
+    let end_connections = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
                            WHERE usename = 'app'";
     let mut count = 1;
     for (hurt, heal, told) in [
